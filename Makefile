@@ -1,0 +1,50 @@
+# One-line verbs. `make demo` shows the main job, `make test` runs every test, `make prove` the long proofs.
+SHELL := /bin/bash
+INPUT ?=
+NEXTEST := 0.9.143
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: help demo test prove verify fix model tools lint unit sim-prove bench docs clean
+
+help: ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+demo: ## the main job on a fresh machine: a team of agents on 3 coordinators and 2 workers, one of which is killed
+	cargo build --release -p quorate -p demo
+	./target/release/quorate model pull smollm2
+	./target/release/quorate-demo --input "$(INPUT)"
+
+test: tools lint unit ## every test: formatting, lints, units, simulator, real processes, real model
+
+tools: ## cargo-nextest, where it is missing
+	@cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --version $(NEXTEST) --locked --root .tools
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+model: ## the model that the tests and the demo use
+	cargo build -p quorate
+	./target/debug/quorate model pull smollm2
+
+unit: model
+	cargo nextest run --workspace
+
+prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)
+	./tests/prove.sh
+
+verify: test ## what CI runs; never writes into the tree
+
+fix: ## formats, and applies what clippy can fix by itself
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty
+
+bench: ## figures of the engine on this machine
+	cargo build --release -p quorate
+	./target/release/quorate engine bench -m smollm2
+
+docs: ## the API's pages
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+clean:
+	rm -rf target demo-out .local-cluster

@@ -1,0 +1,314 @@
+//! Everything that can be asked of the ledger, and the log entry that carries it.
+
+use crate::rows::{AgentKind, InputRef, QuotaKey, Role, TaskError};
+use minicbor::{Decode, Encode};
+use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
+
+/// One log entry: many commands under one stamp.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    #[n(0)]
+    pub format: u16,
+    /// A node that reads only below this must stop instead of guessing.
+    #[n(1)]
+    pub min_reader: u16,
+    #[n(2)]
+    pub stamp: Stamp,
+    #[n(3)]
+    pub commands: Vec<Command>,
+}
+
+/// The leader's two clocks. Replicas have none of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Stamp {
+    /// Monotonic over leaders: leases, rates, ageing.
+    #[n(0)]
+    pub ledger_ms: u64,
+    /// Unix milliseconds: what people read, deadlines.
+    #[n(1)]
+    pub wall_ms: u64,
+}
+
+/// A change by a person or program, so that repeating it has no second effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct RequestKey {
+    /// Subject of the caller.
+    #[n(0)]
+    pub author: String,
+    /// Empty: no protection against repetition.
+    #[n(1)]
+    pub request_id: String,
+    /// Hash of the request's body; the same id with another body is refused.
+    #[n(2)]
+    pub body: Hash,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// The first command of a cluster.
+    #[n(0)]
+    InitCluster {
+        #[n(0)]
+        cluster_id: ClusterId,
+    },
+    /// A node asks to become a member. The reply is its id, made from the place in the log.
+    /// A known name with the same disk gets its old id (and new addresses); with another disk it is refused.
+    #[n(1)]
+    AdmitNode {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        roles: Vec<Role>,
+        #[n(2)]
+        client_addr: String,
+        #[n(3)]
+        internal_addr: String,
+        #[n(4)]
+        #[cbor(with = "minicbor::bytes")]
+        disk_id: [u8; 16],
+        #[n(5)]
+        version: String,
+    },
+    /// The member is gone for good. Its tasks go back to the queue.
+    #[n(2)]
+    RemoveNode {
+        #[n(0)]
+        node: NodeId,
+    },
+    /// The leader saw the node's lease end: its tasks go back to the queue, cancelling ones become CANCELLED.
+    #[n(3)]
+    NodeLost {
+        #[n(0)]
+        node: NodeId,
+    },
+    #[n(4)]
+    ApplyAgent {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        name: String,
+        #[n(2)]
+        kind: AgentKind,
+        #[n(3)]
+        model: String,
+        #[n(4)]
+        revision: Hash,
+        #[n(5)]
+        definition: Hash,
+        /// `Some`: refused unless it is the etag in force (0 = must not exist).
+        #[n(6)]
+        etag: Option<u64>,
+        #[n(7)]
+        home: Vec<NodeId>,
+        #[n(8)]
+        request: RequestKey,
+    },
+    #[n(5)]
+    CreateTask {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        agent: String,
+        #[n(2)]
+        inputs: Vec<InputRef>,
+        #[n(3)]
+        task_id: Option<String>,
+        #[n(4)]
+        labels: Vec<(String, String)>,
+        #[n(5)]
+        class: Class,
+        #[n(6)]
+        priority: u8,
+        #[n(7)]
+        deadline_ms: u64,
+        /// Where the inputs are durable.
+        #[n(8)]
+        home: Vec<NodeId>,
+        #[n(9)]
+        request: RequestKey,
+    },
+    /// A running task starts children. Repeating it returns the same children.
+    #[n(6)]
+    Spawn {
+        #[n(0)]
+        parent: TaskUid,
+        #[n(1)]
+        epoch: Epoch,
+        #[n(2)]
+        node: NodeId,
+        /// The parent's step that spawns.
+        #[n(3)]
+        step: u64,
+        #[n(4)]
+        children: Vec<ChildSpec>,
+    },
+    /// Gives a pending task to a node. Refused when it may not start there now.
+    #[n(7)]
+    Assign {
+        #[n(0)]
+        task: TaskUid,
+        #[n(1)]
+        node: NodeId,
+    },
+    /// Sets tokens aside for the next model call: at least `min`, at most `max`.
+    /// Refused for lack of budget, the task becomes PAUSED(BUDGET) and its lease ends.
+    #[n(8)]
+    Reserve {
+        #[n(0)]
+        task: TaskUid,
+        #[n(1)]
+        epoch: Epoch,
+        #[n(2)]
+        node: NodeId,
+        #[n(3)]
+        step: u64,
+        #[n(4)]
+        min_tokens: u64,
+        #[n(5)]
+        max_tokens: u64,
+    },
+    /// One committed move. `step` must be the task's step + 1; the same record again is answered as done.
+    #[n(9)]
+    CommitStep {
+        #[n(0)]
+        task: TaskUid,
+        #[n(1)]
+        epoch: Epoch,
+        #[n(2)]
+        node: NodeId,
+        #[n(3)]
+        step: u64,
+        #[n(4)]
+        head: Hash,
+        /// Nodes that durably hold the record and everything it names; the committing node is one of them.
+        #[n(5)]
+        home: Vec<NodeId>,
+        #[n(6)]
+        spent: Spent,
+        /// New tokens to settle: not in the chain before, plus generated.
+        #[n(7)]
+        billed_tokens: u64,
+        #[n(8)]
+        next: Next,
+    },
+    /// The lease holder has stopped everything of a CANCELLING task, or gives a lease back at a step boundary.
+    #[n(10)]
+    Release {
+        #[n(0)]
+        task: TaskUid,
+        #[n(1)]
+        epoch: Epoch,
+        #[n(2)]
+        node: NodeId,
+        #[n(3)]
+        why: Release,
+    },
+    #[n(11)]
+    CancelTask {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        task: TaskUid,
+        #[n(2)]
+        request: RequestKey,
+    },
+    #[n(12)]
+    PauseTask {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        task: TaskUid,
+        #[n(2)]
+        request: RequestKey,
+    },
+    #[n(13)]
+    ResumeTask {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        task: TaskUid,
+        #[n(2)]
+        request: RequestKey,
+    },
+    #[n(14)]
+    SetQuota {
+        #[n(0)]
+        path: String,
+        /// Only the keys named change; `None` removes a limit.
+        #[n(1)]
+        changes: Vec<(QuotaKey, Option<u64>)>,
+        #[n(2)]
+        etag: Option<u64>,
+        #[n(3)]
+        reason: String,
+        #[n(4)]
+        request: RequestKey,
+    },
+    /// A node reports the models it holds.
+    #[n(15)]
+    HoldModels {
+        #[n(0)]
+        node: NodeId,
+        /// Name, digest, bytes.
+        #[n(1)]
+        models: Vec<(String, Hash, u64)>,
+    },
+    /// Time passes: deadlines, refilled buckets that wake paused tasks, forgotten request ids.
+    #[n(16)]
+    Tick,
+}
+
+/// What a child is: an agent of the same project on some inputs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ChildSpec {
+    #[n(0)]
+    pub agent: String,
+    #[n(1)]
+    pub inputs: Vec<InputRef>,
+    #[n(2)]
+    pub background: Vec<Hash>,
+    #[n(3)]
+    pub home: Vec<NodeId>,
+}
+
+/// What a task does after a committed step.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Next {
+    /// Keeps its lease and goes on.
+    #[n(0)]
+    Continue,
+    /// Gives its lease back until every child is final.
+    #[n(1)]
+    WaitChildren,
+    #[n(2)]
+    Done {
+        #[n(0)]
+        result: Hash,
+        #[n(1)]
+        bytes: u64,
+    },
+    #[n(3)]
+    Failed {
+        #[n(0)]
+        error: TaskError,
+    },
+    /// Stands still until someone resumes it.
+    #[n(4)]
+    PausedError {
+        #[n(0)]
+        error: TaskError,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Release {
+    /// Everything of the cancelled task has stopped here.
+    #[n(0)]
+    Stopped,
+    /// The node shuts down or cannot run it (its model is gone, say): back to the queue.
+    #[n(1)]
+    Yielded,
+    /// The agent failed to start too often here: PAUSED(ERROR).
+    #[n(2)]
+    Broken,
+}

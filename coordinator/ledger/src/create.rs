@@ -1,0 +1,279 @@
+//! New tasks: asked for by people, or spawned by a running task.
+
+use crate::change::{Change, check_name, check_text, invalid, not_found};
+use crate::command::{ChildSpec, RequestKey};
+use crate::reply::{Refusal, Reply};
+use crate::rows::{AgentRow, InputRef, Origin, TaskRow};
+use crate::state::State;
+use crate::steps::{Lease, Stale};
+use crate::stop::wrong_state;
+use types::{Class, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid, limits};
+
+type Outcome = Result<Reply, Refusal>;
+
+pub(crate) struct NewTask<'a> {
+    pub project: &'a ProjectName,
+    pub agent: &'a str,
+    pub inputs: &'a [InputRef],
+    pub task_id: &'a Option<String>,
+    pub labels: &'a [(String, String)],
+    pub class: Class,
+    pub priority: u8,
+    pub deadline_ms: u64,
+    pub home: &'a [NodeId],
+    pub request: &'a RequestKey,
+}
+
+pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
+    crate::requests::check(new.request)?;
+    if let Some(reply) = repeated(change.state, new)? {
+        return Ok(reply);
+    }
+    check_new(change.state, new)?;
+    let agent = find_agent(change.state, new.project, new.agent)?;
+    let row = TaskRow {
+        task_id: new.task_id.clone(),
+        inputs: new.inputs.to_vec(),
+        labels: new.labels.to_vec(),
+        class: new.class,
+        priority: new.priority,
+        author: new.request.author.clone(),
+        deadline_ms: new.deadline_ms,
+        request_id: new.request.request_id.clone(),
+        body: new.request.body,
+        ..blank(change, change.place.uid(0), &agent, new.home)
+    };
+    let uid = insert(change, row);
+    Ok(Reply::Task(Box::new(change.row(uid).clone())))
+}
+
+/// The task that this request made before, if it did.
+fn repeated(state: &State, new: &NewTask<'_>) -> Result<Option<Reply>, Refusal> {
+    let request = new.request;
+    let key = (new.project.clone(), request.author.clone(), request.request_id.clone());
+    let Some(row) = state.tasks.index().by_request.get(&key).and_then(|uid| state.task(*uid)) else {
+        return Ok(None);
+    };
+    if row.body != request.body {
+        return Err(Refusal::RequestIdReused { request_id: request.request_id.clone() });
+    }
+    Ok(Some(Reply::Task(Box::new(row.clone()))))
+}
+
+fn check_new(state: &State, new: &NewTask<'_>) -> Result<(), Refusal> {
+    check_inputs(new.inputs)?;
+    check_labels(new.labels)?;
+    if new.priority > 9 {
+        return Err(invalid("priority", format!("is {}; it goes from 0 to 9, higher first", new.priority)));
+    }
+    if let Some(task_id) = new.task_id {
+        check_task_id(state, new.project, task_id)?;
+    }
+    check_room(state, new.project, 1)
+}
+
+fn check_inputs(inputs: &[InputRef]) -> Result<(), Refusal> {
+    if inputs.len() > limits::TASK_INPUTS {
+        return Err(invalid("inputs", format!("{} given, at most {}", inputs.len(), limits::TASK_INPUTS)));
+    }
+    inputs.iter().try_for_each(|input| check_text("input name", &input.name))
+}
+
+fn check_labels(labels: &[(String, String)]) -> Result<(), Refusal> {
+    if labels.len() > limits::TASK_LABELS {
+        return Err(invalid("labels", format!("{} given, at most {}", labels.len(), limits::TASK_LABELS)));
+    }
+    for (i, (key, value)) in labels.iter().enumerate() {
+        check_name("label", key)?;
+        check_text("label value", value)?;
+        if labels[..i].iter().any(|(earlier, _)| earlier == key) {
+            return Err(invalid("labels", format!("{key:?} is given twice")));
+        }
+    }
+    Ok(())
+}
+
+fn check_task_id(state: &State, project: &ProjectName, task_id: &str) -> Result<(), Refusal> {
+    check_name("task_id", task_id)?;
+    if task_id.starts_with("t_") {
+        return Err(invalid("task_id", "must not begin with t_, which is how uids begin"));
+    }
+    match state.tasks.index().by_task_id.get(&(project.clone(), task_id.to_string())) {
+        Some(task) => Err(Refusal::TaskIdTaken { task_id: task_id.to_string(), task: *task }),
+        None => Ok(()),
+    }
+}
+
+fn check_room(state: &State, project: &ProjectName, more: usize) -> Result<(), Refusal> {
+    let held = state.tasks.index().by_project.get(project).map_or(0, |uids| uids.len());
+    if held + more > limits::TASKS_PER_PROJECT {
+        let why = format!(
+            "holds {held} tasks of at most {}; finished ones leave after {} days",
+            limits::TASKS_PER_PROJECT,
+            limits::FINISHED_MS / 86_400_000
+        );
+        return Err(invalid("project", why));
+    }
+    Ok(())
+}
+
+fn find_agent(state: &State, project: &ProjectName, name: &str) -> Result<AgentRow, Refusal> {
+    state.agent(project, name).cloned().ok_or_else(|| not_found("agent", name))
+}
+
+/// A fresh row of the agent's revision in force. The definition is pulled from where the agent is kept, so those
+/// nodes are part of the first home set.
+fn blank(change: &Change<'_>, uid: TaskUid, agent: &AgentRow, home: &[NodeId]) -> TaskRow {
+    let keepers: Vec<NodeId> = home.iter().chain(&agent.home).copied().collect();
+    let keepers = change.members(&keepers);
+    TaskRow {
+        uid,
+        project: agent.project.clone(),
+        task_id: None,
+        agent: agent.name.clone(),
+        kind: agent.kind,
+        model: agent.model.clone(),
+        revision: agent.revision,
+        definition: agent.definition,
+        background: Vec::new(),
+        inputs: Vec::new(),
+        labels: Vec::new(),
+        class: Class::Interactive,
+        priority: 0,
+        author: String::new(),
+        created_ms: change.state.wall_ms(),
+        ended_ms: 0,
+        deadline_ms: 0,
+        state: TaskState::Pending,
+        reason: String::new(),
+        node: None,
+        epoch: None,
+        home: keepers.clone(),
+        step: 0,
+        head: None,
+        sequence: 0,
+        spent: Spent::default(),
+        reserved_tokens: 0,
+        wanted_tokens: 0,
+        result: None,
+        result_bytes: 0,
+        error: None,
+        origin: None,
+        depth: 0,
+        children: Vec::new(),
+        children_open: 0,
+        request_id: String::new(),
+        body: Hash::default(),
+        queued_ms: change.state.ledger_ms(),
+        last_epoch: None,
+        keepers,
+        settled_tokens: 0,
+    }
+}
+
+fn insert(change: &mut Change<'_>, row: TaskRow) -> TaskUid {
+    let uid = row.uid;
+    change.state.tasks.insert(row);
+    change.enter(uid, TaskState::Pending, "created");
+    uid
+}
+
+pub(crate) struct Brood<'a> {
+    pub lease: Lease,
+    pub step: u64,
+    pub children: &'a [ChildSpec],
+}
+
+/// Children belong to (parent, step, index): spawning again gives the ones that are there and makes only what is
+/// missing.
+pub(crate) fn spawn(change: &mut Change<'_>, brood: &Brood<'_>) -> Outcome {
+    let parent = brood.lease.task;
+    change.check_lease(brood.lease, Stale::Spawn)?;
+    let row = change.row(parent).clone();
+    if row.state == TaskState::Cancelling {
+        return Err(wrong_state(row.state));
+    }
+    let known = known_children(change.state, &row, brood.step);
+    let missing: Vec<u32> =
+        (0u32..brood.children.len() as u32).filter(|i| !known.iter().any(|k| k.0 == *i)).collect();
+    check_brood(change.state, &row, brood, missing.len())?;
+    let agents = missing_agents(change.state, &row.project, brood.children, &missing)?;
+    let mut uids = known;
+    for (index, agent) in missing.into_iter().zip(agents) {
+        uids.push((index, bear(change, &row, brood, index, &agent)));
+    }
+    uids.sort_unstable();
+    uids.retain(|(index, _)| (*index as usize) < brood.children.len());
+    Ok(Reply::Children(uids.into_iter().map(|(_, uid)| uid).collect()))
+}
+
+/// Index and uid of the children that a step of the parent has already.
+fn known_children(state: &State, parent: &TaskRow, step: u64) -> Vec<(u32, TaskUid)> {
+    let origins = parent.children.iter().filter_map(|uid| Some((state.task(*uid)?.origin?, *uid)));
+    origins.filter(|(origin, _)| origin.step == step).map(|(origin, uid)| (origin.index, uid)).collect()
+}
+
+fn check_brood(state: &State, parent: &TaskRow, brood: &Brood<'_>, missing: usize) -> Result<(), Refusal> {
+    if missing > 0 && brood.step != parent.step + 1 {
+        let why = format!("is {}, but the task's next step is {}", brood.step, parent.step + 1);
+        return Err(invalid("step", why));
+    }
+    if parent.children.len() + missing > limits::TASK_CHILDREN {
+        let why =
+            format!("{} there, {missing} more, at most {}", parent.children.len(), limits::TASK_CHILDREN);
+        return Err(invalid("children", why));
+    }
+    if missing > 0 && parent.depth + 1 > limits::TASK_DEPTH {
+        return Err(invalid("depth", format!("children may not be deeper than {}", limits::TASK_DEPTH)));
+    }
+    brood.children.iter().try_for_each(check_child)?;
+    check_room(state, &parent.project, missing)
+}
+
+fn check_child(child: &ChildSpec) -> Result<(), Refusal> {
+    if child.background.len() > limits::TASK_INPUTS {
+        return Err(invalid(
+            "background",
+            format!("{} given, at most {}", child.background.len(), limits::TASK_INPUTS),
+        ));
+    }
+    check_inputs(&child.inputs)
+}
+
+fn missing_agents(
+    state: &State,
+    project: &ProjectName,
+    children: &[ChildSpec],
+    missing: &[u32],
+) -> Result<Vec<AgentRow>, Refusal> {
+    missing.iter().map(|index| find_agent(state, project, &children[*index as usize].agent)).collect()
+}
+
+fn bear(
+    change: &mut Change<'_>,
+    parent: &TaskRow,
+    brood: &Brood<'_>,
+    index: u32,
+    agent: &AgentRow,
+) -> TaskUid {
+    let spec = &brood.children[index as usize];
+    // A child without a home of its own was cut from what its parent has.
+    let home = if spec.home.is_empty() { &parent.home } else { &spec.home };
+    let row = TaskRow {
+        background: spec.background.clone(),
+        inputs: spec.inputs.clone(),
+        labels: parent.labels.clone(),
+        class: parent.class,
+        priority: parent.priority,
+        author: parent.author.clone(),
+        origin: Some(Origin { parent: parent.uid, step: brood.step, index }),
+        depth: parent.depth + 1,
+        ..blank(change, change.place.uid(index), agent, home)
+    };
+    let uid = insert(change, row);
+    change.update(parent.uid, |row| {
+        row.children.push(uid);
+        row.children_open += 1;
+    });
+    uid
+}

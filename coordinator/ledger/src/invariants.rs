@@ -1,0 +1,172 @@
+//! What must hold after every command, whatever the commands were. Made for tests and simulators: it looks at
+//! everything and is slow.
+
+use crate::quota::ancestors;
+use crate::rows::{QuotaRow, TaskRow};
+use crate::state::State;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Epoch, TaskState, TaskUid, limits};
+
+/// The state is in itself right. The error names the rule that is broken and where.
+pub fn check(state: &State) -> Result<(), String> {
+    hashes(state)?;
+    if *state.tasks.index() != state.tasks.rebuilt() {
+        return Err("the task index differs from the rows".to_string());
+    }
+    state.requests.check()?;
+    state.tasks().try_for_each(|row| task(state, row).map_err(|broken| format!("{}: {broken}", row.uid)))?;
+    one_lease_an_epoch(state)?;
+    quotas(state)
+}
+
+fn must(holds: bool, rule: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(rule.to_string()) }
+}
+
+fn hashes(state: &State) -> Result<(), String> {
+    for (name, kept, again) in state.sums() {
+        must(kept == again(), &format!("the kept hash of {name} differs from its rows"))?;
+    }
+    Ok(())
+}
+
+fn task(state: &State, row: &TaskRow) -> Result<(), String> {
+    let leased = row.epoch.is_some();
+    must(leased == row.node.is_some(), "a lease has a node and an epoch")?;
+    must(row.state != TaskState::Running || leased, "a running task has a lease")?;
+    let may_lease = matches!(row.state, TaskState::Running | TaskState::Cancelling);
+    must(!leased || may_lease, "only running and cancelling tasks have a lease")?;
+    must(row.reserved_tokens == 0 || leased, "only a lease sets tokens aside")?;
+    must(row.node.is_none_or(|node| state.node(node).is_some()), "leases are of members")?;
+    must(row.epoch <= row.last_epoch, "the newest epoch is remembered")?;
+    must(row.node.is_none_or(|node| row.home.first() == Some(&node)), "home begins with the lease node")?;
+    must(row.keepers.iter().all(|kept| state.node(*kept).is_some()), "keepers are members")?;
+    family(state, row)?;
+    events(state, row)
+}
+
+/// A task that is final and has nothing open below it.
+fn closed(row: &TaskRow) -> bool {
+    row.state.is_final() && row.children_open == 0
+}
+
+fn family(state: &State, row: &TaskRow) -> Result<(), String> {
+    let children: Vec<&TaskRow> = row.children.iter().filter_map(|uid| state.task(*uid)).collect();
+    must(children.len() == row.children.len(), "every child has a row")?;
+    let open = children.iter().filter(|child| !closed(child)).count();
+    must(open == row.children_open as usize, "children_open counts the open children")?;
+    let mine = |child: &&TaskRow| child.origin.is_some_and(|origin| origin.parent == row.uid);
+    must(children.iter().all(mine), "children know their parent")?;
+    let origins: BTreeSet<_> = children.iter().filter_map(|child| child.origin).collect();
+    must(origins.len() == children.len(), "children have different origins")?;
+    must(row.state != TaskState::WaitingChild || open > 0, "a waiting parent has someone to wait for")?;
+    let leased = row.epoch.is_some();
+    must(row.state != TaskState::Cancelling || leased || open > 0, "a cancelling task waits for someone")?;
+    let proof = matches!(row.state, TaskState::Cancelled | TaskState::Expired);
+    must(!proof || open == 0, "nothing is open below a cancelled task")?;
+    let ending = row.state == TaskState::Cancelling || row.state.is_final();
+    let stopping = |child: &&TaskRow| child.state == TaskState::Cancelling || child.state.is_final();
+    must(!ending || children.iter().all(stopping), "nothing runs below a task that ends")
+}
+
+fn events(state: &State, row: &TaskRow) -> Result<(), String> {
+    let kept: Vec<u64> = state.events_from(row.uid, 0).map(|event| event.sequence).collect();
+    let first = (row.sequence + 1).saturating_sub(limits::EVENTS_PER_TASK as u64).max(1);
+    must(kept.iter().copied().eq(first..=row.sequence), "event sequences have no gap")
+}
+
+fn one_lease_an_epoch(state: &State) -> Result<(), String> {
+    let epochs: Vec<Epoch> = state.tasks().filter_map(|row| row.epoch).collect();
+    let distinct: BTreeSet<Epoch> = epochs.iter().copied().collect();
+    must(distinct.len() == epochs.len(), "two leases have the same epoch")
+}
+
+/// Slots, tokens set aside, tokens settled below one place of the tree.
+type Use = (u64, u64, u64);
+
+fn quotas(state: &State) -> Result<(), String> {
+    let mut used: BTreeMap<String, Use> = BTreeMap::new();
+    for row in state.tasks() {
+        for path in ancestors(&row.project) {
+            let sum = used.entry(path).or_default();
+            sum.0 += u64::from(row.epoch.is_some());
+            sum.1 += row.reserved_tokens;
+            sum.2 += row.settled_tokens;
+        }
+    }
+    let paths: BTreeSet<String> =
+        used.keys().cloned().chain(state.quotas.values().map(|row| row.path.clone())).collect();
+    paths.iter().try_for_each(|path| {
+        let found = state
+            .quotas
+            .get(path)
+            .map_or((0, 0, 0), |row| (row.running_used, row.tokens_reserved, row.tokens_settled));
+        let summed = used.get(path).copied().unwrap_or_default();
+        let same = found.0 == summed.0 && found.1 == summed.1;
+        // Tasks that were forgotten take their part of the settled sum with them, the place keeps it.
+        must(
+            same && found.2 >= summed.2,
+            &format!("{path} says {found:?} is used, its tasks say {summed:?}"),
+        )?;
+        state.quotas.get(path).map_or(Ok(()), bucket)
+    })?;
+    settled_adds_up(state)
+}
+
+fn bucket(row: &QuotaRow) -> Result<(), String> {
+    let full = row.tokens_minute.unwrap_or(0).saturating_mul(1000);
+    must(row.bucket_millitokens <= full, &format!("{}: the bucket holds at most a minute's worth", row.path))
+}
+
+fn settled_adds_up(state: &State) -> Result<(), String> {
+    let top = |row: &&QuotaRow| row.path.starts_with("projects/") && row.path.matches('/').count() == 1;
+    let projects: u64 = state.quotas.values().filter(top).map(|row| row.tokens_settled).sum();
+    let cluster = state.quotas.get(&"cluster".to_string()).map_or(0, |row| row.tokens_settled);
+    must(projects == cluster, &format!("projects settled {projects} tokens, the cluster {cluster}"))
+}
+
+/// Watches a state over time for what one look cannot see: what was final moves again, sequences or epochs go back,
+/// use rises above a limit.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    tasks: BTreeMap<TaskUid, (TaskState, u64, u64, Option<Epoch>)>,
+    quotas: BTreeMap<String, QuotaRow>,
+}
+
+impl Watch {
+    /// Checks the state in itself and against the last one seen.
+    pub fn check(&mut self, state: &State) -> Result<(), String> {
+        check(state)?;
+        for row in state.tasks() {
+            let now = (row.state, row.step, row.sequence, row.last_epoch);
+            if let Some(before) = self.tasks.insert(row.uid, now) {
+                moved_forward(before, now).map_err(|broken| format!("{}: {broken}", row.uid))?;
+            }
+        }
+        for row in state.quotas.values() {
+            if let Some(before) = self.quotas.insert(row.path.clone(), row.clone()) {
+                never_over(&before, row)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Seen = (TaskState, u64, u64, Option<Epoch>);
+
+fn moved_forward(before: Seen, now: Seen) -> Result<(), String> {
+    must(!before.0.is_final() || before.0 == now.0, "a final task moved")?;
+    let stopping = now.0 == TaskState::Cancelling || now.0.is_final();
+    must(before.0 != TaskState::Cancelling || stopping, "a cancelling task went back to work")?;
+    must(now.1 >= before.1 && now.2 >= before.2 && now.3 >= before.3, "step, sequence or epoch went back")
+}
+
+/// No command raises settled + reserved, or running, above the limit in force.
+fn never_over(before: &QuotaRow, now: &QuotaRow) -> Result<(), String> {
+    let tokens = |row: &QuotaRow| row.tokens_settled + row.tokens_reserved;
+    let over =
+        |limit: Option<u64>, before: u64, now: u64| limit.is_some_and(|limit| now > limit && now > before);
+    let rule = format!("{}: use rose above its limit", now.path);
+    must(!over(now.tokens_total, tokens(before), tokens(now)), &rule)?;
+    must(!over(now.running, before.running_used, now.running_used), &rule)
+}

@@ -1,0 +1,184 @@
+//! Reads of the state, as values, so that any node can send them to the leader.
+
+use crate::rows::{AgentRow, Event, ModelRow, NodeRow, QuotaRow, TaskRow};
+use minicbor::{Decode, Encode};
+use types::{ClusterId, Hash, ProjectName, TaskUid};
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Query {
+    /// By uid (`t_…`) or by the user's task id.
+    #[n(0)]
+    Task {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        id: String,
+    },
+    /// Rows after `after` in uid order, at most `limit`, matching the filter text of the API.
+    #[n(1)]
+    Tasks {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        filter: String,
+        #[n(2)]
+        after: Option<TaskUid>,
+        #[n(3)]
+        limit: u32,
+    },
+    #[n(2)]
+    TaskByUid {
+        #[n(0)]
+        uid: TaskUid,
+    },
+    #[n(3)]
+    Agent {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        name: String,
+    },
+    #[n(4)]
+    Agents {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        after: Option<String>,
+        #[n(2)]
+        limit: u32,
+    },
+    #[n(5)]
+    Quota {
+        #[n(0)]
+        path: String,
+    },
+    #[n(6)]
+    Quotas,
+    #[n(7)]
+    Nodes,
+    #[n(8)]
+    Models,
+    #[n(9)]
+    Events {
+        #[n(0)]
+        uid: TaskUid,
+        #[n(1)]
+        from: u64,
+    },
+    /// Children of a task, with state and result.
+    #[n(10)]
+    Children {
+        #[n(0)]
+        parent: TaskUid,
+    },
+    #[n(11)]
+    Cluster,
+    /// Why a task waits; the leader answers with what it knows of the nodes.
+    #[n(12)]
+    Explain {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        id: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    #[n(0)]
+    Task(#[n(0)] Option<Box<TaskRow>>),
+    #[n(1)]
+    Tasks {
+        #[n(0)]
+        rows: Vec<TaskRow>,
+        #[n(1)]
+        more: bool,
+    },
+    #[n(2)]
+    Agent(#[n(0)] Option<AgentRow>),
+    #[n(3)]
+    Agents {
+        #[n(0)]
+        rows: Vec<AgentRow>,
+        #[n(1)]
+        more: bool,
+    },
+    #[n(4)]
+    Quota(#[n(0)] Option<QuotaRow>),
+    #[n(5)]
+    Quotas(#[n(0)] Vec<QuotaRow>),
+    #[n(6)]
+    Nodes(#[n(0)] Vec<NodeRow>),
+    #[n(7)]
+    Models(#[n(0)] Vec<ModelRow>),
+    /// `first_kept` is the oldest sequence that is still there.
+    #[n(8)]
+    Events {
+        #[n(0)]
+        events: Vec<Event>,
+        #[n(1)]
+        first_kept: u64,
+        #[n(2)]
+        ended: bool,
+    },
+    #[n(9)]
+    Cluster(#[n(0)] ClusterFacts),
+    #[n(10)]
+    Explain(#[n(0)] Option<Explanation>),
+    /// The query could not be understood, such as a bad filter; says what to write instead.
+    #[n(11)]
+    BadQuery(#[n(0)] String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ClusterFacts {
+    #[n(0)]
+    pub cluster_id: Option<ClusterId>,
+    #[n(1)]
+    pub state_hash: Hash,
+    #[n(2)]
+    pub applied_index: u64,
+    #[n(3)]
+    pub feature_level: u32,
+    /// State name and how many tasks are in it.
+    #[n(4)]
+    pub tasks_by_state: Vec<(String, u64)>,
+    #[n(5)]
+    pub incarnation: u32,
+    /// Copies a commit needs: min(2, members).
+    #[n(6)]
+    pub copies: u32,
+    /// Age of the oldest pending task on the ledger's clock.
+    #[n(7)]
+    pub queue_age_ms: u64,
+}
+
+/// One reason why a task does not run; all of them together keep it waiting.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Blocker {
+    #[n(0)]
+    pub reason: String,
+    #[n(1)]
+    pub resource: String,
+    #[n(2)]
+    pub requested: u64,
+    #[n(3)]
+    pub available: u64,
+    #[n(4)]
+    pub limit: u64,
+    #[n(5)]
+    pub message: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Explanation {
+    #[n(0)]
+    pub task: Box<TaskRow>,
+    #[n(1)]
+    pub blockers: Vec<Blocker>,
+    #[n(2)]
+    pub tasks_ahead: u64,
+    /// Node id, eligible, why not.
+    #[n(3)]
+    pub nodes: Vec<(u64, bool, String)>,
+}

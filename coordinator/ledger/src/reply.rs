@@ -1,0 +1,136 @@
+//! What a command answers. A refusal is a reply, because it must be the same on every replica.
+
+use crate::rows::{AgentRow, QuotaRow, TaskRow};
+use minicbor::{Decode, Encode};
+use types::{Epoch, NodeId, TaskUid};
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    #[n(0)]
+    Done,
+    #[n(1)]
+    Node(#[n(0)] NodeId),
+    #[n(2)]
+    Agent(#[n(0)] AgentRow),
+    #[n(3)]
+    Task(#[n(0)] Box<TaskRow>),
+    #[n(4)]
+    Children(#[n(0)] Vec<TaskUid>),
+    #[n(5)]
+    Assigned(#[n(0)] Epoch),
+    /// Tokens set aside, between the min and max asked for.
+    #[n(6)]
+    Reserved(#[n(0)] u64),
+    #[n(7)]
+    Quota(#[n(0)] QuotaRow),
+    #[n(8)]
+    Refused(#[n(0)] Refusal),
+}
+
+/// Why a command changed nothing (except where it says so).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum Refusal {
+    #[n(0)]
+    #[error("the cluster is initialised already")]
+    AlreadyInitialised,
+    #[n(1)]
+    #[error("the cluster is not initialised")]
+    NotInitialised,
+    /// The name belongs to a node with another disk.
+    #[n(2)]
+    #[error("the name {name:?} belongs to {node}, whose disk was another one")]
+    NameTaken {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        node: NodeId,
+    },
+    #[n(3)]
+    #[error("there is no {what} {name:?}")]
+    NotFound {
+        #[n(0)]
+        what: String,
+        #[n(1)]
+        name: String,
+    },
+    #[n(4)]
+    #[error("the task id {task_id:?} is taken by {task}")]
+    TaskIdTaken {
+        #[n(0)]
+        task_id: String,
+        #[n(1)]
+        task: TaskUid,
+    },
+    #[n(5)]
+    #[error("the request id {request_id:?} was used with another body")]
+    RequestIdReused {
+        #[n(0)]
+        request_id: String,
+    },
+    #[n(6)]
+    #[error("the request id {request_id:?} is older than what is remembered")]
+    RequestIdExpired {
+        #[n(0)]
+        request_id: String,
+    },
+    #[n(7)]
+    #[error("the etag is {current}, not {given}")]
+    WrongEtag {
+        #[n(0)]
+        given: u64,
+        #[n(1)]
+        current: u64,
+    },
+    /// The epoch is stale: someone else holds the task, or nobody. Counted on the node's row.
+    #[n(8)]
+    #[error("fenced: the lease {given} is not in force ({})", in_force(current))]
+    Fenced {
+        #[n(0)]
+        given: Epoch,
+        #[n(1)]
+        current: Option<Epoch>,
+    },
+    /// The move is not allowed from the task's state.
+    #[n(9)]
+    #[error("the task is {state}")]
+    WrongState {
+        #[n(0)]
+        state: String,
+    },
+    #[n(10)]
+    #[error("over {resource} of {path}: {requested} requested, {available} available of {limit}")]
+    OverQuota {
+        #[n(0)]
+        path: String,
+        #[n(1)]
+        resource: String,
+        #[n(2)]
+        requested: u64,
+        #[n(3)]
+        available: u64,
+        #[n(4)]
+        limit: u64,
+    },
+    /// A bound of `types::limits` or a malformed field.
+    #[n(11)]
+    #[error("{what}: {why}")]
+    Invalid {
+        #[n(0)]
+        what: String,
+        #[n(1)]
+        why: String,
+    },
+    /// A commit without enough durable copies.
+    #[n(12)]
+    #[error("{given} durable copies, {needed} needed")]
+    TooFewCopies {
+        #[n(0)]
+        given: u32,
+        #[n(1)]
+        needed: u32,
+    },
+}
+
+fn in_force(current: &Option<Epoch>) -> String {
+    current.map_or("nobody holds one now".to_string(), |epoch| format!("now it is {epoch}"))
+}

@@ -1,0 +1,312 @@
+//! What the ledger remembers: one row for each node, agent, task, quota, model. Hashes, counts and money; never text.
+
+use minicbor::{Decode, Encode};
+use types::{Class, Epoch, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid};
+
+/// A member of the cluster. Who is up is soft state of the leader and not here.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRow {
+    #[n(0)]
+    pub id: NodeId,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub roles: Vec<Role>,
+    #[n(3)]
+    pub client_addr: String,
+    #[n(4)]
+    pub internal_addr: String,
+    /// Made once for the node's disk; an empty disk under a known name is refused.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub disk_id: [u8; 16],
+    #[n(6)]
+    pub version: String,
+    /// Commits, reservations and spawns of this node that came with a stale epoch.
+    #[n(7)]
+    pub fenced: Fenced,
+}
+
+/// What was refused because its epoch was stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Fenced {
+    #[n(0)]
+    pub commits: u64,
+    #[n(1)]
+    pub reservations: u64,
+    #[n(2)]
+    pub spawns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Role {
+    #[n(0)]
+    Coordinator,
+    #[n(1)]
+    Worker,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AgentKind {
+    #[n(0)]
+    Agent,
+    #[n(1)]
+    Team,
+}
+
+/// An agent's or team's revision in force. The definition itself is a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AgentRow {
+    #[n(0)]
+    pub project: ProjectName,
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub kind: AgentKind,
+    /// Empty for teams: they need no engine of their own.
+    #[n(3)]
+    pub model: String,
+    /// Hash of the definition's text, and the segment's name it is stored under.
+    #[n(4)]
+    pub revision: Hash,
+    #[n(5)]
+    pub definition: Hash,
+    /// Changes with every applied revision.
+    #[n(6)]
+    pub etag: u64,
+    #[n(7)]
+    pub updated_ms: u64,
+    /// Nodes that durably hold the definition.
+    #[n(8)]
+    pub home: Vec<NodeId>,
+}
+
+/// One input of a task: a segment and a name for people.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct InputRef {
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub segment: Hash,
+    #[n(2)]
+    pub bytes: u64,
+}
+
+/// Where a child came from: its parent's step, and its place among the children of that step. With the parent's
+/// uid this is the operation id, so spawning twice makes one child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Origin {
+    #[n(0)]
+    pub parent: TaskUid,
+    #[n(1)]
+    pub step: u64,
+    #[n(2)]
+    pub index: u32,
+}
+
+/// A task: fixed size but for its inputs, labels and children, which are bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskRow {
+    #[n(0)]
+    pub uid: TaskUid,
+    #[n(1)]
+    pub project: ProjectName,
+    /// The user's own key, unique in the project.
+    #[n(2)]
+    pub task_id: Option<String>,
+    #[n(3)]
+    pub agent: String,
+    #[n(4)]
+    pub kind: AgentKind,
+    #[n(5)]
+    pub model: String,
+    /// The agent's revision, pinned at creation, and its definition's segment.
+    #[n(6)]
+    pub revision: Hash,
+    #[n(7)]
+    pub definition: Hash,
+    /// Segments shared by a team, put before everything private.
+    #[n(8)]
+    pub background: Vec<Hash>,
+    #[n(9)]
+    pub inputs: Vec<InputRef>,
+    #[n(10)]
+    pub labels: Vec<(String, String)>,
+    #[n(11)]
+    pub class: Class,
+    #[n(12)]
+    pub priority: u8,
+    /// Who asked; a subject, never a secret.
+    #[n(13)]
+    pub author: String,
+    #[n(14)]
+    pub created_ms: u64,
+    #[n(15)]
+    pub ended_ms: u64,
+    #[n(16)]
+    pub deadline_ms: u64,
+    #[n(17)]
+    pub state: TaskState,
+    /// Short stable word for people and programs, such as `node-lost` or `tokens_total`.
+    #[n(18)]
+    pub reason: String,
+    #[n(19)]
+    pub node: Option<NodeId>,
+    #[n(20)]
+    pub epoch: Option<Epoch>,
+    /// Where to pull from: the lease node first, then the keepers.
+    #[n(21)]
+    pub home: Vec<NodeId>,
+    /// Committed steps, and the newest step record.
+    #[n(22)]
+    pub step: u64,
+    #[n(23)]
+    pub head: Option<Hash>,
+    /// Sequence of the newest event.
+    #[n(24)]
+    pub sequence: u64,
+    #[n(25)]
+    pub spent: Spent,
+    /// Tokens of the budget that this task's current lease has set aside and not settled.
+    #[n(26)]
+    pub reserved_tokens: u64,
+    /// What a paused task asked for when it was refused.
+    #[n(27)]
+    pub wanted_tokens: u64,
+    #[n(28)]
+    pub result: Option<Hash>,
+    #[n(29)]
+    pub result_bytes: u64,
+    /// Reason word and segment of the text.
+    #[n(30)]
+    pub error: Option<TaskError>,
+    #[n(31)]
+    pub origin: Option<Origin>,
+    #[n(32)]
+    pub depth: u32,
+    #[n(33)]
+    pub children: Vec<TaskUid>,
+    /// Children that are not final yet.
+    #[n(34)]
+    pub children_open: u32,
+    #[n(35)]
+    pub request_id: String,
+    #[n(36)]
+    pub body: Hash,
+    /// When it last entered the queue, on the ledger's clock.
+    #[n(37)]
+    pub queued_ms: u64,
+    /// Epoch of the newest lease ever given, to keep epochs rising even when none is held now.
+    #[n(38)]
+    pub last_epoch: Option<Epoch>,
+    /// Nodes that proved, at creation or with the last commit, that they hold what the task needs. `home` is the
+    /// lease node and these; a lease node that never committed is forgotten, a keeper is not.
+    #[n(39)]
+    pub keepers: Vec<NodeId>,
+    /// Tokens settled against the budget so far.
+    #[n(40)]
+    pub settled_tokens: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskError {
+    #[n(0)]
+    pub reason: String,
+    #[n(1)]
+    pub text: Option<Hash>,
+}
+
+/// The resources of a quota in this version of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum QuotaKey {
+    /// Tasks that hold a running slot at the same time.
+    #[n(0)]
+    Running,
+    /// New tokens a minute: a bucket that holds one minute's worth.
+    #[n(1)]
+    TokensMinute,
+    /// New tokens, ever.
+    #[n(2)]
+    TokensTotal,
+}
+
+/// One node of the quota tree: `cluster`, `projects/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct QuotaRow {
+    #[n(0)]
+    pub path: String,
+    /// `None` means without limit.
+    #[n(1)]
+    pub running: Option<u64>,
+    #[n(2)]
+    pub tokens_minute: Option<u64>,
+    #[n(3)]
+    pub tokens_total: Option<u64>,
+    #[n(4)]
+    pub running_used: u64,
+    #[n(5)]
+    pub tokens_settled: u64,
+    #[n(6)]
+    pub tokens_reserved: u64,
+    /// Milli-tokens in the minute bucket at `bucket_ms` on the ledger's clock.
+    #[n(7)]
+    pub bucket_millitokens: u64,
+    #[n(8)]
+    pub bucket_ms: u64,
+    #[n(9)]
+    pub etag: u64,
+    #[n(10)]
+    pub reason: String,
+    #[n(11)]
+    pub author: String,
+    #[n(12)]
+    pub updated_ms: u64,
+}
+
+/// A model by name: the file's digest and size, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ModelRow {
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    pub digest: Hash,
+    #[n(2)]
+    pub bytes: u64,
+    #[n(3)]
+    pub holders: Vec<NodeId>,
+}
+
+/// A committed event of a task. Its sequence is its key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Event {
+    #[n(0)]
+    pub sequence: u64,
+    #[n(1)]
+    pub at_ms: u64,
+    #[n(2)]
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum EventKind {
+    #[n(0)]
+    State {
+        #[n(0)]
+        state: TaskState,
+        #[n(1)]
+        reason: String,
+        #[n(2)]
+        node: Option<NodeId>,
+        #[n(3)]
+        epoch: Option<Epoch>,
+    },
+    #[n(1)]
+    Step {
+        #[n(0)]
+        step: u64,
+        #[n(1)]
+        head: Hash,
+        #[n(2)]
+        spent: Spent,
+    },
+}

@@ -1,0 +1,77 @@
+//! The whole state as bytes: `[format, min_reader, state hash, [table, …]]`. The hash is made again on restore and
+//! compared, so a damaged or misread snapshot is never taken for the truth.
+
+use crate::entry::{FORMAT, Halt, READER, check_reader};
+use crate::state::State;
+use minicbor::{Decoder, Encoder};
+use types::Hash;
+
+const TABLES: u64 = 8;
+
+impl State {
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut out = Encoder::new(Vec::new());
+        let head = (|| {
+            out.array(4)?.u16(FORMAT)?.u16(READER)?.encode(self.state_hash())?.array(TABLES)?;
+            Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
+        })();
+        head.expect("encoding to memory cannot fail");
+        self.meta.write(&mut out);
+        self.nodes.write(&mut out);
+        self.agents.write(&mut out);
+        self.tasks.table().write(&mut out);
+        self.events.write(&mut out);
+        self.quotas.write(&mut out);
+        self.models.write(&mut out);
+        self.requests.table().write(&mut out);
+        out.into_writer()
+    }
+
+    /// Reads a snapshot. `Halt` when it is damaged or newer than this version.
+    pub fn restore(bytes: &[u8]) -> Result<State, Halt> {
+        check_reader("the snapshot", bytes)?;
+        let (state, written) = read(bytes).map_err(|error| {
+            Halt(format!(
+                "the snapshot cannot be read: {error}; take the one of another node, or an older one"
+            ))
+        })?;
+        let found = state.state_hash();
+        if found != written {
+            return Err(Halt(format!(
+                "the snapshot's state hash is {} but its rows give {}; take the one of another node, or an older one",
+                written.short(),
+                found.short()
+            )));
+        }
+        Ok(state)
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
+    let mut from = Decoder::new(bytes);
+    expect_array(&mut from, 4)?;
+    from.u16()?;
+    from.u16()?;
+    let hash: Hash = from.decode()?;
+    expect_array(&mut from, TABLES)?;
+    let mut state = State::new();
+    state.meta.read(&mut from)?;
+    state.nodes.read(&mut from)?;
+    state.agents.read(&mut from)?;
+    state.tasks.read(&mut from)?;
+    state.events.read(&mut from)?;
+    state.quotas.read(&mut from)?;
+    state.models.read(&mut from)?;
+    state.requests.read(&mut from)?;
+    if from.position() != bytes.len() {
+        return Err(minicbor::decode::Error::message("trailing bytes after the tables"));
+    }
+    Ok((state, hash))
+}
+
+fn expect_array(from: &mut Decoder<'_>, length: u64) -> Result<(), minicbor::decode::Error> {
+    match from.array()? {
+        Some(found) if found == length => Ok(()),
+        _ => Err(minicbor::decode::Error::message(format!("expected an array of {length}"))),
+    }
+}

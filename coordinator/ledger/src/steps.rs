@@ -1,0 +1,279 @@
+//! A lease's life: assign, reserve, commit, release. Whoever comes with a stale epoch is refused and counted.
+
+use crate::change::{Change, check_text, invalid, not_found};
+use crate::command::{Next, Release};
+use crate::effect::Effect;
+use crate::quota::Room;
+use crate::reply::{Refusal, Reply};
+use crate::rows::{EventKind, Role, TaskError, TaskRow};
+use crate::stop::wrong_state;
+use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid};
+
+type Outcome = Result<Reply, Refusal>;
+
+/// More tokens than any one call can use; keeps sums far from overflow.
+const TOKENS_PER_CALL: u64 = 1 << 40;
+
+/// The right that a node claims to have.
+#[derive(Clone, Copy)]
+pub(crate) struct Lease {
+    pub task: TaskUid,
+    pub epoch: Epoch,
+    pub node: NodeId,
+}
+
+/// What was refused because its epoch was stale.
+#[derive(Clone, Copy)]
+pub(crate) enum Stale {
+    Commit,
+    Reservation,
+    Spawn,
+}
+
+impl Change<'_> {
+    /// Passes when the lease is in force, also for a CANCELLING task. Counts on the node's row when it is not.
+    pub(crate) fn check_lease(&mut self, lease: Lease, stale: Stale) -> Result<(), Refusal> {
+        let row = self.find(lease.task)?;
+        let current = row.epoch;
+        if current == Some(lease.epoch) && row.node == Some(lease.node) {
+            return Ok(());
+        }
+        self.state.nodes.update(&lease.node, |node| match stale {
+            Stale::Commit => node.fenced.commits += 1,
+            Stale::Reservation => node.fenced.reservations += 1,
+            Stale::Spawn => node.fenced.spawns += 1,
+        });
+        Err(Refusal::Fenced { given: lease.epoch, current })
+    }
+}
+
+/// Takes a running slot on every ancestor, and makes the lease with a new epoch.
+pub(crate) fn assign(change: &mut Change<'_>, uid: TaskUid, node: NodeId) -> Outcome {
+    let row = change.find(uid)?;
+    if row.state != TaskState::Pending {
+        return Err(wrong_state(row.state));
+    }
+    let project = row.project.clone();
+    match change.state.node(node) {
+        None => return Err(not_found("node", &node.to_string())),
+        Some(member) if !member.roles.contains(&Role::Worker) => {
+            return Err(invalid("node", format!("{node} is no worker")));
+        }
+        Some(_) => {}
+    }
+    change.state.check_slot(&project)?;
+    change.state.take_slot(&project);
+    let epoch = Epoch {
+        incarnation: change.state.incarnation(),
+        index: change.place.index,
+        position: change.place.position,
+    };
+    change.update(uid, |row| grant(row, node, epoch));
+    change.enter(uid, TaskState::Running, "");
+    change.effect(Effect::Assigned { task: uid, node, epoch });
+    Ok(Reply::Assigned(epoch))
+}
+
+fn grant(row: &mut TaskRow, node: NodeId, epoch: Epoch) {
+    row.node = Some(node);
+    row.epoch = Some(epoch);
+    row.last_epoch = Some(epoch);
+    row.home =
+        std::iter::once(node).chain(row.keepers.iter().copied().filter(|kept| *kept != node)).collect();
+}
+
+pub(crate) struct Wish {
+    pub lease: Lease,
+    pub step: u64,
+    pub min_tokens: u64,
+    pub max_tokens: u64,
+}
+
+/// Sets tokens aside on every ancestor or on none. Where not even the minimum is there, the task is paused durably.
+pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish) -> Outcome {
+    let uid = wish.lease.task;
+    change.check_lease(wish.lease, Stale::Reservation)?;
+    let row = change.row(uid);
+    if row.state != TaskState::Running {
+        return Err(wrong_state(row.state));
+    }
+    check_wish(row, wish)?;
+    let project = row.project.clone();
+    // The wish replaces what an earlier try of the same step had set aside.
+    change.give_back_reserved(uid, 0);
+    let scarcest = change.state.scarcest(&project);
+    if let Some(room) = scarcest.filter(|room| room.available < wish.min_tokens) {
+        return Err(starve(change, uid, wish.min_tokens, room));
+    }
+    let available = change.state.scarcest(&project).map_or(u64::MAX, |room| room.available);
+    let granted = wish.max_tokens.min(available);
+    change.state.set_aside(&project, granted);
+    change.update(uid, |row| {
+        row.reserved_tokens = granted;
+        row.wanted_tokens = 0;
+    });
+    Ok(Reply::Reserved(granted))
+}
+
+fn check_wish(row: &TaskRow, wish: &Wish) -> Result<(), Refusal> {
+    check_next_step(row, wish.step)?;
+    if wish.min_tokens > wish.max_tokens || wish.max_tokens > TOKENS_PER_CALL {
+        let why =
+            format!("min {} and max {} must rise and stay below 2^40", wish.min_tokens, wish.max_tokens);
+        return Err(invalid("tokens", why));
+    }
+    Ok(())
+}
+
+fn check_next_step(row: &TaskRow, step: u64) -> Result<(), Refusal> {
+    if step == row.step + 1 {
+        Ok(())
+    } else {
+        Err(invalid("step", format!("is {step}, next is {}", row.step + 1)))
+    }
+}
+
+fn starve(change: &mut Change<'_>, uid: TaskUid, wanted: u64, room: Room) -> Refusal {
+    change.end_lease(uid);
+    change.update(uid, |row| row.wanted_tokens = wanted);
+    change.enter(uid, TaskState::Paused(PauseReason::Budget), room.resource);
+    Refusal::OverQuota {
+        path: room.path,
+        resource: room.resource.to_string(),
+        requested: wanted,
+        available: room.available,
+        limit: room.limit,
+    }
+}
+
+pub(crate) struct Commit<'a> {
+    pub lease: Lease,
+    pub step: u64,
+    pub head: Hash,
+    pub home: &'a [NodeId],
+    pub spent: Spent,
+    pub billed_tokens: u64,
+    pub next: &'a Next,
+}
+
+/// The one place where a task moves forward. A record that is there already is answered as done, so a committer that
+/// did not hear the answer may ask again.
+pub(crate) fn commit(change: &mut Change<'_>, commit: &Commit<'_>) -> Outcome {
+    let uid = commit.lease.task;
+    if is_committed(change.find(uid)?, commit) {
+        return Ok(Reply::Done);
+    }
+    change.check_lease(commit.lease, Stale::Commit)?;
+    check_commit(change, commit)?;
+    record(change, commit);
+    follow(change, commit);
+    Ok(Reply::Done)
+}
+
+fn is_committed(row: &TaskRow, commit: &Commit<'_>) -> bool {
+    let same_record = row.step == commit.step && row.head == Some(commit.head);
+    same_record && row.step > 0 && row.last_epoch == Some(commit.lease.epoch)
+}
+
+fn check_commit(change: &Change<'_>, commit: &Commit<'_>) -> Result<(), Refusal> {
+    let row = change.row(commit.lease.task);
+    check_next_step(row, commit.step)?;
+    let home = change.members(commit.home);
+    if !home.contains(&commit.lease.node) {
+        return Err(invalid("home", "must contain the committing node"));
+    }
+    let needed = change.state.copies();
+    if (home.len() as u32) < needed {
+        return Err(Refusal::TooFewCopies { given: home.len() as u32, needed });
+    }
+    if commit.billed_tokens > row.reserved_tokens {
+        let why = format!("{} billed of {} reserved", commit.billed_tokens, row.reserved_tokens);
+        return Err(invalid("billed_tokens", why));
+    }
+    check_next(commit.next)
+}
+
+fn check_next(next: &Next) -> Result<(), Refusal> {
+    match next {
+        Next::Continue | Next::WaitChildren | Next::Done { .. } => Ok(()),
+        Next::Failed { error } | Next::PausedError { error } => check_text("error reason", &error.reason),
+    }
+}
+
+fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
+    let uid = commit.lease.task;
+    change.give_back_reserved(uid, commit.billed_tokens);
+    let keepers = change.members(commit.home);
+    change.update(uid, |row| {
+        row.step = commit.step;
+        row.head = Some(commit.head);
+        row.spent = row.spent.plus(commit.spent);
+        row.home = lease_node_first(commit.lease.node, &keepers);
+        row.keepers = keepers;
+    });
+    change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent: commit.spent });
+}
+
+fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Vec<NodeId> {
+    std::iter::once(node).chain(keepers.iter().copied().filter(|kept| *kept != node)).collect()
+}
+
+fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
+    let uid = commit.lease.task;
+    if *commit.next == Next::Continue {
+        return;
+    }
+    // Whatever else the step says, it gives the lease back: that confirms the cancel.
+    if change.row(uid).state == TaskState::Cancelling {
+        return change.confirm_stop(uid);
+    }
+    change.end_lease(uid);
+    match commit.next {
+        Next::Continue => {}
+        Next::WaitChildren if change.row(uid).children_open > 0 => {
+            change.enter(uid, TaskState::WaitingChild, "children");
+        }
+        Next::WaitChildren => change.enter(uid, TaskState::Pending, "children-final"),
+        Next::Done { result, bytes } => {
+            change.update(uid, |row| {
+                row.result = Some(*result);
+                row.result_bytes = *bytes;
+            });
+            change.finish(uid, TaskState::Succeeded, "");
+        }
+        Next::Failed { error } => {
+            note_error(change, uid, error);
+            change.finish(uid, TaskState::Failed, &error.reason);
+        }
+        Next::PausedError { error } => {
+            note_error(change, uid, error);
+            change.enter(uid, TaskState::Paused(PauseReason::Error), &error.reason);
+        }
+    }
+}
+
+fn note_error(change: &mut Change<'_>, uid: TaskUid, error: &TaskError) {
+    change.update(uid, |row| row.error = Some(error.clone()));
+}
+
+/// The holder gives its lease back. Again, after it was taken back: done.
+pub(crate) fn release(change: &mut Change<'_>, lease: Lease, why: Release) -> Outcome {
+    let row = change.find(lease.task)?;
+    let (current, last, state) = (row.epoch, row.last_epoch, row.state);
+    if current.is_none() && last == Some(lease.epoch) {
+        return Ok(Reply::Done);
+    }
+    if current != Some(lease.epoch) || row.node != Some(lease.node) {
+        return Err(Refusal::Fenced { given: lease.epoch, current });
+    }
+    if state == TaskState::Cancelling {
+        change.confirm_stop(lease.task);
+        return Ok(Reply::Done);
+    }
+    change.end_lease(lease.task);
+    match why {
+        Release::Stopped | Release::Yielded => change.enter(lease.task, TaskState::Pending, "yielded"),
+        Release::Broken => change.enter(lease.task, TaskState::Paused(PauseReason::Error), "broken"),
+    }
+    Ok(Reply::Done)
+}

@@ -1,0 +1,137 @@
+//! Cancel, pause, resume, and the end of patience. A cancel reaches the whole tree: what holds no lease ends at once,
+//! what holds one is CANCELLING until its holder confirmed or its lease ended, and a parent waits for everything
+//! below it. So CANCELLED is a proof: nothing of the tree starts any more.
+
+use crate::change::Change;
+use crate::command::RequestKey;
+use crate::effect::Effect;
+use crate::reply::{Refusal, Reply};
+use crate::requests::Memory;
+use crate::rows::TaskRow;
+use types::{PauseReason, ProjectName, TaskState, TaskUid};
+
+/// The reason of a task whose deadline passed: its end is EXPIRED and not CANCELLED.
+pub(crate) const DEADLINE: &str = "deadline";
+
+type Outcome = Result<Reply, Refusal>;
+
+pub(crate) fn cancel(
+    change: &mut Change<'_>,
+    project: &ProjectName,
+    uid: TaskUid,
+    request: &RequestKey,
+) -> Outcome {
+    once(change, project, uid, request, |change| {
+        change.stop(uid, "user");
+        Ok(())
+    })
+}
+
+/// Paused tasks keep what they have; a running one loses its lease at once and its holder is told.
+pub(crate) fn pause(
+    change: &mut Change<'_>,
+    project: &ProjectName,
+    uid: TaskUid,
+    request: &RequestKey,
+) -> Outcome {
+    once(change, project, uid, request, |change| match change.row(uid).state {
+        TaskState::Paused(PauseReason::User) => Ok(()),
+        TaskState::Pending | TaskState::Running | TaskState::Paused(_) => {
+            revoke(change, uid);
+            change.enter(uid, TaskState::Paused(PauseReason::User), "user");
+            Ok(())
+        }
+        other => Err(wrong_state(other)),
+    })
+}
+
+pub(crate) fn resume(
+    change: &mut Change<'_>,
+    project: &ProjectName,
+    uid: TaskUid,
+    request: &RequestKey,
+) -> Outcome {
+    once(change, project, uid, request, |change| match change.row(uid).state {
+        TaskState::Paused(_) => {
+            change.update(uid, |row| row.error = None);
+            change.enter(uid, TaskState::Pending, "resumed");
+            Ok(())
+        }
+        state if state.is_final() || state == TaskState::Cancelling => Err(wrong_state(state)),
+        _ => Ok(()),
+    })
+}
+
+pub(crate) fn wrong_state(state: TaskState) -> Refusal {
+    Refusal::WrongState { state: state.name().to_string() }
+}
+
+/// Finds the task in its project, does the work once for each request id, and answers with the task as it is now.
+fn once(
+    change: &mut Change<'_>,
+    project: &ProjectName,
+    uid: TaskUid,
+    request: &RequestKey,
+    work: impl FnOnce(&mut Change<'_>) -> Result<(), Refusal>,
+) -> Outcome {
+    let scope = format!("projects/{project}");
+    if let Some(reply) = change.recall(request, &scope)? {
+        return Ok(reply);
+    }
+    if change.find(uid)?.project != *project {
+        return Err(crate::change::not_found("task", &uid.to_string()));
+    }
+    work(change)?;
+    change.remember(request, &scope, Memory::Task(uid));
+    Ok(Reply::Task(Box::new(change.row(uid).clone())))
+}
+
+/// Ends a lease that its holder does not know to be over.
+fn revoke(change: &mut Change<'_>, uid: TaskUid) {
+    if let Some((project, node, epoch)) = lease_of(change.row(uid)) {
+        change.end_lease(uid);
+        change.effect(Effect::Revoked { project, task: uid, node, epoch });
+    }
+}
+
+fn lease_of(row: &TaskRow) -> Option<(ProjectName, types::NodeId, types::Epoch)> {
+    Some((row.project.clone(), row.node?, row.epoch?))
+}
+
+impl Change<'_> {
+    /// Stops a task and everything below it. No effect on a task that is final or stopping already.
+    pub(crate) fn stop(&mut self, uid: TaskUid, reason: &str) {
+        let row = self.row(uid);
+        if row.state.is_final() || row.state == TaskState::Cancelling {
+            return;
+        }
+        let (children, lease, open) = (row.children.clone(), lease_of(row), row.children_open);
+        if lease.is_none() && open == 0 {
+            return self.finish(uid, stopped_state(reason), reason);
+        }
+        self.enter(uid, TaskState::Cancelling, reason);
+        if let Some((project, node, epoch)) = lease {
+            self.effect(Effect::Stop { project, task: uid, node, epoch });
+        }
+        for child in children {
+            self.stop(child, reason);
+        }
+    }
+
+    /// The holder of a CANCELLING task confirmed, or its lease ended.
+    pub(crate) fn confirm_stop(&mut self, uid: TaskUid) {
+        self.end_lease(uid);
+        if self.row(uid).children_open == 0 {
+            self.finish_stop(uid);
+        }
+    }
+
+    pub(crate) fn finish_stop(&mut self, uid: TaskUid) {
+        let reason = self.row(uid).reason.clone();
+        self.finish(uid, stopped_state(&reason), &reason);
+    }
+}
+
+fn stopped_state(reason: &str) -> TaskState {
+    if reason == DEADLINE { TaskState::Expired } else { TaskState::Cancelled }
+}

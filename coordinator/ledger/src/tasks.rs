@@ -1,0 +1,188 @@
+//! The task table and the indexes over it. An index entry is a function of its row, and every change goes through
+//! here, so that no index can be forgotten. Indexes are not part of the state hash and are made again on restore.
+
+use crate::queue::QueueKey;
+use crate::rows::TaskRow;
+use crate::table::Table;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{NodeId, PauseReason, ProjectName, TaskState, TaskUid};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tasks {
+    table: Table<TaskUid, TaskRow>,
+    index: Index,
+}
+
+/// Everything that finds tasks by something other than their uid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    pub by_project: BTreeMap<ProjectName, BTreeSet<TaskUid>>,
+    pub by_task_id: BTreeMap<(ProjectName, String), TaskUid>,
+    /// Project, author, request id of the creation.
+    pub by_request: BTreeMap<(ProjectName, String, String), TaskUid>,
+    pub by_state: BTreeMap<&'static str, u64>,
+    /// Pending tasks in queue order.
+    pub queue: BTreeSet<QueueKey>,
+    /// Tasks paused for lack of budget, in the order in which they wake.
+    pub starved: BTreeSet<QueueKey>,
+    /// Tasks that were woken and have not been served yet.
+    pub hopeful: BTreeSet<TaskUid>,
+    /// Leases by node.
+    pub leases: BTreeMap<NodeId, BTreeSet<TaskUid>>,
+    /// Open tasks by deadline, Unix milliseconds.
+    pub deadlines: BTreeSet<(u64, TaskUid)>,
+    /// Final root tasks by their end, Unix milliseconds.
+    pub ended: BTreeSet<(u64, TaskUid)>,
+}
+
+/// The index entries of one row that change during its life.
+#[derive(PartialEq, Eq)]
+struct Places {
+    state: &'static str,
+    queue: Option<QueueKey>,
+    starved: Option<QueueKey>,
+    hopeful: bool,
+    node: Option<NodeId>,
+    deadline: Option<u64>,
+    ended: Option<u64>,
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        Tasks { table: Table::new("tasks"), index: Index::default() }
+    }
+
+    pub(crate) fn table(&self) -> &Table<TaskUid, TaskRow> {
+        &self.table
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn get(&self, uid: TaskUid) -> Option<&TaskRow> {
+        self.table.get(&uid)
+    }
+
+    pub(crate) fn insert(&mut self, row: TaskRow) {
+        self.index.enrol(&row);
+        self.table.insert(row.uid, row);
+    }
+
+    pub(crate) fn update<R>(&mut self, uid: TaskUid, change: impl FnOnce(&mut TaskRow) -> R) -> Option<R> {
+        let before = Places::of(self.table.get(&uid)?);
+        let result = self.table.update(&uid, change);
+        let after = Places::of(self.table.get(&uid).expect("the row was there a moment ago"));
+        if before != after {
+            self.index.leave(uid, &before);
+            self.index.take(uid, &after);
+        }
+        result
+    }
+
+    pub(crate) fn remove(&mut self, uid: TaskUid) -> Option<TaskRow> {
+        let row = self.table.remove(&uid)?;
+        self.index.strike(&row);
+        Some(row)
+    }
+
+    pub(crate) fn read(&mut self, from: &mut minicbor::Decoder<'_>) -> Result<(), minicbor::decode::Error> {
+        self.table.read(from)?;
+        self.index = self.rebuilt();
+        Ok(())
+    }
+
+    /// The index made again from the rows.
+    pub(crate) fn rebuilt(&self) -> Index {
+        let mut index = Index::default();
+        self.table.values().for_each(|row| index.enrol(row));
+        index
+    }
+}
+
+impl Places {
+    fn of(row: &TaskRow) -> Places {
+        let pending = row.state == TaskState::Pending;
+        let starved = row.state == TaskState::Paused(PauseReason::Budget);
+        let open = !row.state.is_final() && row.state != TaskState::Cancelling;
+        let waits_for_tokens = row.wanted_tokens > 0 && (pending || row.state == TaskState::Running);
+        Places {
+            state: row.state.name(),
+            queue: pending.then(|| QueueKey::of(row)),
+            starved: starved.then(|| QueueKey::on_waking(row)),
+            hopeful: waits_for_tokens,
+            node: row.node,
+            deadline: (open && row.deadline_ms > 0).then_some(row.deadline_ms),
+            ended: (row.state.is_final() && row.origin.is_none()).then_some(row.ended_ms),
+        }
+    }
+}
+
+impl Index {
+    fn enrol(&mut self, row: &TaskRow) {
+        self.by_project.entry(row.project.clone()).or_default().insert(row.uid);
+        if let Some(task_id) = &row.task_id {
+            self.by_task_id.insert((row.project.clone(), task_id.clone()), row.uid);
+        }
+        if let Some(key) = request_key(row) {
+            self.by_request.insert(key, row.uid);
+        }
+        self.take(row.uid, &Places::of(row));
+    }
+
+    fn strike(&mut self, row: &TaskRow) {
+        remove_from(&mut self.by_project, &row.project, &row.uid);
+        if let Some(task_id) = &row.task_id {
+            self.by_task_id.remove(&(row.project.clone(), task_id.clone()));
+        }
+        if let Some(key) = request_key(row) {
+            self.by_request.remove(&key);
+        }
+        self.leave(row.uid, &Places::of(row));
+    }
+
+    fn take(&mut self, uid: TaskUid, at: &Places) {
+        *self.by_state.entry(at.state).or_default() += 1;
+        self.queue.extend(at.queue);
+        self.starved.extend(at.starved);
+        self.hopeful.extend(at.hopeful.then_some(uid));
+        if let Some(node) = at.node {
+            self.leases.entry(node).or_default().insert(uid);
+        }
+        self.deadlines.extend(at.deadline.map(|ms| (ms, uid)));
+        self.ended.extend(at.ended.map(|ms| (ms, uid)));
+    }
+
+    fn leave(&mut self, uid: TaskUid, at: &Places) {
+        let left = self.by_state.entry(at.state).or_default();
+        *left -= 1;
+        if *left == 0 {
+            self.by_state.remove(at.state);
+        }
+        at.queue.map(|key| self.queue.remove(&key));
+        at.starved.map(|key| self.starved.remove(&key));
+        if at.hopeful {
+            self.hopeful.remove(&uid);
+        }
+        if let Some(node) = at.node {
+            remove_from(&mut self.leases, &node, &uid);
+        }
+        at.deadline.map(|ms| self.deadlines.remove(&(ms, uid)));
+        at.ended.map(|ms| self.ended.remove(&(ms, uid)));
+    }
+}
+
+/// Children are made by their parent's step, not by a request of their author.
+fn request_key(row: &TaskRow) -> Option<(ProjectName, String, String)> {
+    let asked = row.origin.is_none() && !row.request_id.is_empty();
+    asked.then(|| (row.project.clone(), row.author.clone(), row.request_id.clone()))
+}
+
+fn remove_from<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What time does: deadlines pass, buckets fill and wake tasks, request ids and old finished tasks are forgotten. The
+//! leader asks [`State::tick_due`] and proposes a tick only when there is something to do, so an idle cluster writes
+//! nothing.
+
+use crate::change::Change;
+use crate::quota::wake;
+use crate::reply::{Refusal, Reply};
+use crate::state::State;
+use crate::stop::DEADLINE;
+use types::{TaskUid, limits};
+
+/// Of each kind, in one tick: bounds the time one command takes. The rest is due again at once.
+const PER_TICK: usize = limits::BATCH_COMMANDS;
+
+pub(crate) fn tick(change: &mut Change<'_>) -> Result<Reply, Refusal> {
+    let clock = change.state.clock();
+    for uid in change.state.overdue(clock.wall_ms) {
+        change.stop(uid, DEADLINE);
+    }
+    wake(change);
+    for slot in change.state.requests.too_old(clock.ledger_ms, PER_TICK) {
+        change.state.requests.forget(&slot);
+    }
+    for root in change.state.outlived(clock.wall_ms) {
+        change.state.forget_tree(root);
+    }
+    Ok(Reply::Done)
+}
+
+impl State {
+    /// Whether a [`Tick`](crate::command::Command::Tick) with these clocks would change anything. Costs a look at the
+    /// tasks that are paused for lack of budget.
+    pub fn tick_due(&self, ledger_ms: u64, wall_ms: u64) -> bool {
+        !self.overdue(wall_ms).is_empty()
+            || !self.wakes(ledger_ms).is_empty()
+            || !self.requests.too_old(ledger_ms, 1).is_empty()
+            || !self.outlived(wall_ms).is_empty()
+    }
+
+    fn overdue(&self, wall_ms: u64) -> Vec<TaskUid> {
+        let passed =
+            self.tasks.index().deadlines.iter().take_while(|(deadline_ms, _)| *deadline_ms <= wall_ms);
+        passed.take(PER_TICK).map(|(_, uid)| *uid).collect()
+    }
+
+    /// Root tasks that ended long ago and have nothing open below them.
+    fn outlived(&self, wall_ms: u64) -> Vec<TaskUid> {
+        let old = |ended_ms: u64| ended_ms.saturating_add(limits::FINISHED_MS) <= wall_ms;
+        let ended = self.tasks.index().ended.iter().take_while(|(ended_ms, _)| old(*ended_ms));
+        let closed = ended.filter(|(_, uid)| self.task(*uid).is_some_and(|row| row.children_open == 0));
+        closed.take(PER_TICK).map(|(_, uid)| *uid).collect()
+    }
+
+    fn forget_tree(&mut self, uid: TaskUid) {
+        let Some(row) = self.tasks.remove(uid) else { return };
+        for sequence in self.events_from(uid, 0).map(|event| event.sequence).collect::<Vec<_>>() {
+            self.events.remove(&(uid, sequence));
+        }
+        for child in row.children {
+            self.forget_tree(child);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of the ledger from outside: readable transcripts, random commands, golden files.
+mod golden;
+mod random;
+mod script;
+mod transcripts;

@@ -1,0 +1,450 @@
+//! Random commands from several simulated nodes and people: most of them sensible, some stale, many sent twice.
+
+use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp};
+use ledger::query::{Answer, Query};
+use ledger::reply::Reply;
+use ledger::rows::{AgentKind, QuotaKey, Role, TaskError};
+use ledger::{Place, Soft, SoftNode, State, encode_entry, invariants, placement};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
+
+/// One move: what to do, and three numbers that choose among what there is.
+type Move = (u8, u16, u16, u16);
+
+const PROJECTS: [&str; 3] = ["a", "a/b", "c"];
+
+struct World {
+    state: State,
+    watch: invariants::Watch,
+    stamp: Stamp,
+    index: u64,
+    /// Every lease ever given, so that old ones can come back.
+    leases: Vec<(TaskUid, Epoch, NodeId)>,
+    /// The log, to be replayed by another replica.
+    log: Vec<(u64, Vec<u8>)>,
+    kinds: BTreeSet<&'static str>,
+}
+
+impl World {
+    fn new() -> World {
+        let mut world = World {
+            state: State::new(),
+            watch: invariants::Watch::default(),
+            stamp: Stamp::default(),
+            index: 0,
+            leases: vec![],
+            log: vec![],
+            kinds: BTreeSet::new(),
+        };
+        world.run(Command::InitCluster { cluster_id: ClusterId([1; 16]) });
+        for (i, name) in ["one", "two", "three"].iter().enumerate() {
+            world.run(admit(name, i as u8 + 1));
+        }
+        for project in PROJECTS {
+            world.run(agent(project, "agent", AgentKind::Agent, 0));
+            world.run(agent(project, "team", AgentKind::Team, 0));
+        }
+        world
+    }
+
+    /// Applies a command as a log entry and checks everything. Commands that can be sent twice are, at once.
+    fn run(&mut self, command: Command) -> Reply {
+        let reply = self.apply(&command);
+        if let Reply::Refused(refusal) = &reply {
+            self.kinds.insert(refusal_kind(refusal));
+        }
+        if !matches!(command, Command::Reserve { .. }) {
+            let truth = truth(&self.state);
+            self.apply(&command);
+            assert_eq!(truth, self::truth(&self.state), "a second {command:?} changed something");
+        }
+        reply
+    }
+
+    fn apply(&mut self, command: &Command) -> Reply {
+        self.index += 1;
+        let bytes = encode_entry(self.stamp, std::slice::from_ref(command));
+        let applied = self.state.apply_entry(self.index, &bytes).expect("our own entry is understood");
+        self.log.push((self.index, bytes));
+        self.watch.check(&self.state).unwrap_or_else(|broken| panic!("after {command:?}: {broken}"));
+        let reply = applied.replies.into_iter().next().expect("one command, one reply");
+        if let (Reply::Assigned(epoch), Command::Assign { task, node }) = (&reply, command) {
+            self.leases.push((*task, *epoch, *node));
+        }
+        reply
+    }
+
+    fn task(&self, choice: u16) -> TaskUid {
+        let uids: Vec<TaskUid> = self.state.tasks().map(|row| row.uid).collect();
+        if uids.is_empty() { TaskUid::default() } else { uids[choice as usize % uids.len()] }
+    }
+
+    fn node(&self, choice: u16) -> NodeId {
+        let ids: Vec<NodeId> = self.state.nodes().map(|row| row.id).collect();
+        ids.get(choice as usize % ids.len().max(1)).copied().unwrap_or(NodeId(99))
+    }
+
+    /// Mostly a lease in force, sometimes any that ever was.
+    fn lease(&self, choice: u16) -> (TaskUid, Epoch, NodeId) {
+        let live: Vec<_> =
+            self.state.tasks().filter_map(|row| Some((row.uid, row.epoch?, row.node?))).collect();
+        let from = if choice.is_multiple_of(7) || live.is_empty() { &self.leases } else { &live };
+        let chosen = from.get((choice / 7) as usize % from.len().max(1));
+        chosen.copied().unwrap_or((self.task(choice), Epoch::default(), self.node(choice)))
+    }
+
+    fn step_of(&self, uid: TaskUid) -> u64 {
+        self.state.task(uid).map_or(0, |row| row.step)
+    }
+
+    fn play(&mut self, (kind, a, b, c): Move) {
+        self.stamp.ledger_ms += u64::from(c % 500);
+        self.stamp.wall_ms += u64::from(c % 500);
+        match kind % 20 {
+            0..=2 => drop(self.run(create(a, b, c, &self.request(b), self.stamp))),
+            3..=5 => self.plan(a),
+            6..=7 => self.reserve(a, b, c),
+            8..=11 => self.commit(a, b, c),
+            12 => self.spawn(a, b),
+            13 => self.release(a, b),
+            14 => self.people(a, b),
+            15 => self.quota(a, b, c),
+            16 => drop(self.run(Command::NodeLost { node: self.node(a) })),
+            17 => self.members(a, b),
+            18 => self.wait(a),
+            _ => drop(self.run(agent(PROJECTS[a as usize % 3], "agent", AgentKind::Agent, b % 3))),
+        }
+    }
+
+    fn request(&self, choice: u16) -> RequestKey {
+        let request_id = if choice.is_multiple_of(2) { String::new() } else { format!("r{}", choice % 40) };
+        RequestKey { author: format!("author{}", choice % 2), request_id, body: Hash([choice as u8 % 3; 32]) }
+    }
+
+    fn plan(&mut self, max: u16) {
+        let node =
+            |slots| SoftNode { attached: true, slots, models: ["m".into()].into(), ..SoftNode::default() };
+        let nodes = self.state.nodes().map(|row| (row.id, node(3))).collect();
+        let soft = Soft { nodes, ledger_ms: self.stamp.ledger_ms };
+        let planned = placement::plan(&self.state, &soft, 1 + max as usize % 4);
+        assert_eq!(planned, placement::plan(&self.state, &soft, 1 + max as usize % 4), "plans are stable");
+        for command in planned {
+            let reply = self.run(command);
+            assert!(matches!(reply, Reply::Assigned(_)), "what is planned is accepted: {reply:?}");
+        }
+    }
+
+    fn reserve(&mut self, a: u16, b: u16, c: u16) {
+        let (task, epoch, node) = self.lease(a);
+        let min_tokens = u64::from(b % 50);
+        let max_tokens = min_tokens + u64::from(c % 50);
+        let reply = self.run(Command::Reserve {
+            task,
+            epoch,
+            node,
+            step: self.step_of(task) + 1,
+            min_tokens,
+            max_tokens,
+        });
+        if let Reply::Reserved(tokens) = reply {
+            assert!((min_tokens..=max_tokens).contains(&tokens));
+        }
+    }
+
+    fn commit(&mut self, a: u16, b: u16, c: u16) {
+        let (task, epoch, node) = self.lease(a);
+        let reserved = self.state.task(task).map_or(0, |row| row.reserved_tokens);
+        let billed_tokens = if b % 13 == 0 { reserved + 1 } else { reserved * u64::from(c % 5) / 4 };
+        let error = TaskError { reason: "BROKEN".into(), text: None };
+        let next = match c % 8 {
+            0 => Next::Done { result: Hash([2; 32]), bytes: 1 },
+            1 => Next::Failed { error },
+            2 => Next::PausedError { error },
+            3 | 4 => Next::WaitChildren,
+            _ => Next::Continue,
+        };
+        let before = self.state.quota("cluster").map_or(0, |row| row.tokens_settled);
+        let reply = self.run(Command::CommitStep {
+            task,
+            epoch,
+            node,
+            step: self.step_of(task) + 1 + u64::from(b.is_multiple_of(17)),
+            head: Hash([c as u8; 32]),
+            home: vec![node, self.node(b)],
+            spent: Spent { generated_tokens: billed_tokens, ..Spent::default() },
+            billed_tokens,
+            next,
+        });
+        let settled = self.state.quota("cluster").map_or(0, |row| row.tokens_settled) - before;
+        assert_eq!(settled, if reply == Reply::Done { billed_tokens } else { 0 }, "settled once, sent twice");
+    }
+
+    fn spawn(&mut self, a: u16, b: u16) {
+        let (parent, epoch, node) = self.lease(a);
+        let agent = if b.is_multiple_of(5) { "team" } else { "agent" };
+        let child = ChildSpec { agent: agent.into(), inputs: vec![], background: vec![], home: vec![] };
+        let children = vec![child; 1 + b as usize % 3];
+        self.run(Command::Spawn { parent, epoch, node, step: self.step_of(parent) + 1, children });
+    }
+
+    fn release(&mut self, a: u16, b: u16) {
+        let (task, epoch, node) = self.lease(a);
+        let why = [Release::Stopped, Release::Yielded, Release::Broken][b as usize % 3];
+        self.run(Command::Release { task, epoch, node, why });
+    }
+
+    fn people(&mut self, a: u16, b: u16) {
+        let task = self.task(a);
+        let project = self.state.task(task).map_or_else(ProjectName::default, |row| row.project.clone());
+        let request = self.request(b);
+        self.run(match b % 4 {
+            0 | 1 => Command::CancelTask { project, task, request },
+            2 => Command::PauseTask { project, task, request },
+            _ => Command::ResumeTask { project, task, request },
+        });
+    }
+
+    fn quota(&mut self, a: u16, b: u16, c: u16) {
+        let path = ["cluster", "projects/a", "projects/a/b", "projects/c"][a as usize % 4].to_string();
+        let key = [QuotaKey::Running, QuotaKey::TokensMinute, QuotaKey::TokensTotal][b as usize % 3];
+        let most = if key == QuotaKey::Running { 5 } else { 300 };
+        let limit = (c % 4 > 0).then_some(u64::from(c) % most);
+        // Without a request id a second change is a second change of the etag.
+        let request = RequestKey { request_id: format!("q{}", self.index), ..self.request(1) };
+        self.run(Command::SetQuota {
+            path,
+            changes: vec![(key, limit)],
+            etag: None,
+            reason: "".into(),
+            request,
+        });
+    }
+
+    fn members(&mut self, a: u16, b: u16) {
+        match a % 4 {
+            0 => drop(self.run(Command::RemoveNode { node: self.node(b) })),
+            1 => drop(self.run(admit(["one", "two", "three", "four"][b as usize % 4], b as u8 % 5))),
+            _ => {
+                let digest = Hash([b as u8 % 2; 32]);
+                let models = vec![("m".to_string(), digest, 1), (format!("k{}", b % 3), digest, 2)];
+                self.run(Command::HoldModels { node: self.node(a), models });
+            }
+        }
+    }
+
+    fn wait(&mut self, a: u16) {
+        let days = if a.is_multiple_of(11) { 8 * 86_400_000 } else { 0 };
+        self.stamp.ledger_ms += u64::from(a) * 4 + days;
+        self.stamp.wall_ms += u64::from(a) * 4 + days;
+        let due = self.state.tick_due(self.stamp.ledger_ms, self.stamp.wall_ms);
+        let before = tasks(&self.state);
+        self.run(Command::Tick);
+        assert!(due || before == tasks(&self.state), "a tick that is not due changes nothing");
+    }
+}
+
+fn admit(name: &str, disk: u8) -> Command {
+    Command::AdmitNode {
+        name: name.into(),
+        roles: vec![Role::Coordinator, Role::Worker],
+        client_addr: String::new(),
+        internal_addr: "x:1".into(),
+        disk_id: [disk; 16],
+        version: String::new(),
+    }
+}
+
+fn agent(project: &str, name: &str, kind: AgentKind, text: u16) -> Command {
+    Command::ApplyAgent {
+        project: ProjectName::parse(project).unwrap(),
+        name: name.into(),
+        kind,
+        model: if kind == AgentKind::Agent { "m".into() } else { String::new() },
+        revision: Hash([text as u8; 32]),
+        definition: Hash([text as u8; 32]),
+        etag: None,
+        home: vec![],
+        request: RequestKey::default(),
+    }
+}
+
+fn create(a: u16, b: u16, c: u16, request: &RequestKey, stamp: Stamp) -> Command {
+    // Creations are sent twice, so they need an id of some kind.
+    let task_id = request.request_id.is_empty().then(|| format!("task{}", c % 50));
+    Command::CreateTask {
+        project: ProjectName::parse(PROJECTS[a as usize % 3]).unwrap(),
+        agent: ["agent", "agent", "team", "nobody"][b as usize % 4].into(),
+        inputs: vec![],
+        task_id,
+        labels: vec![],
+        class: Class::ALL[c as usize % 4],
+        priority: (a % 10) as u8,
+        deadline_ms: if b.is_multiple_of(6) { stamp.wall_ms + u64::from(c) } else { 0 },
+        home: vec![],
+        request: request.clone(),
+    }
+}
+
+/// Every task with its events.
+fn tasks(state: &State) -> Vec<Vec<u8>> {
+    let with_events = |row: &ledger::rows::TaskRow| {
+        let events: Vec<_> = state.events_from(row.uid, 0).cloned().collect();
+        types::encode(&(row.clone(), events))
+    };
+    state.tasks().map(with_events).collect()
+}
+
+/// Everything that a user could see, less the counters of refusals.
+fn truth(state: &State) -> Hash {
+    let rows = tasks(state);
+    let answers = [Query::Quotas, Query::Models].map(|query| types::encode(&state.answer(&query, None)));
+    let nodes: Vec<_> = state.nodes().map(|row| types::encode(&(row.id, row.name.clone()))).collect();
+    let all: Vec<&[u8]> = rows.iter().chain(&answers).chain(&nodes).map(Vec::as_slice).collect();
+    Hash::of_parts(&all)
+}
+
+fn refusal_kind(refusal: &ledger::reply::Refusal) -> &'static str {
+    use ledger::reply::Refusal::*;
+    match refusal {
+        AlreadyInitialised | NotInitialised => "init",
+        NameTaken { .. } => "name",
+        NotFound { .. } => "not found",
+        TaskIdTaken { .. } => "task id",
+        RequestIdReused { .. } | RequestIdExpired { .. } => "request id",
+        WrongEtag { .. } => "etag",
+        Fenced { .. } => "fenced",
+        WrongState { .. } => "state",
+        OverQuota { .. } => "quota",
+        Invalid { .. } => "invalid",
+        TooFewCopies { .. } => "copies",
+    }
+}
+
+fn moves(most: usize) -> impl Strategy<Value = Vec<Move>> {
+    vec((any::<u8>(), any::<u16>(), any::<u16>(), any::<u16>()), 1..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_commands_keep_the_invariants_and_the_replicas_equal(moves in moves(90), cut in 0usize..90) {
+        let mut world = World::new();
+        for step in moves {
+            world.play(step);
+        }
+        // Another replica joins by a snapshot taken somewhere and the tail of the log; a third has the whole log.
+        let cut = cut.min(world.log.len());
+        let mut whole = State::new();
+        let mut joined = State::new();
+        for (i, (index, entry)) in world.log.iter().enumerate() {
+            if i == cut {
+                joined = State::restore(&whole.snapshot()).unwrap();
+            }
+            let a = whole.apply_entry(*index, entry).unwrap();
+            if i >= cut {
+                prop_assert_eq!(a, joined.apply_entry(*index, entry).unwrap());
+            }
+        }
+        prop_assert_eq!(whole.state_hash(), world.state.state_hash());
+        prop_assert_eq!(whole.snapshot(), world.state.snapshot());
+        if cut < world.log.len() {
+            prop_assert_eq!(joined.state_hash(), whole.state_hash());
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_never_panic(bytes in vec(any::<u8>(), 0..200), flip in any::<u16>()) {
+        let mut state = State::new();
+        let _ = state.apply_entry(1, &bytes);
+        prop_assert!(State::restore(&bytes).is_err());
+        let mut snapshot = World::new().state.snapshot();
+        let at = flip as usize % snapshot.len();
+        snapshot[at] ^= 1 + (flip % 255) as u8;
+        // Any change is found, or is none.
+        if let Ok(restored) = State::restore(&snapshot) {
+            prop_assert_eq!(restored.state_hash(), World::new().state.state_hash());
+        }
+    }
+}
+
+#[test]
+fn random_commands_reach_what_they_should() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut refusals = BTreeSet::new();
+    let mut states = BTreeSet::new();
+    for _ in 0..24 {
+        let mut world = World::new();
+        for step in moves(90).new_tree(&mut runner).unwrap().current() {
+            world.play(step);
+            states.extend(world.state.tasks().map(|row| row.state.name()));
+        }
+        refusals.extend(world.kinds);
+    }
+    for kind in
+        ["not found", "task id", "request id", "fenced", "state", "quota", "invalid", "copies", "name"]
+    {
+        assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
+    }
+    for state in
+        ["RUNNING", "WAITING_CHILD", "PAUSED", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"]
+    {
+        assert!(states.contains(state), "no task was {state}, only {states:?}");
+    }
+}
+
+#[test]
+fn many_commands_in_one_entry_have_their_own_uids_and_epochs() {
+    let mut world = World::new();
+    let request = RequestKey::default();
+    let commands: Vec<Command> = (0..200).map(|i| create(0, 0, i, &request, Stamp::default())).collect();
+    let applied = world.state.apply_entry(1000, &encode_entry(Stamp::default(), &commands)).unwrap();
+    let uids: BTreeSet<TaskUid> = world.state.tasks().map(|row| row.uid).collect();
+    // Fifty task ids, two hundred creations.
+    assert_eq!(uids.len(), 50);
+    assert_eq!(applied.replies.iter().filter(|reply| matches!(reply, Reply::Task(_))).count(), 50);
+    let node = world.node(0);
+    let assigns: Vec<Command> = uids.into_iter().map(|task| Command::Assign { task, node }).collect();
+    world.state.apply_entry(1001, &encode_entry(Stamp::default(), &assigns)).unwrap();
+    let epochs: BTreeSet<Epoch> = world.state.leases_of(node).filter_map(|row| row.epoch).collect();
+    assert_eq!(epochs.len(), 50);
+    invariants::check(&world.state).unwrap();
+}
+
+#[test]
+fn pages_and_events_are_cut_where_they_should() {
+    let mut world = World::new();
+    for i in 0..7 {
+        world.apply(&create(0, 0, i, &RequestKey::default(), Stamp::default()));
+    }
+    let project = ProjectName::parse("a").unwrap();
+    let page =
+        |after| Query::Tasks { project: project.clone(), filter: "state=PENDING".into(), after, limit: 3 };
+    let mut seen = vec![];
+    loop {
+        let Answer::Tasks { rows, more } = world.state.answer(&page(seen.last().copied()), None) else {
+            panic!()
+        };
+        seen.extend(rows.iter().map(|row| row.uid));
+        if !more {
+            break;
+        }
+        assert_eq!(rows.len(), 3);
+    }
+    assert_eq!(seen.len(), 7);
+    let (node, uid) = (world.node(0), seen[0]);
+    for _ in 0..50 {
+        world.apply(&Command::Assign { task: uid, node });
+        world.apply(&Command::NodeLost { node });
+    }
+    let Answer::Events { events, first_kept, ended } =
+        world.state.answer(&Query::Events { uid, from: 90 }, None)
+    else {
+        panic!()
+    };
+    assert_eq!((first_kept, ended, events.len()), (101 - 63, false, 12));
+}

@@ -1,0 +1,462 @@
+//! The small language of the transcripts. `t1`, `t2` are tasks in order of creation, `e1`, `e2` epochs in order of
+//! assignment, `n1` nodes by their id; `key=value` words follow the verb.
+
+use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp};
+use ledger::effect::Effect;
+use ledger::explain::explain;
+use ledger::query::{Answer, Query};
+use ledger::reply::Reply;
+use ledger::rows::{AgentKind, EventKind, InputRef, QuotaKey, QuotaRow, Role, TaskError, TaskRow};
+use ledger::{Place, Soft, SoftNode, State, invariants, placement};
+use std::collections::BTreeMap;
+use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
+
+#[derive(Default)]
+pub(crate) struct Script {
+    state: State,
+    watch: invariants::Watch,
+    stamp: Stamp,
+    index: u64,
+    soft: Soft,
+    tasks: Vec<TaskUid>,
+    epochs: Vec<Epoch>,
+}
+
+type Lines = Result<Vec<String>, String>;
+
+/// The words after the verb.
+struct Words<'a> {
+    plain: Vec<&'a str>,
+    named: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn of(line: &'a str) -> (&'a str, Words<'a>) {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let (named, plain): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('='));
+        (verb, Words { plain, named: named.into_iter().filter_map(|word| word.split_once('=')).collect() })
+    }
+
+    fn plain(&self, at: usize) -> Result<&'a str, String> {
+        self.plain.get(at).copied().ok_or_else(|| format!("word {at} is missing"))
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.named.get(key).copied()
+    }
+
+    fn number(&self, key: &str) -> Result<Option<u64>, String> {
+        self.text(key).map(|text| text.parse().map_err(|_| format!("{key}={text} is no number"))).transpose()
+    }
+
+    fn number_or(&self, key: &str, default: u64) -> Result<u64, String> {
+        Ok(self.number(key)?.unwrap_or(default))
+    }
+
+    fn project(&self) -> Result<ProjectName, String> {
+        ProjectName::parse(self.text("in").unwrap_or(ProjectName::DEFAULT)).map_err(|error| error.to_string())
+    }
+
+    fn nodes(&self, key: &str) -> Result<Option<Vec<NodeId>>, String> {
+        self.text(key).map(|text| text.split(',').map(node).collect()).transpose()
+    }
+
+    fn request(&self) -> RequestKey {
+        RequestKey {
+            author: self.text("by").unwrap_or("ann").to_string(),
+            request_id: self.text("request").unwrap_or_default().to_string(),
+            body: Hash::of(self.text("body").unwrap_or_default().as_bytes()),
+        }
+    }
+}
+
+fn node(text: &str) -> Result<NodeId, String> {
+    NodeId::parse(text).map_err(|error| error.to_string())
+}
+
+impl Script {
+    pub(crate) fn run(&mut self, line: &str) -> Lines {
+        let (verb, words) = Words::of(line);
+        match verb {
+            "wait" => self.wait(&words),
+            "show" => self.show(&words),
+            "worker" => self.worker(&words),
+            "plan" => self.plan(),
+            "explain" => self.explain(&words),
+            "list" => self.list(line),
+            "snapshot" => self.snapshot(),
+            _ => {
+                let command = self.command(verb, &words)?;
+                self.apply(&command)
+            }
+        }
+    }
+
+    fn apply(&mut self, command: &Command) -> Lines {
+        self.index += 1;
+        let applied = self.state.apply(Place { index: self.index, position: 0 }, self.stamp, command);
+        self.watch.check(&self.state)?;
+        self.learn_names(&applied.effects);
+        let reply = self.reply(&applied.reply);
+        let effects = applied.effects.iter().map(|effect| self.effect(effect));
+        Ok(std::iter::once(format!("-> {reply}")).chain(effects).collect())
+    }
+
+    /// Gives new tasks and epochs their short names.
+    fn learn_names(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Event { task, .. } if !self.tasks.contains(task) => self.tasks.push(*task),
+                Effect::Assigned { epoch, .. } => self.epochs.push(*epoch),
+                _ => {}
+            }
+        }
+    }
+
+    fn wait(&mut self, words: &Words<'_>) -> Lines {
+        let ms: u64 = words.plain(0)?.parse().map_err(|_| "wait MILLISECONDS")?;
+        self.stamp.ledger_ms += ms;
+        self.stamp.wall_ms += ms;
+        self.soft.ledger_ms = self.stamp.ledger_ms;
+        let due = self.state.tick_due(self.stamp.ledger_ms, self.stamp.wall_ms);
+        Ok(if due { vec!["a tick is due".to_string()] } else { vec![] })
+    }
+
+    fn worker(&mut self, words: &Words<'_>) -> Lines {
+        let models = words.text("models").unwrap_or("m");
+        let soft = SoftNode {
+            attached: words.text("attached") != Some("no"),
+            draining: words.text("draining") == Some("yes"),
+            slots: words.number_or("slots", 2)? as u32,
+            running: 0,
+            models: models.split(',').map(str::to_string).collect(),
+            free_kv_tokens: words.number_or("kv", 1000)?,
+        };
+        self.soft.nodes.insert(node(words.plain(0)?)?, soft);
+        Ok(vec![])
+    }
+
+    fn plan(&mut self) -> Lines {
+        let mut lines = vec![];
+        for command in placement::plan(&self.state, &self.soft, 100) {
+            if let Command::Assign { task, node } = &command {
+                lines.push(format!("{} on {node}", self.task_name(*task)));
+            }
+            lines.extend(self.apply(&command)?.into_iter().filter(|line| line.contains("refused")));
+        }
+        Ok(lines)
+    }
+
+    fn explain(&self, words: &Words<'_>) -> Lines {
+        let uid = self.task(words.plain(0)?)?;
+        let explanation = explain(&self.state, &self.soft, uid).ok_or("no such task")?;
+        let blockers = explanation.blockers.iter().map(|b| {
+            format!(
+                "{} [{}] {} of {} (limit {}): {}",
+                b.reason, b.resource, b.requested, b.available, b.limit, b.message
+            )
+        });
+        let nodes = explanation.nodes.iter().map(|(id, able, why)| {
+            format!("node n{id}: {}", if *able { "could take it" } else { why.as_str() })
+        });
+        Ok(blockers.chain([format!("{} ahead", explanation.tasks_ahead)]).chain(nodes).collect())
+    }
+
+    fn list(&self, line: &str) -> Lines {
+        let filter = line.strip_prefix("list").unwrap_or_default().trim().to_string();
+        let query = Query::Tasks { project: ProjectName::default(), filter, after: None, limit: 0 };
+        Ok(match self.state.answer(&query, None) {
+            Answer::Tasks { rows, .. } => rows.iter().map(|row| self.row(row)).collect(),
+            other => vec![format!("{other:?}")],
+        })
+    }
+
+    fn snapshot(&mut self) -> Lines {
+        let restored = State::restore(&self.state.snapshot()).map_err(|halt| halt.to_string())?;
+        let same =
+            restored.state_hash() == self.state.state_hash() && restored.snapshot() == self.state.snapshot();
+        self.state = restored;
+        invariants::check(&self.state)?;
+        Ok(vec![if same { "restored, the same" } else { "DIFFERENT after restore" }.to_string()])
+    }
+
+    fn show(&self, words: &Words<'_>) -> Lines {
+        let what = words.plain(0)?;
+        if let Some(quota) = self.state.quota(what) {
+            return Ok(vec![show_quota(&quota)]);
+        }
+        if let Some(row) = self.state.node(node(what).unwrap_or_default()) {
+            return Ok(vec![format!("{} {} fenced: {:?}", row.id, row.name, row.fenced)]);
+        }
+        let row = self.state.task(self.task(what)?).ok_or("no such task")?;
+        Ok(vec![self.row(row)])
+    }
+
+    fn row(&self, row: &TaskRow) -> String {
+        let mut text = format!("{} {} ({})", self.task_name(row.uid), row.state.name(), row.reason);
+        if let (Some(node), Some(epoch)) = (row.node, row.epoch) {
+            text += &format!(" on {node} {}", self.epoch_name(epoch));
+        }
+        let home: Vec<String> = row.home.iter().map(NodeId::to_string).collect();
+        text += &format!(" step {} home {} settled {}", row.step, home.join(","), row.settled_tokens);
+        if row.reserved_tokens > 0 {
+            text += &format!(" reserved {}", row.reserved_tokens);
+        }
+        if row.children_open > 0 {
+            text += &format!(" children_open {}", row.children_open);
+        }
+        text
+    }
+
+    fn task_name(&self, uid: TaskUid) -> String {
+        self.tasks.iter().position(|known| *known == uid).map_or(uid.to_string(), |at| format!("t{}", at + 1))
+    }
+
+    fn epoch_name(&self, epoch: Epoch) -> String {
+        self.epochs
+            .iter()
+            .position(|known| *known == epoch)
+            .map_or(epoch.to_string(), |at| format!("e{}", at + 1))
+    }
+
+    fn task(&self, name: &str) -> Result<TaskUid, String> {
+        let at = name.strip_prefix('t').and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        self.tasks.get(at.wrapping_sub(1)).copied().ok_or_else(|| format!("no task {name}"))
+    }
+
+    fn epoch(&self, words: &Words<'_>) -> Result<Epoch, String> {
+        let name = words.text("epoch").ok_or("epoch=eN is missing")?;
+        let at = name.strip_prefix('e').and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        self.epochs.get(at.wrapping_sub(1)).copied().ok_or_else(|| format!("no epoch {name}"))
+    }
+
+    fn command(&self, verb: &str, words: &Words<'_>) -> Result<Command, String> {
+        Ok(match verb {
+            "init" => Command::InitCluster { cluster_id: ClusterId([words.number_or("id", 7)? as u8; 16]) },
+            "admit" => admit(words)?,
+            "remove" => Command::RemoveNode { node: node(words.plain(0)?)? },
+            "lost" => Command::NodeLost { node: node(words.plain(0)?)? },
+            "agent" => apply_agent(words, AgentKind::Agent)?,
+            "team" => apply_agent(words, AgentKind::Team)?,
+            "create" => create(words)?,
+            "spawn" => self.spawn(words)?,
+            "assign" => Command::Assign { task: self.task(words.plain(0)?)?, node: node(words.plain(1)?)? },
+            "reserve" => Command::Reserve {
+                task: self.task(words.plain(0)?)?,
+                epoch: self.epoch(words)?,
+                node: node(words.plain(1)?)?,
+                step: words.number_or("step", 1)?,
+                min_tokens: words.number_or("min", 1)?,
+                max_tokens: words.number_or("max", 1)?,
+            },
+            "commit" => self.commit(words)?,
+            "release" => Command::Release {
+                task: self.task(words.plain(0)?)?,
+                epoch: self.epoch(words)?,
+                node: node(words.plain(1)?)?,
+                why: match words.plain(2)? {
+                    "stopped" => Release::Stopped,
+                    "yielded" => Release::Yielded,
+                    "broken" => Release::Broken,
+                    other => return Err(format!("no release {other}")),
+                },
+            },
+            "cancel" => Command::CancelTask {
+                project: words.project()?,
+                task: self.task(words.plain(0)?)?,
+                request: words.request(),
+            },
+            "pause" => Command::PauseTask {
+                project: words.project()?,
+                task: self.task(words.plain(0)?)?,
+                request: words.request(),
+            },
+            "resume" => Command::ResumeTask {
+                project: words.project()?,
+                task: self.task(words.plain(0)?)?,
+                request: words.request(),
+            },
+            "quota" => set_quota(words)?,
+            "hold" => hold(words)?,
+            "tick" => Command::Tick,
+            other => return Err(format!("no verb {other}")),
+        })
+    }
+
+    fn spawn(&self, words: &Words<'_>) -> Result<Command, String> {
+        let agent = words.text("agent").unwrap_or("reader");
+        let child = ChildSpec { agent: agent.to_string(), inputs: vec![], background: vec![], home: vec![] };
+        Ok(Command::Spawn {
+            parent: self.task(words.plain(0)?)?,
+            epoch: self.epoch(words)?,
+            node: node(words.plain(1)?)?,
+            step: words.number_or("step", 1)?,
+            children: vec![child; words.number_or("children", 1)? as usize],
+        })
+    }
+
+    fn commit(&self, words: &Words<'_>) -> Result<Command, String> {
+        let error = |words: &Words<'_>| TaskError {
+            reason: words.text("error").unwrap_or("oops").to_string(),
+            text: None,
+        };
+        let node = node(words.plain(1)?)?;
+        Ok(Command::CommitStep {
+            task: self.task(words.plain(0)?)?,
+            epoch: self.epoch(words)?,
+            node,
+            step: words.number_or("step", 1)?,
+            head: Hash::of(words.text("head").unwrap_or("head").as_bytes()),
+            home: words.nodes("home")?.unwrap_or_else(|| vec![node, NodeId(if node.0 == 1 { 3 } else { 1 })]),
+            spent: Spent { generated_tokens: words.number_or("billed", 0)?, ..Spent::default() },
+            billed_tokens: words.number_or("billed", 0)?,
+            next: match words.plain(2)? {
+                "continue" => Next::Continue,
+                "wait" => Next::WaitChildren,
+                "done" => Next::Done { result: Hash::of(b"result"), bytes: 6 },
+                "failed" => Next::Failed { error: error(words) },
+                "paused" => Next::PausedError { error: error(words) },
+                other => return Err(format!("no next {other}")),
+            },
+        })
+    }
+
+    fn reply(&self, reply: &Reply) -> String {
+        match reply {
+            Reply::Done => "done".to_string(),
+            Reply::Node(id) => format!("node {id}"),
+            Reply::Agent(row) => format!("agent {} etag {}", row.name, row.etag),
+            Reply::Task(row) => self.row(row),
+            Reply::Children(uids) => {
+                let names: Vec<String> = uids.iter().map(|uid| self.task_name(*uid)).collect();
+                format!("children {}", names.join(" "))
+            }
+            Reply::Assigned(epoch) => format!("assigned {}", self.epoch_name(*epoch)),
+            Reply::Reserved(tokens) => format!("reserved {tokens}"),
+            Reply::Quota(row) => show_quota(row),
+            Reply::Refused(refusal) => format!("refused: {refusal}"),
+        }
+    }
+
+    fn effect(&self, effect: &Effect) -> String {
+        match effect {
+            Effect::Assigned { task, node, epoch } => {
+                format!("* assigned {} to {node} {}", self.task_name(*task), self.epoch_name(*epoch))
+            }
+            Effect::Stop { task, node, epoch, .. } => {
+                format!("* stop {} on {node} {}", self.task_name(*task), self.epoch_name(*epoch))
+            }
+            Effect::Revoked { task, node, epoch, .. } => {
+                format!("* revoked {} on {node} {}", self.task_name(*task), self.epoch_name(*epoch))
+            }
+            Effect::Event { task, event } => {
+                format!("* {} #{} {}", self.task_name(*task), event.sequence, show_event(&event.kind))
+            }
+            Effect::Replan => "* replan".to_string(),
+            Effect::Members => "* members".to_string(),
+        }
+    }
+}
+
+fn show_event(kind: &EventKind) -> String {
+    match kind {
+        EventKind::State { state, reason, .. } => format!("{} {reason}", state.name()).trim_end().to_string(),
+        EventKind::Step { step, .. } => format!("step {step}"),
+    }
+}
+
+fn show_quota(row: &QuotaRow) -> String {
+    let limit = |limit: Option<u64>| limit.map_or("-".to_string(), |limit| limit.to_string());
+    format!(
+        "{} etag {} running {}/{} total {}+{}/{} minute {}/{}",
+        row.path,
+        row.etag,
+        row.running_used,
+        limit(row.running),
+        row.tokens_settled,
+        row.tokens_reserved,
+        limit(row.tokens_total),
+        row.bucket_millitokens / 1000,
+        limit(row.tokens_minute)
+    )
+}
+
+fn admit(words: &Words<'_>) -> Result<Command, String> {
+    let name = words.plain(0)?;
+    let disk = Hash::of(words.text("disk").unwrap_or(name).as_bytes());
+    let role = if words.plain.get(1) == Some(&"coordinator") { Role::Coordinator } else { Role::Worker };
+    Ok(Command::AdmitNode {
+        name: name.to_string(),
+        roles: vec![role],
+        client_addr: words.text("at").unwrap_or("127.0.0.1:7400").to_string(),
+        internal_addr: "127.0.0.1:7401".to_string(),
+        disk_id: disk.0[..16].try_into().map_err(|_| "16 bytes")?,
+        version: "0.1.0".to_string(),
+    })
+}
+
+fn apply_agent(words: &Words<'_>, kind: AgentKind) -> Result<Command, String> {
+    let text = words.text("text").unwrap_or("first");
+    let model = if kind == AgentKind::Team { "" } else { words.text("model").unwrap_or("m") };
+    Ok(Command::ApplyAgent {
+        project: words.project()?,
+        name: words.plain(0)?.to_string(),
+        kind,
+        model: model.to_string(),
+        revision: Hash::of(text.as_bytes()),
+        definition: Hash::of(text.as_bytes()),
+        etag: words.number("etag")?,
+        home: words.nodes("home")?.unwrap_or_else(|| vec![NodeId(1)]),
+        request: words.request(),
+    })
+}
+
+fn create(words: &Words<'_>) -> Result<Command, String> {
+    let input =
+        |name: &str| InputRef { name: name.to_string(), segment: Hash::of(name.as_bytes()), bytes: 1 };
+    let labels = words.text("label").into_iter().flat_map(|text| text.split(','));
+    Ok(Command::CreateTask {
+        project: words.project()?,
+        agent: words.plain(0)?.to_string(),
+        inputs: words.text("inputs").into_iter().flat_map(|text| text.split(',')).map(input).collect(),
+        task_id: words.text("id").map(str::to_string),
+        labels: labels.filter_map(|text| text.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect(),
+        class: words.text("class").map_or(Some(Class::Interactive), Class::parse).ok_or("no such class")?,
+        priority: words.number_or("priority", 5)? as u8,
+        deadline_ms: words.number_or("deadline", 0)?,
+        home: words.nodes("home")?.unwrap_or_default(),
+        request: words.request(),
+    })
+}
+
+fn set_quota(words: &Words<'_>) -> Result<Command, String> {
+    let keys = [
+        ("running", QuotaKey::Running),
+        ("minute", QuotaKey::TokensMinute),
+        ("total", QuotaKey::TokensTotal),
+    ];
+    let mut changes = vec![];
+    for (name, key) in keys {
+        match words.text(name) {
+            Some("none") => changes.push((key, None)),
+            Some(_) => changes.push((key, words.number(name)?)),
+            None => {}
+        }
+    }
+    Ok(Command::SetQuota {
+        path: words.plain(0)?.to_string(),
+        changes,
+        etag: words.number("etag")?,
+        reason: words.text("reason").unwrap_or_default().to_string(),
+        request: words.request(),
+    })
+}
+
+fn hold(words: &Words<'_>) -> Result<Command, String> {
+    let models = words.plain[1..].iter().map(|name| {
+        let digest = words.text("digest").unwrap_or("file");
+        ((*name).to_string(), Hash::of(digest.as_bytes()), 100)
+    });
+    Ok(Command::HoldModels { node: node(words.plain(0)?)?, models: models.collect() })
+}

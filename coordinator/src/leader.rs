@@ -1,0 +1,197 @@
+//! What only a leader does: gives work to nodes, notices lost ones, lets time pass, follows the membership.
+//!
+//! Every duty can be repeated: a duty that did not go through is done again at the next tick.
+
+mod members;
+
+use crate::clock::OfficeClock;
+use crate::coordinator::Coordinator;
+use crate::link;
+use crate::machine::Committed;
+use ledger::command::Command;
+use ledger::effect::Effect;
+use ledger::placement;
+use ledger::rows::Role;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use types::NodeId;
+
+/// How often leases are looked at. A lost node is found this much later at the most.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often the leader asks whether something in the ledger waits for time, and plans again to be sure.
+const TICK_MS: u64 = 200;
+/// Assignments proposed together.
+const PLAN_MAX: usize = 64;
+
+pub(crate) struct Office {
+    coordinator: Coordinator,
+    /// First log index of this office; effects of earlier entries are dropped.
+    first_index: Option<u64>,
+    /// Leader id and term this office belongs to.
+    term: u64,
+    ticked_ms: u64,
+    plan_wanted: bool,
+}
+
+impl Office {
+    /// Runs for the life of the coordinator; acts while this node leads.
+    pub(crate) async fn run(
+        coordinator: Coordinator,
+        mut effects: mpsc::UnboundedReceiver<Committed>,
+        mut wakes: mpsc::Receiver<()>,
+    ) {
+        let mut office = Office { coordinator, first_index: None, term: 0, ticked_ms: 0, plan_wanted: false };
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                committed = effects.recv() => match committed {
+                    Some(committed) => office.perform(committed),
+                    None => return,
+                },
+                _ = wakes.recv() => office.plan_wanted = true,
+                _ = look.tick() => office.look().await,
+            }
+            if office.plan_wanted {
+                office.plan().await;
+            }
+        }
+    }
+
+    /// Enters or leaves the office, then does what time asks for.
+    async fn look(&mut self) {
+        let view = self.coordinator.raft().leader();
+        let leads = self.coordinator.raft().is_leader();
+        if view.leader.is_some() {
+            let now_ms = self.coordinator.inner.clock.monotonic_ms();
+            *self.coordinator.inner.leader_heard_ms.lock().expect("no panic while held") = now_ms;
+        }
+        match (leads, self.first_index) {
+            (true, Some(_)) if self.term == view.term => self.on_time().await,
+            (true, _) => self.enter(view.term).await,
+            (false, Some(_)) => self.leave(),
+            (false, None) => {}
+        }
+    }
+
+    async fn enter(&mut self, term: u64) {
+        let Ok(index) = self.coordinator.raft().read_barrier().await else { return };
+        let inner = &self.coordinator.inner;
+        let (ledger_ms, wall_ms) = {
+            let machine = self.coordinator.locked();
+            (machine.state.ledger_ms(), machine.state.wall_ms())
+        };
+        let clock = inner.clock.as_ref();
+        *inner.office_clock.lock().expect("no panic while held") = OfficeClock::start(ledger_ms, wall_ms, clock);
+        let ends_ms = clock.monotonic_ms() + inner.lease_ms + inner.lease_ms / 100 + 50;
+        let workers = self.coordinator.nodes().into_iter().map(|row| row.id);
+        inner.link.take_office(workers, ends_ms);
+        self.first_index = Some(index);
+        self.term = term;
+        metrics::counter!("quorate_leader_changes_total").increment(1);
+        tracing::info!(term, index, "this node leads now");
+        self.follow_members();
+        self.plan_wanted = true;
+    }
+
+    fn leave(&mut self) {
+        let leader = self.coordinator.leader_address().unwrap_or_default();
+        tracing::info!(term = self.term, %leader, "this node does not lead any more");
+        self.coordinator.inner.link.leave_office(leader);
+        self.first_index = None;
+    }
+
+    async fn on_time(&mut self) {
+        let now_ms = self.coordinator.inner.clock.monotonic_ms();
+        for node in self.coordinator.inner.link.take_lost(now_ms) {
+            self.declare_lost(node, now_ms).await;
+        }
+        if now_ms.saturating_sub(self.ticked_ms) >= TICK_MS {
+            self.ticked_ms = now_ms;
+            self.let_time_pass().await;
+            self.plan_wanted = true;
+        }
+    }
+
+    /// Writes a tick only when it would change something: an idle cluster writes nothing.
+    async fn let_time_pass(&self) {
+        let stamp = self.coordinator.stamp();
+        let due = self.coordinator.locked().state.tick_due(stamp.ledger_ms, stamp.wall_ms);
+        if due && let Err(error) = self.coordinator.propose(vec![Command::Tick]).await {
+            tracing::debug!(%error, "tick not committed; the next one will be");
+        }
+    }
+
+    async fn declare_lost(&mut self, node: NodeId, now_ms: u64) {
+        if self.coordinator.locked().state.leases_of(node).next().is_none() {
+            return;
+        }
+        tracing::warn!(%node, "the node's lease is over; its tasks go back to the queue");
+        if self.coordinator.propose(vec![Command::NodeLost { node }]).await.is_err() {
+            self.coordinator.inner.link.still_lost(node, now_ms);
+        }
+        self.plan_wanted = true;
+    }
+
+    async fn plan(&mut self) {
+        self.plan_wanted = false;
+        if self.first_index.is_none() || !self.coordinator.raft().is_leader() {
+            return;
+        }
+        let soft = self.coordinator.soft();
+        let commands = placement::plan(&self.coordinator.locked().state, &soft, PLAN_MAX);
+        if commands.is_empty() {
+            return;
+        }
+        if let Err(error) = self.coordinator.propose(commands).await {
+            tracing::debug!(%error, "assignments not committed; planned again at the next tick");
+        }
+    }
+
+    fn perform(&mut self, committed: Committed) {
+        let Some(first_index) = self.first_index else { return };
+        if committed.index <= first_index {
+            return;
+        }
+        for effect in committed.effects {
+            self.perform_one(effect);
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        let link = &self.coordinator.inner.link;
+        match effect {
+            Effect::Assigned { task, node, epoch } => {
+                let row = self.coordinator.task(task).filter(|row| row.epoch == Some(epoch));
+                if let Some(row) = row {
+                    link.send(node, proto::internal::v1::leader_message::Body::Assignment(link::assignment(&row)));
+                }
+            }
+            Effect::Stop { project, task, node, epoch } => link.send(node, link::stop(&project, task, epoch)),
+            Effect::Revoked { project, task, node, epoch } => {
+                link.send(node, link::revoke(&project, task, epoch));
+            }
+            Effect::Event { .. } => {}
+            Effect::Replan => self.plan_wanted = true,
+            Effect::Members => self.follow_members(),
+        }
+    }
+
+    /// In the background, because it waits for new nodes to catch up.
+    fn follow_members(&self) {
+        let coordinator = self.coordinator.clone();
+        tokio::spawn(async move {
+            if let Err(error) = follow_members(&coordinator).await {
+                tracing::warn!(error, "consensus membership does not follow yet; tried again at the next change");
+            }
+        });
+    }
+}
+
+/// Makes the consensus group what the members' roles ask for.
+pub(crate) async fn follow_members(coordinator: &Coordinator) -> Result<(), String> {
+    let is_coordinator = |row: &ledger::rows::NodeRow| row.roles.contains(&Role::Coordinator);
+    let members = coordinator.nodes().into_iter().filter(is_coordinator);
+    let coordinators: Vec<(NodeId, String)> = members.map(|row| (row.id, row.internal_addr)).collect();
+    members::follow(coordinator.raft(), &coordinators).await
+}

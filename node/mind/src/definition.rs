@@ -1,0 +1,270 @@
+//! What users write: an agent, or a team of agents, as TOML. Unknown keys are refused, with the keys that exist.
+//!
+//! A definition is read once into plain values. Its revision is the hash of a canonical text in which every default
+//! is written out, so comments and order don't matter, and a default that changes later doesn't change old tasks.
+
+mod read;
+
+use context::{Kind, Segment, Visibility};
+use read::Table;
+use types::{Hash, limits};
+
+/// Bytes of a definition: a system prompt of a million characters is a document and belongs into an input.
+pub(crate) const DEFINITION_BYTES: usize = 1 << 20;
+/// Steps of one task: its chain must stay below `limits::CHAIN_SEGMENTS`.
+const MAX_STEPS: u64 = 4096;
+/// Tokens of one answer: the longest windows in use, and a bound on what one segment must hold.
+const MAX_TOKENS: u64 = 131_072;
+/// Above this, sampling is noise.
+const MAX_TEMPERATURE_MILLI: u32 = 2_000;
+
+const AGENT_KEYS: [&str; 11] = [
+    "name",
+    "model",
+    "system",
+    "max_steps",
+    "max_tokens",
+    "temperature",
+    "seed",
+    "tools",
+    "limits",
+    "memory",
+    "visibility",
+];
+const LIMIT_KEYS: [&str; 2] = ["min_tokens", "max_tokens_total"];
+const TEAM_KEYS: [&str; 4] = ["name", "background", "fan_out", "then"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Definition {
+    Agent(AgentDefinition),
+    Team(TeamDefinition),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentDefinition {
+    pub name: String,
+    pub model: String,
+    /// Empty: none.
+    pub system: String,
+    /// Model calls of one task.
+    pub max_steps: u32,
+    /// Tokens of one answer.
+    pub max_tokens: u32,
+    /// Thousandths; 0 always takes the likeliest token.
+    pub temperature_milli: u32,
+    /// In place of the task's own seed.
+    pub seed: Option<u64>,
+    pub limits: Limits,
+    /// Who may read the result.
+    pub visibility: Visibility,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The model may not end an answer before so many tokens.
+    pub min_tokens: u32,
+    /// Tokens generated in all steps of a task.
+    pub max_tokens_total: Option<u64>,
+}
+
+/// Fans out over the task's inputs, then gives all results to one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TeamDefinition {
+    pub name: String,
+    /// Shared by all members, first in their chains. Empty: none.
+    pub background: String,
+    /// The agent that gets one input each.
+    pub fan_out: String,
+    /// The agent that gets all their results.
+    pub then: String,
+}
+
+/// Why a text is no definition: the key, the line where there is one, what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}; {next}", .line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+pub struct DefinitionError {
+    /// As written, such as `limits.min_tokens`; empty when no single key is at fault.
+    pub key: String,
+    pub line: Option<usize>,
+    pub message: String,
+    pub next: String,
+}
+
+impl Definition {
+    /// Reads a definition. A text with `fan_out`, `then` or `background` is a team, any other an agent.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(text: &str) -> Result<Definition, DefinitionError> {
+        let table = Table::root(text)?;
+        if ["fan_out", "then", "background"].iter().any(|key| table.has(key)) {
+            Ok(Definition::Team(team(table)?))
+        } else {
+            Ok(Definition::Agent(agent(table)?))
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Definition::Agent(agent) => &agent.name,
+            Definition::Team(team) => &team.name,
+        }
+    }
+
+    /// None for a team: its members have models, it has not.
+    pub fn model(&self) -> Option<&str> {
+        self.agent().map(|agent| agent.model.as_str())
+    }
+
+    pub fn agent(&self) -> Option<&AgentDefinition> {
+        match self {
+            Definition::Agent(agent) => Some(agent),
+            Definition::Team(_) => None,
+        }
+    }
+
+    /// TOML that parses to the same definition, with every default written out.
+    pub fn canonical(&self) -> String {
+        match self {
+            Definition::Agent(agent) => agent.canonical(),
+            Definition::Team(team) => team.canonical(),
+        }
+    }
+
+    /// The name of this revision: the hash of the canonical text.
+    pub fn revision(&self) -> Hash {
+        Hash::of(self.canonical().as_bytes())
+    }
+
+    /// The canonical text as a segment that the whole project may read.
+    pub fn segment(&self) -> Segment {
+        Segment::new(Kind::Definition, self.name(), Visibility::Project, self.canonical())
+    }
+}
+
+impl AgentDefinition {
+    fn canonical(&self) -> String {
+        let mut text = format!("name = {}\nmodel = {}\n", quoted(&self.name), quoted(&self.model));
+        if !self.system.is_empty() {
+            text += &format!("system = {}\n", quoted(&self.system));
+        }
+        text += &format!("max_steps = {}\nmax_tokens = {}\n", self.max_steps, self.max_tokens);
+        let (whole, thousandths) = (self.temperature_milli / 1000, self.temperature_milli % 1000);
+        text += &format!("temperature = {whole}.{thousandths:03}\n");
+        if let Some(seed) = self.seed {
+            text += &format!("seed = {seed}\n");
+        }
+        text += &format!("visibility = {}\n\n[limits]\n", quoted(visibility_name(self.visibility)));
+        text += &format!("min_tokens = {}\n", self.limits.min_tokens);
+        if let Some(total) = self.limits.max_tokens_total {
+            text += &format!("max_tokens_total = {total}\n");
+        }
+        text
+    }
+}
+
+impl TeamDefinition {
+    fn canonical(&self) -> String {
+        let mut text = format!("name = {}\n", quoted(&self.name));
+        if !self.background.is_empty() {
+            text += &format!("background = {}\n", quoted(&self.background));
+        }
+        text += &format!("\n[fan_out]\nover = \"inputs\"\nagent = {}\n", quoted(&self.fan_out));
+        text + &format!("\n[then]\nagent = {}\n", quoted(&self.then))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+fn visibility_name(visibility: Visibility) -> &'static str {
+    match visibility {
+        Visibility::Agent => "agent",
+        Visibility::Task => "task",
+        Visibility::Project => "project",
+    }
+}
+
+fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
+    table.only("an agent", &AGENT_KEYS)?;
+    refuse_tools(&mut table)?;
+    refuse_memory(&mut table)?;
+    let max_tokens =
+        table.whole("max_tokens", 1, MAX_TOKENS)?.unwrap_or(u64::from(limits::DEFAULT_MAX_TOKENS));
+    let definition = AgentDefinition {
+        name: table.name("name")?,
+        model: table.model("model")?,
+        system: table.text("system")?.unwrap_or_default(),
+        max_steps: fitted(
+            table.whole("max_steps", 1, MAX_STEPS)?.unwrap_or(u64::from(limits::DEFAULT_MAX_STEPS)),
+        ),
+        max_tokens: fitted(max_tokens),
+        temperature_milli: table.milli("temperature", MAX_TEMPERATURE_MILLI)?.unwrap_or(0),
+        seed: table.whole("seed", 0, i64::MAX as u64)?,
+        limits: limits_of(&mut table, max_tokens)?,
+        visibility: visibility(&mut table)?,
+    };
+    Ok(definition)
+}
+
+fn limits_of(table: &mut Table<'_>, max_tokens: u64) -> Result<Limits, DefinitionError> {
+    let Some(mut inner) = table.table("limits")? else { return Ok(Limits::default()) };
+    inner.only("limits", &LIMIT_KEYS)?;
+    let max_tokens_total = inner.whole("max_tokens_total", 1, i64::MAX as u64)?;
+    let ceiling = max_tokens.min(max_tokens_total.unwrap_or(u64::MAX));
+    let line = inner.line("min_tokens");
+    let min_tokens = inner.whole("min_tokens", 0, MAX_TOKENS)?.unwrap_or(0);
+    if min_tokens > ceiling {
+        let message = format!("limits.min_tokens is {min_tokens}, but an answer ends at {ceiling} tokens");
+        let next = "raise max_tokens (and limits.max_tokens_total), or lower min_tokens";
+        return Err(DefinitionError {
+            key: "limits.min_tokens".to_string(),
+            line,
+            message,
+            next: next.to_string(),
+        });
+    }
+    Ok(Limits { min_tokens: fitted(min_tokens), max_tokens_total })
+}
+
+fn refuse_tools(table: &mut Table<'_>) -> Result<(), DefinitionError> {
+    let line = table.line("tools");
+    match table.texts("tools")?.first() {
+        None => Ok(()),
+        Some(tool) => Err(DefinitionError {
+            key: "tools".to_string(),
+            line,
+            message: format!("no such tool {tool:?}; this version has none"),
+            next: "leave tools out, or write tools = []".to_string(),
+        }),
+    }
+}
+
+fn refuse_memory(table: &mut Table<'_>) -> Result<(), DefinitionError> {
+    table.choice("memory", &["none"]).map(|_| ())
+}
+
+fn visibility(table: &mut Table<'_>) -> Result<Visibility, DefinitionError> {
+    let choices = [Visibility::Task, Visibility::Agent, Visibility::Project];
+    let index = table.choice("visibility", &choices.map(visibility_name))?;
+    Ok(choices[index.unwrap_or(0)])
+}
+
+fn team(mut table: Table<'_>) -> Result<TeamDefinition, DefinitionError> {
+    table.only("a team", &TEAM_KEYS)?;
+    let name = table.name("name")?;
+    let background = table.text("background")?.unwrap_or_default();
+    let mut fan_out =
+        table.needed_table("fan_out", "[fan_out] with over = \"inputs\" and agent = \"reader\"")?;
+    fan_out.only("fan_out", &["over", "agent"])?;
+    fan_out.needed_choice("over", &["inputs"])?;
+    let mut then = table.needed_table("then", "[then] with agent = \"writer\"")?;
+    then.only("then", &["agent"])?;
+    Ok(TeamDefinition { name, background, fan_out: fan_out.name("agent")?, then: then.name("agent")? })
+}
+
+/// For values that were checked against a limit below `u32::MAX`.
+fn fitted(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,80 @@
+//! What a mind wants done. Nothing here is true before it is performed and answered.
+
+use crate::StepRecord;
+use context::{ChainItem, Reader, Segment};
+use types::{Hash, Spent};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Open these segments and answer `Loaded`: an answer cut by a budget is continued in a new life.
+    Load { hashes: Vec<Hash> },
+    /// Call the model; answer `Generated`, `ModelFailed` or `BudgetRefused`.
+    Infer {
+        step: u64,
+        /// With the task's uid and the step, the operation's id.
+        call: u32,
+        model: String,
+        chain: Vec<ChainItem>,
+        /// Segments of the chain that may be in no store yet.
+        fresh: Vec<(Hash, Segment)>,
+        reader: Reader,
+        /// Tokens of the chain at the last committed step: these are billed already.
+        known_tokens: u64,
+        max_tokens: u32,
+        /// The model may not end before so many.
+        min_tokens: u32,
+        temperature_milli: u32,
+        seed: u64,
+        /// How long to wait before the call: 0 but for a repetition.
+        wait_ms: u64,
+    },
+    /// Make the new segments durable, then start the children; answer `Spawned`, or `ModelFailed` when refused.
+    Spawn { step: u64, children: Vec<ChildPlan>, new_segments: Vec<(Hash, Vec<u8>)> },
+    /// Say how all children of this task stand; answer `Children`.
+    AskChildren,
+    /// Make the segments durable, then propose the step; answer `Committed` or `Fenced`.
+    Commit {
+        step: u64,
+        /// The record's name: the task's new head.
+        head: Hash,
+        record: Box<StepRecord>,
+        /// Sealed and new, in the order of the chain; the record itself is the last.
+        segments: Vec<(Hash, Vec<u8>)>,
+        spent: Spent,
+        billed_tokens: u64,
+        next: NextMove,
+    },
+    /// Nothing more will come: the actor may end.
+    Stop,
+}
+
+/// A child to start: an agent of the same project on some inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildPlan {
+    pub agent: String,
+    pub inputs: Vec<(String, Hash)>,
+    pub background: Vec<Hash>,
+}
+
+/// What the task does after the step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextMove {
+    /// Keeps its lease and goes on.
+    Continue,
+    /// Gives its lease back until every child is final.
+    WaitChildren,
+    Done {
+        result: Hash,
+        bytes: u64,
+    },
+    /// `message` names the segment of the text.
+    Failed {
+        reason: String,
+        message: Hash,
+    },
+    /// Stands still until someone resumes it.
+    PausedError {
+        reason: String,
+        message: Hash,
+    },
+}

@@ -1,0 +1,164 @@
+//! A step record: one committed move. The chain of records is the task's only journal.
+
+use context::{Sealed, SegmentError};
+use minicbor::{Decode, Encode};
+use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
+
+/// Format written by this version, and the newest it can read.
+pub(crate) const FORMAT: u16 = 1;
+/// The oldest reader that understands what this version writes.
+pub(crate) const MIN_READER: u16 = 1;
+/// Changes when the same events would lead to other decisions. Replay never re-decides, so this is for people.
+pub const MIND_VERSION: u16 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StepRecord {
+    #[n(0)]
+    pub format: u16,
+    #[n(1)]
+    pub min_reader: u16,
+    #[n(2)]
+    pub mind_version: u16,
+    /// The record before; none for the first step.
+    #[n(3)]
+    pub prev: Option<Hash>,
+    /// Counts from 1.
+    #[n(4)]
+    pub n: u64,
+    /// The lease under which it was decided.
+    #[n(5)]
+    pub epoch: Epoch,
+    #[n(6)]
+    pub decision: Decision,
+    /// Segments that this step brought into the task, in order. All but the opening ones (system prompt, team
+    /// background) follow the chain.
+    #[n(7)]
+    pub added: Vec<Hash>,
+    #[n(8)]
+    pub spent: Spent,
+    /// Tokens of the chain after this step.
+    #[n(9)]
+    pub chain_tokens: u64,
+    /// Numerics id of the engine, where the step called a model that has one.
+    #[n(10)]
+    pub numerics: Option<Hash>,
+}
+
+/// What was decided, with its outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Decision {
+    /// The model was called and its answer goes on in the next step.
+    #[n(0)]
+    Called {
+        #[n(0)]
+        finish: Finish,
+        #[n(1)]
+        call: u32,
+        #[n(2)]
+        generated_tokens: u64,
+    },
+    /// Children were started: stage 0 fans out, stage 1 is what comes then.
+    #[n(1)]
+    Spawned {
+        #[n(0)]
+        children: Vec<TaskUid>,
+        #[n(1)]
+        stage: u8,
+    },
+    /// The task was woken while children of the stage were still at work.
+    #[n(2)]
+    Waited {
+        #[n(0)]
+        stage: u8,
+    },
+    #[n(3)]
+    Finished {
+        #[n(0)]
+        result: Hash,
+        #[n(1)]
+        bytes: u64,
+        /// How the last model call ended; none for a team.
+        #[n(2)]
+        finish: Option<Finish>,
+        #[n(3)]
+        call: u32,
+        #[n(4)]
+        generated_tokens: u64,
+    },
+    #[n(4)]
+    Failed {
+        #[n(0)]
+        reason: String,
+        /// Segment of the text.
+        #[n(1)]
+        message: Hash,
+        /// Tokens generated in this step, where the failure followed a model call.
+        #[n(2)]
+        generated_tokens: u64,
+    },
+    /// Repetition did not help; someone must resume the task.
+    #[n(5)]
+    Paused {
+        #[n(0)]
+        reason: String,
+        #[n(1)]
+        message: Hash,
+        #[n(2)]
+        calls: u32,
+    },
+}
+
+/// Why the model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Finish {
+    /// By itself.
+    #[n(0)]
+    Stop,
+    /// At the agent's own limit.
+    #[n(1)]
+    Length,
+    /// Where the reservation ended.
+    #[n(2)]
+    Budget,
+}
+
+/// The first two fields of every record, readable in any later format.
+#[derive(Decode)]
+struct Envelope {
+    #[n(0)]
+    format: u16,
+    #[n(1)]
+    min_reader: u16,
+}
+
+impl StepRecord {
+    /// The stored form, as a segment.
+    pub fn seal(&self, project: &ProjectName) -> Sealed {
+        context::seal_record(project, self)
+    }
+
+    /// Verifies and reads a record.
+    ///
+    /// # Errors
+    /// Wrong bytes for the name, no record, or a record from a version that this one cannot read.
+    pub fn open(project: &ProjectName, expected: Hash, bytes: &[u8]) -> Result<StepRecord, SegmentError> {
+        let Envelope { format, min_reader } = context::open_record(project, expected, bytes)?;
+        if min_reader > FORMAT {
+            return Err(SegmentError::TooNew { format, min_reader });
+        }
+        context::open_record(project, expected, bytes)
+    }
+
+    /// Every segment that the record names, without the record before it. These must be durable before the step is.
+    pub fn names(&self) -> Vec<Hash> {
+        let mut names = self.added.clone();
+        let own = match &self.decision {
+            Decision::Called { .. } | Decision::Spawned { .. } | Decision::Waited { .. } => None,
+            Decision::Finished { result, .. } => Some(*result),
+            Decision::Failed { message, .. } | Decision::Paused { message, .. } => Some(*message),
+        };
+        names.extend(own.filter(|hash| !self.added.contains(hash)));
+        names
+    }
+}

@@ -1,0 +1,7 @@
+//! The mind from outside: events in, effects out.
+
+mod definitions;
+mod harness;
+mod properties;
+mod records;
+mod transcripts;

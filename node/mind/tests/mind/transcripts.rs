@@ -1,0 +1,238 @@
+//! Transcripts: event lines, and below each the effects it has. `UPDATE=1` rewrites the effects.
+//!
+//! A file begins with the definition, a line `--- inputs NAME...`, and then events. `restart` is a new life that
+//! replays what was committed; `loaded` answers with what the store has.
+
+use crate::harness::{Store, facts, generated, outcome, uid};
+use context::{Part, Segment};
+use mind::{Decision, Effect, Event, Finish, Mind, NextMove, TaskFacts};
+use std::collections::BTreeMap;
+use types::{Hash, TaskState};
+
+struct Stage {
+    facts: TaskFacts,
+    mind: Mind,
+    store: Store,
+    proposed: Option<Hash>,
+    wanted: Vec<Hash>,
+    names: BTreeMap<Hash, String>,
+}
+
+#[test]
+fn transcripts() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mind/transcripts");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 6, "the transcripts are part of the repository");
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let played = play(&text);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &played).unwrap();
+        } else {
+            assert!(text == played, "{} differs; it plays as:\n{played}", path.display());
+        }
+    }
+}
+
+fn play(text: &str) -> String {
+    let at = text.find("--- inputs").expect("a line with the inputs");
+    let (definition, rest) = text.split_at(at);
+    let (header, events) = rest.split_once('\n').expect("events");
+    let inputs: Vec<&str> = header.split_whitespace().skip(2).collect();
+    let mut stage = Stage::new(facts(definition, &inputs));
+    let mut played = format!("{definition}{header}\n");
+    for line in events.lines().filter(|line| !line.starts_with("  ")) {
+        played += &format!("{line}\n");
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        for effect in stage.line(line) {
+            played += &format!("  {}\n", stage.describe(&effect));
+        }
+    }
+    played
+}
+
+impl Stage {
+    fn new(facts: TaskFacts) -> Stage {
+        let named = facts.inputs.iter().map(|(name, hash)| (*hash, name.clone()));
+        let results = (0..9_000)
+            .map(uid)
+            .map(|child| (Hash::of(child.to_string().as_bytes()), format!("result of {}", child.index)));
+        let names = named.chain(results).collect();
+        let mind = Mind::new(facts.clone());
+        Stage { facts, mind, store: Store::default(), proposed: None, wanted: Vec::new(), names }
+    }
+
+    fn line(&mut self, line: &str) -> Vec<Effect> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if word == "restart" {
+            self.mind = self.store.revive(&self.facts, self.store.journal.len());
+            return Vec::new();
+        }
+        let event = self.event(word, rest);
+        let before = self.mind.observe().step;
+        let effects = self.mind.on(event);
+        if self.mind.observe().step > before {
+            self.store.journal.extend(self.proposed.take());
+        }
+        effects.iter().for_each(|effect| self.keep(effect));
+        effects
+    }
+
+    fn event(&self, word: &str, rest: &str) -> Event {
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        match word {
+            "begin" => Event::Begin,
+            "loaded" => self.store.loaded(&self.wanted),
+            "budget" => Event::BudgetRefused,
+            "fenced" => Event::Fenced,
+            "committed" => Event::Committed { step: words[0].parse().unwrap() },
+            "spawned" => {
+                Event::Spawned { children: words.iter().map(|it| uid(it.parse().unwrap())).collect() }
+            }
+            "children" => Event::Children(words.iter().map(|it| child(it)).collect()),
+            "failed" => Event::ModelFailed {
+                reason: words[0].to_string(),
+                message: words[2..].join(" "),
+                retriable: words[1] == "retriable",
+            },
+            "generated" => generated(&words[2..].join(" "), words[1].parse().unwrap(), finish(words[0])),
+            other => panic!("no such event: {other}"),
+        }
+    }
+
+    fn keep(&mut self, effect: &Effect) {
+        self.store.keep(effect);
+        match effect {
+            Effect::Load { hashes } => self.wanted = hashes.clone(),
+            Effect::Commit { head, segments, .. } => {
+                self.proposed = Some(*head);
+                self.learn(&segments[..segments.len() - 1]);
+            }
+            Effect::Spawn { new_segments, .. } => self.learn(new_segments),
+            Effect::Infer { fresh, .. } => {
+                self.names.extend(fresh.iter().map(|(hash, it)| (*hash, described(it))))
+            }
+            Effect::AskChildren | Effect::Stop => {}
+        }
+    }
+
+    fn learn(&mut self, segments: &[(Hash, Vec<u8>)]) {
+        for (hash, _) in segments {
+            let text = described(&self.store.segment(*hash));
+            self.names.insert(*hash, text);
+        }
+    }
+
+    fn name(&self, hash: &Hash) -> &str {
+        &self.names[hash]
+    }
+
+    fn names(&self, hashes: impl IntoIterator<Item = Hash>) -> String {
+        let names: Vec<&str> = hashes.into_iter().map(|hash| self.name(&hash)).collect();
+        format!("[{}]", names.join(", "))
+    }
+
+    fn describe(&self, effect: &Effect) -> String {
+        match effect {
+            Effect::Load { hashes } => format!("load {}", self.names(hashes.iter().copied())),
+            Effect::Infer { step, call, chain, known_tokens, max_tokens, min_tokens, wait_ms, .. } => {
+                let parts: Vec<String> = chain
+                    .iter()
+                    .map(|item| format!("{}:{}", part(item.part), self.name(&item.hash)))
+                    .collect();
+                format!(
+                    "infer {step}.{call} max={max_tokens} min={min_tokens} known={known_tokens} wait={wait_ms} [{}]",
+                    parts.join(", ")
+                )
+            }
+            Effect::Spawn { step, children, .. } => {
+                let one = |plan: &mind::ChildPlan| {
+                    let inputs: Vec<String> = plan
+                        .inputs
+                        .iter()
+                        .map(|(name, hash)| format!("{name}={}", self.name(hash)))
+                        .collect();
+                    format!(
+                        "{} on {} with {}",
+                        plan.agent,
+                        inputs.join(" "),
+                        self.names(plan.background.iter().copied())
+                    )
+                };
+                format!("spawn {step} {}", children.iter().map(one).collect::<Vec<_>>().join("; "))
+            }
+            Effect::AskChildren => "ask children".to_string(),
+            Effect::Commit { step, record, billed_tokens, next, .. } => {
+                let decision = decided(&record.decision);
+                let added = self.names(record.added.iter().copied());
+                format!(
+                    "commit {step} {decision} added={added} billed={billed_tokens} -> {}",
+                    self.moved(next)
+                )
+            }
+            Effect::Stop => "stop".to_string(),
+        }
+    }
+
+    fn moved(&self, next: &NextMove) -> String {
+        match next {
+            NextMove::Continue => "continue".to_string(),
+            NextMove::WaitChildren => "wait for children".to_string(),
+            NextMove::Done { result, bytes } => format!("done {} ({bytes} bytes)", self.name(result)),
+            NextMove::Failed { reason, message } => format!("failed {reason}: {}", self.name(message)),
+            NextMove::PausedError { reason, message } => format!("paused {reason}: {}", self.name(message)),
+        }
+    }
+}
+
+fn described(segment: &Segment) -> String {
+    let open = if segment.open { " (open)" } else { "" };
+    format!("{}{open} {:?}", segment.kind.name(), segment.text)
+}
+
+fn part(part: Part) -> &'static str {
+    match part {
+        Part::System => "system",
+        Part::Background => "background",
+        Part::TaskState => "state",
+        Part::Input => "input",
+        Part::Private => "private",
+    }
+}
+
+fn decided(decision: &Decision) -> String {
+    match decision {
+        Decision::Called { finish, call, generated_tokens } => {
+            format!("called {finish:?} call={call} tokens={generated_tokens}")
+        }
+        Decision::Spawned { children, stage } => format!("spawned stage={stage} children={}", children.len()),
+        Decision::Waited { stage } => format!("waited stage={stage}"),
+        Decision::Finished { finish, .. } => format!("finished {finish:?}"),
+        Decision::Failed { .. } => "failed".to_string(),
+        Decision::Paused { calls, .. } => format!("paused calls={calls}"),
+    }
+}
+
+fn finish(word: &str) -> Finish {
+    match word {
+        "stop" => Finish::Stop,
+        "length" => Finish::Length,
+        "budget" => Finish::Budget,
+        other => panic!("no such finish: {other}"),
+    }
+}
+
+fn child(word: &str) -> mind::ChildOutcome {
+    let (index, state) = word.split_once('=').expect("children are written 1=succeeded");
+    let state = match state {
+        "succeeded" => TaskState::Succeeded,
+        "failed" => TaskState::Failed,
+        "cancelled" => TaskState::Cancelled,
+        "running" => TaskState::Running,
+        other => panic!("no such state: {other}"),
+    };
+    outcome(uid(index.parse().unwrap()), state)
+}

@@ -1,0 +1,479 @@
+//! A small world: the real ledger, stores in memory, scripted models, and as many nodes as a test wants.
+
+use crate::agents::counters::Counters;
+use crate::agents::seams::{LedgerDoor, Live, Seams, Segments, Stores};
+use crate::agents::{Agents, AgentsConfig, HeldLeases};
+use crate::gateway::scripted::Scripted;
+use crate::gateway::{Ask, Gateway, ModelFailure, Prompt, Provider, ProviderFacts, Said};
+use crate::link::{LeaseName, News};
+use bytes::Bytes;
+use context::{Kind, Message, Segment, Visibility};
+use futures::future::BoxFuture;
+use ledger::command::{Command, RequestKey, Stamp};
+use ledger::effect::Effect;
+use ledger::query::{Answer, Query};
+use ledger::reply::Reply;
+use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, TaskRow};
+use ledger::{Place, Soft, SoftNode, State, placement};
+use mind::Definition;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use types::{Class, ClusterId, Hash, NodeId, ProjectName, TaskState, TaskUid};
+
+pub(super) const SCRIPTED: &str = "script";
+
+/// Tests that wait longer than this have failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) struct World {
+    inner: Mutex<Inner>,
+    changed: Notify,
+    ms: AtomicU64,
+}
+
+struct Inner {
+    state: State,
+    index: u64,
+    stores: BTreeMap<NodeId, BTreeMap<Hash, Bytes>>,
+    /// Nodes that take work and hear news.
+    attached: BTreeMap<NodeId, mpsc::Sender<News>>,
+    /// Nodes whose store does not answer.
+    silent: BTreeSet<NodeId>,
+    /// Every command that a node sent, in order.
+    log: Vec<Command>,
+}
+
+pub(super) fn project() -> ProjectName {
+    ProjectName::default()
+}
+
+impl World {
+    /// A cluster with these stores; none of them runs agents yet.
+    pub(super) fn new(nodes: usize) -> Arc<World> {
+        let state = State::new();
+        let inner = Inner {
+            state,
+            index: 0,
+            stores: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            log: Vec::new(),
+        };
+        let world = Arc::new(World { inner: Mutex::new(inner), changed: Notify::new(), ms: AtomicU64::new(1) });
+        world.ok(Command::InitCluster { cluster_id: ClusterId([7; 16]) });
+        for number in 0..nodes {
+            let reply = world.propose(Command::AdmitNode {
+                name: format!("node-{number}"),
+                roles: vec![Role::Coordinator, Role::Worker],
+                client_addr: format!("127.0.0.1:{}", 1000 + number),
+                internal_addr: format!("127.0.0.1:{}", 2000 + number),
+                disk_id: [number as u8 + 1; 16],
+                version: "test".into(),
+            });
+            let Reply::Node(id) = reply else { panic!("{reply:?}") };
+            world.lock().stores.insert(id, BTreeMap::new());
+        }
+        world
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.lock().stores.keys().copied().collect()
+    }
+
+    /// Applies a command as the leader would, and performs its effects.
+    pub(super) fn propose(&self, command: Command) -> Reply {
+        let mut inner = self.lock();
+        let reply = inner.apply(&command, self.ms.fetch_add(1, Ordering::SeqCst));
+        drop(inner);
+        self.changed.notify_waiters();
+        reply
+    }
+
+    fn ok(&self, command: Command) -> Reply {
+        let reply = self.propose(command);
+        assert!(!matches!(reply, Reply::Refused(_)), "{reply:?}");
+        reply
+    }
+
+    /// Puts a segment on the first node, as a door would.
+    fn store(&self, segment: &Segment) -> (Hash, u64) {
+        let sealed = context::seal(&project(), segment);
+        let bytes = Bytes::from(sealed.bytes);
+        let length = bytes.len() as u64;
+        let first = self.nodes()[0];
+        self.lock().stores.get_mut(&first).unwrap().insert(sealed.hash, bytes);
+        (sealed.hash, length)
+    }
+
+    pub(super) fn apply_agent(&self, toml: &str) {
+        let definition = Definition::parse(toml).unwrap();
+        let (hash, _) = self.store(&definition.segment());
+        self.ok(Command::ApplyAgent {
+            project: project(),
+            name: definition.name().into(),
+            kind: if definition.model().is_some() { AgentKind::Agent } else { AgentKind::Team },
+            model: definition.model().unwrap_or_default().into(),
+            revision: definition.revision(),
+            definition: hash,
+            etag: None,
+            home: vec![self.nodes()[0]],
+            request: RequestKey::default(),
+        });
+    }
+
+    pub(super) fn create(&self, agent: &str, inputs: &[(&str, &str)]) -> TaskUid {
+        let inputs = inputs.iter().map(|(name, text)| {
+            let (segment, bytes) = self.store(&Segment::new(Kind::Message, "tester", Visibility::Project, *text));
+            InputRef { name: (*name).into(), segment, bytes }
+        });
+        let inputs = inputs.collect();
+        let reply = self.ok(Command::CreateTask {
+            project: project(),
+            agent: agent.into(),
+            inputs,
+            task_id: None,
+            labels: Vec::new(),
+            class: Class::Batch,
+            priority: 5,
+            deadline_ms: 0,
+            home: vec![self.nodes()[0]],
+            request: RequestKey::default(),
+        });
+        let Reply::Task(row) = reply else { panic!("{reply:?}") };
+        row.uid
+    }
+
+    pub(super) fn cancel(&self, task: TaskUid) {
+        self.ok(Command::CancelTask { project: project(), task, request: RequestKey::default() });
+    }
+
+    pub(super) fn limit_tokens(&self, tokens: u64) {
+        self.ok(Command::SetQuota {
+            path: "projects/default".into(),
+            changes: vec![(QuotaKey::TokensTotal, Some(tokens))],
+            etag: None,
+            reason: String::new(),
+            request: RequestKey::default(),
+        });
+    }
+
+    pub(super) fn row(&self, task: TaskUid) -> TaskRow {
+        self.lock().state.task(task).expect("the task exists").clone()
+    }
+
+    pub(super) fn settled_tokens(&self) -> u64 {
+        self.lock().state.quota("projects/default").map_or(0, |row| row.tokens_settled)
+    }
+
+    pub(super) fn fenced_commits(&self, node: NodeId) -> u64 {
+        self.lock().state.node(node).unwrap().fenced.commits
+    }
+
+    pub(super) fn log(&self) -> Vec<Command> {
+        self.lock().log.clone()
+    }
+
+    /// Text of a stored segment; every node but `without` is asked.
+    pub(super) fn text(&self, hash: Hash, node: NodeId) -> Option<String> {
+        let bytes = self.lock().stores[&node].get(&hash).cloned()?;
+        Some(context::open(&project(), hash, &bytes).unwrap().text)
+    }
+
+    /// Everything that a node's store has.
+    pub(super) fn holds(&self, node: NodeId, hash: Hash) -> bool {
+        self.lock().stores[&node].contains_key(&hash)
+    }
+
+    pub(super) fn silence(&self, node: NodeId) {
+        self.lock().silent.insert(node);
+    }
+
+    pub(super) fn speak(&self, node: NodeId) {
+        self.lock().silent.remove(&node);
+    }
+
+    /// Sends news to a node, as its link would.
+    pub(super) async fn tell(&self, node: NodeId, news: News) {
+        let sender = self.lock().attached[&node].clone();
+        sender.send(news).await.unwrap();
+    }
+
+    /// The node hears nothing any more, and the leader gives its tasks to others.
+    pub(super) fn lose(&self, node: NodeId) -> mpsc::Sender<News> {
+        let sender = self.lock().attached.remove(&node).expect("it was attached");
+        self.ok(Command::NodeLost { node });
+        sender
+    }
+
+    /// The leader gives this node nothing new, and it hears nothing.
+    pub(super) fn detach(&self, node: NodeId) {
+        self.lock().attached.remove(&node).expect("it was attached");
+    }
+
+    /// Waits until something is true of the world; every committed command is a moment to look.
+    pub(super) async fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(found) = look() {
+                    return found;
+                }
+                // Not everything that a test waits for is a command, so it also looks at short intervals.
+                let _ = tokio::time::timeout(Duration::from_millis(5), changed).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("never happened: {what}"))
+    }
+
+    pub(super) async fn until_state(&self, task: TaskUid, state: TaskState) -> TaskRow {
+        self.until(&format!("{task} {state:?}, log {:?}", self.row(task)), || {
+            Some(self.row(task)).filter(|row| row.state == state)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, command: &Command, now_ms: u64) -> Reply {
+        self.index += 1;
+        let stamp = Stamp { ledger_ms: now_ms, wall_ms: 1_700_000_000_000 + now_ms };
+        let applied = self.state.apply(Place { index: self.index, position: 0 }, stamp, command);
+        let mut replan = false;
+        for effect in applied.effects {
+            replan |= effect == Effect::Replan;
+            self.perform(effect);
+        }
+        if replan {
+            self.plan(now_ms);
+        }
+        applied.reply
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        let (node, news) = match effect {
+            Effect::Assigned { task, node, .. } => {
+                let row = self.state.task(task).expect("assigned").clone();
+                (node, News::Assigned(Box::new(row)))
+            }
+            Effect::Stop { project, task, node, epoch } => (node, News::Cancel(LeaseName { project, task, epoch })),
+            Effect::Revoked { project, task, node, epoch } => {
+                (node, News::Revoked(LeaseName { project, task, epoch }))
+            }
+            Effect::Event { .. } | Effect::Replan | Effect::Members => return,
+        };
+        if let Some(sender) = self.attached.get(&node) {
+            sender.try_send(news).expect("room for news");
+        }
+    }
+
+    fn plan(&mut self, now_ms: u64) {
+        let node = |running| SoftNode {
+            attached: true,
+            slots: 8,
+            running,
+            models: [SCRIPTED.to_string()].into(),
+            free_kv_tokens: 1 << 20,
+            ..SoftNode::default()
+        };
+        let nodes = self.attached.keys().map(|id| (*id, node(self.state.leases_of(*id).count() as u32)));
+        let soft = Soft { nodes: nodes.collect(), ledger_ms: now_ms };
+        for command in placement::plan(&self.state, &soft, 64) {
+            self.apply(&command, now_ms);
+        }
+    }
+}
+
+/// One node of the world.
+pub(super) struct NodeInWorld {
+    pub(super) id: NodeId,
+    pub(super) agents: Agents,
+    pub(super) lease_valid: Arc<AtomicBool>,
+    pub(super) live: Arc<Heard>,
+}
+
+/// The world as one node reaches it.
+struct Reach {
+    world: Arc<World>,
+    node: NodeId,
+    lease_valid: Arc<AtomicBool>,
+}
+
+/// Starts a node's agents on models by name.
+pub(super) async fn start(world: &Arc<World>, node: NodeId, provider: Arc<dyn Provider>) -> NodeInWorld {
+    let (sender, news) = mpsc::channel(1024);
+    let lease_valid = Arc::new(AtomicBool::new(true));
+    let reach = Arc::new(Reach { world: world.clone(), node, lease_valid: lease_valid.clone() });
+    let live = Arc::new(Heard::default());
+    let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone() };
+    let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
+    let config = AgentsConfig { node, restart_ms: 1 };
+    let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
+    let agents = Agents::start(config, seams, gateway, news, held, counters).await.unwrap();
+    let leases = {
+        let mut inner = world.lock();
+        inner.attached.insert(node, sender);
+        inner.state.leases_of(node).cloned().collect()
+    };
+    world.tell(node, News::FullSet { leases, term: 1 }).await;
+    world.lock().plan(world.ms.load(Ordering::SeqCst));
+    NodeInWorld { id: node, agents, lease_valid, live }
+}
+
+impl LedgerDoor for Reach {
+    fn request(&self, command: Command) -> BoxFuture<'_, Reply> {
+        Box::pin(async move {
+            self.world.lock().log.push(command.clone());
+            // A round trip is never instant: other tasks run in between.
+            tokio::task::yield_now().await;
+            self.world.propose(command)
+        })
+    }
+
+    fn read(&self, query: Query) -> BoxFuture<'_, Result<Answer, String>> {
+        Box::pin(async move { Ok(self.world.lock().state.answer(&query, None)) })
+    }
+
+    fn lease_valid(&self) -> bool {
+        self.lease_valid.load(Ordering::SeqCst)
+    }
+}
+
+impl Stores for Reach {
+    fn put(&self, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
+        self.push(self.node, project, segments)
+    }
+
+    fn get(&self, _project: &ProjectName, hash: Hash) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
+        Box::pin(async move { Ok(self.world.lock().stores[&self.node].get(&hash).cloned()) })
+    }
+
+    fn fetch(
+        &self,
+        nodes: Vec<NodeId>,
+        _project: &ProjectName,
+        hashes: Vec<Hash>,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let mut inner = self.world.lock();
+            for hash in hashes {
+                if inner.stores[&self.node].contains_key(&hash) {
+                    continue;
+                }
+                let answering = nodes.iter().filter(|node| !inner.silent.contains(node));
+                let found = answering.filter_map(|node| inner.stores.get(node)?.get(&hash).cloned()).next();
+                let bytes = found.ok_or(format!("nobody of {nodes:?} has {}", hash.short()))?;
+                inner.stores.get_mut(&self.node).unwrap().insert(hash, bytes);
+            }
+            Ok(())
+        })
+    }
+
+    fn push(&self, node: NodeId, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
+        let project = project.clone();
+        Box::pin(async move {
+            let mut inner = self.world.lock();
+            if inner.silent.contains(&node) {
+                return Err(format!("{node} does not answer"));
+            }
+            for (hash, bytes) in segments {
+                context::verify(&project, hash, &bytes).map_err(|error| error.to_string())?;
+                inner.stores.get_mut(&node).unwrap().insert(hash, bytes);
+            }
+            Ok(())
+        })
+    }
+
+    fn copies(&self) -> usize {
+        self.world.lock().state.copies() as usize
+    }
+
+    fn keepers(&self, first: &[NodeId], _what: Hash) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.world.nodes().into_iter().filter(|node| *node != self.node).collect();
+        nodes.sort_by_key(|node| !first.contains(node));
+        nodes
+    }
+
+    fn refresh_members(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// What was shown live, by task.
+#[derive(Default)]
+pub(super) struct Heard(Mutex<BTreeMap<TaskUid, (String, bool)>>);
+
+impl Heard {
+    /// All text of a task since its last attempt began, and whether it ended.
+    pub(super) fn of(&self, task: TaskUid) -> (String, bool) {
+        self.0.lock().unwrap().get(&task).cloned().unwrap_or_default()
+    }
+}
+
+impl Live for Heard {
+    fn begin(&self, _project: &ProjectName, task: TaskUid, _step: u64, _attempt: &str) {
+        self.0.lock().unwrap().insert(task, Default::default());
+    }
+
+    fn push(&self, task: TaskUid, offset: u64, _tokens: u32, text: &str) {
+        let mut heard = self.0.lock().unwrap();
+        let (so_far, _) = heard.entry(task).or_default();
+        assert_eq!(so_far.len() as u64, offset, "pieces join");
+        so_far.push_str(text);
+    }
+
+    fn end(&self, task: TaskUid) {
+        self.0.lock().unwrap().entry(task).or_default().1 = true;
+    }
+}
+
+/// A scripted model that panics at its first calls for one agent, and counts who is speaking.
+pub(super) struct Trouble {
+    script: Scripted,
+    agent_text: &'static str,
+    panics_left: AtomicUsize,
+    pub(super) asked: AtomicUsize,
+}
+
+impl Trouble {
+    /// Panics `panics` times when a message contains `text`.
+    pub(super) fn new(script: &str, text: &'static str, panics: usize) -> Arc<Trouble> {
+        let script = Scripted::parse(SCRIPTED, "test.toml", script).unwrap();
+        Arc::new(Trouble {
+            script,
+            agent_text: text,
+            panics_left: AtomicUsize::new(panics),
+            asked: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Provider for Trouble {
+    fn facts(&self) -> ProviderFacts {
+        self.script.facts()
+    }
+
+    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let here = messages.iter().any(|message| message.text.contains(self.agent_text));
+        let take_one = |left: usize| left.checked_sub(1);
+        if here && self.panics_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one).is_ok() {
+            panic!("a planted panic");
+        }
+        self.script.prompt(messages)
+    }
+
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {
+        self.script.answer(ask)
+    }
+}
+
+pub(super) fn scripted(script: &str) -> Arc<dyn Provider> {
+    Arc::new(Scripted::parse(SCRIPTED, "test.toml", script).unwrap())
+}

@@ -1,0 +1,58 @@
+//! What the agents of this node did since it started. The same figures go to `/metrics`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Relaxed counters: figures for people, not for decisions.
+#[derive(Debug, Default)]
+pub struct Counters {
+    steps: AtomicU64,
+    restarts: AtomicU64,
+    fenced: AtomicU64,
+    context_bytes_full: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CountersObserved {
+    /// Steps committed from here.
+    pub steps: u64,
+    /// Agents started again after a failure.
+    pub restarts: u64,
+    /// Commands of this node that were refused because their lease was not in force.
+    pub fenced: u64,
+    /// Bytes that would have moved if every assignment and every model call had carried its whole chain.
+    pub context_bytes_full: u64,
+}
+
+impl Counters {
+    pub fn observe(&self) -> CountersObserved {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CountersObserved {
+            steps: read(&self.steps),
+            restarts: read(&self.restarts),
+            fenced: read(&self.fenced),
+            context_bytes_full: read(&self.context_bytes_full),
+        }
+    }
+
+    pub(crate) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("quorate_steps_total").increment(1);
+    }
+
+    pub(crate) fn restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("quorate_agent_restarts_total").increment(1);
+    }
+
+    /// `kind` is what was refused: `commit`, `reservation`, `spawn`.
+    pub(crate) fn fenced(&self, kind: &'static str) {
+        self.fenced.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("quorate_fenced_total", "kind" => kind).increment(1);
+    }
+
+    pub(crate) fn full_context(&self, bytes: u64) {
+        self.context_bytes_full.fetch_add(bytes, Ordering::Relaxed);
+        metrics::counter!("quorate_context_bytes_full_total").increment(bytes);
+    }
+}

@@ -1,0 +1,98 @@
+//! Committing a step: segments before step, and the ledger's answer.
+
+use super::{Hands, Patience, Trouble};
+use crate::agents::course::Outcome;
+use crate::agents::seams::Segments;
+use ledger::command::{Command, Next};
+use ledger::reply::{Refusal, Reply};
+use ledger::rows::TaskError;
+use mind::{Effect, Event, NextMove};
+use tokio_util::sync::CancellationToken;
+use types::{Hash, NodeId};
+
+impl Hands {
+    /// Tries until the ledger answers yes or no. When interrupted it offers the step once more without waiting for
+    /// keepers: an agent that has lost its lease hears so that way.
+    pub(super) async fn commit(&self, effect: Effect, stop: CancellationToken) -> Outcome {
+        let Effect::Commit { step, head, record, segments, spent, billed_tokens, next } = effect else {
+            return Outcome::Broke("not a commit".into());
+        };
+        let segments: Segments = segments.into_iter().map(|(hash, bytes)| (hash, bytes.into())).collect();
+        let named = record.names();
+        let next = translate(next);
+        let mut patience = Patience::default();
+        loop {
+            let last = stop.is_cancelled();
+            let home = match self.keep_or_offer(&segments, &named, last).await {
+                Ok(home) => home,
+                Err(Trouble::Corrupt(why)) => return Outcome::Broke(why),
+                Err(Trouble::Missing(why)) => {
+                    tracing::warn!(task = %self.lease.task, step, why, "a step is not durable yet");
+                    Vec::new()
+                }
+            };
+            if last || home.len() >= self.shared.seams.stores.copies() {
+                let command = Command::CommitStep {
+                    task: self.lease.task,
+                    epoch: self.lease.epoch,
+                    node: self.node(),
+                    step,
+                    head,
+                    home,
+                    spent,
+                    billed_tokens,
+                    next: next.clone(),
+                };
+                if let Some(outcome) = self.propose_step(step, command, last).await {
+                    return outcome;
+                }
+            }
+            self.shared.seams.stores.refresh_members().await;
+            patience.wait(&stop).await;
+        }
+    }
+
+    async fn keep_or_offer(
+        &self,
+        segments: &Segments,
+        named: &[Hash],
+        last: bool,
+    ) -> Result<Vec<NodeId>, Trouble> {
+        let kept = self.keep(segments.clone(), named).await;
+        match (kept, last) {
+            // What can't be kept can still be offered, and refused.
+            (Err(Trouble::Missing(_)), true) => Ok(vec![self.node()]),
+            (kept, _) => kept,
+        }
+    }
+
+    /// None: not yet, try again.
+    async fn propose_step(&self, step: u64, command: Command, last: bool) -> Option<Outcome> {
+        match self.shared.seams.ledger.request(command).await {
+            Reply::Refused(refusal @ (Refusal::Fenced { .. } | Refusal::WrongState { .. })) => {
+                Some(self.fenced("commit", &refusal))
+            }
+            Reply::Refused(Refusal::TooFewCopies { .. }) if last => Some(Outcome::Nothing),
+            Reply::Refused(Refusal::TooFewCopies { given, needed }) => {
+                tracing::info!(task = %self.lease.task, step, given, needed, "too few copies of a step; trying again");
+                None
+            }
+            Reply::Refused(refusal) => Some(Outcome::Broke(format!("step {step} was refused: {refusal}"))),
+            _ => {
+                self.shared.counters.step();
+                Some(Outcome::Happened(Event::Committed { step }))
+            }
+        }
+    }
+}
+
+fn translate(next: NextMove) -> Next {
+    let error = |reason, message| TaskError { reason, text: Some(message) };
+    match next {
+        NextMove::Continue => Next::Continue,
+        NextMove::WaitChildren => Next::WaitChildren,
+        NextMove::Done { result, bytes } => Next::Done { result, bytes },
+        NextMove::Failed { reason, message } => Next::Failed { error: error(reason, message) },
+        NextMove::PausedError { reason, message } => Next::PausedError { error: error(reason, message) },
+    }
+}

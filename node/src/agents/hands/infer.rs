@@ -1,0 +1,164 @@
+//! Model calls: the chain to messages, through the gateway, live tokens on the way.
+
+use super::{Hands, Trouble};
+use crate::agents::course::Outcome;
+use crate::gateway::{Generated, LivePiece, ModelCall, ModelOutcome, Reserve};
+use context::{ChainItem, Message, Reader, Segment, View};
+use futures::future::BoxFuture;
+use ledger::command::Command;
+use ledger::reply::{Refusal, Reply};
+use mind::{Effect, Event};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use types::Hash;
+
+impl Hands {
+    pub(super) async fn infer(&self, effect: Effect, stop: CancellationToken) -> Outcome {
+        let Effect::Infer {
+            step,
+            call,
+            model,
+            chain,
+            fresh,
+            reader,
+            known_tokens,
+            max_tokens,
+            min_tokens,
+            temperature_milli,
+            seed,
+            wait_ms,
+        } = effect
+        else {
+            return Outcome::Broke("not a model call".into());
+        };
+        let pause = tokio::time::sleep(Duration::from_millis(wait_ms));
+        if wait_ms > 0 && stop.run_until_cancelled(pause).await.is_none() {
+            return Outcome::Nothing;
+        }
+        let messages = match self.messages(reader, &chain, &fresh).await {
+            Ok(messages) => messages,
+            Err(failed) => return Outcome::Happened(failed),
+        };
+        self.shared.counters.full_context(self.chain_bytes(&chain, &fresh));
+        let call = ModelCall {
+            model,
+            agent: self.lease.row.agent.clone(),
+            project: self.project().clone(),
+            messages,
+            known_tokens,
+            max_tokens,
+            min_tokens,
+            temperature_milli,
+            seed,
+            class: self.lease.row.class,
+            call,
+        };
+        self.call(step, call, &stop).await
+    }
+
+    async fn call(&self, step: u64, call: ModelCall, stop: &CancellationToken) -> Outcome {
+        let task = self.lease.task;
+        let live = &self.shared.seams.live;
+        let attempt = format!("{}/{}", self.lease.epoch, call.call);
+        live.begin(self.project(), task, step, &attempt);
+        let show = |piece: LivePiece<'_>| live.push(task, piece.offset, piece.tokens, piece.text);
+        let reserve = StepReservation { hands: self, step };
+        match self.shared.gateway.call(call, &reserve, &show, stop).await {
+            ModelOutcome::Generated(generated) | ModelOutcome::Stopped(Some(generated)) => {
+                Outcome::Happened(told(generated))
+            }
+            ModelOutcome::Stopped(None) => Outcome::Nothing,
+            ModelOutcome::Failed(failure) => {
+                tracing::info!(%task, step, reason = failure.reason, "a model call failed");
+                let (reason, message, retriable) = (failure.reason, failure.message, failure.retriable);
+                Outcome::Happened(Event::ModelFailed { reason, message, retriable })
+            }
+            ModelOutcome::Refused(Refusal::OverQuota { path, resource, requested, available, .. }) => {
+                tracing::info!(%task, step, path, resource, requested, available, "out of budget");
+                Outcome::Happened(Event::BudgetRefused)
+            }
+            ModelOutcome::Refused(refusal @ (Refusal::Fenced { .. } | Refusal::WrongState { .. })) => {
+                self.fenced("reservation", &refusal)
+            }
+            ModelOutcome::Refused(refusal) => Outcome::Broke(format!("a reservation was refused: {refusal}")),
+        }
+    }
+
+    async fn messages(
+        &self,
+        reader: Reader,
+        chain: &[ChainItem],
+        fresh: &[(Hash, Segment)],
+    ) -> Result<Vec<Message>, Event> {
+        let mut items = Vec::with_capacity(chain.len());
+        for item in chain {
+            let new = fresh.iter().find(|(hash, _)| *hash == item.hash);
+            let segment = match new {
+                Some((_, segment)) => segment.clone(),
+                None => self.segment(item.hash).await.map_err(unavailable)?.as_ref().clone(),
+            };
+            items.push((item.clone(), segment));
+        }
+        let refused = |message: String| failed("VIEW_REFUSED", message, false);
+        Ok(View::build(reader, items).map_err(|error| refused(error.to_string()))?.messages())
+    }
+
+    fn chain_bytes(&self, chain: &[ChainItem], fresh: &[(Hash, Segment)]) -> u64 {
+        let new: u64 = fresh.iter().map(|(_, segment)| segment.text.len() as u64).sum();
+        let stored = chain.iter().map(|item| item.hash).filter(|hash| !fresh.iter().any(|(new, _)| new == hash));
+        self.stored_bytes(stored) + new
+    }
+}
+
+fn unavailable(trouble: Trouble) -> Event {
+    match trouble {
+        Trouble::Missing(why) => failed("SEGMENT_UNAVAILABLE", why, true),
+        Trouble::Corrupt(why) => failed("CORRUPT_SEGMENT", why, false),
+    }
+}
+
+fn failed(reason: &str, message: String, retriable: bool) -> Event {
+    Event::ModelFailed { reason: reason.into(), message, retriable }
+}
+
+fn told(generated: Generated) -> Event {
+    Event::Generated {
+        text: generated.text,
+        token_ids: generated.token_ids,
+        tokenizer: generated.tokenizer,
+        finish: generated.finish,
+        spent: generated.spent,
+        billed_tokens: generated.billed_tokens,
+        chain_tokens: generated.chain_tokens,
+        numerics: generated.numerics,
+    }
+}
+
+/// The step's reservation in the ledger. A second one for the same step replaces the first.
+struct StepReservation<'a> {
+    hands: &'a Hands,
+    step: u64,
+}
+
+impl Reserve for StepReservation<'_> {
+    fn reserve(&self, min_tokens: u64, max_tokens: u64) -> BoxFuture<'_, Result<u64, Refusal>> {
+        let command = Command::Reserve {
+            task: self.hands.lease.task,
+            epoch: self.hands.lease.epoch,
+            node: self.hands.node(),
+            step: self.step,
+            min_tokens,
+            max_tokens,
+        };
+        Box::pin(async move {
+            match self.hands.shared.seams.ledger.request(command).await {
+                Reply::Reserved(granted) => Ok(granted),
+                Reply::Refused(refusal) => Err(refusal),
+                other => {
+                    let why = format!("{other:?} does not answer a reservation");
+                    Err(Refusal::Invalid { what: "the leader's answer".into(), why })
+                }
+            }
+        })
+    }
+}

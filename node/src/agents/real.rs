@@ -1,0 +1,152 @@
+//! The real world behind the seams: the link, the cluster's client, the store and its peers, the live hub.
+
+use super::counters::Counters;
+use super::seams::{LedgerDoor, Live, Seams, Segments, Stores};
+use super::HeldLeases;
+use crate::engine_thread::real::LoadedModel;
+use crate::link::{BeatFacts, LeaseName, Link, Vitals};
+use crate::live::LiveTokens;
+use crate::members::Members;
+use crate::segments::{Peers, Traffic};
+use crate::store::SegmentStore;
+use bytes::Bytes;
+use coordinator::Client;
+use futures::future::BoxFuture;
+use ledger::command::Command;
+use ledger::query::{Answer, Query};
+use ledger::reply::Reply;
+use std::sync::Arc;
+use types::{Hash, NodeId, ProjectName, TaskUid};
+
+/// What the seams are made of.
+#[derive(Clone)]
+pub struct World {
+    pub node: NodeId,
+    pub link: Link,
+    pub client: Client,
+    pub store: SegmentStore,
+    pub peers: Peers,
+    pub members: Members,
+    pub live: LiveTokens,
+}
+
+impl World {
+    pub fn seams(self) -> Seams {
+        let live = Arc::new(self.live.clone());
+        let world = Arc::new(self);
+        Seams { ledger: world.clone(), stores: world, live }
+    }
+}
+
+impl LedgerDoor for World {
+    fn request(&self, command: Command) -> BoxFuture<'_, Reply> {
+        Box::pin(self.link.request(command))
+    }
+
+    fn read(&self, query: Query) -> BoxFuture<'_, Result<Answer, String>> {
+        Box::pin(async move { self.client.read(query).await.map_err(|error| error.to_string()) })
+    }
+
+    fn lease_valid(&self) -> bool {
+        self.link.lease().valid()
+    }
+}
+
+impl Stores for World {
+    fn put(&self, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
+        let project = project.clone();
+        Box::pin(async move { self.store.put_all(&project, segments).await.map_err(|error| error.to_string()) })
+    }
+
+    fn get(&self, project: &ProjectName, hash: Hash) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
+        let project = project.clone();
+        Box::pin(async move { self.store.get(&project, hash).await.map_err(|error| error.to_string()) })
+    }
+
+    fn fetch(
+        &self,
+        nodes: Vec<NodeId>,
+        project: &ProjectName,
+        hashes: Vec<Hash>,
+    ) -> BoxFuture<'_, Result<(), String>> {
+        let project = project.clone();
+        Box::pin(async move {
+            let fetched = self.peers.fetch(&self.store, &nodes, &project, &hashes).await;
+            fetched.map_err(|error| error.to_string())
+        })
+    }
+
+    fn push(&self, node: NodeId, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
+        let project = project.clone();
+        Box::pin(async move {
+            let pushed = self.peers.push(node, &project, &segments).await;
+            pushed.map(|_| ()).map_err(|error| error.to_string())
+        })
+    }
+
+    fn copies(&self) -> usize {
+        self.members.copies()
+    }
+
+    fn keepers(&self, first: &[NodeId], what: Hash) -> Vec<NodeId> {
+        self.members.keepers(self.node, first, what)
+    }
+
+    fn refresh_members(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.members.refresh(&self.client).await;
+        })
+    }
+}
+
+impl Live for LiveTokens {
+    fn begin(&self, project: &ProjectName, task: TaskUid, step: u64, attempt: &str) {
+        LiveTokens::begin(self, project, task, step, attempt);
+    }
+
+    fn push(&self, task: TaskUid, offset: u64, tokens: u32, text: &str) {
+        LiveTokens::push(self, task, offset, tokens, text);
+    }
+
+    fn end(&self, task: TaskUid) {
+        LiveTokens::end(self, task);
+    }
+}
+
+/// What beats and attaches say of this node.
+pub struct NodeVitals {
+    pub held: HeldLeases,
+    pub counters: Arc<Counters>,
+    pub models: Vec<LoadedModel>,
+    /// Scripted models, which have no engine but can be called here.
+    pub scripted: Vec<String>,
+    pub store: SegmentStore,
+    pub traffic: Arc<Traffic>,
+    /// The newest sample of the device, encoded; kept fresh by its own thread.
+    pub device: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+}
+
+impl Vitals for NodeVitals {
+    fn leases(&self) -> Vec<LeaseName> {
+        self.held.get()
+    }
+
+    fn beat(&self) -> BeatFacts {
+        let stored = self.store.stats();
+        let scripted = self.scripted.iter().map(|model| scripted_facts(model));
+        BeatFacts {
+            running: self.held.count() as u32,
+            engines: self.models.iter().map(LoadedModel::facts).chain(scripted).collect(),
+            device: (self.device)(),
+            segments: stored.segments,
+            segment_bytes: stored.bytes,
+            context_bytes_received: self.traffic.received(),
+            context_bytes_sent: self.traffic.sent(),
+            context_bytes_full: self.counters.observe().context_bytes_full,
+        }
+    }
+}
+
+fn scripted_facts(model: &str) -> crate::link::EngineFacts {
+    crate::link::EngineFacts { model: model.into(), kernels: "scripted".into(), ..Default::default() }
+}

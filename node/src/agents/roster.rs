@@ -1,0 +1,264 @@
+//! Which agents run on this node. Pure: news in, orders out.
+//!
+//! News may be late, repeated or lost; the full set that comes at every attach is compared with what runs here, and
+//! only the difference is acted on. An epoch that ended here never starts again here.
+
+use super::AgentObserved;
+use crate::link::{LeaseName, News};
+use ledger::command::Release;
+use ledger::rows::TaskRow;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Epoch, TaskState, TaskUid};
+
+/// Failures of one agent within [`FAILURES_MS`] before its lease is given back as broken.
+const TRIES: usize = 5;
+const FAILURES_MS: u64 = 60_000;
+/// Ended leases that are remembered against late news. Far more than end between two attaches.
+const ENDED: usize = 4096;
+
+/// What the supervisor does.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Order {
+    Start(Box<TaskRow>),
+    Tell(TaskUid, Tell),
+    /// Ask the ledger to take the lease back, then say `released`.
+    Release(LeaseName, Release),
+    /// Say `restart_due` after this long.
+    RestartIn { task: TaskUid, epoch: Epoch, wait_ms: u64 },
+}
+
+/// What an agent hears of its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// Stop everything, then confirm.
+    Cancel,
+    /// Someone else may hold the task: offer what there is, and stop if it is refused.
+    Revoke,
+    /// The node's lease ended, or is back.
+    Lease { valid: bool },
+    /// Give the lease back at the next step boundary.
+    Drain,
+    /// Give it back now, committing what there is.
+    DrainNow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Waits to be started again.
+    Resting,
+    /// No agent any more; the ledger is asked to take the lease back.
+    Releasing,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    row: Box<TaskRow>,
+    epoch: Epoch,
+    phase: Phase,
+    failures_ms: Vec<u64>,
+    /// A newer lease of the same task, to start when this one has ended.
+    next: Option<Box<TaskRow>>,
+}
+
+impl Entry {
+    fn lease(&self) -> LeaseName {
+        LeaseName { project: self.row.project.clone(), task: self.row.uid, epoch: self.epoch }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Roster {
+    restart_ms: u64,
+    entries: BTreeMap<TaskUid, Entry>,
+    ended: BTreeSet<Epoch>,
+    draining: bool,
+}
+
+impl Roster {
+    pub(crate) fn new(restart_ms: u64) -> Self {
+        Roster { restart_ms, entries: BTreeMap::new(), ended: BTreeSet::new(), draining: false }
+    }
+
+    pub(crate) fn on_news(&mut self, news: News) -> Vec<Order> {
+        match news {
+            News::FullSet { leases, .. } => self.full_set(leases),
+            News::Assigned(row) => self.hold(row).into_iter().collect(),
+            News::Cancel(lease) => self.cancel(&lease).into_iter().collect(),
+            News::Revoked(lease) => self.revoke(lease.task, lease.epoch).into_iter().collect(),
+            News::LeaseEnded => self.tell_all(Tell::Lease { valid: false }),
+            News::LeaseBack => self.tell_all(Tell::Lease { valid: true }),
+        }
+    }
+
+    fn full_set(&mut self, leases: Vec<TaskRow>) -> Vec<Order> {
+        let named: BTreeSet<(TaskUid, Epoch)> =
+            leases.iter().filter_map(|row| Some((row.uid, row.epoch?))).collect();
+        let held: Vec<(TaskUid, Epoch)> = self.entries.iter().map(|(task, entry)| (*task, entry.epoch)).collect();
+        let gone = held.into_iter().filter(|lease| !named.contains(lease));
+        let mut orders: Vec<Order> = gone.filter_map(|(task, epoch)| self.revoke(task, epoch)).collect();
+        orders.extend(leases.into_iter().filter_map(|row| self.hold(Box::new(row))));
+        orders
+    }
+
+    /// The ledger says that this node holds this lease.
+    fn hold(&mut self, row: Box<TaskRow>) -> Option<Order> {
+        let epoch = row.epoch?;
+        if self.ended.contains(&epoch) {
+            return None;
+        }
+        match self.entries.get_mut(&row.uid) {
+            Some(entry) if entry.epoch == epoch && row.state == TaskState::Cancelling => {
+                let lease = entry.lease();
+                self.cancel(&lease)
+            }
+            Some(entry) if entry.epoch >= epoch => None,
+            Some(entry) => {
+                let (task, old) = (row.uid, entry.epoch);
+                entry.next = Some(row);
+                self.revoke(task, old)
+            }
+            None => Some(self.begin(row, epoch)),
+        }
+    }
+
+    fn begin(&mut self, row: Box<TaskRow>, epoch: Epoch) -> Order {
+        let confirm = row.state == TaskState::Cancelling;
+        let phase = if confirm || self.draining { Phase::Releasing } else { Phase::Running };
+        let entry = Entry { row: row.clone(), epoch, phase, failures_ms: Vec::new(), next: None };
+        let lease = entry.lease();
+        self.entries.insert(row.uid, entry);
+        match (confirm, self.draining) {
+            (true, _) => Order::Release(lease, Release::Stopped),
+            (false, true) => Order::Release(lease, Release::Yielded),
+            (false, false) => Order::Start(row),
+        }
+    }
+
+    fn cancel(&mut self, lease: &LeaseName) -> Option<Order> {
+        let held = self.entries.get_mut(&lease.task).filter(|entry| entry.epoch == lease.epoch);
+        let Some(entry) = held else {
+            // Nothing of it runs here, and nothing may start later: the confirmation is true.
+            self.end_epoch(lease.epoch);
+            return Some(Order::Release(lease.clone(), Release::Stopped));
+        };
+        match entry.phase {
+            Phase::Running => Some(Order::Tell(lease.task, Tell::Cancel)),
+            Phase::Resting => {
+                entry.phase = Phase::Releasing;
+                Some(Order::Release(lease.clone(), Release::Stopped))
+            }
+            Phase::Releasing => None,
+        }
+    }
+
+    fn revoke(&mut self, task: TaskUid, epoch: Epoch) -> Option<Order> {
+        let entry = self.entries.get_mut(&task).filter(|entry| entry.epoch == epoch)?;
+        match entry.phase {
+            Phase::Running => Some(Order::Tell(task, Tell::Revoke)),
+            Phase::Resting => {
+                // In case the news is stale, the ledger is told; it refuses if it isn't.
+                entry.phase = Phase::Releasing;
+                Some(Order::Release(entry.lease(), Release::Yielded))
+            }
+            Phase::Releasing => None,
+        }
+    }
+
+    fn tell_all(&self, tell: Tell) -> Vec<Order> {
+        let running = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Running);
+        running.map(|(task, _)| Order::Tell(*task, tell)).collect()
+    }
+
+    /// An agent's actor ended well: whatever it did, the ledger knows.
+    pub(crate) fn ended(&mut self, task: TaskUid, epoch: Epoch) -> Vec<Order> {
+        let held = self.entries.get(&task).is_some_and(|entry| entry.epoch == epoch);
+        if !held {
+            return Vec::new();
+        }
+        self.end_epoch(epoch);
+        let next = self.entries.remove(&task).and_then(|entry| entry.next);
+        next.and_then(|row| self.hold(row)).into_iter().collect()
+    }
+
+    /// An agent's actor failed.
+    pub(crate) fn failed(&mut self, task: TaskUid, epoch: Epoch, now_ms: u64) -> Vec<Order> {
+        let restart_ms = self.restart_ms;
+        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.epoch == epoch) else {
+            return Vec::new();
+        };
+        entry.failures_ms.retain(|failed_ms| now_ms.saturating_sub(*failed_ms) < FAILURES_MS);
+        entry.failures_ms.push(now_ms);
+        let failures = entry.failures_ms.len();
+        if entry.next.is_some() || self.draining {
+            entry.phase = Phase::Releasing;
+            return vec![Order::Release(entry.lease(), Release::Yielded)];
+        }
+        if failures > TRIES {
+            entry.phase = Phase::Releasing;
+            return vec![Order::Release(entry.lease(), Release::Broken)];
+        }
+        entry.phase = Phase::Resting;
+        vec![Order::RestartIn { task, epoch, wait_ms: restart_ms << (failures - 1) }]
+    }
+
+    pub(crate) fn restart_due(&mut self, task: TaskUid, epoch: Epoch) -> Vec<Order> {
+        let resting = self.entries.get_mut(&task).filter(|it| it.epoch == epoch && it.phase == Phase::Resting);
+        let Some(entry) = resting else { return Vec::new() };
+        entry.phase = Phase::Running;
+        vec![Order::Start(entry.row.clone())]
+    }
+
+    /// The ledger took a lease back, or knew that it was over.
+    pub(crate) fn released(&mut self, task: TaskUid, epoch: Epoch) -> Vec<Order> {
+        self.ended(task, epoch)
+    }
+
+    /// No new agents; those that run give their leases back.
+    pub(crate) fn drain(&mut self) -> Vec<Order> {
+        self.draining = true;
+        let mut orders = self.tell_all(Tell::Drain);
+        for entry in self.entries.values_mut().filter(|entry| entry.phase == Phase::Resting) {
+            entry.phase = Phase::Releasing;
+            orders.push(Order::Release(entry.lease(), Release::Yielded));
+        }
+        orders
+    }
+
+    pub(crate) fn drain_now(&mut self) -> Vec<Order> {
+        self.tell_all(Tell::DrainNow)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn leases(&self) -> Vec<LeaseName> {
+        self.entries.values().map(Entry::lease).collect()
+    }
+
+    pub(crate) fn observe(&self) -> Vec<AgentObserved> {
+        let observed = |entry: &Entry| AgentObserved {
+            task: entry.row.uid,
+            epoch: entry.epoch,
+            phase: match entry.phase {
+                Phase::Running => "running",
+                Phase::Resting => "resting",
+                Phase::Releasing => "releasing",
+            },
+            failures: entry.failures_ms.len(),
+        };
+        self.entries.values().map(observed).collect()
+    }
+
+    fn end_epoch(&mut self, epoch: Epoch) {
+        self.ended.insert(epoch);
+        if self.ended.len() > ENDED {
+            self.ended.pop_first();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "roster_test.rs"]
+mod roster_test;

@@ -1,0 +1,56 @@
+//! The world as agents see it. Traits, because tests put a small world behind them; `real` puts the large one.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use ledger::command::Command;
+use ledger::query::{Answer, Query};
+use ledger::reply::Reply;
+use std::sync::Arc;
+use types::{Hash, NodeId, ProjectName, TaskUid};
+
+/// The ledger, from here.
+pub trait LedgerDoor: Send + Sync + 'static {
+    /// Asks until it is answered; dropping the future gives up.
+    fn request(&self, command: Command) -> BoxFuture<'_, Reply>;
+    /// Reads what was committed before the call; an error is worth another try.
+    fn read(&self, query: Query) -> BoxFuture<'_, Result<Answer, String>>;
+    /// Whether the node's own lease is in force.
+    fn lease_valid(&self) -> bool;
+}
+
+/// A list of segments: names and stored bytes.
+pub type Segments = Vec<(Hash, Bytes)>;
+
+/// Segments, here and on other nodes. Errors are for the log: what happened and why.
+pub trait Stores: Send + Sync + 'static {
+    /// Durable here when it answers.
+    fn put(&self, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>>;
+    fn get(&self, project: &ProjectName, hash: Hash) -> BoxFuture<'_, Result<Option<Bytes>, String>>;
+    /// Brings what is missing here from the first of `nodes` that has it; durable here when it answers.
+    fn fetch(&self, nodes: Vec<NodeId>, project: &ProjectName, hashes: Vec<Hash>)
+    -> BoxFuture<'_, Result<(), String>>;
+    /// Gives a node what it lacks of these; durable there when it answers.
+    fn push(&self, node: NodeId, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>>;
+    /// Durable copies that a commit needs, this node's included.
+    fn copies(&self) -> usize;
+    /// Other nodes in the order to try them as keepers: those in `first` in front; `what` spreads the rest.
+    fn keepers(&self, first: &[NodeId], what: Hash) -> Vec<NodeId>;
+    /// Hears again who belongs to the cluster.
+    fn refresh_members(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Where tokens are shown while they are generated. Must not block.
+pub trait Live: Send + Sync + 'static {
+    fn begin(&self, project: &ProjectName, task: TaskUid, step: u64, attempt: &str);
+    /// `offset` in bytes of this attempt's text; `tokens` so far, these included.
+    fn push(&self, task: TaskUid, offset: u64, tokens: u32, text: &str);
+    /// The task does not run here any more.
+    fn end(&self, task: TaskUid);
+}
+
+#[derive(Clone)]
+pub struct Seams {
+    pub ledger: Arc<dyn LedgerDoor>,
+    pub stores: Arc<dyn Stores>,
+    pub live: Arc<dyn Live>,
+}

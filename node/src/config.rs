@@ -1,0 +1,284 @@
+//! The configuration file: one struct a section, every default in one text, checked once.
+//!
+//! Nothing here reads the environment or starts anything: after `validate` the values are handed down as plain
+//! values. An unknown key is an error, because a misspelt one would otherwise be silently without effect.
+//!
+//! Read: this file, `check` (the rules between values), `error`.
+
+mod check;
+mod error;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ::config::{Config as Layers, File, FileFormat};
+use serde::Deserialize;
+
+pub use error::ConfigError;
+
+/// Every default, as the file would say it. `name`, `roles` and `data_dir` have none: they must be chosen.
+pub const DEFAULTS: &str = r#"
+join = []
+provider = []
+
+[listen]
+clients = "127.0.0.1:7400"
+internal = "127.0.0.1:7401"
+http = "127.0.0.1:7480"
+
+[advertise]
+
+[worker]
+slots = 8
+
+[engine]
+models = ["smollm2"]
+kv_bytes = 268435456
+threads = 0
+
+[timings]
+heartbeat_ms = 100
+election_ms = 400
+lease_ms = 3000
+renew_ms = 500
+
+[log]
+level = "info"
+format = "human"
+"#;
+
+/// Printed by whoever starts a node with [`Exposure::Insecure`].
+pub const INSECURE_BANNER: &str = "\
+**********************************************************************
+  --insecure: this node listens beyond this machine WITHOUT encryption
+  and WITHOUT authentication. Whoever reaches its ports can read every
+  prompt and run tasks at your expense. Use it in a closed network only.
+**********************************************************************";
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Unique in the cluster, and kept for the life of the data folder.
+    pub name: String,
+    pub roles: Vec<Role>,
+    /// Everything this node keeps.
+    pub data_dir: PathBuf,
+    /// Where models are; `models` under the data home of Quorate when absent.
+    pub models_dir: Option<PathBuf>,
+    /// Internal addresses of nodes that are members already. Empty for the first node.
+    pub join: Vec<String>,
+    pub listen: Listen,
+    pub advertise: Advertise,
+    pub worker: Worker,
+    pub engine: Engine,
+    pub provider: Vec<Provider>,
+    pub timings: Timings,
+    pub log: Log,
+}
+
+/// Lets an enum be written as a word, with an error that names the words.
+macro_rules! words {
+    ($name:ident { $($word:literal => $variant:ident),* }) => {
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(word: String) -> Result<Self, String> {
+                match word.as_str() {
+                    $($word => Ok($name::$variant),)*
+                    _ => Err(format!("{word:?} is not one of {:?}", [$($word),*])),
+                }
+            }
+        }
+    };
+}
+words!(Role { "coordinator" => Coordinator, "worker" => Worker });
+words!(ProviderKind { "scripted" => Scripted });
+words!(LogFormat { "human" => Human, "json" => Json });
+
+/// What a node does. Every node keeps segments and answers clients, whatever its roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Role {
+    /// Votes, and may lead.
+    Coordinator,
+    /// Runs agents and models.
+    Worker,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Coordinator => "coordinator",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+/// Addresses to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Clients and administrators, gRPC.
+    pub clients: SocketAddr,
+    /// Other nodes.
+    pub internal: SocketAddr,
+    /// `/metrics`, `/healthz`, `/readyz`.
+    pub http: SocketAddr,
+}
+
+/// Addresses that others are told, as `host:port`, where they differ from those listened on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Advertise {
+    pub clients: Option<String>,
+    pub internal: Option<String>,
+}
+
+/// The worker's part.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// Tasks that may run here at the same time.
+    pub slots: u32,
+}
+
+/// The local engine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// Names of models to serve, as `model list` shows them.
+    pub models: Vec<String>,
+    /// Memory for the KV cache of each model, taken when first used.
+    pub kv_bytes: u64,
+    /// Compute threads; 0 means: chosen from the cores.
+    pub threads: u32,
+}
+
+/// A model that is not computed here.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// The model's name for agents.
+    pub name: String,
+    pub kind: ProviderKind,
+    /// The script.
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum ProviderKind {
+    /// Replies from a TOML file: for tests of agents.
+    Scripted,
+}
+
+/// How fast failures are noticed. The same on every node of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timings {
+    /// From leader to followers.
+    pub heartbeat_ms: u64,
+    /// The shortest wait of a follower before it asks for votes; the longest is half as much again.
+    pub election_ms: u64,
+    /// A node that is not heard of for so long loses its tasks.
+    pub lease_ms: u64,
+    /// How often a node renews its lease.
+    pub renew_ms: u64,
+}
+
+/// What is written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives like `info,node::link=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One object a line.
+    Json,
+}
+
+/// Whether listening beyond this machine without TLS is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposure {
+    LoopbackOnly,
+    /// The user said `--insecure`; print [`INSECURE_BANNER`].
+    Insecure,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(file: &Path, exposure: Exposure) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|cause| ConfigError::Unreadable { file: file.to_path_buf(), cause })?;
+        let config = Config::parse(&file.display().to_string(), &text, exposure)?;
+        Ok(config.relative_to(file.parent().unwrap_or(Path::new(""))))
+    }
+
+    /// Reads and checks a text. `origin` names it in errors.
+    pub fn parse(origin: &str, text: &str, exposure: Exposure) -> Result<Config, ConfigError> {
+        let layers = Layers::builder()
+            .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+            .add_source(File::from_str(text, FileFormat::Toml))
+            .build()
+            .map_err(|cause| error::explain(origin, text, cause))?;
+        let config: Config = layers.try_deserialize().map_err(|cause| error::explain(origin, text, cause))?;
+        config.validate(exposure)?;
+        Ok(config)
+    }
+
+    /// Checks what the types cannot. Called by `load` and `parse`, and by whoever builds a configuration.
+    pub fn validate(&self, exposure: Exposure) -> Result<(), ConfigError> {
+        check::check(self, exposure)
+    }
+
+    /// A path in a file is meant from the file's folder.
+    fn relative_to(mut self, folder: &Path) -> Config {
+        self.data_dir = folder.join(&self.data_dir);
+        self.models_dir = self.models_dir.map(|dir| folder.join(dir));
+        for provider in &mut self.provider {
+            provider.file = folder.join(&provider.file);
+        }
+        self
+    }
+
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// What others are told for clients.
+    pub fn client_address(&self) -> String {
+        self.advertise.clients.clone().unwrap_or_else(|| self.listen.clients.to_string())
+    }
+
+    /// What other nodes are told.
+    pub fn internal_address(&self) -> String {
+        self.advertise.internal.clone().unwrap_or_else(|| self.listen.internal.to_string())
+    }
+}
+
+/// The folder of models and of `dev` data: `QUORATE_HOME`, or `quorate` in the user's data folder. The
+/// environment is an argument.
+pub fn home(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, ConfigError> {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("QUORATE_HOME")
+        .or_else(|| Some(set("XDG_DATA_HOME").filter(|dir| dir.is_absolute())?.join("quorate")))
+        .or_else(|| Some(set("HOME")?.join(".local/share/quorate")))
+        .ok_or(ConfigError::NoHome)
+}
+
+/// Where models are when the configuration does not say.
+pub fn models_dir(home: &Path) -> PathBuf {
+    home.join("models")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! The rules that types cannot express.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use types::limits;
+
+use super::{Config, ConfigError, Exposure, Role};
+
+/// After a leader dies: its lease and one election at the slowest, and what a busy machine adds.
+const ELECTION_SLACK_MS: u64 = 300;
+/// Between the new leader and the renewals it has to hear.
+const LEASE_SLACK_MS: u64 = 500;
+/// A heartbeat must come several times in one election timeout, or one lost packet is an election.
+const HEARTBEATS_PER_ELECTION: u64 = 3;
+/// The smallest useful cache: one window of a small model.
+const KV_BYTES_MIN: u64 = 16 << 20;
+const SLOTS_MAX: u32 = 4096;
+const THREADS_MAX: u32 = 1024;
+/// No timing beyond it makes sense, and sums below stay far from overflow.
+const TIMING_MAX_MS: u64 = 3_600_000;
+
+pub(super) fn check(config: &Config, exposure: Exposure) -> Result<(), ConfigError> {
+    check_who(config)?;
+    check_addresses(config, exposure)?;
+    check_worker(config)?;
+    check_timings(config)?;
+    check_log(config)
+}
+
+fn refuse(
+    key: &'static str,
+    value: impl ToString,
+    why: impl Into<String>,
+    next: impl Into<String>,
+) -> Result<(), ConfigError> {
+    Err(ConfigError::Refused { key, value: value.to_string(), why: why.into(), next: next.into() })
+}
+
+/// Names of nodes and models: short, and safe in tables, labels and file names.
+fn is_name(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.len() <= limits::NAME_BYTES
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(good)
+}
+
+const NAME_RULE: &str = "use letters, digits, `-`, `_` and `.`, beginning with a letter or digit";
+
+fn check_who(config: &Config) -> Result<(), ConfigError> {
+    if !is_name(&config.name) {
+        return refuse("name", format!("{:?}", config.name), "it is not a name", NAME_RULE);
+    }
+    let distinct: BTreeSet<Role> = config.roles.iter().copied().collect();
+    if distinct.is_empty() || distinct.len() != config.roles.len() {
+        let roles: Vec<&str> = config.roles.iter().map(|role| role.name()).collect();
+        return refuse(
+            "roles",
+            format!("{roles:?}"),
+            "a node has one or two different roles",
+            "choose from \"coordinator\" and \"worker\"",
+        );
+    }
+    if config.data_dir.as_os_str().is_empty() {
+        return refuse("data_dir", "\"\"", "it is empty", "give the folder where this node keeps its data");
+    }
+    Ok(())
+}
+
+fn check_addresses(config: &Config, exposure: Exposure) -> Result<(), ConfigError> {
+    let listen = &config.listen;
+    let all = [
+        ("listen.clients", listen.clients),
+        ("listen.internal", listen.internal),
+        ("listen.http", listen.http),
+    ];
+    for (index, (key, address)) in all.into_iter().enumerate() {
+        check_exposure(key, address, exposure)?;
+        // Port 0 means: any free one. Two of those never collide.
+        if address.port() != 0 && all[..index].iter().any(|(_, other)| *other == address) {
+            return refuse(key, address, "two services cannot share an address", "give each its own port");
+        }
+    }
+    check_advertised("advertise.clients", config.advertise.clients.as_deref(), listen.clients)?;
+    check_advertised("advertise.internal", config.advertise.internal.as_deref(), listen.internal)?;
+    match config.join.iter().find(|address| !is_host_and_port(address)) {
+        Some(bad) => refuse(
+            "join",
+            format!("{bad:?}"),
+            "it is not host:port",
+            "give internal addresses like 10.0.0.5:7401",
+        ),
+        None => Ok(()),
+    }
+}
+
+fn check_exposure(key: &'static str, address: SocketAddr, exposure: Exposure) -> Result<(), ConfigError> {
+    if address.ip().is_loopback() || exposure == Exposure::Insecure {
+        return Ok(());
+    }
+    refuse(
+        key,
+        address,
+        "it can be reached from other machines, and this version has no TLS",
+        "listen on 127.0.0.1, or start with --insecure in a closed network",
+    )
+}
+
+/// Others cannot connect to "every address", so one of them must be named.
+fn check_advertised(key: &'static str, given: Option<&str>, listen: SocketAddr) -> Result<(), ConfigError> {
+    match given {
+        Some(address) if !is_host_and_port(address) => {
+            refuse(key, format!("{address:?}"), "it is not host:port", "give an address like 10.0.0.5:7401")
+        }
+        None if listen.ip().is_unspecified() => refuse(
+            key,
+            "(not set)",
+            format!("the node listens on {listen}, which others cannot connect to"),
+            "set it to this machine's address, like 10.0.0.5:7401",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let host_ok = !host.is_empty() && !host.contains(['/', ' ', '@', '?', '#']);
+    host_ok && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+fn check_worker(config: &Config) -> Result<(), ConfigError> {
+    let (slots, engine) = (config.worker.slots, &config.engine);
+    if config.has(Role::Worker) && !(1..=SLOTS_MAX).contains(&slots) {
+        let next = "leave the role \"worker\" out of a node that shall run nothing";
+        return refuse("worker.slots", slots, format!("1 to {SLOTS_MAX} are possible"), next);
+    }
+    if engine.kv_bytes < KV_BYTES_MIN {
+        let why = format!("a KV cache below {KV_BYTES_MIN} bytes holds no conversation");
+        return refuse("engine.kv_bytes", engine.kv_bytes, why, "268435456 (256 MiB) is the default");
+    }
+    if engine.threads > THREADS_MAX {
+        return refuse(
+            "engine.threads",
+            engine.threads,
+            "there are no such machines",
+            "0 chooses from the cores",
+        );
+    }
+    let names = engine.models.iter().chain(config.provider.iter().map(|provider| &provider.name));
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !is_name(name) {
+            return refuse(
+                "engine.models or provider.name",
+                format!("{name:?}"),
+                "it is not a name",
+                NAME_RULE,
+            );
+        }
+        if !seen.insert(name) {
+            let next = "give every model and provider its own name";
+            return refuse("engine.models or provider.name", format!("{name:?}"), "it is there twice", next);
+        }
+    }
+    Ok(())
+}
+
+fn check_timings(config: &Config) -> Result<(), ConfigError> {
+    let timings = config.timings;
+    for (key, value) in [
+        ("timings.heartbeat_ms", timings.heartbeat_ms),
+        ("timings.election_ms", timings.election_ms),
+        ("timings.lease_ms", timings.lease_ms),
+        ("timings.renew_ms", timings.renew_ms),
+    ] {
+        if !(1..=TIMING_MAX_MS).contains(&value) {
+            let why = format!("1 to {TIMING_MAX_MS} ms are possible");
+            return refuse(key, value, why, "leave it out for the default");
+        }
+    }
+    if timings.election_ms < timings.heartbeat_ms * HEARTBEATS_PER_ELECTION {
+        let least = timings.heartbeat_ms * HEARTBEATS_PER_ELECTION;
+        let why = format!("one late heartbeat of {} ms would start an election", timings.heartbeat_ms);
+        return refuse("timings.election_ms", timings.election_ms, why, format!("set it to {least} or more"));
+    }
+    let failover = failover_ms(timings.election_ms);
+    let least = failover + timings.renew_ms + LEASE_SLACK_MS;
+    if timings.lease_ms < least {
+        let why = format!(
+            "electing a leader may take {failover} ms, the next renewal {} ms more, and healthy nodes would lose \
+             their tasks meanwhile",
+            timings.renew_ms
+        );
+        return refuse("timings.lease_ms", timings.lease_ms, why, format!("set it to {least} or more"));
+    }
+    Ok(())
+}
+
+/// The longest silence when a leader dies: its lease, then the longest election timeout, one and a half times
+/// the shortest each. 1,500 ms with the default of 400.
+fn failover_ms(election_ms: u64) -> u64 {
+    3 * election_ms + ELECTION_SLACK_MS
+}
+
+fn check_log(config: &Config) -> Result<(), ConfigError> {
+    match crate::telemetry::check_level(&config.log.level) {
+        Ok(()) => Ok(()),
+        Err(why) => {
+            let next = "use error, warn, info, debug or trace, or directives like info,node::link=debug";
+            refuse("log.level", format!("{:?}", config.log.level), why, next)
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The door: the public services, the same on every node. It translates and checks; the ledger decides.
+//!
+//! A door that is no coordinator sends what it is asked to one. Read: `access` (who may call what), `tasks`, `watch`.
+
+pub mod access;
+mod agents;
+mod cluster;
+mod context;
+mod convert;
+mod quotas;
+mod status;
+mod tasks;
+mod watch;
+
+use crate::keep::Keep;
+use crate::live::LiveTokens;
+use crate::members::Members;
+use crate::segments::Peers;
+use crate::store::SegmentStore;
+use coordinator::Client;
+use proto::v1 as pb;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tonic::{Request, Status};
+use types::{ClusterId, Hash, NodeId, ProjectName, limits};
+
+pub use access::{Access, Identity, Role};
+
+/// What a door needs once its node belongs to a cluster.
+pub struct Membership {
+    pub cluster: ClusterId,
+    pub own: NodeId,
+    pub client: Client,
+    pub members: Members,
+    pub store: SegmentStore,
+    pub peers: Peers,
+    pub live: LiveTokens,
+}
+
+/// Someone asks this node to found a cluster; the answer goes back when it is done.
+pub type InitRequest = oneshot::Sender<Result<(), String>>;
+
+/// Cheap to clone; serves before the node belongs to a cluster, and says so.
+#[derive(Clone)]
+pub struct Door {
+    membership: Arc<OnceLock<Membership>>,
+    init: mpsc::Sender<InitRequest>,
+    init_turn: Arc<Mutex<()>>,
+}
+
+impl Door {
+    /// The receiver gets requests to found a cluster, while the node belongs to none.
+    pub fn new() -> (Door, mpsc::Receiver<InitRequest>) {
+        let (init, requests) = mpsc::channel(1);
+        (Door { membership: Arc::new(OnceLock::new()), init, init_turn: Arc::default() }, requests)
+    }
+
+    /// From now on the node belongs to a cluster.
+    pub fn open(&self, membership: Membership) {
+        assert!(self.membership.set(membership).is_ok(), "a node joins one cluster, once");
+    }
+
+    /// The node belongs to a cluster and knows who leads it.
+    pub fn leader_known(&self) -> bool {
+        self.membership.get().is_some_and(|inside| inside.client.leader().is_some())
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.membership.get().is_some()
+    }
+
+    fn inside(&self) -> Result<&Membership, Status> {
+        self.membership.get().ok_or_else(|| {
+            status::error(
+                tonic::Code::Unavailable,
+                "NOT_INITIALISED",
+                "this node belongs to no cluster yet",
+                "run `quorate cluster init` on the first node, or set `join` in this node's config",
+            )
+        })
+    }
+
+    /// All public services behind the access table, with health and reflection.
+    pub fn routes(&self, access: Access) -> tonic::transport::server::Router<access::Layer> {
+        let health = health_service();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .build_v1()
+            .expect("our own descriptors are well formed");
+        let size = limits::REQUEST_BYTES;
+        let out = usize::MAX;
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .layer(access::Guard::new(access))
+            .add_service(health)
+            .add_service(reflection)
+            .add_service(
+                pb::task_service_server::TaskServiceServer::new(self.clone())
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
+            )
+            .add_service(pb::agent_service_server::AgentServiceServer::new(self.clone()).max_decoding_message_size(size))
+            .add_service(pb::quota_service_server::QuotaServiceServer::new(self.clone()).max_decoding_message_size(size))
+            .add_service(
+                pb::cluster_service_server::ClusterServiceServer::new(self.clone()).max_decoding_message_size(size),
+            )
+            .add_service(
+                pb::context_service_server::ContextServiceServer::new(self.clone()).max_decoding_message_size(size),
+            )
+    }
+}
+
+fn health_service() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+    let reporter = tonic_health::server::HealthReporter::new();
+    let service = tonic_health::server::HealthService::from_health_reporter(reporter);
+    tonic_health::pb::health_server::HealthServer::new(service)
+}
+
+impl Membership {
+    /// Stores segments here and on keepers.
+    fn keep(&self) -> Keep {
+        Keep {
+            own: self.own,
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+            members: self.members.clone(),
+        }
+    }
+
+    /// A segment's stored bytes, from here or from the nodes that are said to hold it.
+    async fn segment(&self, project: &ProjectName, hash: Hash, home: &[NodeId]) -> Result<bytes::Bytes, Status> {
+        if let Some(bytes) = self.store.get(project, hash).await.map_err(|e| Status::internal(e.to_string()))? {
+            return Ok(bytes);
+        }
+        let mut holders: Vec<NodeId> = home.iter().copied().filter(|id| *id != self.own).collect();
+        if holders.is_empty() {
+            holders = self.members.keepers(self.own, &[], hash);
+        }
+        let pulled = self.peers.pull(&holders, project, &[hash]).await;
+        pulled.ok().and_then(|segments| segments.into_iter().next()).map(|(_, bytes)| bytes).ok_or_else(|| {
+            status::error(
+                tonic::Code::NotFound,
+                "SEGMENT_NOT_FOUND",
+                &format!("no reachable node of this project holds segment {}", hash.short()),
+                "check the hash, and `quorate node list` for nodes that are down",
+            )
+        })
+    }
+}
+
+/// The caller, as the access layer found it.
+fn identity<T>(request: &Request<T>) -> Identity {
+    request.extensions().get::<Identity>().cloned().expect("the access layer lets nobody in without an identity")
+}
+
+fn project(text: &str) -> Result<ProjectName, Status> {
+    let text = if text.is_empty() { ProjectName::DEFAULT } else { text };
+    ProjectName::parse(text).map_err(|error| status::invalid("project", &error.to_string()))
+}

@@ -1,0 +1,187 @@
+//! Who may call what: one table, checked before any handler, and closed to what is not in it.
+//!
+//! In this version every caller comes over loopback and is the local admin; other listeners are refused at start
+//! unless the operator says `--insecure`, and then their callers are the local admin as well, which the banner says.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+
+/// Ordered from the least to the most powerful.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Viewer,
+    Submitter,
+    Operator,
+    Admin,
+}
+
+/// Who calls. Reaches every handler through the request's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub subject: String,
+    /// `None`: every project.
+    pub project: Option<String>,
+    pub role: Role,
+}
+
+impl Identity {
+    fn local() -> Self {
+        Identity { subject: "local".into(), project: None, role: Role::Admin }
+    }
+}
+
+/// The least role for each method. A method that is not here cannot be called.
+const TABLE: &[(&str, Role)] = &[
+    ("/quorate.v1.TaskService/CreateTask", Role::Submitter),
+    ("/quorate.v1.TaskService/GetTask", Role::Viewer),
+    ("/quorate.v1.TaskService/ListTasks", Role::Viewer),
+    ("/quorate.v1.TaskService/WatchTask", Role::Viewer),
+    ("/quorate.v1.TaskService/CancelTask", Role::Submitter),
+    ("/quorate.v1.TaskService/PauseTask", Role::Submitter),
+    ("/quorate.v1.TaskService/ResumeTask", Role::Submitter),
+    ("/quorate.v1.TaskService/ExplainTask", Role::Viewer),
+    ("/quorate.v1.AgentService/ApplyAgent", Role::Submitter),
+    ("/quorate.v1.AgentService/GetAgent", Role::Viewer),
+    ("/quorate.v1.AgentService/ListAgents", Role::Viewer),
+    ("/quorate.v1.QuotaService/SetQuota", Role::Operator),
+    ("/quorate.v1.QuotaService/GetQuota", Role::Viewer),
+    ("/quorate.v1.QuotaService/ListQuotas", Role::Viewer),
+    ("/quorate.v1.ClusterService/InitCluster", Role::Admin),
+    ("/quorate.v1.ClusterService/GetClusterStatus", Role::Viewer),
+    ("/quorate.v1.ClusterService/ListNodes", Role::Viewer),
+    ("/quorate.v1.ClusterService/GetNode", Role::Viewer),
+    ("/quorate.v1.ClusterService/AddVoter", Role::Admin),
+    ("/quorate.v1.ClusterService/RemoveVoter", Role::Admin),
+    ("/quorate.v1.ClusterService/TransferLeader", Role::Admin),
+    ("/quorate.v1.ClusterService/ListModels", Role::Viewer),
+    ("/quorate.v1.ContextService/ReadSegment", Role::Viewer),
+    ("/quorate.v1.ContextService/GetContext", Role::Viewer),
+    ("/grpc.health.v1.Health/Check", Role::Viewer),
+    ("/grpc.health.v1.Health/List", Role::Viewer),
+    ("/grpc.health.v1.Health/Watch", Role::Viewer),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer),
+];
+
+/// How callers are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// The operator accepted listeners beyond loopback.
+    pub insecure: bool,
+}
+
+impl Access {
+    /// Lets a caller in, or says why not.
+    pub fn check(self, method: &str, from_loopback: bool) -> Result<Identity, Status> {
+        if !from_loopback && !self.insecure {
+            let why = "callers from other machines need TLS, which this listener does not have";
+            return Err(denied("UNAUTHENTICATED", why, "call from this machine"));
+        }
+        let identity = Identity::local();
+        match TABLE.iter().find(|(name, _)| *name == method) {
+            Some((_, least)) if identity.role >= *least => Ok(identity),
+            Some((_, least)) => Err(denied("ROLE_TOO_LOW", &format!("{method} needs the role {least:?}"), "ask an admin")),
+            None => Err(denied("METHOD_NOT_ALLOWED", &format!("{method} is not open to anyone"), "check the method's name")),
+        }
+    }
+}
+
+fn denied(reason: &str, message: &str, next: &str) -> Status {
+    super::status::error(Code::PermissionDenied, reason, message, next)
+}
+
+/// The layer around all public services.
+pub type Layer = tower::layer::util::Stack<Guard, tower::layer::util::Identity>;
+
+#[derive(Clone)]
+pub struct Guard {
+    access: Arc<Access>,
+}
+
+impl Guard {
+    pub fn new(access: Access) -> Self {
+        Guard { access: Arc::new(access) }
+    }
+}
+
+impl<S> tower::Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { access: self.access.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub struct Guarded<S> {
+    access: Arc<Access>,
+    inner: S,
+}
+
+impl<S> Service<http::Request<Body>> for Guarded<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let remote = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        // A caller without an address is not known to be local.
+        let from_loopback = remote.is_some_and(|address| address.ip().to_canonical().is_loopback());
+        match self.access.check(request.uri().path(), from_loopback) {
+            Ok(identity) => {
+                request.extensions_mut().insert(identity);
+                Box::pin(self.inner.call(request))
+            }
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn every_public_method_has_a_role_and_nothing_else_has() {
+        let set = tonic_types_descriptor();
+        let mut methods: Vec<String> = Vec::new();
+        for file in &set.file {
+            for service in file.service.iter().filter(|_| file.package() == "quorate.v1") {
+                methods.extend(service.method.iter().map(|m| format!("/quorate.v1.{}/{}", service.name(), m.name())));
+            }
+        }
+        methods.sort();
+        let mut table: Vec<String> =
+            TABLE.iter().map(|(name, _)| name.to_string()).filter(|n| n.starts_with("/quorate.v1.")).collect();
+        table.sort();
+        assert_eq!(methods, table);
+    }
+
+    fn tonic_types_descriptor() -> prost_types::FileDescriptorSet {
+        prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).expect("our own descriptors")
+    }
+
+    #[test]
+    fn strangers_and_unknown_methods_are_refused() {
+        let closed = Access { insecure: false };
+        assert!(closed.check("/quorate.v1.TaskService/GetTask", true).is_ok());
+        assert_eq!(closed.check("/quorate.v1.TaskService/GetTask", false).unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(closed.check("/quorate.v1.TaskService/Erase", true).unwrap_err().code(), Code::PermissionDenied);
+        assert!(Access { insecure: true }.check("/quorate.v1.TaskService/GetTask", false).is_ok());
+    }
+}

@@ -1,0 +1,136 @@
+//! `AgentService`: definitions are checked here, stored as segments, and named in the ledger by hash.
+
+use super::tasks::{keep_status, propose, short, some_id, unexpected};
+use super::{Door, Membership, convert, identity, project, status};
+use context::{Kind, Segment, Visibility};
+use ledger::command::{Command, RequestKey};
+use ledger::query::{Answer, Query};
+use ledger::reply::Reply;
+use ledger::rows::{AgentKind, AgentRow};
+use mind::Definition;
+use proto::v1 as pb;
+use proto::v1::agent_service_server::AgentService;
+use tonic::{Code, Request, Response, Status};
+use types::{Hash, limits};
+
+#[tonic::async_trait]
+impl AgentService for Door {
+    async fn apply_agent(&self, request: Request<pb::ApplyAgentRequest>) -> Result<Response<pb::Agent>, Status> {
+        let author = identity(&request).subject;
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let project = project(&request.project)?;
+        let definition = Definition::parse(&request.toml).map_err(definition_status)?;
+        short("name", definition.name())?;
+        short("request_id", &request.request_id)?;
+        let etag = etag(&request.etag)?;
+        let segment = Segment::new(Kind::Definition, author.as_str(), Visibility::Project, request.toml.as_str());
+        segment.check().map_err(|error| status::invalid("toml", &error.to_string()))?;
+        let sealed = context::seal(&project, &segment);
+        let mut row = AgentRow {
+            project: project.clone(),
+            name: definition.name().to_string(),
+            kind: kind(&definition),
+            model: definition.model().unwrap_or_default().to_string(),
+            revision: definition.revision(),
+            definition: sealed.hash,
+            etag: 0,
+            updated_ms: 0,
+            home: Vec::new(),
+        };
+        if request.validate_only {
+            return Ok(Response::new(convert::agent(&row, request.toml)));
+        }
+        row.home =
+            inside.keep().put(&project, vec![(sealed.hash, sealed.bytes.into())], &[]).await.map_err(keep_status)?;
+        let body = Hash::of_parts(&[request.toml.as_bytes(), request.etag.as_bytes()]);
+        let key = RequestKey { author, request_id: some_id(request.request_id), body };
+        match propose(inside, apply_command(row, etag, key)).await? {
+            Reply::Agent(row) => Ok(Response::new(convert::agent(&row, request.toml))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn get_agent(&self, request: Request<pb::GetAgentRequest>) -> Result<Response<pb::Agent>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let query = Query::Agent { project: project(&request.project)?, name: request.name.clone() };
+        match inside.client.read(query).await.map_err(status::from_client)? {
+            Answer::Agent(Some(row)) => {
+                let toml = inside.definition(&row).await?;
+                Ok(Response::new(convert::agent(&row, toml)))
+            }
+            _ => Err(status::not_found("agent", &request.name, "quorate agent list")),
+        }
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<pb::ListAgentsRequest>,
+    ) -> Result<Response<pb::ListAgentsResponse>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let query = Query::Agents {
+            project: project(&request.project)?,
+            after: Some(request.page_token).filter(|token| !token.is_empty()),
+            limit: page_size(request.page_size)?,
+        };
+        match inside.client.read(query).await.map_err(status::from_client)? {
+            Answer::Agents { rows, more } => Ok(Response::new(pb::ListAgentsResponse {
+                next_page_token: rows.last().filter(|_| more).map(|row| row.name.clone()).unwrap_or_default(),
+                agents: rows.iter().map(|row| convert::agent(row, String::new())).collect(),
+            })),
+            _ => Err(Status::internal("the ledger answered another question")),
+        }
+    }
+}
+
+impl Membership {
+    async fn definition(&self, row: &AgentRow) -> Result<String, Status> {
+        let bytes = self.segment(&row.project, row.definition, &row.home).await?;
+        let opened = context::open(&row.project, row.definition, &bytes);
+        opened.map(|segment| segment.text).map_err(|error| Status::data_loss(error.to_string()))
+    }
+}
+
+fn kind(definition: &Definition) -> AgentKind {
+    match definition {
+        Definition::Agent(_) => AgentKind::Agent,
+        Definition::Team(_) => AgentKind::Team,
+    }
+}
+
+fn apply_command(row: AgentRow, etag: Option<u64>, request: RequestKey) -> Command {
+    Command::ApplyAgent {
+        project: row.project,
+        name: row.name,
+        kind: row.kind,
+        model: row.model,
+        revision: row.revision,
+        definition: row.definition,
+        etag,
+        home: row.home,
+        request,
+    }
+}
+
+/// An etag that a caller gave: none, or a number that an earlier answer carried.
+pub(crate) fn etag(text: &str) -> Result<Option<u64>, Status> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| status::invalid("etag", "not one that an answer carried")),
+    }
+}
+
+pub(crate) fn page_size(asked: u32) -> Result<u32, Status> {
+    match asked as usize {
+        0 => Ok(limits::PAGE_SIZE as u32),
+        n => Ok(n.min(limits::PAGE_SIZE_MAX) as u32),
+    }
+}
+
+fn definition_status(error: mind::DefinitionError) -> Status {
+    let place = error.line.map(|line| format!("line {line}, ")).unwrap_or_default();
+    let message = format!("{place}{}: {}", error.key, error.message);
+    status::error(Code::InvalidArgument, "BAD_DEFINITION", &message, &error.next)
+}

@@ -1,0 +1,110 @@
+//! `ContextService`: the text behind tasks, by hash, within the caller's project.
+
+use super::{Door, Membership, project, status};
+use context::{Kind, Segment, Visibility};
+use ledger::rows::TaskRow;
+use mind::StepRecord;
+use proto::v1 as pb;
+use proto::v1::context_service_server::ContextService;
+use std::pin::Pin;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+use types::{Hash, ProjectName, limits};
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<pb::ReadSegmentResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ContextService for Door {
+    type ReadSegmentStream = Chunks;
+
+    async fn read_segment(&self, request: Request<pb::ReadSegmentRequest>) -> Result<Response<Chunks>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let project = project(&request.project)?;
+        let hash = Hash::parse(&request.hash).map_err(|error| status::invalid("hash", &error.to_string()))?;
+        let bytes = inside.segment(&project, hash, &[]).await?;
+        let text = open(&project, hash, &bytes)?.text.into_bytes();
+        let total_bytes = text.len() as u64;
+        let mut chunks: Vec<_> = text.chunks(limits::CHUNK_BYTES).map(<[u8]>::to_vec).collect();
+        if chunks.is_empty() {
+            chunks.push(Vec::new());
+        }
+        let chunks = chunks.into_iter().map(move |chunk| Ok(pb::ReadSegmentResponse { chunk, total_bytes }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn get_context(&self, request: Request<pb::GetContextRequest>) -> Result<Response<pb::Context>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let row = inside.find_task(&project(&request.project)?, &request.task).await?;
+        let mut segments = Vec::new();
+        for hash in inside.chain(&row).await? {
+            let bytes = inside.segment(&row.project, hash, &row.home).await?;
+            segments.push(message(hash, open(&row.project, hash, &bytes)?, request.with_text));
+        }
+        let head = row.head.map(|hash| hash.to_string()).unwrap_or_default();
+        Ok(Response::new(pb::Context { task: row.uid.to_string(), head, segments }))
+    }
+}
+
+impl Membership {
+    /// Everything the task's model calls were given and answered, oldest first.
+    async fn chain(&self, row: &TaskRow) -> Result<Vec<Hash>, Status> {
+        let mut records = Vec::new();
+        let mut next = row.head;
+        while let Some(hash) = next {
+            let bytes = self.segment(&row.project, hash, &row.home).await?;
+            let record: StepRecord = StepRecord::open(&row.project, hash, &bytes)
+                .map_err(|error| Status::data_loss(format!("step record {}: {error}", hash.short())))?;
+            next = record.prev;
+            records.push(record);
+        }
+        let given = row.background.iter().copied().chain(row.inputs.iter().map(|input| input.segment));
+        let mut chain: Vec<Hash> = given.collect();
+        for hash in records.iter().rev().flat_map(|record| record.added.iter()) {
+            if !chain.contains(hash) {
+                chain.push(*hash);
+            }
+        }
+        Ok(chain)
+    }
+}
+
+fn open(project: &ProjectName, hash: Hash, bytes: &[u8]) -> Result<Segment, Status> {
+    context::open(project, hash, bytes).map_err(|error| Status::data_loss(format!("segment {}: {error}", hash.short())))
+}
+
+fn message(hash: Hash, segment: Segment, with_text: bool) -> pb::Segment {
+    pb::Segment {
+        hash: hash.to_string(),
+        kind: kind(segment.kind).to_string(),
+        author: segment.author,
+        visibility: visibility(segment.visibility).to_string(),
+        bytes: segment.text.len() as u64,
+        text: if with_text { segment.text } else { String::new() },
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::System => "system",
+        Kind::Background => "background",
+        Kind::TaskState => "task-state",
+        Kind::Message => "message",
+        Kind::Thought => "thought",
+        Kind::ToolCall => "tool-call",
+        Kind::ToolResult => "tool-result",
+        Kind::Summary => "summary",
+        Kind::Artefact => "artefact",
+        Kind::Definition => "definition",
+        Kind::Record => "record",
+    }
+}
+
+fn visibility(visibility: Visibility) -> &'static str {
+    match visibility {
+        Visibility::Agent => "agent",
+        Visibility::Task => "task",
+        Visibility::Project => "project",
+    }
+}

@@ -1,0 +1,382 @@
+//! `TaskService`: inputs become segments, requests become commands, rows become tasks.
+
+use super::{Door, Membership, convert, identity, project, status, watch};
+use bytes::Bytes;
+use context::{Kind, Segment, Visibility};
+use ledger::command::{Command, RequestKey};
+use ledger::query::{Answer, Explanation, Query};
+use ledger::reply::Reply;
+use ledger::rows::{InputRef, TaskRow};
+use proto::v1 as pb;
+use proto::v1::task_service_server::TaskService;
+use std::pin::Pin;
+use tokio_stream::Stream;
+use tonic::{Code, Request, Response, Status};
+use types::{Hash, NodeId, ProjectName, TaskState, TaskUid, limits};
+
+type EventStream = Pin<Box<dyn Stream<Item = Result<pb::TaskEvent, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TaskService for Door {
+    async fn create_task(&self, request: Request<pb::CreateTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let author = identity(&request).subject;
+        let inside = self.inside()?;
+        let order = Order::check(author, request.into_inner())?;
+        if order.validate_only {
+            return inside.dry_run(&order).await.map(Response::new);
+        }
+        let home = inside.keep_inputs(&order).await?;
+        match propose(inside, order.command(home)).await? {
+            Reply::Task(row) => inside.task_message(&row, false).await.map(Response::new),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let project = project(&request.project)?;
+        if !request.allow_stale {
+            let row = inside.find_task(&project, &request.id).await?;
+            return inside.task_message(&row, true).await.map(Response::new);
+        }
+        let query = Query::Task { project, id: request.id.clone() };
+        let (answer, index, age_ms) = inside.client.read_stale(query).await.map_err(status::from_client)?;
+        let Answer::Task(Some(row)) = answer else {
+            return Err(status::not_found("task", &request.id, "quorate task list"));
+        };
+        let mut response = Response::new(inside.task_message(&row, false).await?);
+        watch::stamp_stale(response.metadata_mut(), index, age_ms);
+        Ok(response)
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<pb::ListTasksRequest>,
+    ) -> Result<Response<pb::ListTasksResponse>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(TaskUid::parse(token).map_err(|_| status::invalid("page_token", "not one that a list gave"))?),
+        };
+        let query = Query::Tasks {
+            project: project(&request.project)?,
+            filter: request.filter,
+            after,
+            limit: super::agents::page_size(request.page_size)?,
+        };
+        let (answer, stale) = match request.allow_stale {
+            true => {
+                let (answer, index, age) = inside.client.read_stale(query).await.map_err(status::from_client)?;
+                (answer, Some((index, age)))
+            }
+            false => (inside.client.read(query).await.map_err(status::from_client)?, None),
+        };
+        let mut response = Response::new(tasks_page(answer, inside)?);
+        if let Some((index, age_ms)) = stale {
+            watch::stamp_stale(response.metadata_mut(), index, age_ms);
+        }
+        Ok(response)
+    }
+
+    type WatchTaskStream = EventStream;
+
+    async fn watch_task(&self, request: Request<pb::WatchTaskRequest>) -> Result<Response<EventStream>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let row = inside.find_task(&project(&request.project)?, &request.id).await?;
+        Ok(Response::new(watch::stream(self.clone(), row, request.from_sequence, !request.no_tokens)))
+    }
+
+    async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let author = identity(&request).subject;
+        let pb::CancelTaskRequest { project: p, id, request_id } = request.into_inner();
+        self.change(author, "cancel", p, id, request_id, |project, task, request| Command::CancelTask {
+            project,
+            task,
+            request,
+        })
+        .await
+    }
+
+    async fn pause_task(&self, request: Request<pb::PauseTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let author = identity(&request).subject;
+        let pb::PauseTaskRequest { project: p, id, request_id } = request.into_inner();
+        self.change(author, "pause", p, id, request_id, |project, task, request| Command::PauseTask {
+            project,
+            task,
+            request,
+        })
+        .await
+    }
+
+    async fn resume_task(&self, request: Request<pb::ResumeTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let author = identity(&request).subject;
+        let pb::ResumeTaskRequest { project: p, id, request_id } = request.into_inner();
+        self.change(author, "resume", p, id, request_id, |project, task, request| Command::ResumeTask {
+            project,
+            task,
+            request,
+        })
+        .await
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<pb::ExplainTaskRequest>,
+    ) -> Result<Response<pb::ExplainTaskResponse>, Status> {
+        let inside = self.inside()?;
+        let request = request.into_inner();
+        let explanation = inside.explain(&project(&request.project)?, &request.id).await?;
+        let node = |(id, eligible, reason): (u64, bool, String)| pb::NodeVerdict {
+            node: inside.members.name(NodeId(id)),
+            eligible,
+            reason,
+        };
+        Ok(Response::new(pb::ExplainTaskResponse {
+            task: Some(inside.task_message(&explanation.task, false).await?),
+            blockers: explanation.blockers.into_iter().map(convert::blocker).collect(),
+            tasks_ahead: explanation.tasks_ahead,
+            nodes: explanation.nodes.into_iter().map(node).collect(),
+        }))
+    }
+}
+
+impl Door {
+    /// A verb on one task that answers with the task as it is then.
+    async fn change(
+        &self,
+        author: String,
+        verb: &str,
+        project_text: String,
+        id: String,
+        request_id: String,
+        command: impl FnOnce(ProjectName, TaskUid, RequestKey) -> Command,
+    ) -> Result<Response<pb::Task>, Status> {
+        let inside = self.inside()?;
+        let project = project(&project_text)?;
+        let task = inside.find_task(&project, &id).await?.uid;
+        let body = Hash::of_parts(&[verb.as_bytes(), task.to_string().as_bytes()]);
+        let key = RequestKey { author, request_id, body };
+        match propose(inside, command(project, task, key)).await? {
+            Reply::Task(row) => inside.task_message(&row, false).await.map(Response::new),
+            Reply::Done => {
+                let row = inside.read_task(task).await?;
+                inside.task_message(&row, false).await.map(Response::new)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Proposes one command; a refusal becomes the caller's error.
+pub(crate) async fn propose(inside: &Membership, command: Command) -> Result<Reply, Status> {
+    match inside.client.propose_one(command).await.map_err(status::from_client)? {
+        Reply::Refused(refusal) => Err(status::from_refusal(refusal)),
+        reply => Ok(reply),
+    }
+}
+
+pub(crate) fn unexpected(reply: &Reply) -> Status {
+    status::error(
+        Code::Internal,
+        "UNEXPECTED_REPLY",
+        &format!("the ledger answered {reply:?}"),
+        "report this; the versions of the nodes may differ",
+    )
+}
+
+fn tasks_page(answer: Answer, inside: &Membership) -> Result<pb::ListTasksResponse, Status> {
+    match answer {
+        Answer::Tasks { rows, more } => Ok(pb::ListTasksResponse {
+            next_page_token: rows.last().filter(|_| more).map(|row| row.uid.to_string()).unwrap_or_default(),
+            tasks: rows.iter().map(|row| convert::task(row, &inside.members)).collect(),
+        }),
+        Answer::BadQuery(why) => Err(status::invalid("filter", &why)),
+        _ => Err(Status::internal("the ledger answered another question")),
+    }
+}
+
+/// A checked request to create a task.
+struct Order {
+    project: ProjectName,
+    agent: String,
+    inputs: Vec<(InputRef, Bytes)>,
+    task_id: Option<String>,
+    labels: Vec<(String, String)>,
+    class: types::Class,
+    priority: u8,
+    deadline_ms: u64,
+    request: RequestKey,
+    validate_only: bool,
+}
+
+impl Order {
+    fn check(author: String, request: pb::CreateTaskRequest) -> Result<Order, Status> {
+        let project = project(&request.project)?;
+        short("agent", &request.agent)?;
+        short("task_id", &request.task_id)?;
+        short("request_id", &request.request_id)?;
+        if request.inputs.len() > limits::TASK_INPUTS {
+            let why = format!("{} given, at most {} allowed", request.inputs.len(), limits::TASK_INPUTS);
+            return Err(status::invalid("inputs", &why));
+        }
+        let priority = request.priority.unwrap_or(5);
+        if priority > 9 {
+            return Err(status::invalid("priority", "a number from 0 to 9"));
+        }
+        let body = body_hash(&request);
+        let class = convert::class_from(request.class());
+        let inputs = request.inputs.iter().map(|input| seal_input(&project, &author, input));
+        let mut labels: Vec<(String, String)> = request.labels.into_iter().collect();
+        labels.sort();
+        Ok(Order {
+            inputs: inputs.collect::<Result<_, _>>()?,
+            project,
+            agent: request.agent,
+            task_id: Some(request.task_id).filter(|id| !id.is_empty()),
+            labels,
+            class,
+            priority: priority as u8,
+            deadline_ms: request.deadline_ms,
+            request: RequestKey { author, request_id: some_id(request.request_id), body },
+            validate_only: request.validate_only,
+        })
+    }
+
+    fn command(self, home: Vec<NodeId>) -> Command {
+        Command::CreateTask {
+            project: self.project,
+            agent: self.agent,
+            inputs: self.inputs.into_iter().map(|(input, _)| input).collect(),
+            task_id: self.task_id,
+            labels: self.labels,
+            class: self.class,
+            priority: self.priority,
+            deadline_ms: self.deadline_ms,
+            home,
+            request: self.request,
+        }
+    }
+}
+
+/// A door that repeats a call needs an id even where the client gave none.
+pub(crate) fn some_id(given: String) -> String {
+    if !given.is_empty() {
+        return given;
+    }
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).expect("the system has randomness");
+    format!("door-{}", Hash::of(&random).short())
+}
+
+pub(crate) fn short(field: &str, text: &str) -> Result<(), Status> {
+    match text.len() <= limits::NAME_BYTES && !text.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(status::invalid(field, &format!("at most {} bytes, no control characters", limits::NAME_BYTES))),
+    }
+}
+
+fn body_hash(request: &pb::CreateTaskRequest) -> Hash {
+    let bare = pb::CreateTaskRequest { request_id: String::new(), labels: Default::default(), ..request.clone() };
+    let mut labels: Vec<_> = request.labels.iter().collect();
+    labels.sort();
+    Hash::of_parts(&[&prost::Message::encode_to_vec(&bare), format!("{labels:?}").as_bytes()])
+}
+
+fn seal_input(project: &ProjectName, author: &str, input: &pb::Input) -> Result<(InputRef, Bytes), Status> {
+    short("inputs.name", &input.name)?;
+    if input.text.len() > limits::SEGMENT_BYTES {
+        let why = format!("{} bytes, at most {} in one input; split it", input.text.len(), limits::SEGMENT_BYTES);
+        return Err(status::invalid("inputs.text", &why));
+    }
+    // The task has no id yet, so its inputs are visible in the project.
+    let segment = Segment::new(Kind::Message, author, Visibility::Project, input.text.as_str());
+    segment.check().map_err(|error| status::invalid("inputs", &error.to_string()))?;
+    let sealed = context::seal(project, &segment);
+    let bytes = sealed.bytes.len() as u64;
+    Ok((InputRef { name: input.name.clone(), segment: sealed.hash, bytes }, sealed.bytes.into()))
+}
+
+impl Membership {
+    /// Stores the inputs before the ledger hears of them, so that what it names always exists.
+    async fn keep_inputs(&self, order: &Order) -> Result<Vec<NodeId>, Status> {
+        let segments = order.inputs.iter().map(|(input, bytes)| (input.segment, bytes.clone())).collect();
+        self.keep().put(&order.project, segments, &[]).await.map_err(keep_status)
+    }
+
+    async fn dry_run(&self, order: &Order) -> Result<pb::Task, Status> {
+        let query = Query::Agent { project: order.project.clone(), name: order.agent.clone() };
+        let Answer::Agent(Some(agent)) = self.client.read(query).await.map_err(status::from_client)? else {
+            return Err(status::not_found("agent", &order.agent, "quorate agent list"));
+        };
+        Ok(pb::Task {
+            project: order.project.to_string(),
+            agent: order.agent.clone(),
+            revision: agent.revision.to_string(),
+            labels: order.labels.iter().cloned().collect(),
+            class: convert::class(order.class).into(),
+            priority: order.priority.into(),
+            deadline_ms: order.deadline_ms,
+            ..Default::default()
+        })
+    }
+
+    pub(crate) async fn find_task(&self, project: &ProjectName, id: &str) -> Result<TaskRow, Status> {
+        let query = Query::Task { project: project.clone(), id: id.to_string() };
+        match self.client.read(query).await.map_err(status::from_client)? {
+            Answer::Task(Some(row)) => Ok(*row),
+            _ => Err(status::not_found("task", id, "quorate task list")),
+        }
+    }
+
+    async fn read_task(&self, uid: TaskUid) -> Result<TaskRow, Status> {
+        match self.client.read(Query::TaskByUid { uid }).await.map_err(status::from_client)? {
+            Answer::Task(Some(row)) => Ok(*row),
+            _ => Err(status::not_found("task", &uid.to_string(), "quorate task list")),
+        }
+    }
+
+    async fn explain(&self, project: &ProjectName, id: &str) -> Result<Explanation, Status> {
+        let query = Query::Explain { project: project.clone(), id: id.to_string() };
+        match self.client.read(query).await.map_err(status::from_client)? {
+            Answer::Explain(Some(explanation)) => Ok(explanation),
+            _ => Err(status::not_found("task", id, "quorate task list")),
+        }
+    }
+
+    /// The task with its texts where they are small, and with its blockers where it waits.
+    async fn task_message(&self, row: &TaskRow, explain: bool) -> Result<pb::Task, Status> {
+        let mut message = convert::task(row, &self.members);
+        if let Some(result) = row.result.filter(|_| row.result_bytes <= limits::INLINE_RESULT_BYTES as u64) {
+            message.result = self.text(row, result).await?;
+        }
+        if let Some(error) = &row.error {
+            message.error = match error.text {
+                Some(hash) => self.text(row, hash).await.unwrap_or_else(|_| error.reason.clone()),
+                None => error.reason.clone(),
+            };
+        }
+        if explain && matches!(row.state, TaskState::Pending | TaskState::Paused(_)) {
+            let explanation = self.explain(&row.project, &row.uid.to_string()).await?;
+            message.pending = explanation.blockers.into_iter().map(convert::blocker).collect();
+        }
+        Ok(message)
+    }
+
+    async fn text(&self, row: &TaskRow, hash: Hash) -> Result<String, Status> {
+        let bytes = self.segment(&row.project, hash, &row.home).await?;
+        let segment = context::open(&row.project, hash, &bytes).map_err(|e| Status::data_loss(e.to_string()))?;
+        Ok(segment.text)
+    }
+}
+
+pub(crate) fn keep_status(failed: crate::keep::KeepError) -> Status {
+    status::error(
+        Code::Unavailable,
+        "NOT_DURABLE",
+        &failed.to_string(),
+        "nothing was changed; check `quorate node list` and disk space, then repeat with the same request id",
+    )
+}

@@ -1,0 +1,243 @@
+//! One loaded model on its own thread.
+//!
+//! The engine computes; the async runtime keeps leases. So the engine lives on a thread of its own, below the
+//! runtime in priority: a busy engine never delays a beat. The thread is schedule and nothing else: take what was
+//! asked, `step()` until idle, then sleep until somebody asks. A panic of the engine ends every open job with a
+//! failure and the thread with it: the model is then gone from this node until the process is started again.
+//!
+//! Read: this file, then `real` (the one place that knows `worker_inference::Engine`).
+
+pub mod real;
+
+#[cfg(test)]
+mod engine_thread_test;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc as channel;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Jobs and cancels that wait for the engine's attention; beyond, callers are told that the engine is full.
+const ORDERS_WAITING: usize = 1024;
+
+/// A prompt to continue.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Job {
+    pub tokens: Vec<u32>,
+    /// Only jobs of one scope share cached blocks.
+    pub scope: [u8; 32],
+    pub max_new: u32,
+    pub min_new: u32,
+    pub temperature_milli: u32,
+    pub seed: u64,
+    /// Smaller is more urgent.
+    pub class: u8,
+}
+
+/// What becomes of a job: tokens, then one end or one refusal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEvent {
+    Token { token: u32, text: String },
+    End { why: JobEnd, text: String, tokens: Vec<u32>, prompt_tokens: u64, cached_tokens: u64 },
+    /// The engine does not take the job, or lost it.
+    Refused(RefusedJob),
+}
+
+/// Why a job is not run; says what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedJob {
+    pub why: String,
+    /// The same job may be taken later.
+    pub retriable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobEnd {
+    Stop,
+    Length,
+    Cancelled,
+}
+
+/// A moment of the engine, for beats and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EngineObserved {
+    pub sequences: u64,
+    pub kv_blocks: u64,
+    pub kv_blocks_used: u64,
+    pub kv_bytes: u64,
+    pub weight_bytes: u64,
+    pub model_bytes: u64,
+    pub tokens_computed: u64,
+    pub tokens_cached: u64,
+    pub tokens_generated: u64,
+}
+
+/// What the thread needs of an engine; `worker_inference::Engine` in production.
+pub trait Steps: Send {
+    /// Called once on the thread that will call the rest: it must give way to everything else.
+    fn enter_thread(&self) {
+        if let Err(error) = sys::lower_priority() {
+            tracing::warn!(%error, "the engine keeps normal priority; a busy engine may delay the node's lease");
+        }
+    }
+    /// Takes a job and gives it a number that is never used again.
+    fn submit(&mut self, job: Job) -> Result<u64, RefusedJob>;
+    fn cancel(&mut self, id: u64);
+    /// One round of computing; what it brought.
+    fn step(&mut self) -> Vec<(u64, JobEvent)>;
+    fn is_idle(&self) -> bool;
+    fn observe(&self) -> EngineObserved;
+}
+
+/// A job in the engine.
+pub struct RunningJob {
+    /// Ends after the job's last event.
+    pub events: mpsc::Receiver<JobEvent>,
+    _cancel_when_dropped: DropGuard,
+}
+
+enum Order {
+    Run { job: Job, events: mpsc::Sender<JobEvent>, stop: CancellationToken },
+    /// Look whether a job was stopped.
+    Look,
+}
+
+/// A handle to the thread. Clones share it; it ends with the last of them.
+#[derive(Clone)]
+pub struct EngineThread {
+    orders: channel::SyncSender<Order>,
+    observed: Arc<Mutex<EngineObserved>>,
+}
+
+impl EngineThread {
+    /// Starts the thread. `name` appears in thread lists.
+    pub fn start(name: &str, engine: impl Steps + 'static) -> std::io::Result<Self> {
+        let (orders, inbox) = channel::sync_channel(ORDERS_WAITING);
+        let observed = Arc::new(Mutex::new(engine.observe()));
+        let shown = observed.clone();
+        let name = format!("engine {name}");
+        let worker = Worker { engine, open: BTreeMap::new(), shown };
+        std::thread::Builder::new().name(name).spawn(move || worker.run(inbox))?;
+        Ok(EngineThread { orders, observed })
+    }
+
+    /// Runs a job. Its events come out of the receiver, which holds them all: the engine never waits for a reader.
+    /// When `stop` fires, or the running job is dropped, it is cancelled.
+    pub fn run(&self, job: Job, stop: &CancellationToken) -> Result<RunningJob, RefusedJob> {
+        let (events, heard) = mpsc::channel(job.max_new as usize + 2);
+        let stop = stop.child_token();
+        self.give(Order::Run { job, events, stop: stop.clone() })?;
+        let (orders, stopped) = (self.orders.clone(), stop.clone());
+        tokio::spawn(async move {
+            stopped.cancelled().await;
+            // A full queue means that the engine is awake and looks at every job anyway.
+            let _ = orders.try_send(Order::Look);
+        });
+        Ok(RunningJob { events: heard, _cancel_when_dropped: stop.drop_guard() })
+    }
+
+    pub fn observe(&self) -> EngineObserved {
+        self.observed.lock().expect("nothing panics while it holds the figures").clone()
+    }
+
+    fn give(&self, order: Order) -> Result<(), RefusedJob> {
+        self.orders.try_send(order).map_err(|error| match error {
+            channel::TrySendError::Full(_) => {
+                RefusedJob { why: format!("{ORDERS_WAITING} calls wait for the engine already"), retriable: true }
+            }
+            channel::TrySendError::Disconnected(_) => {
+                RefusedJob { why: "the engine's thread has ended; restart the node".into(), retriable: false }
+            }
+        })
+    }
+}
+
+struct Open {
+    events: mpsc::Sender<JobEvent>,
+    stop: CancellationToken,
+    cancelled: bool,
+}
+
+struct Worker<E> {
+    engine: E,
+    open: BTreeMap<u64, Open>,
+    shown: Arc<Mutex<EngineObserved>>,
+}
+
+impl<E: Steps> Worker<E> {
+    fn run(mut self, inbox: channel::Receiver<Order>) {
+        self.engine.enter_thread();
+        let ended = catch_unwind(AssertUnwindSafe(|| self.work(&inbox)));
+        if ended.is_err() {
+            tracing::error!("the engine panicked; its model is gone from this node until a restart");
+            self.refuse_all("the engine failed; the call is made again, on another node if this one is restarted");
+        }
+    }
+
+    fn work(&mut self, inbox: &channel::Receiver<Order>) {
+        loop {
+            if self.engine.is_idle() {
+                match inbox.recv() {
+                    Ok(order) => self.take(order),
+                    Err(channel::RecvError) => return,
+                }
+            }
+            loop {
+                match inbox.try_recv() {
+                    Ok(order) => self.take(order),
+                    Err(channel::TryRecvError::Empty) => break,
+                    Err(channel::TryRecvError::Disconnected) => return,
+                }
+            }
+            self.cancel_the_stopped();
+            let events = self.engine.step();
+            self.pass_on(events);
+            self.show();
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        let Order::Run { job, events, stop } = order else { return };
+        match self.engine.submit(job) {
+            Ok(id) => {
+                self.open.insert(id, Open { events, stop, cancelled: false });
+            }
+            Err(why) => drop(events.try_send(JobEvent::Refused(why))),
+        }
+    }
+
+    fn cancel_the_stopped(&mut self) {
+        for (&id, open) in &mut self.open {
+            if !open.cancelled && open.stop.is_cancelled() {
+                open.cancelled = true;
+                self.engine.cancel(id);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, events: Vec<(u64, JobEvent)>) {
+        for (id, event) in events {
+            let last = !matches!(event, JobEvent::Token { .. });
+            if let Some(open) = self.open.get(&id) {
+                // There is room for all; a closed channel means that nobody wants to know.
+                let _ = open.events.try_send(event);
+            }
+            if last {
+                self.open.remove(&id);
+            }
+        }
+    }
+
+    fn refuse_all(&mut self, why: &str) {
+        for open in std::mem::take(&mut self.open).into_values() {
+            let refused = RefusedJob { why: why.into(), retriable: true };
+            let _ = open.events.try_send(JobEvent::Refused(refused));
+        }
+    }
+
+    fn show(&self) {
+        *self.shown.lock().expect("nothing panics while it holds the figures") = self.engine.observe();
+    }
+}

@@ -1,0 +1,151 @@
+//! `worker_inference::Engine` behind the thread.
+
+use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, RefusedJob, Steps};
+use crate::link::EngineFacts;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use worker_inference::{
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, Sampling, SequenceId, SubmitError,
+    TextModel,
+};
+
+/// A model that is loaded and runs on its thread.
+#[derive(Clone)]
+pub struct LoadedModel {
+    pub name: String,
+    pub thread: EngineThread,
+    pub text: Arc<TextModel>,
+    pub info: EngineInfo,
+}
+
+/// A model did not get as far as its thread.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("cannot start the engine's thread: {0}; check the limits on threads of this user")]
+    Thread(#[from] std::io::Error),
+}
+
+impl LoadedModel {
+    /// Loads a model and starts its thread. Takes seconds and reads the whole file: call it where blocking is allowed.
+    pub fn load(name: &str, file: &Path, config: EngineConfig) -> Result<LoadedModel, StartError> {
+        let engine = Engine::load(file, config)?;
+        let (text, info) = (engine.text(), engine.info().clone());
+        let thread = EngineThread::start(name, RealEngine { engine, texts: BTreeMap::new() })?;
+        Ok(LoadedModel { name: name.into(), thread, text, info })
+    }
+
+    /// Tokens of prompt and answer together that can run here: the model's window, or all KV blocks if they are fewer.
+    pub fn window(&self) -> u64 {
+        (self.info.window as u64).min(self.info.kv_blocks as u64 * 16)
+    }
+
+    /// What beats say about it.
+    pub fn facts(&self) -> EngineFacts {
+        let observed = self.thread.observe();
+        EngineFacts {
+            model: self.name.clone(),
+            model_digest: self.info.model_digest,
+            numerics_id: self.info.numerics_id,
+            window: self.window(),
+            kv_blocks: observed.kv_blocks,
+            kv_blocks_used: observed.kv_blocks_used,
+            kv_bytes: observed.kv_bytes,
+            kernels: self.info.isa.clone(),
+            tokens_computed: observed.tokens_computed,
+            tokens_cached: observed.tokens_cached,
+            tokens_generated: observed.tokens_generated,
+            model_bytes: observed.model_bytes,
+            weight_bytes: observed.weight_bytes,
+        }
+    }
+}
+
+struct RealEngine {
+    engine: Engine,
+    /// The text of each open answer so far.
+    texts: BTreeMap<SequenceId, String>,
+}
+
+impl Steps for RealEngine {
+    fn enter_thread(&self) {
+        self.engine.enter_thread();
+    }
+
+    fn submit(&mut self, job: Job) -> Result<u64, RefusedJob> {
+        let temperature = job.temperature_milli as f32 / 1000.0;
+        let request = Request {
+            tokens: job.tokens,
+            scope: job.scope,
+            max_new: job.max_new as usize,
+            min_new: job.min_new as usize,
+            sampling: Sampling { temperature, seed: job.seed, ..Sampling::default() },
+            stop: Vec::new(),
+            ignore_eos: false,
+            class: job.class,
+        };
+        let id = self.engine.submit(request).map_err(refused)?;
+        self.texts.insert(id, String::new());
+        Ok(id.0)
+    }
+
+    fn cancel(&mut self, id: u64) {
+        self.engine.cancel(SequenceId(id));
+    }
+
+    fn step(&mut self) -> Vec<(u64, JobEvent)> {
+        let events = self.engine.step();
+        events.into_iter().filter_map(|event| self.translate(event)).collect()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.engine.is_idle()
+    }
+
+    fn observe(&self) -> EngineObserved {
+        let observed = self.engine.observe();
+        EngineObserved {
+            sequences: (observed.waiting + observed.running) as u64,
+            kv_blocks: observed.blocks_total as u64,
+            kv_blocks_used: observed.blocks_used as u64,
+            kv_bytes: observed.kv_bytes as u64,
+            weight_bytes: observed.repacked_bytes as u64,
+            model_bytes: observed.model_bytes as u64,
+            tokens_computed: observed.tokens_computed,
+            tokens_cached: observed.tokens_cached,
+            tokens_generated: observed.tokens_generated,
+        }
+    }
+}
+
+impl RealEngine {
+    fn translate(&mut self, event: Event) -> Option<(u64, JobEvent)> {
+        match event {
+            Event::Token { id, token, text, .. } => {
+                self.texts.entry(id).or_default().push_str(&text);
+                Some((id.0, JobEvent::Token { token, text }))
+            }
+            Event::Finished { id, reason, usage, tokens, rest } => {
+                let text = self.texts.remove(&id).unwrap_or_default() + &rest;
+                let (prompt_tokens, cached_tokens) = (usage.prompt as u64, usage.cached as u64);
+                Some((id.0, JobEvent::End { why: why(reason), text, tokens, prompt_tokens, cached_tokens }))
+            }
+            // Nobody asks this thread for scores or logits.
+            Event::Scored { .. } | Event::Logits { .. } => None,
+        }
+    }
+}
+
+fn why(reason: FinishReason) -> JobEnd {
+    match reason {
+        FinishReason::Eos | FinishReason::StopString => JobEnd::Stop,
+        FinishReason::Length => JobEnd::Length,
+        FinishReason::Cancelled => JobEnd::Cancelled,
+    }
+}
+
+fn refused(error: SubmitError) -> RefusedJob {
+    RefusedJob { retriable: matches!(error, SubmitError::Busy { .. }), why: error.to_string() }
+}

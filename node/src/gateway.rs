@@ -1,0 +1,355 @@
+//! One door for model calls: every token of every agent comes through here.
+//!
+//! A call is counted, reserved, generated, and told apart: what was new, what it cost, why it ended. Nothing is
+//! computed before the ledger set the tokens aside, and nothing beyond what it set aside: a local engine stops at
+//! exactly the token where the budget ends. Which model answers is a [`Provider`]'s business.
+//!
+//! This is not the place of retries or of what to say: that is `mind`. It is not the place of prices yet.
+//!
+//! Read: this file, then `local` (the engine beside us), `render` (messages to tokens), `scripted` (replies from a
+//! file).
+
+pub mod local;
+mod render;
+pub mod scripted;
+
+#[cfg(test)]
+pub(crate) mod gateway_test;
+
+use context::Message;
+use futures::future::BoxFuture;
+use ledger::reply::Refusal;
+use mind::Finish;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use types::{Class, Hash, ProjectName, Spent};
+
+/// What is asked of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelCall {
+    pub model: String,
+    /// Name of the agent that asks; scripts may look at it.
+    pub agent: String,
+    pub project: ProjectName,
+    /// The view, in order; see `context::View::messages`.
+    pub messages: Vec<Message>,
+    /// Tokens of the chain at the task's last committed step: paid for already.
+    pub known_tokens: u64,
+    pub max_tokens: u32,
+    /// The model may not stop before.
+    pub min_tokens: u32,
+    pub temperature_milli: u32,
+    pub seed: u64,
+    pub class: Class,
+    /// 0 for the first try of a step, then 1, 2, …
+    pub call: u32,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelOutcome {
+    Generated(Generated),
+    Failed(ModelFailure),
+    /// The ledger did not set the tokens aside.
+    Refused(Refusal),
+    /// Interrupted from outside; with what there was by then, if generating had begun. `finish` is `Budget` there:
+    /// the answer was cut and can be continued.
+    Stopped(Option<Generated>),
+}
+
+/// What a model said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    pub text: String,
+    pub token_ids: Vec<u32>,
+    pub tokenizer: Hash,
+    pub finish: Finish,
+    pub spent: Spent,
+    /// Prompt tokens that were not in the chain before, and the generated ones.
+    pub billed_tokens: u64,
+    /// Tokens of the whole chain, with the new ones.
+    pub chain_tokens: u64,
+    pub numerics: Option<Hash>,
+}
+
+/// Why a model said nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub struct ModelFailure {
+    /// A stable word, such as `CONTEXT_TOO_LONG`.
+    pub reason: String,
+    /// What happened, why, what to do next, with numbers.
+    pub message: String,
+    pub retriable: bool,
+}
+
+impl ModelFailure {
+    pub(crate) fn lasting(reason: &str, message: impl Into<String>) -> Self {
+        ModelFailure { reason: reason.into(), message: message.into(), retriable: false }
+    }
+
+    pub(crate) fn passing(reason: &str, message: impl Into<String>) -> Self {
+        ModelFailure { reason: reason.into(), message: message.into(), retriable: true }
+    }
+}
+
+/// Sets tokens of the budget aside.
+pub trait Reserve: Send + Sync {
+    /// At least `min_tokens`, at most `max_tokens`; answers how many.
+    fn reserve(&self, min_tokens: u64, max_tokens: u64) -> BoxFuture<'_, Result<u64, Refusal>>;
+}
+
+/// A piece of text as it is generated. Live only: it may be said again after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LivePiece<'a> {
+    /// Bytes of this call's text before this piece.
+    pub offset: u64,
+    /// Tokens generated so far, this piece included.
+    pub tokens: u32,
+    pub text: &'a str,
+}
+
+/// Takes live pieces; must not block.
+pub type LiveSink<'a> = &'a (dyn Fn(LivePiece<'_>) + Send + Sync);
+
+/// What a provider is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderFacts {
+    /// Tokens of prompt and answer together.
+    pub window: u64,
+    pub tokenizer: Hash,
+    /// Two answers with the same numerics id, seed and context are the same.
+    pub numerics: Option<Hash>,
+}
+
+/// A conversation as the model reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prompt {
+    pub ids: Vec<u32>,
+    /// Tokens of each message, for saying what takes the room.
+    pub counts: Vec<u64>,
+}
+
+/// A prompt to be continued.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub prompt: Prompt,
+    pub max_new: u32,
+    pub min_new: u32,
+    pub temperature_milli: u32,
+    pub seed: u64,
+    pub project: ProjectName,
+    pub class: Class,
+    pub agent: String,
+    pub call: u32,
+    pub messages: Arc<Vec<Message>>,
+    /// When it fires the provider stops, and says so with a last [`Said::End`].
+    pub stop: CancellationToken,
+}
+
+/// What comes out of a provider for one ask: any number of tokens, then one end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// A token; its text may be empty while a character is not complete.
+    Token { id: u32, text: String },
+    End { why: EndOfSpeech, text: String, token_ids: Vec<u32>, prompt_tokens: u64, cached_tokens: u64 },
+    Failed(ModelFailure),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndOfSpeech {
+    /// The model ended by itself.
+    Stop,
+    /// `max_new` tokens were said.
+    Length,
+    /// The ask's `stop` fired.
+    Stopped,
+}
+
+/// Whoever turns a conversation into an answer.
+pub trait Provider: Send + Sync + 'static {
+    fn facts(&self) -> ProviderFacts;
+    /// The conversation in tokens, ready to be continued.
+    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>>;
+    /// Begins to answer. The receiver must never make the provider wait: it holds `max_new` pieces and the end.
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>>;
+}
+
+/// The door. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Gateway {
+    providers: Arc<BTreeMap<String, Arc<dyn Provider>>>,
+}
+
+impl Gateway {
+    /// Providers by the model names that agents use.
+    pub fn new(providers: impl IntoIterator<Item = (String, Arc<dyn Provider>)>) -> Self {
+        Gateway { providers: Arc::new(providers.into_iter().collect()) }
+    }
+
+    /// Models that can be called here, sorted.
+    pub fn models(&self) -> Vec<String> {
+        self.providers.keys().cloned().collect()
+    }
+
+    /// Calls a model. `stop` interrupts at any point; the future ends when the provider has stopped.
+    pub async fn call(
+        &self,
+        call: ModelCall,
+        reserve: &dyn Reserve,
+        live: LiveSink<'_>,
+        stop: &CancellationToken,
+    ) -> ModelOutcome {
+        let Some(provider) = self.providers.get(&call.model) else {
+            return ModelOutcome::Failed(self.no_such_model(&call.model));
+        };
+        match ask(provider.as_ref(), call, reserve, stop).await {
+            Ok((plan, ask)) => speak(provider.as_ref(), plan, ask, live).await,
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn no_such_model(&self, model: &str) -> ModelFailure {
+        let known = self.models().join(", ");
+        let here = if known.is_empty() { "none is loaded".into() } else { format!("this node has {known}") };
+        let next = "name one of them in the agent, or add the model to [engine] models of a worker";
+        ModelFailure::lasting("NO_SUCH_MODEL", format!("model {model:?} is not on this node: {here}; {next}"))
+    }
+}
+
+/// What was decided before the first token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plan {
+    prompt_tokens: u64,
+    new_tokens: u64,
+    max_new: u32,
+    /// Fewer tokens were granted than the agent wants.
+    cut_by_budget: bool,
+}
+
+/// Counts, checks the window, reserves.
+async fn ask(
+    provider: &dyn Provider,
+    call: ModelCall,
+    reserve: &dyn Reserve,
+    stop: &CancellationToken,
+) -> Result<(Plan, Ask), ModelOutcome> {
+    let messages = Arc::new(call.messages);
+    let until_stopped = stop.run_until_cancelled(provider.prompt(&messages));
+    let prompt = until_stopped.await.ok_or(ModelOutcome::Stopped(None))?.map_err(ModelOutcome::Failed)?;
+    let prompt_tokens = prompt.ids.len() as u64;
+    let window = provider.facts().window;
+    let wanted = wanted_tokens(window, call.max_tokens, &prompt, &messages).map_err(ModelOutcome::Failed)?;
+    let new_tokens = prompt_tokens.saturating_sub(call.known_tokens);
+    let reserving = reserve.reserve(new_tokens + 1, new_tokens + u64::from(wanted));
+    let granted = stop.run_until_cancelled(reserving).await.ok_or(ModelOutcome::Stopped(None))?;
+    let granted = granted.map_err(ModelOutcome::Refused)?;
+    let max_new = wanted.min(u32::try_from(granted.saturating_sub(new_tokens)).unwrap_or(u32::MAX));
+    let plan = Plan { prompt_tokens, new_tokens, max_new, cut_by_budget: max_new < wanted };
+    let ask = Ask {
+        prompt,
+        max_new,
+        min_new: call.min_tokens.min(max_new),
+        temperature_milli: call.temperature_milli,
+        seed: call.seed,
+        project: call.project,
+        class: call.class,
+        agent: call.agent,
+        call: call.call,
+        messages,
+        stop: stop.clone(),
+    };
+    Ok((plan, ask))
+}
+
+/// Tokens that the agent's limit and the window leave for the answer; at least one.
+fn wanted_tokens(window: u64, max_tokens: u32, prompt: &Prompt, messages: &[Message]) -> Result<u32, ModelFailure> {
+    let used = prompt.ids.len() as u64;
+    if used >= window {
+        return Err(too_long(window, used, prompt, messages));
+    }
+    let room = u32::try_from(window - used).unwrap_or(u32::MAX);
+    Ok(max_tokens.max(1).min(room))
+}
+
+fn too_long(window: u64, used: u64, prompt: &Prompt, messages: &[Message]) -> ModelFailure {
+    let mut parts: Vec<(u64, &str)> =
+        prompt.counts.iter().copied().zip(messages.iter().map(|message| message.label.as_str())).collect();
+    parts.sort_by(|a, b| b.0.cmp(&a.0));
+    let largest: Vec<String> =
+        parts.iter().take(3).map(|(tokens, what)| format!("{what} ({tokens} tokens)")).collect();
+    let message = format!(
+        "the prompt has {used} tokens, the model's window is {window}, and at least 1 token of answer must fit: {} too \
+         many. The largest parts are {}. Give the agent less text, split the input, or use a model with a larger window",
+        used + 1 - window,
+        largest.join(", "),
+    );
+    ModelFailure::lasting("CONTEXT_TOO_LONG", message)
+}
+
+/// Generates, passing pieces on as they come.
+async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>) -> ModelOutcome {
+    let mut said = match provider.answer(ask).await {
+        Ok(said) => said,
+        Err(failure) => return ModelOutcome::Failed(failure),
+    };
+    let (mut offset, mut tokens) = (0u64, 0u32);
+    loop {
+        match said.recv().await {
+            Some(Said::Token { text, .. }) => {
+                tokens += 1;
+                if !text.is_empty() {
+                    live(LivePiece { offset, tokens, text: &text });
+                    offset += text.len() as u64;
+                }
+            }
+            Some(Said::End { why, text, token_ids, cached_tokens, .. }) => {
+                // Text that was held back while it could still have become something else.
+                if let Some(rest) = text.get(offset as usize..).filter(|rest| !rest.is_empty()) {
+                    live(LivePiece { offset, tokens, text: rest });
+                }
+                let generated = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
+                return match why {
+                    EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
+                    EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
+                };
+            }
+            Some(Said::Failed(failure)) => return ModelOutcome::Failed(failure),
+            None => return ModelOutcome::Failed(gone()),
+        }
+    }
+}
+
+fn gone() -> ModelFailure {
+    ModelFailure::passing("ENGINE_GONE", "the model ended without a word; the call is made again")
+}
+
+fn settle(
+    plan: Plan,
+    facts: ProviderFacts,
+    why: EndOfSpeech,
+    text: String,
+    token_ids: Vec<u32>,
+    cached_tokens: u64,
+) -> Generated {
+    let generated_tokens = token_ids.len() as u64;
+    let finish = match why {
+        EndOfSpeech::Stop => Finish::Stop,
+        EndOfSpeech::Length if plan.cut_by_budget => Finish::Budget,
+        EndOfSpeech::Length => Finish::Length,
+        EndOfSpeech::Stopped => Finish::Budget,
+    };
+    let cached_tokens = cached_tokens.min(plan.prompt_tokens);
+    Generated {
+        text,
+        token_ids,
+        tokenizer: facts.tokenizer,
+        finish,
+        spent: Spent { prompt_tokens: plan.prompt_tokens, cached_tokens, generated_tokens, micro_usd: 0 },
+        billed_tokens: plan.new_tokens + generated_tokens,
+        chain_tokens: plan.prompt_tokens + generated_tokens,
+        numerics: facts.numerics,
+    }
+}

@@ -1,0 +1,25 @@
+//! The node: one daemon, whatever its roles. Doors for clients, agents as actors, the engine beside them, stores.
+//!
+//! Read: `config`, then `node` (what a node is made of), `door` (public services), `link` (to the leader),
+//! `agents` (the supervision tree), `gateway` (model calls), `store` and `segments` (context that moves).
+
+pub mod agents;
+pub mod config;
+pub mod device;
+pub mod door;
+pub mod engine_thread;
+mod figures;
+pub mod gateway;
+mod http;
+pub mod keep;
+pub mod link;
+pub mod live;
+pub mod local;
+pub mod members;
+pub mod models;
+mod node;
+pub mod segments;
+pub mod store;
+pub mod telemetry;
+
+pub use node::{Node, StartOptions};

@@ -1,0 +1,30 @@
+//! The verbs of this machine: `start`, `dev`, `engine`, `model`. They need no cluster, or are one.
+
+mod daemon;
+mod engine;
+mod model;
+
+pub use daemon::{DevOptions, dev, start};
+pub use engine::{BenchOptions, ScoreOptions, engine_bench, engine_score};
+pub use model::{model_inspect, model_list, model_pull};
+
+use crate::config;
+use crate::models::ModelStore;
+use std::path::{Path, PathBuf};
+
+fn home() -> anyhow::Result<PathBuf> {
+    Ok(config::home(|name| std::env::var_os(name))?)
+}
+
+fn models() -> anyhow::Result<ModelStore> {
+    Ok(ModelStore::open(config::models_dir(&home()?)))
+}
+
+/// A GGUF file by path, or a pulled model by name.
+fn model_path(model: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(model);
+    if path.extension().is_some_and(|e| e == "gguf") || path.components().count() > 1 {
+        return Ok(path.to_path_buf());
+    }
+    Ok(models()?.resolve(model)?.path)
+}

@@ -1,0 +1,221 @@
+//! Where segments lie on the disk, and in which order things are synced.
+//!
+//! `segments/PROJECT/ab/HASH`, with `/` inside a project's name written as `+`, and one empty file
+//! `segments/PROJECT.project` a project, because a disk lists files but not folders. A file gets its name only
+//! when its bytes are durable, so what has a name is whole; the name is durable when its folder was synced.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sys::disk::{Disk, parent};
+use types::{Hash, ProjectName};
+
+const ROOT: &str = "segments";
+const MARKER: &str = ".project";
+const TEMPORARY: &str = ".tmp";
+const DAMAGED: &str = ".damaged";
+
+/// One segment on its way to the disk.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub(super) project: ProjectName,
+    pub(super) hash: Hash,
+    pub(super) bytes: Bytes,
+}
+
+/// A segment found on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Found {
+    pub(super) project: ProjectName,
+    pub(super) hash: Hash,
+}
+
+/// Why a batch is not durable.
+pub(super) enum WriteError {
+    /// No room; nothing was promised and nothing is in doubt.
+    Full(io::Error),
+    /// Anything else: what is on the disk is unknown from here on.
+    Broken(io::Error),
+}
+
+/// The layout over a disk. Owned by the one thread that writes.
+pub(super) struct Files {
+    disk: Arc<dyn Disk>,
+    /// Folders whose names this process has made durable. A folder that was merely there may have been
+    /// made by a process that was killed before its sync.
+    durable_dirs: BTreeSet<String>,
+}
+
+pub(super) fn path(project: &ProjectName, hash: &Hash) -> String {
+    format!("{}/{hash}", shard_dir(project, hash))
+}
+
+fn project_dir(project: &ProjectName) -> String {
+    format!("{ROOT}/{}", project.as_str().replace('/', "+"))
+}
+
+fn shard_dir(project: &ProjectName, hash: &Hash) -> String {
+    format!("{}/{:02x}", project_dir(project), hash.0[0])
+}
+
+impl Files {
+    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+        Files { disk, durable_dirs: BTreeSet::new() }
+    }
+
+    /// Writes segments; when this answers Ok all of them are durable.
+    pub(super) fn write(&mut self, items: &[Item]) -> Result<(), WriteError> {
+        self.make_dirs(items).map_err(WriteError::Broken)?;
+        let mut open = Vec::with_capacity(items.len());
+        for item in items {
+            match self.write_temporary(item) {
+                Ok(file) => open.push(file),
+                Err(cause) => return Err(self.give_up(items, cause)),
+            }
+        }
+        // All bytes are handed over before the first sync, so that the drive can take them together.
+        for mut file in open {
+            file.sync().map_err(WriteError::Broken)?;
+        }
+        self.name(items).map_err(WriteError::Broken)
+    }
+
+    fn write_temporary(&self, item: &Item) -> io::Result<Box<dyn sys::disk::DiskFile>> {
+        let mut file = self.disk.open(&temporary(item))?;
+        file.set_len(0)?;
+        file.write_at(0, &item.bytes)?;
+        Ok(file)
+    }
+
+    fn name(&self, items: &[Item]) -> io::Result<()> {
+        for item in items {
+            self.disk.rename(&temporary(item), &path(&item.project, &item.hash))?;
+        }
+        let dirs: BTreeSet<String> = items.iter().map(|item| shard_dir(&item.project, &item.hash)).collect();
+        dirs.iter().try_for_each(|dir| self.disk.sync_dir(dir))
+    }
+
+    fn give_up(&self, items: &[Item], cause: io::Error) -> WriteError {
+        if !matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return WriteError::Broken(cause);
+        }
+        for item in items {
+            // Half of them may not exist; one that stays is removed at the next start.
+            let _left_for_the_next_start = self.disk.remove(&temporary(item));
+        }
+        WriteError::Full(cause)
+    }
+
+    /// Makes the folders of a batch, and syncs the parent of each new one once.
+    fn make_dirs(&mut self, items: &[Item]) -> io::Result<()> {
+        let mut new = BTreeSet::new();
+        for item in items {
+            let (project, shard) = (project_dir(&item.project), shard_dir(&item.project, &item.hash));
+            if self.is_new(&shard, &new) {
+                self.disk.create_dir_all(&shard)?;
+            }
+            if self.is_new(&project, &new) {
+                self.disk.open(&format!("{project}{MARKER}"))?.sync()?;
+            }
+            new.extend(
+                [ROOT.to_string(), project, shard].into_iter().filter(|dir| !self.durable_dirs.contains(dir)),
+            );
+        }
+        let parents: BTreeSet<&str> = new.iter().map(|dir| parent(dir)).collect();
+        parents.into_iter().try_for_each(|dir| self.disk.sync_dir(dir))?;
+        self.durable_dirs.extend(new);
+        Ok(())
+    }
+
+    fn is_new(&self, dir: &str, new: &BTreeSet<String>) -> bool {
+        !self.durable_dirs.contains(dir) && !new.contains(dir)
+    }
+
+    /// Every whole segment on the disk. Leftovers of interrupted writes are removed, and every name that is
+    /// reported is durable: the folders are synced, because a killed process may not have got that far.
+    pub(super) fn scan(&mut self) -> io::Result<BTreeSet<Found>> {
+        let mut found = BTreeSet::new();
+        self.disk.create_dir_all(ROOT)?;
+        self.disk.sync_dir("")?;
+        for name in self.disk.list(ROOT)? {
+            let project = name.strip_suffix(MARKER).map(|name| ProjectName::parse(&name.replace('+', "/")));
+            if let Some(Ok(project)) = project {
+                self.scan_project(&project, &mut found)?;
+            }
+        }
+        self.disk.sync_dir(ROOT)?;
+        Ok(found)
+    }
+
+    fn scan_project(&mut self, project: &ProjectName, found: &mut BTreeSet<Found>) -> io::Result<()> {
+        let dir = project_dir(project);
+        if !self.disk.exists(&dir)? {
+            return Ok(());
+        }
+        self.disk.sync_dir(&dir)?;
+        for first in 0..=u8::MAX {
+            let shard = format!("{dir}/{first:02x}");
+            if self.disk.exists(&shard)? {
+                self.scan_shard(project, &shard, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_shard(&self, project: &ProjectName, shard: &str, found: &mut BTreeSet<Found>) -> io::Result<()> {
+        for name in self.disk.list(shard)? {
+            if name.ends_with(TEMPORARY) {
+                self.disk.remove(&format!("{shard}/{name}"))?;
+            }
+            if let Ok(hash) = Hash::parse(&name) {
+                found.insert(Found { project: project.clone(), hash });
+            }
+        }
+        self.disk.sync_dir(shard)
+    }
+
+    /// The length of a stored segment.
+    pub(super) fn size(&self, found: &Found) -> io::Result<u64> {
+        self.disk.open(&path(&found.project, &found.hash))?.size()
+    }
+
+    /// Removes a segment's file. One that is not there is as good as removed.
+    pub(super) fn remove(&self, project: &ProjectName, hash: &Hash) -> io::Result<()> {
+        match self.disk.remove(&path(project, hash)) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes removals durable.
+    pub(super) fn sync_shards(&self, project: &ProjectName, hashes: &[Hash]) -> io::Result<()> {
+        let dirs: BTreeSet<String> = hashes.iter().map(|hash| shard_dir(project, hash)).collect();
+        dirs.iter()
+            .filter(|dir| self.disk.exists(dir).unwrap_or(true))
+            .try_for_each(|d| self.disk.sync_dir(d))
+    }
+
+    /// Moves a damaged file out of the way, and keeps it for whoever wants to know what happened.
+    pub(super) fn set_aside(&self, project: &ProjectName, hash: &Hash) -> io::Result<()> {
+        let path = path(project, hash);
+        self.disk.rename(&path, &format!("{path}{DAMAGED}"))
+    }
+}
+
+fn temporary(item: &Item) -> String {
+    format!("{}{TEMPORARY}", path(&item.project, &item.hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_inside_the_project() {
+        let project = ProjectName::parse("research/vision").unwrap();
+        let hash = Hash([0xab; 32]);
+        assert_eq!(path(&project, &hash), format!("segments/research+vision/ab/{hash}"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Every metric by name, with its help text: the one place where names are written.
+//!
+//! Labels are bounded by construction: projects, classes, states and reasons, never tasks or texts.
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// A distribution, in the unit of the name.
+    Histogram,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($constant:ident = $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+        /// All metrics, in the order of this file.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },)*
+        ];
+    };
+}
+
+table! {
+    // The cluster's work.
+    TASKS = "quorate_tasks", Gauge, ["project", "state"], "Tasks by state";
+    QUEUE_AGE_SECONDS = "quorate_queue_age_seconds", Gauge, ["class"], "Age of the oldest queued task";
+    QUOTA_USED = "quorate_quota_used", Gauge, ["path", "key"], "Used and reserved part of a quota";
+    QUOTA_LIMIT = "quorate_quota_limit", Gauge, ["path", "key"], "Limit of a quota";
+    TASK_STEPS_TOTAL = "quorate_task_steps_total", Counter, ["project"], "Steps committed by agents on this node";
+    FENCED_TOTAL = "quorate_fenced_total", Counter, ["kind"], "Writes refused because their lease was no longer the task's";
+    AGENT_RESTARTS_TOTAL = "quorate_agent_restarts_total", Counter, [], "Agents started again after a panic";
+    // Consensus.
+    LEADER_CHANGES_TOTAL = "quorate_leader_changes_total", Counter, [], "Leaders this node has followed, less the first";
+    IS_LEADER = "quorate_is_leader", Gauge, [], "1 on the leader, else 0";
+    APPLIED_INDEX = "quorate_applied_index", Gauge, [], "Last log index applied to the state";
+    FSYNC_SECONDS = "quorate_fsync_seconds", Histogram, ["what"], "Time to make a group of writes durable";
+    // Links.
+    LINK_ATTACHED = "quorate_link_attached", Gauge, [], "1 while the node is attached to the leader, else 0";
+    LINK_ATTACHES_TOTAL = "quorate_link_attaches_total", Counter, [], "Times the node attached to a leader";
+    REQUESTS_TOTAL = "quorate_requests_total", Counter, ["method", "code"], "Public calls by outcome";
+    REQUEST_SECONDS = "quorate_request_seconds", Histogram, ["method"], "Duration of public calls, streams left out";
+    // Context.
+    SEGMENTS = "quorate_segments", Gauge, [], "Segments held on this node";
+    SEGMENT_BYTES = "quorate_segment_bytes", Gauge, [], "Bytes of the segments held on this node";
+    SEGMENTS_DAMAGED_TOTAL = "quorate_segments_damaged_total", Counter, [], "Stored segments found lost or damaged";
+    CONTEXT_BYTES_SENT_TOTAL = "quorate_context_bytes_sent_total", Counter, [], "Bytes of segments sent to other nodes";
+    CONTEXT_BYTES_RECEIVED_TOTAL = "quorate_context_bytes_received_total", Counter, [], "Bytes of segments received from other nodes";
+    CONTEXT_BYTES_FULL_TOTAL = "quorate_context_bytes_full_total", Counter, [], "Bytes that would have moved if every assignment and model call had carried its whole chain";
+    // Models.
+    TOKENS_COMPUTED_TOTAL = "quorate_tokens_computed_total", Counter, ["model"], "Prompt tokens computed by the engine";
+    TOKENS_CACHED_TOTAL = "quorate_tokens_cached_total", Counter, ["model"], "Prompt tokens taken from cache";
+    TOKENS_GENERATED_TOTAL = "quorate_tokens_generated_total", Counter, ["model"], "Tokens generated";
+    MODEL_CALLS_TOTAL = "quorate_model_calls_total", Counter, ["model", "outcome"], "Model calls by outcome";
+    MODEL_FIRST_TOKEN_SECONDS = "quorate_model_first_token_seconds", Histogram, ["model"], "Time from a model call to its first token";
+    KV_BYTES = "quorate_kv_bytes", Gauge, ["project", "class", "tier"], "Bytes of KV cache in use";
+    KV_EVICTIONS_TOTAL = "quorate_kv_evictions_total", Counter, ["reason"], "KV blocks evicted";
+    // The process.
+    RESIDENT_BYTES = "quorate_resident_bytes", Gauge, [], "Resident memory of this process";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let mut seen = BTreeSet::new();
+        for metric in ALL {
+            assert!(seen.insert(metric.name), "{} is declared twice", metric.name);
+            assert!(metric.name.starts_with("quorate_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(!metric.help.is_empty() && !metric.help.ends_with('.'), "{}", metric.name);
+            let unbounded = ["task", "text", "prompt", "agent"];
+            assert!(metric.labels.iter().all(|label| !unbounded.contains(label)), "{}", metric.name);
+        }
+    }
+}

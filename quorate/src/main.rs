@@ -1,0 +1,131 @@
+//! The one binary: it parses and calls. Verbs that ask a cluster live in `cli`, those of this machine in `node::local`.
+
+use clap::{Args, Parser, Subcommand};
+use cli::{Command, Exit, Failure, Format, Globals};
+use node::local::{self, BenchOptions, DevOptions, ScoreOptions};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs fleets of long-lived LLM agents on your own machines.
+#[derive(Parser)]
+#[command(name = "quorate", version, arg_required_else_help = true)]
+struct Line {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a node of a cluster until it is told to stop
+    Start {
+        /// Its configuration; deploy/ has commented ones
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Listen beyond this machine without TLS: for closed networks only
+        #[arg(long)]
+        insecure: bool,
+    },
+    /// Run a whole cluster in one process on this machine
+    Dev(Dev),
+    #[command(flatten)]
+    Cluster(Command),
+    /// Measure and score models on this machine
+    #[command(subcommand)]
+    Engine(Engine),
+    /// Models on this machine
+    #[command(subcommand)]
+    Model(Model),
+}
+
+#[derive(Args)]
+struct Dev {
+    /// Keep nothing: its data goes with the process
+    #[arg(long)]
+    ephemeral: bool,
+    /// A pulled model, or a GGUF file
+    #[arg(short, long, default_value = "smollm2")]
+    model: String,
+    /// Where its data is kept [default: the data folder of QUORATE_HOME]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "ephemeral")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Engine {
+    /// Tokens a second of prompts and of answers
+    Bench {
+        /// A pulled model, or a GGUF file
+        #[arg(short, long, default_value = "smollm2")]
+        model: String,
+    },
+    /// Mean log-likelihood of a text, in windows as perplexity tools use them
+    Score {
+        /// A pulled model, or a GGUF file
+        #[arg(short, long)]
+        model: String,
+        /// A UTF-8 text
+        #[arg(long)]
+        file: PathBuf,
+        /// Tokens of a window
+        #[arg(long, default_value_t = 512)]
+        window: usize,
+        /// Tokens at each window's beginning that are not scored
+        #[arg(long, default_value_t = 256)]
+        skip: usize,
+    },
+}
+
+#[derive(Subcommand)]
+enum Model {
+    /// Take a model in: a known name, or a GGUF file of your own
+    Pull { source: String },
+    /// Models on this machine, or with --cluster those that its nodes hold
+    List {
+        #[arg(long)]
+        cluster: bool,
+    },
+    /// What a model file says of itself
+    Inspect { model: String },
+}
+
+fn main() -> ExitCode {
+    let Line { globals, verb } = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => return cli::usage_error(&error, asks_for_json()),
+    };
+    let json = globals.output != Format::Table;
+    let done = match verb {
+        Verb::Cluster(command) => return cli::run(command, &globals),
+        Verb::Model(Model::List { cluster: true }) => return cli::run(Command::Models, &globals),
+        Verb::Start { config, insecure } => local::start(&config, insecure),
+        Verb::Dev(Dev { ephemeral, model, data }) => local::dev(DevOptions { ephemeral, model, data }),
+        Verb::Engine(Engine::Bench { model }) => local::engine_bench(BenchOptions { model, json }),
+        Verb::Engine(Engine::Score { model, file, window, skip }) => {
+            local::engine_score(ScoreOptions { model, file, window, skip, json })
+        }
+        Verb::Model(Model::Pull { source }) => local::model_pull(&source, json),
+        Verb::Model(Model::List { cluster: false }) => local::model_list(json),
+        Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),
+    };
+    match done {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => failed(&error, globals.output),
+    }
+}
+
+fn failed(error: &anyhow::Error, format: Format) -> ExitCode {
+    let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+    let failure = Failure::here(error.to_string(), (!causes.is_empty()).then(|| causes.join(": ")));
+    cli::report(&failure, format, &mut std::io::stderr()).into()
+}
+
+/// The arguments could not be parsed, so they are looked at as they are.
+fn asks_for_json() -> bool {
+    let words: Vec<String> = std::env::args().collect();
+    let apart = words
+        .windows(2)
+        .any(|pair| matches!(pair[0].as_str(), "-o" | "--output") && pair[1].starts_with("json"));
+    apart || words.iter().any(|word| word.starts_with("-ojson") || word.starts_with("--output=json"))
+}

@@ -1,0 +1,97 @@
+//! The verbs of the command line that talk to a cluster: one file a noun, written with the SDK only.
+//!
+//! It is no daemon and knows no engine: `start`, `dev`, `engine` and the local half of `model` live elsewhere. Results
+//! go to stdout, everything about them to stderr; [`Exit`] says the rest to scripts.
+//!
+//! Read: `globals`, `failure` (errors and exit codes), `output`, then `task` and `follow`, then the other nouns.
+
+mod agent;
+mod cluster;
+mod failure;
+mod follow;
+mod globals;
+mod inputs;
+mod model;
+mod node;
+mod output;
+mod quota;
+mod task;
+mod values;
+
+pub use failure::{Exit, Failure, report, usage_error};
+pub use globals::Globals;
+pub use output::Format;
+
+use output::Out;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+/// The verbs, by noun.
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Define agents and teams
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Create, follow and stop tasks
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Create a task and follow it to its end: its text goes to stdout
+    Run(task::NewTask),
+    /// Look at limits and change them
+    #[command(subcommand)]
+    Quota(quota::Command),
+    /// Look at the cluster's machines
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Found a cluster, look at its consensus, change its voters
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Models that some node of the cluster holds: `model list --cluster`.
+    #[command(skip)]
+    Models,
+}
+
+/// Runs one verb to its end on this thread.
+pub fn run(command: Command, globals: &Globals) -> ExitCode {
+    let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());
+    let terminal = stdout.is_terminal();
+    run_with(command, globals, &mut stdout, &mut stderr, terminal).into()
+}
+
+/// The same with given streams, for tests.
+fn run_with(
+    command: Command,
+    globals: &Globals,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+    terminal: bool,
+) -> Exit {
+    let done = {
+        let mut out = Out::new(globals.output, stdout, stderr, terminal);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failure::no_runtime)
+            .and_then(|runtime| runtime.block_on(perform(command, globals, &mut out)))
+    };
+    match done {
+        Ok(exit) => exit,
+        Err(failure) => report(&failure, globals.output, stderr),
+    }
+}
+
+async fn perform(command: Command, globals: &Globals, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    let client = globals.client()?;
+    match command {
+        Command::Agent(it) => agent::perform(it, &client, out).await,
+        Command::Task(it) => task::perform(it, &client, out).await,
+        Command::Run(it) => task::run(it, &client, out).await,
+        Command::Quota(it) => quota::perform(it, &client, out).await,
+        Command::Node(it) => node::perform(it, &client, out).await,
+        Command::Cluster(it) => cluster::perform(it, &client, out).await,
+        Command::Models => model::list(&client, out).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

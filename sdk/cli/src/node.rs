@@ -1,0 +1,102 @@
+//! `node list|get`.
+
+use crate::failure::{Exit, Failure};
+use crate::output::{Out, bytes, fields, table};
+use quorate_sdk::Client;
+use quorate_sdk::data::{Device, Engine, Node};
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// All members of the cluster
+    List,
+    /// One member
+    Get {
+        /// Id like n7, or its name
+        node: String,
+    },
+}
+
+pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    match command {
+        Command::List => out.many(&client.cluster().nodes().await?, list_table)?,
+        Command::Get { node } => out.one(&client.cluster().node(&node).await?, in_full)?,
+    }
+    Ok(Exit::Ok)
+}
+
+pub(crate) fn list_table(nodes: &[Node]) -> String {
+    let row = |node: &Node| {
+        let models: Vec<&str> = node.engines.iter().map(|engine| engine.model.as_str()).collect();
+        vec![
+            node.id.clone(),
+            node.name.clone(),
+            node.state.clone(),
+            node.roles.join(","),
+            format!("{}/{}", node.running, node.slots),
+            models.join(","),
+            format!("{}/{}", node.kv.blocks_used, node.kv.blocks),
+            node.fenced_commits.to_string(),
+            node.client_addr.clone(),
+        ]
+    };
+    let rows: Vec<_> = nodes.iter().map(row).collect();
+    table(&["ID", "NAME", "STATE", "ROLES", "RUNNING", "MODELS", "KV BLOCKS", "FENCED", "ADDRESS"], &rows)
+}
+
+pub(crate) fn in_full(node: &Node) -> String {
+    let mut shown = vec![
+        ("id", node.id.clone()),
+        ("name", node.name.clone()),
+        ("state", node.state.clone()),
+        ("roles", node.roles.join(", ")),
+        ("clients", node.client_addr.clone()),
+        ("internal", node.internal_addr.clone()),
+        ("version", node.version.clone()),
+        ("running", format!("{} of {} slots", node.running, node.slots)),
+        ("fenced commits", node.fenced_commits.to_string()),
+        ("copies", node.copies.to_string()),
+        ("segments", format!("{} ({})", node.segments, bytes(node.segment_bytes))),
+        ("context received", bytes(node.context_bytes_received)),
+        ("context sent", bytes(node.context_bytes_sent)),
+        ("instead of", bytes(node.context_bytes_full)),
+    ];
+    shown.extend(device(&node.device));
+    let mut text = fields(&shown);
+    if !node.engines.is_empty() {
+        text += &engines(&node.engines);
+    }
+    text
+}
+
+fn device(device: &Device) -> [(&'static str, String); 7] {
+    let size = |count: Option<u64>| count.map(bytes).unwrap_or_default();
+    let share = |milli: Option<u32>| milli.map(|m| format!("{}.{} %", m / 10, m % 10)).unwrap_or_default();
+    let gpu = |gpu: &quorate_sdk::data::Gpu| gpu.name.clone().unwrap_or_else(|| "unnamed".to_string());
+    let gpus: Vec<String> = device.gpus.iter().map(gpu).collect();
+    [
+        ("cpus", crate::output::or_empty(&device.cpus)),
+        ("memory", size(device.memory_bytes)),
+        ("memory free", size(device.memory_free_bytes)),
+        ("process", size(device.rss_bytes)),
+        ("cpu pressure", share(device.cpu_pressure_milli)),
+        ("memory pressure", share(device.memory_pressure_milli)),
+        ("gpus", gpus.join(", ")),
+    ]
+}
+
+fn engines(engines: &[Engine]) -> String {
+    let row = |it: &Engine| {
+        vec![
+            it.model.clone(),
+            it.kernels.clone(),
+            it.window.to_string(),
+            format!("{}/{}", it.kv_blocks_used, it.kv_blocks),
+            bytes(it.kv_bytes),
+            it.tokens_computed.to_string(),
+            it.tokens_cached.to_string(),
+            it.tokens_generated.to_string(),
+        ]
+    };
+    let rows: Vec<_> = engines.iter().map(row).collect();
+    table(&["MODEL", "KERNELS", "WINDOW", "KV BLOCKS", "KV", "COMPUTED", "CACHED", "GENERATED"], &rows)
+}

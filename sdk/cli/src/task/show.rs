@@ -1,0 +1,106 @@
+//! Tasks as people read them.
+
+use crate::output::{fields, or_empty, printable_lines, table};
+use quorate_sdk::data::{Blocker, Explanation, NodeVerdict, Task, Usage};
+
+pub(crate) fn list_table(tasks: &[Task]) -> String {
+    let row = |task: &Task| {
+        vec![
+            task.id.clone(),
+            state(task),
+            task.agent.clone(),
+            or_empty(&task.node),
+            task.step.to_string(),
+            task.usage.prompt_tokens.to_string(),
+            task.usage.cached_tokens.to_string(),
+            task.usage.generated_tokens.to_string(),
+            task.create_time.to_string(),
+        ]
+    };
+    let rows: Vec<_> = tasks.iter().map(row).collect();
+    table(&["ID", "STATE", "AGENT", "NODE", "STEP", "PROMPT", "CACHED", "GENERATED", "CREATED"], &rows)
+}
+
+pub(crate) fn in_full(task: &Task) -> String {
+    let labels: Vec<String> = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let uid = if task.uid == task.id { String::new() } else { task.uid.clone() };
+    let mut text = fields(&[
+        ("id", task.id.clone()),
+        ("uid", uid),
+        ("project", task.project.clone()),
+        ("agent", task.agent.clone()),
+        ("revision", task.revision.clone()),
+        ("labels", labels.join(" ")),
+        ("state", state(task)),
+        ("node", or_empty(&task.node)),
+        ("epoch", or_empty(&task.epoch)),
+        ("step", task.step.to_string()),
+        ("sequence", task.sequence.to_string()),
+        ("copies", task.copies.to_string()),
+        ("class", format!("{}, priority {}", task.class.name(), task.priority)),
+        ("usage", usage(&task.usage)),
+        ("parent", or_empty(&task.parent)),
+        ("children", task.children.join(" ")),
+        ("created", task.create_time.to_string()),
+        ("deadline", or_empty(&task.deadline_time)),
+        ("ended", or_empty(&task.end_time)),
+        ("error", or_empty(&task.error)),
+    ]);
+    if !task.pending.is_empty() {
+        text += &format!("waits for:\n{}", blockers(&task.pending));
+    }
+    match (&task.result, &task.result_hash) {
+        (Some(result), _) => text += &format!("\n{}\n", printable_lines(result)),
+        (None, Some(hash)) => text += &format!("result: segment {hash}\n"),
+        (None, None) => {}
+    }
+    text
+}
+
+fn state(task: &Task) -> String {
+    match task.state_reason.as_str() {
+        "" => task.state.name().to_string(),
+        reason => format!("{} ({reason})", task.state.name()),
+    }
+}
+
+pub(crate) fn usage(usage: &Usage) -> String {
+    let paid =
+        if usage.micro_usd > 0 { format!(", {} micro-dollars", usage.micro_usd) } else { String::new() };
+    let Usage { prompt_tokens, cached_tokens, generated_tokens, .. } = usage;
+    format!("{prompt_tokens} prompt tokens ({cached_tokens} cached), {generated_tokens} generated{paid}")
+}
+
+pub(crate) fn explanation(it: &Explanation) -> String {
+    let mut text = format!("task {} is {}\n", crate::output::printable(&it.task.id), state(&it.task));
+    if it.blockers.is_empty() {
+        text += "nothing holds it back\n";
+    } else {
+        text += &format!("it waits until all of these are gone:\n{}", blockers(&it.blockers));
+    }
+    if it.tasks_ahead > 0 {
+        text += &format!("tasks ahead in its queue: {}\n", it.tasks_ahead);
+    }
+    if !it.nodes.is_empty() {
+        text += &verdicts(&it.nodes);
+    }
+    text
+}
+
+fn blockers(blockers: &[Blocker]) -> String {
+    let row = |it: &Blocker| {
+        let [requested, available, limit] = [it.requested, it.available, it.limit].map(|n| n.to_string());
+        vec![it.reason.clone(), it.resource.clone(), requested, available, limit, it.message.clone()]
+    };
+    let rows: Vec<_> = blockers.iter().map(row).collect();
+    table(&["REASON", "RESOURCE", "REQUESTED", "AVAILABLE", "LIMIT", "MESSAGE"], &rows)
+}
+
+fn verdicts(nodes: &[NodeVerdict]) -> String {
+    let row = |it: &NodeVerdict| {
+        let eligible = if it.eligible { "yes" } else { "no" };
+        vec![it.node.clone(), eligible.to_string(), it.reason.clone()]
+    };
+    let rows: Vec<_> = nodes.iter().map(row).collect();
+    table(&["NODE", "ELIGIBLE", "WHY"], &rows)
+}

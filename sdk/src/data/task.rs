@@ -1,0 +1,139 @@
+//! Tasks, and why they wait.
+
+use super::Time;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use types::Class;
+
+/// One run of an agent or a team.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Task {
+    /// The user's task id where one was given, else the uid.
+    pub id: String,
+    pub project: String,
+    pub agent: String,
+    /// Hash of the definition the task was created with.
+    pub revision: String,
+    pub labels: BTreeMap<String, String>,
+    pub state: TaskState,
+    pub state_reason: String,
+    /// The node that holds the lease.
+    pub node: Option<String>,
+    /// The lease's epoch.
+    pub epoch: Option<String>,
+    /// Committed steps.
+    pub step: u64,
+    /// Sequence of the newest committed event.
+    pub sequence: u64,
+    /// Durable copies of its context.
+    pub copies: u32,
+    pub usage: Usage,
+    /// Small results, here; larger ones through [`crate::Tasks::result`].
+    pub result: Option<String>,
+    pub error: Option<String>,
+    pub pending: Vec<Blocker>,
+    pub create_time: Time,
+    pub end_time: Option<Time>,
+    pub uid: String,
+    pub result_hash: Option<String>,
+    pub parent: Option<String>,
+    pub children: Vec<String>,
+    #[serde(serialize_with = "class_name")]
+    pub class: Class,
+    /// 0 to 9; higher runs earlier within its class.
+    pub priority: u32,
+    /// Hash of the newest step record.
+    pub head: Option<String>,
+    pub deadline_time: Option<Time>,
+}
+
+fn class_name<S: Serializer>(class: &Class, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(class.name())
+}
+
+/// The life of a task. A state that only a newer cluster knows is `Unknown`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TaskState {
+    Pending,
+    Running,
+    WaitingTool,
+    WaitingChild,
+    WaitingInput,
+    Paused,
+    Cancelling,
+    Succeeded,
+    Failed,
+    Cancelled,
+    Expired,
+    Unknown,
+}
+
+impl TaskState {
+    /// True when nothing more will ever happen to the task.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::WaitingTool => "WAITING_TOOL",
+            Self::WaitingChild => "WAITING_CHILD",
+            Self::WaitingInput => "WAITING_INPUT",
+            Self::Paused => "PAUSED",
+            Self::Cancelling => "CANCELLING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+            Self::Expired => "EXPIRED",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// What model calls used. `cached_tokens` is part of `prompt_tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct Usage {
+    pub prompt_tokens: u64,
+    pub cached_tokens: u64,
+    pub generated_tokens: u64,
+    pub micro_usd: u64,
+}
+
+/// One reason why a task does not run; all of them together keep it waiting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blocker {
+    pub reason: String,
+    /// The resource and whose limit it is, such as `projects/default running`.
+    pub resource: String,
+    pub requested: u64,
+    pub available: u64,
+    pub limit: u64,
+    pub message: String,
+}
+
+/// Why a task waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    pub task: Task,
+    pub blockers: Vec<Blocker>,
+    pub tasks_ahead: u64,
+    pub nodes: Vec<NodeVerdict>,
+}
+
+/// Whether one node could run the task, and why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeVerdict {
+    pub node: String,
+    pub eligible: bool,
+    pub reason: String,
+}
+
+/// Part of a list, and the token of the next part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next_page_token: Option<String>,
+}

@@ -1,0 +1,270 @@
+//! The input of a matrix product: rows of floats, also as 8-bit integers in blocks of 32.
+//!
+//! A block becomes `scale * q` with `q` from -127 to 127, rounded to nearest even, and its sum is kept for
+//! weights that have a least value or a zero point. Rows are stored in panels of 16: all rows of a panel lie side
+//! by side for one block, then the next block. One row alone is thus simply contiguous.
+
+use crate::cpu::Cpu;
+use crate::math;
+use crate::matrix::Matrix;
+use crate::pool::{Shards, share};
+use crate::quant::BLOCK;
+use crate::simd::{Operation, Sixteen, load16};
+
+/// Rows of a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// Blocks whose largest value is below this are zero; their inverse scale would overflow.
+const ZERO_BELOW: f32 = 1e-30;
+
+/// Prepared input rows. Keep one for each place that needs it: its buffers are reused.
+#[derive(Default)]
+pub struct Activations {
+    m: usize,
+    k: usize,
+    has_blocks: bool,
+    has_floats: bool,
+    bytes: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<f32>,
+    offsets: Vec<i32>,
+    floats: Vec<f32>,
+}
+
+/// The blocks of up to 16 rows: item `block * width + row` of each slice, 32 bytes each in `bytes`.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    pub(crate) width: usize,
+    pub(crate) bytes: &'a [i8],
+    pub(crate) scales: &'a [f32],
+    /// Scale times the sum of the block.
+    pub(crate) sums: &'a [f32],
+    /// -128 times the sum of the block's bytes.
+    pub(crate) offsets: &'a [i32],
+}
+
+impl Activations {
+    pub fn new() -> Activations {
+        Activations::default()
+    }
+
+    /// Rows.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Values in a row.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.m.div_ceil(PANEL)
+    }
+
+    pub(crate) fn width(&self, panel: usize) -> usize {
+        PANEL.min(self.m - panel * PANEL)
+    }
+
+    pub(crate) fn panel(&self, panel: usize) -> Panel<'_> {
+        assert!(self.has_blocks, "activations were not prepared for a quantised matrix");
+        let blocks = self.k / BLOCK;
+        let range = panel * PANEL * blocks..(panel * PANEL + self.width(panel)) * blocks;
+        Panel {
+            width: self.width(panel),
+            bytes: &self.bytes[range.start * BLOCK..range.end * BLOCK],
+            scales: &self.scales[range.clone()],
+            sums: &self.sums[range.clone()],
+            offsets: &self.offsets[range],
+        }
+    }
+
+    pub(crate) fn float_rows(&self) -> &[f32] {
+        assert!(self.has_floats, "activations were not prepared for a float matrix");
+        &self.floats
+    }
+
+    fn quantize(&mut self, cpu: &Cpu, x: &[f32]) {
+        let (m, k, blocks) = (self.m, self.k, self.k / BLOCK);
+        self.bytes.resize(m * k, 0);
+        self.scales.resize(m * blocks, 0.0);
+        self.sums.resize(m * blocks, 0.0);
+        self.offsets.resize(m * blocks, 0);
+        let panels = self.panels();
+        let (bytes, scales) = (Shards::new(&mut self.bytes), Shards::new(&mut self.scales));
+        let (sums, offsets) = (Shards::new(&mut self.sums), Shards::new(&mut self.offsets));
+        cpu.on_threads(m * k, &|thread, threads| {
+            for panel in share(panels, thread, threads) {
+                let rows = panel * PANEL..m.min(panel * PANEL + PANEL);
+                let range = rows.start * blocks..rows.end * blocks;
+                // SAFETY: every panel belongs to one thread, and panels do not overlap.
+                let operation = unsafe {
+                    Quantize {
+                        x: &x[rows.start * k..rows.end * k],
+                        width: rows.len(),
+                        blocks,
+                        bytes: bytes.slice(range.start * BLOCK..range.end * BLOCK),
+                        scales: scales.slice(range.clone()),
+                        sums: sums.slice(range.clone()),
+                        offsets: offsets.slice(range),
+                    }
+                };
+                cpu.perform(operation);
+            }
+        });
+    }
+}
+
+impl Cpu {
+    /// Takes `m` rows of `x` in the forms that products with these matrices need. All have the same `cols`,
+    /// which is the length of a row.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn prepare(&self, activations: &mut Activations, x: &[f32], m: usize, matrices: &[&Matrix]) {
+        let k = matrices.first().expect("activations are prepared for at least one matrix").cols();
+        assert!(matrices.iter().all(|matrix| matrix.cols() == k), "matrices of different width");
+        assert_eq!(x.len(), m * k, "{m} rows of {k} values");
+        activations.m = m;
+        activations.k = k;
+        activations.has_blocks = matrices.iter().any(|matrix| matrix.format().is_quantised());
+        activations.has_floats = matrices.iter().any(|matrix| !matrix.format().is_quantised());
+        if activations.has_blocks {
+            activations.quantize(self, x);
+        }
+        if activations.has_floats {
+            activations.floats.clear();
+            activations.floats.extend_from_slice(x);
+        }
+    }
+}
+
+/// Fills one panel from its rows.
+struct Quantize<'a> {
+    x: &'a [f32],
+    width: usize,
+    blocks: usize,
+    bytes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+    offsets: &'a mut [i32],
+}
+
+impl Quantize<'_> {
+    /// The scale of a block with this largest magnitude, and what its values are multiplied with.
+    #[inline(always)]
+    fn scale(largest: f32) -> (f32, f32) {
+        if largest < ZERO_BELOW { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) }
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, item: usize, scale: f32, sum: i32) {
+        self.scales[item] = scale;
+        self.sums[item] = scale * sum as f32;
+        self.offsets[item] = -128 * sum;
+    }
+}
+
+impl Operation for Quantize<'_> {
+    type Output = ();
+
+    fn scalar(mut self) {
+        for (index, block) in self.x.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let item = index % self.blocks * self.width + index / self.blocks;
+            let largest = block.iter().fold(0.0, |largest, value| math::max(value.abs(), largest));
+            let (scale, inverse) = Self::scale(largest);
+            let mut sum = 0;
+            for (value, byte) in block.iter().zip(&mut self.bytes[item * BLOCK..]) {
+                let q = math::min(math::max(value * inverse, -127.0), 127.0).round_ties_even() as i8;
+                *byte = q;
+                sum += i32::from(q);
+            }
+            self.keep(item, scale, sum);
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(mut self) {
+        let (least, most) = (S::splat(-127.0), S::splat(127.0));
+        for row in 0..self.width {
+            for block in 0..self.blocks {
+                let item = block * self.width + row;
+                let values = self.x[(row * self.blocks + block) * BLOCK..][..BLOCK].as_chunks::<16>().0;
+                let (a, b) = (load16::<S>(&values[0]), load16::<S>(&values[1]));
+                let largest = S::max(S::abs(b), S::max(S::abs(a), S::splat(0.0)));
+                let (scale, inverse) = Self::scale(S::largest(largest));
+                let a = S::min(S::max(S::mul(a, S::splat(inverse)), least), most);
+                let b = S::min(S::max(S::mul(b, S::splat(inverse)), least), most);
+                let (a, b) = (S::to_int(a), S::to_int(b));
+                let bytes = &mut self.bytes[item * BLOCK..][..BLOCK];
+                // SAFETY: 32 bytes.
+                unsafe {
+                    S::store_i8(bytes.as_mut_ptr(), a);
+                    S::store_i8(bytes.as_mut_ptr().add(16), b);
+                }
+                let sum = S::sum_i(S::add_i(a, b));
+                self.keep(item, scale, sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::quant::Format;
+
+    fn prepared(isa: Isa, threads: usize, x: &[f32], m: usize) -> Activations {
+        let k = x.len() / m;
+        let weights = Matrix::from_gguf(Format::Q8_0, 1, k, &vec![0; k / 32 * 34]).unwrap();
+        let mut activations = Activations::new();
+        Cpu::new(isa, threads, |_| ()).prepare(&mut activations, x, m, &[&weights]);
+        activations
+    }
+
+    fn assert_same(a: &Activations, b: &Activations) {
+        assert_eq!(a.bytes, b.bytes);
+        assert_eq!(a.offsets, b.offsets);
+        let bits = |numbers: &[f32]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&a.scales), bits(&b.scales));
+        assert_eq!(bits(&a.sums), bits(&b.sums));
+    }
+
+    #[test]
+    fn all_instruction_sets_round_alike() {
+        for m in [1, 3, 16, 17, 40] {
+            let k = 96;
+            let mut x: Vec<f32> =
+                (0..m * k).map(|i| ((i * 2_654_435_761 % 1000) as f32 - 500.0) / 7.0).collect();
+            // Ties, a zero block, tiny numbers, and numbers that are none.
+            x[..32].copy_from_slice(&std::array::from_fn::<f32, 32, _>(|i| i as f32 * 4.0 - 62.0));
+            x[0] = 127.0;
+            x[1] = 2.5;
+            x[2] = 3.5;
+            x[32..64].fill(0.0);
+            x[64..96].fill(1e-35);
+            x[96 % (m * k)] = f32::NAN;
+            x[k * m - 1] = f32::INFINITY;
+            let expected = prepared(Isa::Scalar, 1, &x, m);
+            for isa in Isa::available() {
+                assert_same(&prepared(isa, 1, &x, m), &expected);
+                assert_same(&prepared(isa, 2, &x, m), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_scale_times_q() {
+        let x: Vec<f32> = (0..32).map(|i| i as f32 - 10.0).collect();
+        let activations = prepared(Isa::Scalar, 1, &x, 1);
+        for (value, &q) in x.iter().zip(&activations.bytes) {
+            assert!(
+                (value - activations.scales[0] * f32::from(q)).abs() <= activations.scales[0] / 2.0 + 1e-6
+            );
+        }
+        let sum: i32 = activations.bytes.iter().map(|&q| i32::from(q)).sum();
+        assert_eq!(activations.offsets[0], -128 * sum);
+        assert_eq!(activations.sums[0], activations.scales[0] * sum as f32);
+    }
+}

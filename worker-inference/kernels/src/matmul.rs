@@ -1,0 +1,115 @@
+//! Matrix products: every row of activations with every row of weights.
+//!
+//! Each output is a sum of its own in one fixed order, whatever the number of activation rows and whoever
+//! computes it. For quantised weights, over blocks of 32 ascending:
+//!
+//! ```text
+//! out = fma(sum of q_w * q_x as an exact integer, scale_w * scale_x, out)
+//! out = fma(least_w, scale_x * sum of q_x, out)                            (formats with a least value)
+//! ```
+//!
+//! For float weights four sums take the columns in turn, `s[col % 4] = fma(w, x, s[col % 4])`, and
+//! `out = (s0 + s1) + (s2 + s3)`.
+
+mod scalar;
+mod vector;
+
+use crate::activations::{Activations, PANEL};
+use crate::cpu::Cpu;
+use crate::matrix::{GROUP, Matrix};
+use crate::pool::{Shards, share};
+use crate::simd::{Operation, Sixteen};
+use std::ops::Range;
+
+/// Panels multiplied with a weight group before the next group: 128 rows of input stay in the second-level cache
+/// while the weights pass by once.
+const PANELS_AT_ONCE: usize = 8;
+
+/// Products that take as long as one number of the operations between matrix products.
+const PRODUCTS_A_NUMBER: usize = 16;
+
+impl Cpu {
+    /// `out[i][j]` = activation row `i` times weight row `j`; `out` has `m` rows of `matrix.rows()`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or the activations were prepared for another kind of matrix.
+    pub fn matmul(&self, matrix: &Matrix, activations: &Activations, out: &mut [f32]) {
+        self.matmul_many(&mut [(matrix, out)], activations);
+    }
+
+    /// Several products with the same activations in one round of the threads.
+    ///
+    /// # Panics
+    /// As [`Cpu::matmul`].
+    pub fn matmul_many(&self, products: &mut [(&Matrix, &mut [f32])], activations: &Activations) {
+        let (m, k) = (activations.m(), activations.k());
+        let mut groups = 0;
+        for (matrix, out) in products.iter() {
+            assert_eq!(matrix.cols(), k, "activation rows are {k} long");
+            assert_eq!(out.len(), m * matrix.rows(), "outputs of {m} x {} rows", matrix.rows());
+            groups += matrix.groups();
+        }
+        let products =
+            products.iter_mut().map(|(matrix, out)| (*matrix, Shards::new(out))).collect::<Vec<_>>();
+        self.on_threads(groups * GROUP * k * m / PRODUCTS_A_NUMBER, &|thread, threads| {
+            let mut own = share(groups, thread, threads);
+            for (matrix, out) in &products {
+                let part = own.start.min(matrix.groups())..own.end.min(matrix.groups());
+                own = own.start.saturating_sub(matrix.groups())..own.end.saturating_sub(matrix.groups());
+                if !part.is_empty() {
+                    self.perform(Multiply { matrix, groups: part, activations, out });
+                }
+            }
+        });
+    }
+}
+
+/// The outputs of some groups of weight rows, for all activation rows. The writer of these groups is the only one.
+struct Multiply<'a> {
+    matrix: &'a Matrix,
+    groups: Range<usize>,
+    activations: &'a Activations,
+    out: &'a Shards<'a, f32>,
+}
+
+impl Multiply<'_> {
+    /// Calls `tile` for every pair of a weight group and a panel.
+    #[inline(always)]
+    fn for_tiles(&self, tile: impl Fn(&Self, usize, usize)) {
+        let panels = self.activations.panels();
+        for first in (0..panels).step_by(PANELS_AT_ONCE) {
+            for group in self.groups.clone() {
+                for panel in first..panels.min(first + PANELS_AT_ONCE) {
+                    tile(self, group, panel);
+                }
+            }
+        }
+    }
+
+    /// Writes what 16 weight rows gave for row `row` of panel `panel`.
+    #[inline(always)]
+    fn write(&self, group: usize, panel: usize, row: usize, lanes: &[f32; GROUP]) {
+        let (first, rows) = (group * GROUP, self.matrix.rows());
+        let start = (panel * PANEL + row) * rows + first;
+        let count = GROUP.min(rows - first);
+        // SAFETY: these weight rows belong to this thread alone, and the slice dies here.
+        let out = unsafe { self.out.slice(start..start + count) };
+        out.copy_from_slice(&lanes[..count]);
+    }
+}
+
+impl Operation for Multiply<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        self.for_tiles(scalar::tile);
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        vector::tiles::<S::Native>(&self);
+    }
+}
+
+#[cfg(test)]
+mod tests;

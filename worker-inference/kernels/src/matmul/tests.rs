@@ -1,0 +1,197 @@
+use super::*;
+use crate::isa::Isa;
+use crate::quant::{Format, dequantize};
+
+const FORMATS: [Format; 5] = [Format::F32, Format::F16, Format::Q4_0, Format::Q4_1, Format::Q8_0];
+
+/// A small generator: the same numbers in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    /// From -1 to 1.
+    fn float(&mut self) -> f32 {
+        self.next() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+}
+
+/// A tensor as in a file: random bytes with scales of a sensible size.
+fn tensor(format: Format, rows: usize, cols: usize, numbers: &mut Numbers) -> Vec<u8> {
+    let mut data = Vec::new();
+    for _ in 0..rows * cols / format.block_len() {
+        let half = |numbers: &mut Numbers| crate::half::from_f32(numbers.float() / 8.0).to_le_bytes();
+        match format {
+            Format::F32 => data.extend(numbers.float().to_le_bytes()),
+            Format::F16 => data.extend(half(numbers)),
+            Format::Q4_0 | Format::Q8_0 => data.extend(half(numbers)),
+            Format::Q4_1 => data.extend([half(numbers), half(numbers)].concat()),
+        }
+        while !data.len().is_multiple_of(format.block_bytes()) {
+            data.push(numbers.next() as u8);
+        }
+    }
+    data
+}
+
+fn product(isa: Isa, threads: usize, matrices: &[&Matrix], x: &[f32], m: usize) -> Vec<u32> {
+    let cpu = Cpu::new(isa, threads, |_| ());
+    let mut activations = Activations::new();
+    cpu.prepare(&mut activations, x, m, matrices);
+    let mut outs: Vec<Vec<f32>> = matrices.iter().map(|matrix| vec![f32::NAN; m * matrix.rows()]).collect();
+    let mut products: Vec<(&Matrix, &mut [f32])> =
+        matrices.iter().copied().zip(outs.iter_mut().map(Vec::as_mut_slice)).collect();
+    cpu.matmul_many(&mut products, &activations);
+    outs.concat().iter().map(|out| out.to_bits()).collect()
+}
+
+#[test]
+fn every_path_gives_the_bits_of_the_scalar_one() {
+    let mut numbers = Numbers(1);
+    for format in FORMATS {
+        for (rows, blocks) in [(1, 1), (16, 2), (33, 3), (70, 5)] {
+            let cols = blocks * 32;
+            let matrix =
+                Matrix::from_gguf(format, rows, cols, &tensor(format, rows, cols, &mut numbers)).unwrap();
+            for m in [1, 2, 3, 5, 8, 31, 32, 33, 64, 130] {
+                let x: Vec<f32> = (0..m * cols).map(|_| numbers.float() * 3.0).collect();
+                let expected = product(Isa::Scalar, 1, &[&matrix], &x, m);
+                for isa in Isa::available() {
+                    for threads in [1, 2, 3] {
+                        let found = product(isa, threads, &[&matrix], &x, m);
+                        assert_eq!(
+                            found, expected,
+                            "{format} {rows}x{cols}, m = {m}, {isa}, {threads} threads"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_batch() {
+    let mut numbers = Numbers(2);
+    for format in FORMATS {
+        let (rows, cols, m) = (40, 128, 37);
+        let matrix =
+            Matrix::from_gguf(format, rows, cols, &tensor(format, rows, cols, &mut numbers)).unwrap();
+        let x: Vec<f32> = (0..m * cols).map(|_| numbers.float()).collect();
+        for isa in Isa::available() {
+            let all = product(isa, 1, &[&matrix], &x, m);
+            for row in 0..m {
+                let alone = product(isa, 1, &[&matrix], &x[row * cols..][..cols], 1);
+                assert_eq!(alone, all[row * rows..][..rows], "{format} {isa} row {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn float_columns_of_all_lengths() {
+    let mut numbers = Numbers(3);
+    for format in [Format::F32, Format::F16] {
+        for cols in 1..=70 {
+            let matrix =
+                Matrix::from_gguf(format, 17, cols, &tensor(format, 17, cols, &mut numbers)).unwrap();
+            let x: Vec<f32> = (0..3 * cols).map(|_| numbers.float()).collect();
+            let expected = product(Isa::Scalar, 1, &[&matrix], &x, 3);
+            for isa in Isa::available() {
+                assert_eq!(product(isa, 2, &[&matrix], &x, 3), expected, "{format} {cols} {isa}");
+            }
+        }
+    }
+}
+
+#[test]
+fn several_matrices_at_once_are_as_one_by_one() {
+    let mut numbers = Numbers(4);
+    let matrices: Vec<Matrix> =
+        [(70, Format::Q4_1), (3, Format::F32), (16, Format::Q8_0), (200, Format::Q4_1)]
+            .into_iter()
+            .map(|(rows, format)| {
+                Matrix::from_gguf(format, rows, 64, &tensor(format, rows, 64, &mut numbers)).unwrap()
+            })
+            .collect();
+    let all: Vec<&Matrix> = matrices.iter().collect();
+    let x: Vec<f32> = (0..9 * 64).map(|_| numbers.float()).collect();
+    let expected: Vec<u32> =
+        all.iter().flat_map(|matrix| product(Isa::Scalar, 1, &[matrix], &x, 9)).collect();
+    for isa in Isa::available() {
+        for threads in [1, 2, 5] {
+            assert_eq!(product(isa, threads, &all, &x, 9), expected, "{isa} {threads}");
+        }
+    }
+}
+
+#[test]
+fn extreme_weights_do_not_overflow() {
+    for (format, bytes) in
+        [(Format::Q8_0, [0x80u8, 0x7f]), (Format::Q4_0, [0x00, 0xff]), (Format::Q4_1, [0xff, 0x00])]
+    {
+        for byte in bytes {
+            let mut data = vec![byte; 16 * format.row_bytes(64).unwrap()];
+            for block in data.chunks_exact_mut(format.block_bytes()) {
+                block[..2].copy_from_slice(&[0x00, 0x3c]);
+                if format == Format::Q4_1 {
+                    block[2..4].copy_from_slice(&[0x00, 0x3c]);
+                }
+            }
+            let matrix = Matrix::from_gguf(format, 16, 64, &data).unwrap();
+            for x in [[1.0; 64], [-1.0; 64]] {
+                let expected = product(Isa::Scalar, 1, &[&matrix], &x, 1);
+                let mut row = vec![0.0; 64];
+                matrix.dequantize_row(0, &mut row);
+                let truth: f32 = row.iter().zip(&x).map(|(w, x)| w * x).sum();
+                assert!((f32::from_bits(expected[0]) - truth).abs() <= truth.abs() * 1e-5);
+                for isa in Isa::available() {
+                    assert_eq!(product(isa, 1, &[&matrix], &x, 1), expected, "{format} {byte:#x} {isa}");
+                }
+            }
+        }
+    }
+}
+
+/// The product is close to the exact one: its only large error is the rounding of activations, half a step each.
+#[test]
+fn close_to_an_exact_product() {
+    let mut numbers = Numbers(5);
+    for format in FORMATS {
+        let (rows, cols, m) = (24, 320, 4);
+        let data = tensor(format, rows, cols, &mut numbers);
+        let matrix = Matrix::from_gguf(format, rows, cols, &data).unwrap();
+        let mut weights = vec![0.0; rows * cols];
+        dequantize(format, &data, &mut weights);
+        let x: Vec<f32> = (0..m * cols).map(|_| numbers.float()).collect();
+        for isa in Isa::available() {
+            let found = product(isa, 2, &[&matrix], &x, m);
+            for (i, x) in x.chunks(cols).enumerate() {
+                for (j, w) in weights.chunks(cols).enumerate() {
+                    let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let (truth, found) = (terms.sum::<f64>(), f64::from(f32::from_bits(found[i * rows + j])));
+                    let size: f64 = w.iter().map(|w| f64::from(w.abs())).sum();
+                    let step = if format.is_quantised() { 0.5 / 127.0 } else { 1e-6 };
+                    assert!(
+                        (found - truth).abs() <= size * step,
+                        "{format} {isa} [{i}][{j}]: {found}, truth {truth}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "not prepared")]
+fn activations_of_the_wrong_kind_are_refused() {
+    let float = Matrix::from_gguf(Format::F32, 1, 32, &[0; 128]).unwrap();
+    let quantised = Matrix::from_gguf(Format::Q8_0, 1, 32, &[0; 34]).unwrap();
+    let cpu = Cpu::new(Isa::Scalar, 1, |_| ());
+    let mut activations = Activations::new();
+    cpu.prepare(&mut activations, &[0.0; 32], 1, &[&float]);
+    cpu.matmul(&quantised, &activations, &mut [0.0]);
+}

@@ -1,0 +1,214 @@
+//! The small operations between matrix products: normalisation, gate, sums.
+
+use crate::cpu::Cpu;
+use crate::math;
+use crate::simd::{Operation, Sixteen, load16, padded, store16};
+
+impl Cpu {
+    /// Root-mean-square normalisation of rows as long as `weight`: `out = x / sqrt(mean(x^2) + eps) * weight`.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows, or `out` has another length.
+    pub fn rmsnorm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let len = weight.len();
+        assert!(len > 0 && x.len().is_multiple_of(len), "{} values are not rows of {len}", x.len());
+        assert_eq!(x.len(), out.len(), "one output a value");
+        self.on_rows(out, len, &|first, out| {
+            let x = &x[first * len..][..out.len()];
+            self.perform(Normalize { x, weight, eps, out });
+        });
+    }
+
+    /// The gate of a SwiGLU: `gate = gate / (1 + exp(-gate)) * up`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "one value of `up` for each of `gate`");
+        self.on_rows(gate, 1, &|first, gate| {
+            let up = &up[first..][..gate.len()];
+            self.perform(SiluMul { gate, up });
+        });
+    }
+
+    /// `x += y`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "one value of `y` for each of `x`");
+        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+    }
+
+    /// `x *= by`.
+    pub fn scale(&self, x: &mut [f32], by: f32) {
+        x.iter_mut().for_each(|x| *x *= by);
+    }
+}
+
+struct Normalize<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+/// What a row is multiplied with, given the sum of its squares.
+#[inline(always)]
+fn inverse_root(sum: f32, len: usize, eps: f32) -> f32 {
+    1.0 / (sum / len as f32 + eps).sqrt()
+}
+
+impl Operation for Normalize<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        let len = self.weight.len();
+        for (x, out) in self.x.chunks_exact(len).zip(self.out.chunks_exact_mut(len)) {
+            let mut lanes = [0.0f32; 16];
+            for chunk in x.chunks(16) {
+                for (lane, value) in lanes.iter_mut().zip(padded(chunk)) {
+                    *lane = value.mul_add(value, *lane);
+                }
+            }
+            let factor = inverse_root(math::sum_of_lanes(lanes), len, self.eps);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
+                *out = x * factor * weight;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        let len = self.weight.len();
+        for (x, out) in self.x.chunks_exact(len).zip(self.out.chunks_exact_mut(len)) {
+            let (chunks, rest) = x.as_chunks::<16>();
+            let mut lanes = S::splat(0.0);
+            for chunk in chunks {
+                let value = load16::<S>(chunk);
+                lanes = S::fma(value, value, lanes);
+            }
+            let value = load16::<S>(&padded(rest));
+            lanes = S::fma(value, value, lanes);
+            let factor = inverse_root(S::sum(lanes), len, self.eps);
+            // Products alone, which round the same however they are compiled.
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
+                *out = x * factor * weight;
+            }
+        }
+    }
+}
+
+struct SiluMul<'a> {
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+#[inline(always)]
+fn silu_mul_lanes<S: Sixteen>(gate: S::F, up: S::F) -> S::F {
+    let below = S::add(S::splat(1.0), crate::math::exp_lanes::<S>(S::sub(S::splat(-0.0), gate)));
+    S::mul(S::div(gate, below), up)
+}
+
+impl Operation for SiluMul<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        for (gate, up) in self.gate.iter_mut().zip(self.up) {
+            *gate = *gate / (1.0 + math::exp(-*gate)) * up;
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        let (gates, gate_rest) = self.gate.as_chunks_mut::<16>();
+        let (ups, up_rest) = self.up.as_chunks::<16>();
+        for (gate, up) in gates.iter_mut().zip(ups) {
+            let result = silu_mul_lanes::<S>(load16::<S>(gate), load16::<S>(up));
+            store16::<S>(gate, result);
+        }
+        let mut last = padded(gate_rest);
+        let result = silu_mul_lanes::<S>(load16::<S>(&last), load16::<S>(&padded(up_rest)));
+        store16::<S>(&mut last, result);
+        gate_rest.copy_from_slice(&last[..gate_rest.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 100.0 - 10.0).collect()
+    }
+
+    fn bits(numbers: &[f32]) -> Vec<u32> {
+        numbers.iter().map(|number| number.to_bits()).collect()
+    }
+
+    /// Every instruction set, alone and on two threads, gives the bits of the scalar twin.
+    fn assert_same_everywhere(what: &str, compute: impl Fn(&Cpu) -> Vec<f32>) -> Vec<f32> {
+        let expected = compute(&Cpu::new(Isa::Scalar, 1, |_| ()));
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let found = compute(&Cpu::new(isa, threads, |_| ()));
+                assert_eq!(bits(&found), bits(&expected), "{what} on {isa}, {threads} threads");
+            }
+        }
+        expected
+    }
+
+    #[test]
+    fn rmsnorm_of_all_lengths() {
+        for len in (1..=70).chain([576]) {
+            for rows in [1, 3, 40] {
+                let (x, weight) = (numbers(rows * len, 1), numbers(len, 2));
+                let found = assert_same_everywhere("rmsnorm", |cpu| {
+                    let mut out = vec![0.0; x.len()];
+                    cpu.rmsnorm(&x, &weight, 1e-5, &mut out);
+                    out
+                });
+                let mean = x[..len].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / len as f64;
+                let truth = f64::from(x[len - 1]) / (mean + 1e-5).sqrt() * f64::from(weight[len - 1]);
+                assert!((f64::from(found[len - 1]) - truth).abs() <= 1e-5 * truth.abs().max(1e-3));
+            }
+        }
+    }
+
+    #[test]
+    fn silu_mul_of_all_lengths() {
+        for len in (1..=70).chain([20_000]) {
+            let (gate, up) = (numbers(len, 3), numbers(len, 4));
+            let found = assert_same_everywhere("silu_mul", |cpu| {
+                let mut out = gate.clone();
+                cpu.silu_mul(&mut out, &up);
+                out
+            });
+            for ((found, gate), up) in found.iter().zip(&gate).zip(&up) {
+                let truth = f64::from(*gate) / (1.0 + (-f64::from(*gate)).exp()) * f64::from(*up);
+                assert!((f64::from(*found) - truth).abs() <= 2e-6 * truth.abs() + 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn silu_of_extreme_values() {
+        let gate = [-1000.0, -89.0, -87.3, -0.0, 0.0, 87.4, 1000.0, f32::NEG_INFINITY, f32::INFINITY];
+        let found = assert_same_everywhere("silu_mul", |cpu| {
+            let mut out = gate.to_vec();
+            cpu.silu_mul(&mut out, &[1.0; 9]);
+            out
+        });
+        assert!(found[0].abs() < 1e-30 && found[6] == 1000.0);
+    }
+
+    #[test]
+    fn sums_and_products() {
+        let mut x = vec![1.0, 2.0];
+        let cpu = Cpu::new(Isa::Scalar, 1, |_| ());
+        cpu.add(&mut x, &[0.5, -1.0]);
+        cpu.scale(&mut x, 2.0);
+        assert_eq!(x, [3.0, 2.0]);
+    }
+}

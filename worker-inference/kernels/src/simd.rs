@@ -1,0 +1,139 @@
+//! Vectors: one trait over AVX2 and AVX-512, and the door through which vector code is entered.
+//!
+//! An operation is a struct that holds its arguments ([`Operation`]) with two bodies: `scalar`, the plain
+//! specification, and `vector`, written once for all instruction sets. [`run`] picks one. Vector bodies must be
+//! `#[inline(always)]`, and so must all they call with vectors: only inside the entry functions below may the
+//! compiler use the instructions.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use crate::isa::Isa;
+
+/// Lanes of f32, and as many lanes of i32 which may also be seen as four bytes each.
+///
+/// Methods are safe to call only where the CPU has the instructions. The trait is private to the crate and its
+/// implementors are named nowhere but in [`run`], which makes sure of that.
+pub(crate) trait Vector {
+    const LANES: usize;
+    /// What [`Vector::dot_i8`] adds to each weight: it sums `(w + bias) * a`.
+    const I8_BIAS: i32;
+    type F: Copy;
+    type I: Copy;
+
+    fn splat(x: f32) -> Self::F;
+    fn add(a: Self::F, b: Self::F) -> Self::F;
+    fn sub(a: Self::F, b: Self::F) -> Self::F;
+    fn mul(a: Self::F, b: Self::F) -> Self::F;
+    fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`.
+    fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`.
+    fn min(a: Self::F, b: Self::F) -> Self::F;
+    fn abs(a: Self::F) -> Self::F;
+    /// To whole numbers, ties to even.
+    fn round(a: Self::F) -> Self::F;
+    /// Two to the power of whole numbers from -126 to 127.
+    fn power_of_two(n: Self::F) -> Self::F;
+    /// `x < bound ? 0 : y`.
+    fn zero_below(x: Self::F, bound: Self::F, y: Self::F) -> Self::F;
+    /// Lane `i` of `a` where bit `i` is set, of `b` elsewhere.
+    fn select(mask: u16, a: Self::F, b: Self::F) -> Self::F;
+    /// Lanes 2i and 2i+1 change places.
+    fn swap_pairs(a: Self::F) -> Self::F;
+
+    fn splat_i(x: i32) -> Self::I;
+    fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Whole numbers, ties to even.
+    fn to_int(a: Self::F) -> Self::I;
+    fn to_float(a: Self::I) -> Self::F;
+    /// The lower four bits of each byte.
+    fn low_nibbles(a: Self::I) -> Self::I;
+    /// The upper four bits of each byte.
+    fn high_nibbles(a: Self::I) -> Self::I;
+    /// Adds to each lane the products of its four bytes: `w` from 0 to 15, `a` from -127 to 127.
+    fn dot_u4(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
+    /// As above for weights from -128 to 127 stored with 128 added; sums `(w + I8_BIAS) * a`.
+    fn dot_i8(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
+
+    /// Asks for a cache line that will be read soon. Any address will do.
+    fn prefetch(from: *const u8);
+    /// # Safety
+    /// `from` points at `LANES` numbers.
+    unsafe fn load(from: *const f32) -> Self::F;
+    /// # Safety
+    /// `to` points at room for `LANES` numbers.
+    unsafe fn store(to: *mut f32, a: Self::F);
+    /// # Safety
+    /// `from` points at `LANES` half floats.
+    unsafe fn load_half(from: *const u16) -> Self::F;
+    /// # Safety
+    /// `to` points at room for `LANES` half floats.
+    unsafe fn store_half(to: *mut u16, a: Self::F);
+    /// # Safety
+    /// `from` points at `4 * LANES` bytes.
+    unsafe fn load_bytes(from: *const u8) -> Self::I;
+    /// Stores each lane, from -128 to 127, as one byte.
+    ///
+    /// # Safety
+    /// `to` points at room for `LANES` bytes.
+    unsafe fn store_i8(to: *mut i8, a: Self::I);
+}
+
+/// Exactly 16 lanes: the width in which sums over a row are specified.
+pub(crate) trait Sixteen: Vector {
+    /// The machine's own width, for operations whose lanes never meet.
+    type Native: Vector;
+    /// The sum of all lanes by the fixed tree of [`crate::math::sum_of_lanes`].
+    fn sum(a: Self::F) -> f32;
+    fn largest(a: Self::F) -> f32;
+    fn sum_i(a: Self::I) -> i32;
+}
+
+/// A computation with its arguments.
+pub(crate) trait Operation {
+    type Output;
+    /// The specification.
+    fn scalar(self) -> Self::Output;
+    /// The same bits, faster. Must be `#[inline(always)]`.
+    fn vector<S: Sixteen>(self) -> Self::Output;
+}
+
+/// Runs `operation` with the instructions `isa`, which this CPU must have.
+pub(crate) fn run<O: Operation>(isa: Isa, operation: O) -> O::Output {
+    match isa {
+        Isa::Scalar => operation.scalar(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Cpu::new`, the one source of `isa`, checked that this CPU has AVX2, FMA and F16C.
+        Isa::Avx2 => unsafe { avx2::enter(operation) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, for AVX-512 F, BW, DQ, VL and VNNI.
+        Isa::Avx512 => unsafe { avx512::enter(operation) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx2 | Isa::Avx512 => unreachable!("{isa} kernels on another architecture"),
+    }
+}
+
+/// 16 numbers from a slice of up to 16, the rest zero.
+#[inline(always)]
+pub(crate) fn padded(numbers: &[f32]) -> [f32; 16] {
+    let mut lanes = [0.0; 16];
+    lanes[..numbers.len()].copy_from_slice(numbers);
+    lanes
+}
+
+#[inline(always)]
+pub(crate) fn load16<S: Sixteen>(lanes: &[f32; 16]) -> S::F {
+    // SAFETY: 16 lanes.
+    unsafe { S::load(lanes.as_ptr()) }
+}
+
+#[inline(always)]
+pub(crate) fn store16<S: Sixteen>(lanes: &mut [f32; 16], a: S::F) {
+    // SAFETY: 16 lanes.
+    unsafe { S::store(lanes.as_mut_ptr(), a) }
+}

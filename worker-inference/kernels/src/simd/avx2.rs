@@ -1,0 +1,296 @@
+//! 256-bit vectors, and two of them side by side where 16 lanes are asked for.
+
+use super::{Operation, Sixteen, Vector};
+use std::arch::x86_64::*;
+
+pub(crate) struct Avx2;
+
+/// Two vectors as one of 16 lanes.
+pub(crate) struct Pair;
+
+/// # Safety
+/// The CPU has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn enter<O: Operation>(operation: O) -> O::Output {
+    operation.vector::<Pair>()
+}
+
+/// An instruction of this set.
+macro_rules! op {
+    ($e:expr) => {{
+        // SAFETY: reached only through `enter`, on a CPU that has the instructions (see `Vector`).
+        unsafe { $e }
+    }};
+}
+
+/// The last three steps of the fixed tree.
+#[inline(always)]
+pub(super) fn sum_of_eight(a: __m256) -> f32 {
+    let four = op!(_mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)));
+    let two = op!(_mm_add_ps(four, _mm_movehl_ps(four, four)));
+    op!(_mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))))
+}
+
+impl Vector for Avx2 {
+    const LANES: usize = 8;
+    const I8_BIAS: i32 = 0;
+    type F = __m256;
+    type I = __m256i;
+
+    #[inline(always)]
+    fn splat(x: f32) -> __m256 {
+        op!(_mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    fn add(a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        op!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(a: __m256) -> __m256 {
+        op!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
+    }
+    #[inline(always)]
+    fn round(a: __m256) -> __m256 {
+        op!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+    }
+    #[inline(always)]
+    fn power_of_two(n: __m256) -> __m256 {
+        let biased = Self::add_i(Self::to_int(n), Self::splat_i(127));
+        op!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+    }
+    #[inline(always)]
+    fn zero_below(x: __m256, bound: __m256, y: __m256) -> __m256 {
+        op!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, bound), y))
+    }
+    #[inline(always)]
+    fn select(mask: u16, a: __m256, b: __m256) -> __m256 {
+        let bits = op!(_mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128));
+        let set = op!(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bits), bits));
+        op!(_mm256_blendv_ps(b, a, _mm256_castsi256_ps(set)))
+    }
+    #[inline(always)]
+    fn swap_pairs(a: __m256) -> __m256 {
+        op!(_mm256_permute_ps::<0b10_11_00_01>(a))
+    }
+
+    #[inline(always)]
+    fn splat_i(x: i32) -> __m256i {
+        op!(_mm256_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn add_i(a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn to_int(a: __m256) -> __m256i {
+        op!(_mm256_cvtps_epi32(a))
+    }
+    #[inline(always)]
+    fn to_float(a: __m256i) -> __m256 {
+        op!(_mm256_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn low_nibbles(a: __m256i) -> __m256i {
+        op!(_mm256_and_si256(a, _mm256_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn high_nibbles(a: __m256i) -> __m256i {
+        op!(_mm256_and_si256(_mm256_srli_epi16::<4>(a), _mm256_set1_epi8(15)))
+    }
+    #[inline(always)]
+    fn dot_u4(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // Pairs reach 2 * 15 * 127, far inside i16.
+        op!(_mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))))
+    }
+    #[inline(always)]
+    fn dot_i8(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // |w| as an unsigned byte times `a` with the sign of `w`: pairs reach 2 * 128 * 127 = 32,512 and just fit
+        // i16, which 255 * 127 would not.
+        let signed = op!(_mm256_xor_si256(w, _mm256_set1_epi8(-128)));
+        let pairs = op!(_mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(a, signed)));
+        op!(_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
+    }
+
+    #[inline(always)]
+    fn prefetch(from: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, a: __m256) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_ps(to, a) }
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_half(to: *mut u16, a: __m256) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, a: __m256i) {
+        let words = op!(_mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a)));
+        // SAFETY: the caller's promise: room for the lower 8 bytes.
+        unsafe { _mm_storel_epi64(to.cast(), _mm_packs_epi16(words, words)) }
+    }
+}
+
+/// Methods of [`Pair`] that do the same to both halves.
+macro_rules! on_both {
+    ($($name:ident($($arg:ident: $kind:ident),*) -> $result:ident;)*) => {$(
+        #[inline(always)]
+        fn $name($($arg: Self::$kind),*) -> Self::$result {
+            (Avx2::$name($($arg.0),*), Avx2::$name($($arg.1),*))
+        }
+    )*};
+}
+
+impl Vector for Pair {
+    const LANES: usize = 16;
+    const I8_BIAS: i32 = Avx2::I8_BIAS;
+    type F = (__m256, __m256);
+    type I = (__m256i, __m256i);
+
+    on_both! {
+        add(a: F, b: F) -> F;
+        sub(a: F, b: F) -> F;
+        mul(a: F, b: F) -> F;
+        div(a: F, b: F) -> F;
+        fma(a: F, b: F, c: F) -> F;
+        max(a: F, b: F) -> F;
+        min(a: F, b: F) -> F;
+        abs(a: F) -> F;
+        round(a: F) -> F;
+        power_of_two(n: F) -> F;
+        zero_below(x: F, bound: F, y: F) -> F;
+        swap_pairs(a: F) -> F;
+        add_i(a: I, b: I) -> I;
+        to_int(a: F) -> I;
+        to_float(a: I) -> F;
+        low_nibbles(a: I) -> I;
+        high_nibbles(a: I) -> I;
+        dot_u4(sum: I, w: I, a: I) -> I;
+        dot_i8(sum: I, w: I, a: I) -> I;
+    }
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self::F {
+        (Avx2::splat(x), Avx2::splat(x))
+    }
+    #[inline(always)]
+    fn splat_i(x: i32) -> Self::I {
+        (Avx2::splat_i(x), Avx2::splat_i(x))
+    }
+    #[inline(always)]
+    fn select(mask: u16, a: Self::F, b: Self::F) -> Self::F {
+        (Avx2::select(mask, a.0, b.0), Avx2::select(mask >> 8, a.1, b.1))
+    }
+    #[inline(always)]
+    fn prefetch(from: *const u8) {
+        Avx2::prefetch(from)
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::F {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe { (Avx2::load(from), Avx2::load(from.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, a: Self::F) {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe {
+            Avx2::store(to, a.0);
+            Avx2::store(to.add(8), a.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> Self::F {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe { (Avx2::load_half(from), Avx2::load_half(from.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn store_half(to: *mut u16, a: Self::F) {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe {
+            Avx2::store_half(to, a.0);
+            Avx2::store_half(to.add(8), a.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> Self::I {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe { (Avx2::load_bytes(from), Avx2::load_bytes(from.add(32))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(to: *mut i8, a: Self::I) {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe {
+            Avx2::store_i8(to, a.0);
+            Avx2::store_i8(to.add(8), a.1);
+        }
+    }
+}
+
+impl Sixteen for Pair {
+    type Native = Avx2;
+
+    #[inline(always)]
+    fn sum(a: Self::F) -> f32 {
+        sum_of_eight(Avx2::add(a.0, a.1))
+    }
+    #[inline(always)]
+    fn largest(a: Self::F) -> f32 {
+        let mut lanes = [0.0; 8];
+        // SAFETY: 8 lanes.
+        unsafe { Avx2::store(lanes.as_mut_ptr(), Avx2::max(a.0, a.1)) };
+        let mut largest = lanes[0];
+        for lane in &lanes[1..] {
+            largest = crate::math::max(*lane, largest);
+        }
+        largest
+    }
+    #[inline(always)]
+    fn sum_i(a: Self::I) -> i32 {
+        let mut lanes = [0i32; 8];
+        let both = Avx2::add_i(a.0, a.1);
+        // SAFETY: 8 lanes of 32 bits.
+        op!(_mm256_storeu_si256(lanes.as_mut_ptr().cast(), both));
+        lanes.iter().sum()
+    }
+}

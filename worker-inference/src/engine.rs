@@ -1,0 +1,265 @@
+//! The engine: requests in, `step`, events out. It owns the model, the KV bytes and the compute threads;
+//! what runs when is decided by `scheduler`.
+
+mod answer;
+mod config;
+mod deliver;
+mod load;
+mod observe;
+mod request;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kernels::{Cpu, KvPool};
+
+use crate::model::llama::Llama;
+use crate::prefix::Scope;
+use crate::sampler::Sampling;
+use crate::scheduler::{Batch, Copy, Fork, Scheduler, SubmitError};
+use crate::sequence::{SequenceId, Work};
+use crate::text::TextModel;
+
+use answer::Answer;
+pub use config::{EngineConfig, EngineInfo, LoadError};
+pub use observe::Observed;
+use observe::Totals;
+pub use request::{Event, FinishReason, ForkRequest, Request, Usage};
+use rows::RowBuffers;
+
+/// Stop strings of one request: more would slow every token.
+const STOPS_MAX: usize = 16;
+/// Bytes of one stop string.
+const STOP_BYTES_MAX: usize = 1024;
+
+/// One model being run. Not shared: one thread owns it and calls `step` as long as it is not idle.
+pub struct Engine {
+    config: EngineConfig,
+    info: EngineInfo,
+    text: Arc<TextModel>,
+    model: Llama,
+    cpu: Cpu,
+    kv: KvPool,
+    scheduler: Scheduler,
+    purposes: BTreeMap<SequenceId, Purpose>,
+    rows: RowBuffers,
+    /// Events that happened outside of a step.
+    pending: Vec<Event>,
+    totals: Totals,
+    file_bytes: usize,
+}
+
+/// What a sequence is run for.
+#[derive(Debug)]
+enum Purpose {
+    Generate(Box<Answer>),
+    /// The likelihood of `targets`: the row at position `first` tells about the first of them, and so on.
+    Score {
+        first: usize,
+        targets: Vec<u32>,
+        found: Vec<f64>,
+    },
+    Logits,
+}
+
+/// What came out of one wanted row.
+enum Outcome {
+    Token(u32),
+    LogLikelihood(f64),
+    Logits(Vec<f32>),
+}
+
+impl Engine {
+    #[expect(clippy::too_many_arguments, reason = "called once, by `load`, with the parts it has made")]
+    fn assemble(
+        config: EngineConfig,
+        info: EngineInfo,
+        text: Arc<TextModel>,
+        model: Llama,
+        cpu: Cpu,
+        kv: KvPool,
+        scheduler: Scheduler,
+        file_bytes: usize,
+    ) -> Engine {
+        Engine {
+            config,
+            info,
+            text,
+            model,
+            cpu,
+            kv,
+            scheduler,
+            purposes: BTreeMap::new(),
+            rows: RowBuffers::default(),
+            pending: Vec::new(),
+            totals: Totals::default(),
+            file_bytes,
+        }
+    }
+
+    pub fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    /// The tokenizer and the chat template; usable from any thread while the engine computes.
+    pub fn text(&self) -> Arc<TextModel> {
+        Arc::clone(&self.text)
+    }
+
+    /// Gives the calling thread the priority and the core of compute thread 0. Call it once on the thread
+    /// that will call `step`.
+    pub fn enter_thread(&self) {
+        load::settle(&self.config, 0);
+    }
+
+    /// Nothing runs, waits or is left to be told.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle() && self.pending.is_empty()
+    }
+
+    /// Puts a request in line.
+    pub fn submit(&mut self, request: Request) -> Result<SequenceId, SubmitError> {
+        check_generation(request.max_new, &request.sampling, &request.stop)?;
+        let answer =
+            Answer::new(request.sampling, request.stop, request.ignore_eos).at_least(request.min_new);
+        let logits_from = request.tokens.len().saturating_sub(1);
+        let Request { tokens, scope, max_new, class, .. } = request;
+        let work = Work { tokens, scope, max_new, logits_from, class };
+        self.submit_work(work, Purpose::Generate(Box::new(answer)))
+    }
+
+    /// Asks for the log-likelihood of `continuation` after `prefix`; answered by [`Event::Scored`].
+    pub fn submit_score(
+        &mut self,
+        scope: Scope,
+        prefix: &[u32],
+        continuation: &[u32],
+        class: u8,
+    ) -> Result<SequenceId, SubmitError> {
+        if prefix.is_empty() || continuation.is_empty() {
+            return Err(SubmitError::Empty);
+        }
+        self.check_tokens(continuation)?;
+        // The last token is only a target: no row needs to run for it.
+        let tokens = [prefix, &continuation[..continuation.len() - 1]].concat();
+        let work = Work { tokens, scope, max_new: 0, logits_from: prefix.len() - 1, class };
+        let first = work.logits_from;
+        self.submit_work(work, Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new() })
+    }
+
+    /// Asks for the logits after the last token; answered by [`Event::Logits`].
+    pub fn submit_logits(
+        &mut self,
+        scope: Scope,
+        tokens: Vec<u32>,
+        class: u8,
+    ) -> Result<SequenceId, SubmitError> {
+        let logits_from = tokens.len().saturating_sub(1);
+        self.submit_work(Work { tokens, scope, max_new: 0, logits_from, class }, Purpose::Logits)
+    }
+
+    /// Starts a sequence over the beginning of another, at the cost of at most one copied block. It starts
+    /// at once or is refused; its events are its own.
+    pub fn fork(&mut self, parent: SequenceId, request: ForkRequest) -> Result<SequenceId, SubmitError> {
+        check_generation(request.max_new, &request.sampling, &request.stop)?;
+        self.check_tokens(&request.append)?;
+        let ForkRequest { keep, append, max_new, class, .. } = request;
+        let (id, copy) = self.scheduler.fork(parent, Fork { keep, append, max_new, class })?;
+        if let Some(Copy { from, to, tokens }) = copy {
+            self.kv.copy_tokens(from.0, to.0, tokens);
+        }
+        let answer = Answer::new(request.sampling, request.stop, request.ignore_eos);
+        self.purposes.insert(id, Purpose::Generate(Box::new(answer)));
+        Ok(id)
+    }
+
+    /// Ends a sequence now: its blocks are free when this returns, its last event comes with the next step.
+    /// False when it is unknown or has ended.
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        if !self.purposes.contains_key(&id) {
+            return false;
+        }
+        let event = self.finish(id, FinishReason::Cancelled);
+        self.pending.push(event);
+        true
+    }
+
+    /// Forgets every cached prefix that nobody uses.
+    pub fn clear_cache(&mut self) {
+        self.scheduler.clear_cache();
+    }
+
+    /// Runs one batch and tells what came of it.
+    pub fn step(&mut self) -> Vec<Event> {
+        let batch = self.schedule();
+        let outcomes = self.run(&batch);
+        self.commit(&batch, outcomes)
+    }
+
+    /// Hands events back that were taken by somebody who waited for another sequence's.
+    pub(crate) fn keep_events(&mut self, events: Vec<Event>) {
+        self.pending.splice(0..0, events);
+    }
+
+    fn schedule(&mut self) -> Batch {
+        self.scheduler.plan()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Vec<(SequenceId, Outcome)> {
+        let mut outcomes = Vec::new();
+        if batch.is_empty() {
+            return outcomes;
+        }
+        // One block behind those that the scheduler knows; see `RowBuffers::fill`.
+        let sink = self.info.kv_blocks as u32;
+        self.rows.fill(batch, &self.scheduler, sink);
+        let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
+        rows.run(model, cpu, kv, &mut |id, position, logits| {
+            outcomes.push((id, deliver::read(cpu, &purposes[&id], position, logits, text.tokenizer.ends())));
+        });
+        outcomes
+    }
+
+    fn commit(&mut self, batch: &Batch, outcomes: Vec<(SequenceId, Outcome)>) -> Vec<Event> {
+        self.scheduler.commit(batch);
+        self.totals.steps += u64::from(!batch.is_empty());
+        let mut events = std::mem::take(&mut self.pending);
+        outcomes.into_iter().for_each(|(id, outcome)| self.deliver(id, outcome, &mut events));
+        events
+    }
+
+    fn submit_work(&mut self, work: Work, purpose: Purpose) -> Result<SequenceId, SubmitError> {
+        self.check_tokens(&work.tokens)?;
+        if work.tokens.is_empty() {
+            return Err(SubmitError::Empty);
+        }
+        let id = self.scheduler.submit(work)?;
+        self.purposes.insert(id, purpose);
+        Ok(id)
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), SubmitError> {
+        let vocabulary = self.info.vocab;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(SubmitError::Token { token, vocabulary }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_generation(max_new: usize, sampling: &Sampling, stop: &[String]) -> Result<(), SubmitError> {
+    if max_new == 0 {
+        return Err(SubmitError::NothingToGenerate);
+    }
+    if stop.len() > STOPS_MAX || stop.iter().any(|stop| stop.len() > STOP_BYTES_MAX) {
+        return Err(SubmitError::Request(
+            "at most 16 stop strings of at most 1024 bytes are possible; send fewer",
+        ));
+    }
+    sampling.check().map_err(SubmitError::Sampling)
+}
+
+#[cfg(test)]
+#[path = "engine/engine_test.rs"]
+mod engine_test;

@@ -1,0 +1,89 @@
+//! From a file to an engine that can be stepped.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kernels::{Cpu, Isa, KvPool};
+use sys::Mapped;
+use types::Hash;
+
+use super::{Engine, EngineConfig, EngineInfo, LoadError};
+use crate::blocks::BLOCK_TOKENS;
+use crate::model::gguf::Gguf;
+use crate::model::llama::{Llama, LlamaConfig};
+use crate::prefix::Naming;
+use crate::scheduler::Scheduler;
+use crate::text::TextModel;
+
+/// Raised whenever a change of the arithmetic changes any bit of any result.
+const KERNEL_FAMILY: &str = "cpu-1";
+const KV_TYPE: &str = "f16";
+
+impl Engine {
+    /// Maps and checks the model file, repacks its weights and reserves the KV pool.
+    pub fn load(path: impl AsRef<Path>, config: EngineConfig) -> Result<Engine, LoadError> {
+        config.check()?;
+        let isa = Isa::pick(config.isa.as_deref())?;
+        let file = Mapped::open(&path)?;
+        file.will_read_in_order();
+        let path = file.path().to_path_buf();
+        let gguf = Gguf::parse(&file).map_err(|cause| LoadError::File { path: path.clone(), cause })?;
+        let sizes =
+            LlamaConfig::from_gguf(&gguf).map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
+        let text =
+            TextModel::from_gguf(&gguf).map_err(|cause| LoadError::Text { path: path.clone(), cause })?;
+        let blocks = kv_blocks(&config, &sizes)?;
+        let window = config.window.unwrap_or(sizes.window).min(sizes.window);
+        let reach = window.min(blocks * BLOCK_TOKENS);
+        let model = Llama::load(&gguf, reach, config.step_tokens)
+            .map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
+        let kv = KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
+            sys::advise_huge(bytes);
+        });
+        let model_digest = Hash::of(&file);
+        let info = EngineInfo {
+            model_digest,
+            numerics_id: numerics_id(&model_digest),
+            architecture: "llama".into(),
+            window,
+            vocab: sizes.vocabulary,
+            kv_blocks: blocks,
+            isa: isa.to_string(),
+            threads: config.threads(),
+        };
+        tracing::info!(model = %path.display(), isa = %info.isa, threads = info.threads, blocks, "model loaded");
+        let scheduler = Scheduler::new(config.limits(window), Naming::new(info.numerics_id), blocks);
+        let cpu = new_cpu(isa, &config);
+        Ok(Engine::assemble(config, info, Arc::new(text), model, cpu, kv, scheduler, file.len()))
+    }
+}
+
+/// Lets the calling thread give way and pins it, as the settings say. Refusals are logged, not fatal.
+pub(super) fn settle(config: &EngineConfig, thread: usize) {
+    let lowered = if config.low_priority { sys::lower_priority() } else { Ok(()) };
+    let pinned = match config.cores.len() {
+        0 => Ok(()),
+        count => sys::pin_to_cores(&[config.cores[thread % count]]),
+    };
+    for error in [lowered, pinned].into_iter().filter_map(Result::err) {
+        tracing::warn!(%error, thread, "compute thread keeps its defaults");
+    }
+}
+
+fn new_cpu(isa: Isa, config: &EngineConfig) -> Cpu {
+    let settings = config.clone();
+    Cpu::new(isa, config.threads(), move |thread| settle(&settings, thread))
+}
+
+fn kv_blocks(config: &EngineConfig, sizes: &LlamaConfig) -> Result<usize, LoadError> {
+    let block_bytes = sizes.kv_layout().block_bytes();
+    let blocks = (config.kv_bytes / block_bytes).min(u32::MAX as usize - 2);
+    if blocks < 2 {
+        return Err(LoadError::Kv { kv_bytes: config.kv_bytes, needed: 2 * block_bytes });
+    }
+    Ok(blocks)
+}
+
+fn numerics_id(model_digest: &Hash) -> Hash {
+    Hash::of_parts(&[&model_digest.0, KERNEL_FAMILY.as_bytes(), KV_TYPE.as_bytes()])
+}

@@ -1,0 +1,111 @@
+//! A planned batch as the model wants it: flat lists of tokens, positions, places and block tables.
+
+use std::ops::Range;
+
+use kernels::{BlockRef, Place};
+
+use crate::blocks::BLOCK_TOKENS;
+use crate::model::llama::{Llama, Rows};
+use crate::scheduler::{Batch, Chunk, Scheduler};
+use crate::sequence::{Sequence, SequenceId};
+
+/// Buffers that are reused from step to step.
+#[derive(Debug, Default)]
+pub(super) struct RowBuffers {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    places: Vec<Place>,
+    wanted: Vec<usize>,
+    /// Whose row it is, for rows whose logits are wanted.
+    owners: Vec<(SequenceId, usize)>,
+    refs: Vec<BlockRef>,
+    spans: Vec<Span>,
+}
+
+/// One chunk: its rows in the batch and its block table in `refs`.
+#[derive(Debug)]
+struct Span {
+    rows: Range<usize>,
+    refs: Range<usize>,
+}
+
+impl RowBuffers {
+    /// Lays out the batch.
+    ///
+    /// `sink` is a block that nobody reads: the values of rows that must not be stored go there.
+    pub(super) fn fill(&mut self, batch: &Batch, scheduler: &Scheduler, sink: u32) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.places.clear();
+        self.wanted.clear();
+        self.owners.clear();
+        self.refs.clear();
+        self.spans.clear();
+        for chunk in &batch.chunks {
+            let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
+            self.add(chunk, sequence, sink);
+        }
+    }
+
+    /// Runs the model; `on_logits` gets the sequence and the position of each wanted row.
+    pub(super) fn run(
+        &self,
+        model: &mut Llama,
+        cpu: &kernels::Cpu,
+        kv: &mut kernels::KvPool,
+        on_logits: &mut dyn FnMut(SequenceId, usize, &[f32]),
+    ) {
+        let sequence = |span: &Span| kernels::Sequence {
+            blocks: &self.refs[span.refs.clone()],
+            rows: span.rows.clone(),
+        };
+        let sequences: Vec<kernels::Sequence<'_>> = self.spans.iter().map(sequence).collect();
+        let rows = Rows {
+            tokens: &self.tokens,
+            positions: &self.positions,
+            places: &self.places,
+            sequences: &sequences,
+            wanted: &self.wanted,
+        };
+        let mut owners = self.owners.iter();
+        model.forward(cpu, kv, &rows, &mut |_, logits| {
+            let (id, position) = owners.next().expect("one owner for each wanted row");
+            on_logits(*id, *position, logits);
+        });
+    }
+
+    fn add(&mut self, chunk: &Chunk, sequence: &Sequence, sink: u32) {
+        let first = self.tokens.len();
+        for position in chunk.rows.clone() {
+            if position >= sequence.logits_from() {
+                self.wanted.push(self.tokens.len());
+                self.owners.push((chunk.id, position));
+            }
+            self.tokens.push(sequence.tokens()[position]);
+            self.positions.push(position as u32);
+            let is_stored = position < chunk.store_from;
+            self.places.push(if is_stored {
+                Place { block: sink, slot: 0 }
+            } else {
+                place(sequence, position)
+            });
+        }
+        let refs = self.refs.len();
+        let stored = sequence.stored().max(chunk.rows.end);
+        let blocks = sequence.table().iter().enumerate();
+        self.refs.extend(blocks.map(|(index, block)| BlockRef {
+            block: block.0,
+            mask: mask(stored.saturating_sub(index * BLOCK_TOKENS)),
+        }));
+        self.spans.push(Span { rows: first..self.tokens.len(), refs: refs..self.refs.len() });
+    }
+}
+
+fn place(sequence: &Sequence, position: usize) -> Place {
+    Place { block: sequence.table()[position / BLOCK_TOKENS].0, slot: (position % BLOCK_TOKENS) as u8 }
+}
+
+/// The mask of a block of which the first `tokens` tokens are present.
+fn mask(tokens: usize) -> u16 {
+    if tokens >= BLOCK_TOKENS { u16::MAX } else { (1 << tokens) - 1 }
+}

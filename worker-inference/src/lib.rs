@@ -1,0 +1,37 @@
+//! A paged-KV inference engine for agents, in one process and on the CPU: tokens in, tokens out.
+//!
+//! It is not a server and knows no clock, no network, no async: one thread owns an [`Engine`] and calls
+//! [`Engine::step`]. It never decides who may use it or who pays; that is the caller's.
+//!
+//! The same tokens, seed and numerics id give the same bits, whatever else runs, however a prompt is cut
+//! into chunks, and whether its prefix was cached.
+//!
+//! Read: `sequence`, `blocks` and `prefix` (what is kept), `scheduler` (what runs next), `engine` (the step:
+//! schedule, run, commit), `sampler` and `stop`, `model` (the file and the forward pass), then the text side
+//! (`tokenizer`, `chat`, `text`) and `score`.
+
+pub mod blocks;
+pub mod chat;
+pub mod engine;
+pub mod model;
+pub mod prefix;
+pub mod sampler;
+pub mod scheduler;
+pub mod score;
+pub mod sequence;
+pub mod stop;
+pub mod text;
+pub mod tokenizer;
+
+pub use blocks::Eviction;
+pub use chat::{Chat, ChatError, Message};
+pub use engine::{
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request, Usage,
+};
+pub use prefix::Scope;
+pub use sampler::Sampling;
+pub use scheduler::SubmitError;
+pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
+pub use sequence::SequenceId;
+pub use text::{TextError, TextModel};
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};

@@ -1,0 +1,84 @@
+//! Copy-on-write: a second sequence over the same beginning.
+
+use super::{Scheduler, SubmitError};
+use crate::blocks::{BLOCK_TOKENS, BlockId};
+use crate::sequence::{Sequence, SequenceId, Work};
+
+/// A new sequence that begins like another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fork {
+    /// How many of the parent's tokens it keeps; all when None.
+    pub keep: Option<usize>,
+    /// Tokens after them.
+    pub append: Vec<u32>,
+    pub max_new: usize,
+    pub class: u8,
+}
+
+/// Bytes that the engine has to copy before the next step: the first `tokens` tokens of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copy {
+    pub from: BlockId,
+    pub to: BlockId,
+    pub tokens: usize,
+}
+
+impl Scheduler {
+    /// Starts a sequence that shares all full blocks of its parent and copies at most the last, partial one.
+    /// It runs at once or is refused: a fork that waited would hold blocks while it waits.
+    pub fn fork(
+        &mut self,
+        parent: SequenceId,
+        fork: Fork,
+    ) -> Result<(SequenceId, Option<Copy>), SubmitError> {
+        let from = self.sequences.get(&parent).ok_or(SubmitError::Unknown(parent))?;
+        let kept = fork.keep.unwrap_or(from.tokens().len()).min(from.tokens().len());
+        let tokens = [&from.tokens()[..kept], &fork.append].concat();
+        let logits_from = tokens.len().saturating_sub(1);
+        let work =
+            Work { tokens, scope: *from.scope(), max_new: fork.max_new, logits_from, class: fork.class };
+        self.check(&work)?;
+        let shared = from.stored.min(kept);
+        let child = Sequence::new(work);
+        self.check_room(&child, shared / BLOCK_TOKENS)?;
+        Ok(self.start_fork(parent, child, shared))
+    }
+
+    fn check_room(&self, child: &Sequence, shared_blocks: usize) -> Result<(), SubmitError> {
+        let needed = child.blocks_at_most() - shared_blocks;
+        let available = self.blocks.available() - self.promised;
+        let running = self.running.len();
+        if needed > available {
+            return Err(SubmitError::NoRoom { needed, available });
+        }
+        if running >= self.limits.running {
+            return Err(SubmitError::Busy { waiting: running });
+        }
+        Ok(())
+    }
+
+    fn start_fork(
+        &mut self,
+        parent: SequenceId,
+        mut child: Sequence,
+        shared: usize,
+    ) -> (SequenceId, Option<Copy>) {
+        self.promised += child.blocks_at_most();
+        let from = self.sequences[&parent].table.clone();
+        for &block in &from[..shared / BLOCK_TOKENS] {
+            self.blocks.hold(block);
+            self.promised -= 1;
+            child.adopt(block, BLOCK_TOKENS);
+        }
+        let tail = shared % BLOCK_TOKENS;
+        let copy = (tail > 0).then(|| {
+            let to = self.take();
+            child.adopt(to, tail);
+            Copy { from: from[shared / BLOCK_TOKENS], to, tokens: tail }
+        });
+        let id = self.name();
+        self.running.insert((child.class, id));
+        self.sequences.insert(id, child);
+        (id, copy)
+    }
+}

@@ -1,0 +1,104 @@
+//! How likely a model finds a text: per token after a cached prefix, and as the perplexity of a whole file.
+
+use crate::engine::{Engine, Event};
+use crate::prefix::Scope;
+use crate::scheduler::SubmitError;
+use crate::sequence::SequenceId;
+
+/// The figures of one text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TextScore {
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// Mean natural logarithm of their probabilities.
+    pub mean_log_likelihood: f64,
+    /// e to the negative mean.
+    pub perplexity: f64,
+}
+
+/// Why a text could not be scored.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    #[error(transparent)]
+    Text(#[from] crate::tokenizer::TokenizerError),
+    #[error("a window of {window} tokens with {skip} skipped leaves nothing to score; skip fewer")]
+    Window { window: usize, skip: usize },
+    #[error(
+        "the text has {tokens} tokens, two windows need {needed}; give a longer text or a smaller window"
+    )]
+    TooShort { tokens: usize, needed: usize },
+}
+
+/// The log-likelihood of each token of `continuation` after `prefix`, using whatever part of the prefix is
+/// cached. Other sequences go on meanwhile; their events come with the next [`Engine::step`].
+pub fn score(
+    engine: &mut Engine,
+    scope: Scope,
+    prefix: &[u32],
+    continuation: &[u32],
+) -> Result<Vec<f64>, SubmitError> {
+    let id = engine.submit_score(scope, prefix, continuation, 0)?;
+    match run_until(engine, id) {
+        Event::Scored { log_likelihood, .. } => Ok(log_likelihood),
+        other => unreachable!("a scoring request is answered by a score, not {other:?}"),
+    }
+}
+
+/// The logits after the last of `tokens`.
+pub fn last_logits(engine: &mut Engine, scope: Scope, tokens: &[u32]) -> Result<Vec<f32>, SubmitError> {
+    let id = engine.submit_logits(scope, tokens.to_vec(), 0)?;
+    match run_until(engine, id) {
+        Event::Logits { logits, .. } => Ok(logits),
+        other => unreachable!("a request for logits is answered by logits, not {other:?}"),
+    }
+}
+
+/// Scores a text in windows of `window` tokens, each beginning anew, of which the first `skip` tokens and
+/// the one after them only serve as context: with `skip` = `window` / 2 these are the windows of
+/// `llama-perplexity -c window`. As there, one line end at the end of the text is dropped, the tokens that
+/// don't fill a window are left out, and a model that wants BOS gets it in place of each window's first token.
+pub fn perplexity(
+    engine: &mut Engine,
+    text: &str,
+    window: usize,
+    skip: usize,
+) -> Result<TextScore, ScoreError> {
+    if skip + 1 >= window {
+        return Err(ScoreError::Window { window, skip });
+    }
+    let model = engine.text();
+    let mut tokens = model.tokenizer.encode(text.strip_suffix('\n').unwrap_or(text), false)?;
+    let bos = model.tokenizer.bos().filter(|_| model.tokenizer.adds_bos());
+    tokens.splice(0..0, bos);
+    if tokens.len() < 2 * window {
+        return Err(ScoreError::TooShort { tokens: tokens.len(), needed: 2 * window });
+    }
+    let mut sum = 0.0;
+    let mut count = 0;
+    for part in tokens.chunks_exact(window) {
+        let mut part = part.to_vec();
+        part[0] = bos.unwrap_or(part[0]);
+        let (prefix, continuation) = part.split_at(skip + 1);
+        let likelihoods = score(engine, [0; 32], prefix, continuation)?;
+        count += likelihoods.len();
+        sum += likelihoods.iter().sum::<f64>();
+    }
+    let mean = sum / count as f64;
+    Ok(TextScore { tokens: count, mean_log_likelihood: mean, perplexity: (-mean).exp() })
+}
+
+/// Steps until the sequence has its answer; events of others are kept for the next step.
+fn run_until(engine: &mut Engine, id: SequenceId) -> Event {
+    let mut others = Vec::new();
+    loop {
+        let (mut mine, theirs): (Vec<Event>, Vec<Event>) =
+            engine.step().into_iter().partition(|event| event.id() == id);
+        others.extend(theirs);
+        if let Some(event) = mine.pop() {
+            engine.keep_events(others);
+            return event;
+        }
+    }
+}
