@@ -105,7 +105,11 @@ start() {
     [[ -f $dir/$name.toml ]] || write_config "$name"
     nohup "$bin" start --config "$dir/$name.toml" >>"$dir/$name.log" 2>&1 </dev/null 9>&- &
     echo $! >"$dir/$name.pid"
+    # Until then the process is still this shell, and not to be told from a foreign one.
+    until_true 5 "$name to begin" began "$name" $!
 }
+
+began() { pid_of "$1" >/dev/null || ! kill -0 "$2" 2>/dev/null; }
 
 is_founded() { quorate cluster status >/dev/null 2>&1; }
 

@@ -39,8 +39,17 @@ pub struct Job {
 /// What becomes of a job: tokens, then one end or one refusal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEvent {
-    Token { token: u32, text: String },
-    End { why: JobEnd, text: String, tokens: Vec<u32>, prompt_tokens: u64, cached_tokens: u64 },
+    Token {
+        token: u32,
+        text: String,
+    },
+    End {
+        why: JobEnd,
+        text: String,
+        tokens: Vec<u32>,
+        prompt_tokens: u64,
+        cached_tokens: u64,
+    },
     /// The engine does not take the job, or lost it.
     Refused(RefusedJob),
 }
@@ -99,7 +108,11 @@ pub struct RunningJob {
 }
 
 enum Order {
-    Run { job: Job, events: mpsc::Sender<JobEvent>, stop: CancellationToken },
+    Run {
+        job: Job,
+        events: mpsc::Sender<JobEvent>,
+        stop: CancellationToken,
+    },
     /// Look whether a job was stopped.
     Look,
 }
@@ -144,9 +157,10 @@ impl EngineThread {
 
     fn give(&self, order: Order) -> Result<(), RefusedJob> {
         self.orders.try_send(order).map_err(|error| match error {
-            channel::TrySendError::Full(_) => {
-                RefusedJob { why: format!("{ORDERS_WAITING} calls wait for the engine already"), retriable: true }
-            }
+            channel::TrySendError::Full(_) => RefusedJob {
+                why: format!("{ORDERS_WAITING} calls wait for the engine already"),
+                retriable: true,
+            },
             channel::TrySendError::Disconnected(_) => {
                 RefusedJob { why: "the engine's thread has ended; restart the node".into(), retriable: false }
             }
@@ -172,7 +186,9 @@ impl<E: Steps> Worker<E> {
         let ended = catch_unwind(AssertUnwindSafe(|| self.work(&inbox)));
         if ended.is_err() {
             tracing::error!("the engine panicked; its model is gone from this node until a restart");
-            self.refuse_all("the engine failed; the call is made again, on another node if this one is restarted");
+            self.refuse_all(
+                "the engine failed; the call is made again, on another node if this one is restarted",
+            );
         }
     }
 
@@ -192,9 +208,13 @@ impl<E: Steps> Worker<E> {
                 }
             }
             self.cancel_the_stopped();
+            if self.engine.is_idle() {
+                continue;
+            }
             let events = self.engine.step();
-            self.pass_on(events);
+            // The figures first: whoever hears of an end may look at them.
             self.show();
+            self.pass_on(events);
         }
     }
 

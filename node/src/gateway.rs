@@ -104,9 +104,9 @@ pub trait Reserve: Send + Sync {
 /// A piece of text as it is generated. Live only: it may be said again after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LivePiece<'a> {
-    /// Bytes of this call's text before this piece.
+    /// Tokens of this call before this piece.
     pub offset: u64,
-    /// Tokens generated so far, this piece included.
+    /// Tokens of this piece.
     pub tokens: u32,
     pub text: &'a str,
 }
@@ -153,8 +153,17 @@ pub struct Ask {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Said {
     /// A token; its text may be empty while a character is not complete.
-    Token { id: u32, text: String },
-    End { why: EndOfSpeech, text: String, token_ids: Vec<u32>, prompt_tokens: u64, cached_tokens: u64 },
+    Token {
+        id: u32,
+        text: String,
+    },
+    End {
+        why: EndOfSpeech,
+        text: String,
+        token_ids: Vec<u32>,
+        prompt_tokens: u64,
+        cached_tokens: u64,
+    },
     Failed(ModelFailure),
 }
 
@@ -265,7 +274,12 @@ async fn ask(
 }
 
 /// Tokens that the agent's limit and the window leave for the answer; at least one.
-fn wanted_tokens(window: u64, max_tokens: u32, prompt: &Prompt, messages: &[Message]) -> Result<u32, ModelFailure> {
+fn wanted_tokens(
+    window: u64,
+    max_tokens: u32,
+    prompt: &Prompt,
+    messages: &[Message],
+) -> Result<u32, ModelFailure> {
     let used = prompt.ids.len() as u64;
     if used >= window {
         return Err(too_long(window, used, prompt, messages));
@@ -290,26 +304,41 @@ fn too_long(window: u64, used: u64, prompt: &Prompt, messages: &[Message]) -> Mo
 }
 
 /// Generates, passing pieces on as they come.
+/// How much of an answer was shown.
+#[derive(Default)]
+struct Shown {
+    tokens: u64,
+    bytes: usize,
+    /// Tokens whose text has not come yet.
+    unseen: u32,
+}
+
+impl Shown {
+    fn show(&mut self, text: &str, live: LiveSink<'_>) {
+        if text.is_empty() || self.unseen == 0 {
+            return;
+        }
+        live(LivePiece { offset: self.tokens, tokens: self.unseen, text });
+        self.bytes += text.len();
+        self.tokens += u64::from(std::mem::take(&mut self.unseen));
+    }
+}
+
 async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>) -> ModelOutcome {
     let mut said = match provider.answer(ask).await {
         Ok(said) => said,
         Err(failure) => return ModelOutcome::Failed(failure),
     };
-    let (mut offset, mut tokens) = (0u64, 0u32);
+    let mut shown = Shown::default();
     loop {
         match said.recv().await {
             Some(Said::Token { text, .. }) => {
-                tokens += 1;
-                if !text.is_empty() {
-                    live(LivePiece { offset, tokens, text: &text });
-                    offset += text.len() as u64;
-                }
+                shown.unseen += 1;
+                shown.show(&text, live);
             }
             Some(Said::End { why, text, token_ids, cached_tokens, .. }) => {
                 // Text that was held back while it could still have become something else.
-                if let Some(rest) = text.get(offset as usize..).filter(|rest| !rest.is_empty()) {
-                    live(LivePiece { offset, tokens, text: rest });
-                }
+                shown.show(text.get(shown.bytes..).unwrap_or(""), live);
                 let generated = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
                 return match why {
                     EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),

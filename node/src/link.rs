@@ -211,7 +211,9 @@ impl Link {
             attached: watch::Sender::new(None),
             attaches: AtomicU64::new(0),
         });
-        tokio::spawn(stop.clone().run_until_cancelled_owned(session::stay_attached(shared.clone(), news.clone())));
+        tokio::spawn(
+            stop.clone().run_until_cancelled_owned(session::stay_attached(shared.clone(), news.clone())),
+        );
         tokio::spawn(stop.clone().run_until_cancelled_owned(clock::watch_lease(shared.lease.clone(), news)));
         (Link { shared, _stop_with_last_handle: Arc::new(stop.drop_guard()) }, inbox)
     }

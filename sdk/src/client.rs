@@ -128,7 +128,7 @@ impl Client {
     pub(crate) fn verdict(&self, (failure, error): (Failure, Error), sent: bool, node: usize) -> Error {
         let from = self.endpoints.address(node);
         match failure {
-            Failure::Final | Failure::Busy { .. } => error,
+            Failure::Final | Failure::Busy { .. } | Failure::NoMember => error,
             Failure::NotSent if !sent => {
                 let message = format!("no node of the cluster can be reached at {}", self.endpoints.names());
                 let next = "check that a node runs there (`quorate dev`, or `deploy/local-cluster.sh status`), and that \
@@ -212,6 +212,7 @@ pub(crate) fn failure_of(status: &Status) -> (Failure, Error) {
     let own = std::error::Error::source(status).is_some();
     let failure = match status.code() {
         _ if own => Failure::Lost,
+        tonic::Code::Unavailable if error.reason == "NOT_INITIALISED" => Failure::NoMember,
         tonic::Code::Unavailable => Failure::Busy { retry_after_ms: error.retry_after_ms },
         tonic::Code::Unknown | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => Failure::Lost,
         // Over a bound of the node, not of a quota: the server says when to come back.

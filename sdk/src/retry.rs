@@ -7,7 +7,7 @@ pub(crate) struct Policy {
     pub(crate) deadline_ms: u64,
     /// One attempt. Above the 5 s for which a node itself looks for a leader.
     pub(crate) attempt_ms: u64,
-    /// Gives up earlier when nobody ever took a connection.
+    /// Gives up earlier when no node of a cluster ever took a connection.
     pub(crate) unreachable_ms: u64,
     pub(crate) attempts_max: u32,
     pub(crate) backoff_ms: u64,
@@ -41,6 +41,8 @@ pub(crate) enum Kind {
 pub(crate) enum Failure {
     /// The node took no connection: nothing happened.
     NotSent,
+    /// The node belongs to no cluster (yet): nothing happened.
+    NoMember,
     /// The connection broke or the time ran out: nobody knows.
     Lost,
     /// The node says it cannot serve now.
@@ -83,12 +85,12 @@ impl Attempts {
     pub(crate) fn on_failure(&mut self, failure: Failure, elapsed_ms: u64, random: u64) -> Next {
         self.made += 1;
         let (may_repeat, at_least_ms) = match failure {
-            Failure::NotSent => (true, 0),
+            Failure::NotSent | Failure::NoMember => (true, 0),
             Failure::Busy { retry_after_ms } => (true, retry_after_ms.unwrap_or(0)),
             Failure::Lost => (self.kind == Kind::Repeatable, 0),
             Failure::Final => (false, 0),
         };
-        self.sent |= failure != Failure::NotSent;
+        self.sent |= !matches!(failure, Failure::NotSent | Failure::NoMember);
         let wait_ms = self.backoff_ms(random).max(at_least_ms);
         let limit_ms = if self.sent { self.policy.deadline_ms } else { self.policy.unreachable_ms };
         let in_time = elapsed_ms.saturating_add(wait_ms) < limit_ms.min(self.policy.deadline_ms);
@@ -146,6 +148,7 @@ mod tests {
     fn the_deadline_the_count_and_silence_end_it() {
         assert_eq!(attempts(Kind::Repeatable, 1).on_failure(Failure::Lost, 29_999, 0), Next::GiveUp);
         assert_eq!(attempts(Kind::Repeatable, 1).on_failure(Failure::NotSent, 10_000, 0), Next::GiveUp);
+        assert_eq!(attempts(Kind::Repeatable, 1).on_failure(Failure::NoMember, 10_000, 0), Next::GiveUp);
         let busy = Failure::Busy { retry_after_ms: Some(60_000) };
         assert_eq!(attempts(Kind::Repeatable, 1).on_failure(busy, 0, 0), Next::GiveUp);
         assert_eq!(attempts(Kind::Repeatable, 1).on_failure(Failure::Final, 0, 0), Next::GiveUp);

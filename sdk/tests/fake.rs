@@ -98,6 +98,22 @@ async fn an_unreachable_cluster_is_named_with_what_to_check() {
 }
 
 #[tokio::test]
+async fn a_node_without_cluster_is_passed_over_and_named_when_it_is_the_only_one() {
+    let stranger = || {
+        let mut details = ErrorDetails::new();
+        details.set_error_info("NOT_INITIALISED", "quorate", std::collections::HashMap::new());
+        Answer::Refuse(tonic::Status::with_error_details(tonic::Code::Unavailable, "no cluster yet", details))
+    };
+    let (alone, well) = (Fake::start().await, Fake::start().await);
+    alone.answers([stranger()]);
+    client(&[&alone, &well]).tasks().get("t_1").await.unwrap();
+    alone.answers((0..50).map(|_| stranger()));
+    let impatient = client(&[&alone]).with_connect_timeout(Duration::from_millis(150));
+    let error = impatient.tasks().get("t_1").await.unwrap_err();
+    assert_eq!((error.reason.as_str(), error.message.as_str()), ("NOT_INITIALISED", "no cluster yet"));
+}
+
+#[tokio::test]
 async fn a_silent_node_leaves_the_outcome_unknown_and_names_the_request_id() {
     let fake = Fake::start().await;
     fake.answers([Answer::Silence]);

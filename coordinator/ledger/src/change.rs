@@ -94,13 +94,17 @@ impl<'a> Change<'a> {
         if row.epoch.is_none() {
             return;
         }
-        let project = row.project.clone();
-        self.state.free_slot(&project);
+        if holds_slot(row) {
+            let project = row.project.clone();
+            self.state.free_slot(&project);
+            self.replan();
+        } else {
+            self.update(uid, |row| row.unaware.retain(|holder| row.epoch != Some(holder.epoch)));
+        }
         self.update(uid, |row| {
             row.node = None;
             row.epoch = None;
         });
-        self.replan();
     }
 
     /// Settles `billed` of what the task has set aside and gives the rest back.
@@ -165,6 +169,15 @@ impl<'a> Change<'a> {
         }
         known
     }
+}
+
+/// A lease takes a running slot, but not when it was taken away by a pause and stands again only for a confirmation.
+pub(crate) fn holds_slot(row: &TaskRow) -> bool {
+    row.epoch.is_some() && !stands_again(row)
+}
+
+pub(crate) fn stands_again(row: &TaskRow) -> bool {
+    row.unaware.iter().any(|holder| row.epoch == Some(holder.epoch))
 }
 
 pub(crate) fn not_found(what: &str, name: &str) -> Refusal {

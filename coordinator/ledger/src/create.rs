@@ -168,6 +168,7 @@ fn blank(change: &Change<'_>, uid: TaskUid, agent: &AgentRow, home: &[NodeId]) -
         last_epoch: None,
         keepers,
         settled_tokens: 0,
+        unaware: Vec::new(),
     }
 }
 

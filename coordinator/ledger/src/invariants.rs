@@ -1,6 +1,7 @@
 //! What must hold after every command, whatever the commands were. Made for tests and simulators: it looks at
 //! everything and is slow.
 
+use crate::change::{holds_slot, stands_again};
 use crate::quota::ancestors;
 use crate::rows::{QuotaRow, TaskRow};
 use crate::state::State;
@@ -39,7 +40,21 @@ fn task(state: &State, row: &TaskRow) -> Result<(), String> {
     must(row.reserved_tokens == 0 || leased, "only a lease sets tokens aside")?;
     must(row.node.is_none_or(|node| state.node(node).is_some()), "leases are of members")?;
     must(row.epoch <= row.last_epoch, "the newest epoch is remembered")?;
-    must(row.node.is_none_or(|node| row.home.first() == Some(&node)), "home begins with the lease node")?;
+    let home = !holds_slot(row) || row.home.first() == row.node.as_ref();
+    must(home, "home begins with the lease node")?;
+    must(
+        !stands_again(row) || row.state == TaskState::Cancelling,
+        "an old lease stands again only for a cancel",
+    )?;
+    let cancelling = row.state == TaskState::Cancelling && row.epoch.is_none();
+    must(row.unaware.is_empty() || !cancelling, "a cancel waits for a holder that may not know")?;
+    must(
+        !row.state.is_final()
+            || row.unaware.is_empty()
+            || row.state == TaskState::Succeeded
+            || row.state == TaskState::Failed,
+        "a cancelled task has no unaware holder",
+    )?;
     must(row.keepers.iter().all(|kept| state.node(*kept).is_some()), "keepers are members")?;
     family(state, row)?;
     events(state, row)
@@ -89,7 +104,7 @@ fn quotas(state: &State) -> Result<(), String> {
     for row in state.tasks() {
         for path in ancestors(&row.project) {
             let sum = used.entry(path).or_default();
-            sum.0 += u64::from(row.epoch.is_some());
+            sum.0 += u64::from(holds_slot(row));
             sum.1 += row.reserved_tokens;
             sum.2 += row.settled_tokens;
         }

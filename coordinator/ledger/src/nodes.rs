@@ -99,6 +99,12 @@ pub(crate) fn lost(change: &mut Change<'_>, node: NodeId) -> Outcome {
     for uid in leases {
         lose(change, uid);
     }
+    let unaware: Vec<TaskUid> =
+        change.state.tasks.index().unaware.get(&node).into_iter().flatten().copied().collect();
+    for uid in unaware {
+        // Its lease as a node is over, and with it everything it was granted before.
+        change.update(uid, |row| row.unaware.retain(|holder| holder.node != node));
+    }
     Ok(Reply::Done)
 }
 

@@ -104,6 +104,15 @@ pub struct Origin {
     pub index: u32,
 }
 
+/// A node and the epoch of the lease it has, or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Holder {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub epoch: Epoch,
+}
+
 /// A task: fixed size but for its inputs, labels and children, which are bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TaskRow {
@@ -206,6 +215,10 @@ pub struct TaskRow {
     /// Tokens settled against the budget so far.
     #[n(40)]
     pub settled_tokens: u64,
+    /// Holders whose lease a pause took away and who have not shown yet that they know. A cancel waits for them:
+    /// until then they could start something that was granted before the pause. A handful at most.
+    #[n(41)]
+    pub unaware: Vec<Holder>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -1,11 +1,11 @@
 //! A lease's life: assign, reserve, commit, release. Whoever comes with a stale epoch is refused and counted.
 
-use crate::change::{Change, check_text, invalid, not_found};
+use crate::change::{Change, check_text, invalid, not_found, stands_again};
 use crate::command::{Next, Release};
 use crate::effect::Effect;
 use crate::quota::Room;
 use crate::reply::{Refusal, Reply};
-use crate::rows::{EventKind, Role, TaskError, TaskRow};
+use crate::rows::{EventKind, Holder, Role, TaskError, TaskRow};
 use crate::stop::wrong_state;
 use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid};
 
@@ -22,6 +22,12 @@ pub(crate) struct Lease {
     pub node: NodeId,
 }
 
+impl Lease {
+    fn holder(self) -> Holder {
+        Holder { node: self.node, epoch: self.epoch }
+    }
+}
+
 /// What was refused because its epoch was stale.
 #[derive(Clone, Copy)]
 pub(crate) enum Stale {
@@ -34,10 +40,11 @@ impl Change<'_> {
     /// Passes when the lease is in force, also for a CANCELLING task. Counts on the node's row when it is not.
     pub(crate) fn check_lease(&mut self, lease: Lease, stale: Stale) -> Result<(), Refusal> {
         let row = self.find(lease.task)?;
-        let current = row.epoch;
+        let current = row.epoch.filter(|_| !stands_again(row));
         if current == Some(lease.epoch) && row.node == Some(lease.node) {
             return Ok(());
         }
+        self.made_aware(lease.task, lease.holder());
         self.state.nodes.update(&lease.node, |node| match stale {
             Stale::Commit => node.fenced.commits += 1,
             Stale::Reservation => node.fenced.reservations += 1,
@@ -260,11 +267,11 @@ fn note_error(change: &mut Change<'_>, uid: TaskUid, error: &TaskError) {
 pub(crate) fn release(change: &mut Change<'_>, lease: Lease, why: Release) -> Outcome {
     let row = change.find(lease.task)?;
     let (current, last, state) = (row.epoch, row.last_epoch, row.state);
-    if current.is_none() && last == Some(lease.epoch) {
-        return Ok(Reply::Done);
-    }
-    if current != Some(lease.epoch) || row.node != Some(lease.node) {
-        return Err(Refusal::Fenced { given: lease.epoch, current });
+    let holds = current == Some(lease.epoch) && row.node == Some(lease.node);
+    if !holds {
+        change.made_aware(lease.task, lease.holder());
+        let over = current.is_none() && last == Some(lease.epoch);
+        return if over { Ok(Reply::Done) } else { Err(Refusal::Fenced { given: lease.epoch, current }) };
     }
     if state == TaskState::Cancelling {
         change.confirm_stop(lease.task);

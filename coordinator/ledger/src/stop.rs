@@ -2,16 +2,19 @@
 //! what holds one is CANCELLING until its holder confirmed or its lease ended, and a parent waits for everything
 //! below it. So CANCELLED is a proof: nothing of the tree starts any more.
 
-use crate::change::Change;
+use crate::change::{Change, invalid};
 use crate::command::RequestKey;
 use crate::effect::Effect;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
-use crate::rows::TaskRow;
+use crate::rows::{Holder, TaskRow};
 use types::{PauseReason, ProjectName, TaskState, TaskUid};
 
 /// The reason of a task whose deadline passed: its end is EXPIRED and not CANCELLED.
 pub(crate) const DEADLINE: &str = "deadline";
+
+/// Former holders who do not know yet; each answers, or is lost within its node's lease.
+const UNAWARE_HOLDERS: usize = 8;
 
 type Outcome = Result<Reply, Refusal>;
 
@@ -36,6 +39,10 @@ pub(crate) fn pause(
 ) -> Outcome {
     once(change, project, uid, request, |change| match change.row(uid).state {
         TaskState::Paused(PauseReason::User) => Ok(()),
+        TaskState::Running if change.row(uid).unaware.len() >= UNAWARE_HOLDERS => Err(invalid(
+            "task",
+            "was paused too often in a row, its former holders have not answered yet; wait a moment",
+        )),
         TaskState::Pending | TaskState::Running | TaskState::Paused(_) => {
             revoke(change, uid);
             change.enter(uid, TaskState::Paused(PauseReason::User), "user");
@@ -90,6 +97,7 @@ fn once(
 fn revoke(change: &mut Change<'_>, uid: TaskUid) {
     if let Some((project, node, epoch)) = lease_of(change.row(uid)) {
         change.end_lease(uid);
+        change.update(uid, |row| row.unaware.push(Holder { node, epoch }));
         change.effect(Effect::Revoked { project, task: uid, node, epoch });
     }
 }
@@ -105,7 +113,9 @@ impl Change<'_> {
         if row.state.is_final() || row.state == TaskState::Cancelling {
             return;
         }
-        let (children, lease, open) = (row.children.clone(), lease_of(row), row.children_open);
+        let (children, open) = (row.children.clone(), row.children_open);
+        self.call_back(uid);
+        let lease = lease_of(self.row(uid));
         if lease.is_none() && open == 0 {
             return self.finish(uid, stopped_state(reason), reason);
         }
@@ -121,9 +131,35 @@ impl Change<'_> {
     /// The holder of a CANCELLING task confirmed, or its lease ended.
     pub(crate) fn confirm_stop(&mut self, uid: TaskUid) {
         self.end_lease(uid);
+        self.call_back(uid);
+        if let Some((project, node, epoch)) = lease_of(self.row(uid)) {
+            return self.effect(Effect::Stop { project, task: uid, node, epoch });
+        }
         if self.row(uid).children_open == 0 {
             self.finish_stop(uid);
         }
+    }
+
+    /// The lease of an earlier holder who may not know that it is over stands again, until it says that it stopped.
+    /// It allows nothing and takes no slot.
+    fn call_back(&mut self, uid: TaskUid) {
+        self.update(uid, |row| {
+            if let (None, Some(holder)) = (row.epoch, row.unaware.first()) {
+                row.node = Some(holder.node);
+                row.epoch = Some(holder.epoch);
+            }
+        });
+    }
+
+    /// A former holder came with its old epoch: it hears that it is over, and starts nothing more.
+    pub(crate) fn made_aware(&mut self, uid: TaskUid, holder: Holder) {
+        if !self.row(uid).unaware.contains(&holder) {
+            return;
+        }
+        if self.row(uid).epoch == Some(holder.epoch) {
+            return self.confirm_stop(uid);
+        }
+        self.update(uid, |row| row.unaware.retain(|other| *other != holder));
     }
 
     pub(crate) fn finish_stop(&mut self, uid: TaskUid) {

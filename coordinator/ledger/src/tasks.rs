@@ -29,6 +29,8 @@ pub(crate) struct Index {
     pub hopeful: BTreeSet<TaskUid>,
     /// Leases by node.
     pub leases: BTreeMap<NodeId, BTreeSet<TaskUid>>,
+    /// Tasks whose former holder does not know yet that its lease is over, by that holder.
+    pub unaware: BTreeMap<NodeId, BTreeSet<TaskUid>>,
     /// Open tasks by deadline, Unix milliseconds.
     pub deadlines: BTreeSet<(u64, TaskUid)>,
     /// Final root tasks by their end, Unix milliseconds.
@@ -43,6 +45,7 @@ struct Places {
     starved: Option<QueueKey>,
     hopeful: bool,
     node: Option<NodeId>,
+    unaware: Vec<NodeId>,
     deadline: Option<u64>,
     ended: Option<u64>,
 }
@@ -112,6 +115,7 @@ impl Places {
             starved: starved.then(|| QueueKey::on_waking(row)),
             hopeful: waits_for_tokens,
             node: row.node,
+            unaware: row.unaware.iter().map(|holder| holder.node).collect(),
             deadline: (open && row.deadline_ms > 0).then_some(row.deadline_ms),
             ended: (row.state.is_final() && row.origin.is_none()).then_some(row.ended_ms),
         }
@@ -149,6 +153,9 @@ impl Index {
         if let Some(node) = at.node {
             self.leases.entry(node).or_default().insert(uid);
         }
+        for node in &at.unaware {
+            self.unaware.entry(*node).or_default().insert(uid);
+        }
         self.deadlines.extend(at.deadline.map(|ms| (ms, uid)));
         self.ended.extend(at.ended.map(|ms| (ms, uid)));
     }
@@ -166,6 +173,9 @@ impl Index {
         }
         if let Some(node) = at.node {
             remove_from(&mut self.leases, &node, &uid);
+        }
+        for node in &at.unaware {
+            remove_from(&mut self.unaware, node, &uid);
         }
         at.deadline.map(|ms| self.deadlines.remove(&(ms, uid)));
         at.ended.map(|ms| self.ended.remove(&(ms, uid)));

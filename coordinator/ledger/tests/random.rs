@@ -4,7 +4,7 @@ use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, QuotaKey, Role, TaskError};
-use ledger::{Place, Soft, SoftNode, State, encode_entry, invariants, placement};
+use ledger::{Soft, SoftNode, State, encode_entry, invariants, placement};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -156,7 +156,7 @@ impl World {
     fn commit(&mut self, a: u16, b: u16, c: u16) {
         let (task, epoch, node) = self.lease(a);
         let reserved = self.state.task(task).map_or(0, |row| row.reserved_tokens);
-        let billed_tokens = if b % 13 == 0 { reserved + 1 } else { reserved * u64::from(c % 5) / 4 };
+        let billed_tokens = if b.is_multiple_of(13) { reserved + 1 } else { reserved * u64::from(c % 5) / 4 };
         let error = TaskError { reason: "BROKEN".into(), text: None };
         let next = match c % 8 {
             0 => Next::Done { result: Hash([2; 32]), bytes: 1 },
@@ -210,7 +210,7 @@ impl World {
         let path = ["cluster", "projects/a", "projects/a/b", "projects/c"][a as usize % 4].to_string();
         let key = [QuotaKey::Running, QuotaKey::TokensMinute, QuotaKey::TokensTotal][b as usize % 3];
         let most = if key == QuotaKey::Running { 5 } else { 300 };
-        let limit = (c % 4 > 0).then_some(u64::from(c) % most);
+        let limit = (!c.is_multiple_of(4)).then_some(u64::from(c) % most);
         // Without a request id a second change is a second change of the etag.
         let request = RequestKey { request_id: format!("q{}", self.index), ..self.request(1) };
         self.run(Command::SetQuota {

@@ -256,13 +256,24 @@ fn the_first_format_is_still_read() {
     assert_eq!(Model::of(&open(&disk).unwrap()), Model::of(&wal));
 }
 
+/// Keeps the log's thread busy with telling about the first entry, until the gate is opened.
+fn hold_the_thread(wal: &Wal) -> mpsc::Sender<()> {
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let (arrived, arrival) = mpsc::channel();
+    let hold = move |_| {
+        arrived.send(()).expect("the test waits");
+        gate.recv().expect("the gate is opened");
+    };
+    wal.submit(vec![entry(1, 0, 5)], Box::new(hold)).unwrap();
+    arrival.recv().unwrap();
+    open_gate
+}
+
 #[test]
 fn what_waits_is_synced_together() {
     let disk = CrashDisk::new();
     let wal = Wal::open(Arc::new(disk.clone()), options(Flush::Thread)).unwrap();
-    let (open_gate, gate) = mpsc::channel::<()>();
-    let hold = Box::new(move |_| gate.recv().expect("the gate is opened"));
-    wal.submit(vec![entry(1, 0, 5)], hold).unwrap();
+    let open_gate = hold_the_thread(&wal);
     let (tx, rx) = mpsc::channel();
     for index in 1..=100 {
         let tx = tx.clone();
@@ -276,6 +287,26 @@ fn what_waits_is_synced_together() {
     wal.close();
     assert!(submit(&wal, vec![entry(1, 101, 5)]).is_err());
     assert_eq!(Model::of(&open(&disk).unwrap()).entries.len(), 101);
+}
+
+#[test]
+fn what_waits_behind_a_failed_sync_fails_too() {
+    let disk = CrashDisk::new();
+    let wal = Wal::open(Arc::new(disk.clone()), options(Flush::Thread)).unwrap();
+    let open_gate = hold_the_thread(&wal);
+    let (tx, rx) = mpsc::channel();
+    let told = |name: &'static str| -> Done {
+        let tx = tx.clone();
+        Box::new(move |result: io::Result<()>| tx.send((name, result.is_ok())).expect("waiting"))
+    };
+    // The first is large enough to be a batch of its own, so the second would be tried after the failure.
+    let large = (1..=5).map(|index| entry(1, index, 1 << 20)).collect();
+    wal.submit(large, told("first")).unwrap();
+    wal.submit(vec![entry(1, 6, 5)], told("second")).unwrap();
+    disk.fail_sync_in(2);
+    open_gate.send(()).unwrap();
+    assert_eq!((rx.recv().unwrap(), rx.recv().unwrap()), (("first", false), ("second", false)));
+    wal.close();
 }
 
 /// SplitMix64, the same on every machine.

@@ -5,29 +5,29 @@ use std::path::{Path, PathBuf};
 use worker_inference::Tokenizer;
 
 /// Files that are read; further ones are listed as skipped.
-pub const FILES_MAX: usize = 64;
+pub(crate) const FILES_MAX: usize = 64;
 /// Tokens of one part.
-pub const PART_TOKENS: usize = 1_500;
+pub(crate) const PART_TOKENS: usize = 1_500;
 /// Parts in all: the writer's window holds this many notes.
-pub const PARTS_MAX: usize = 96;
+pub(crate) const PARTS_MAX: usize = 96;
 /// A larger file is no document.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-pub struct Part {
-    pub name: String,
-    pub text: String,
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) text: String,
 }
 
 #[derive(Default)]
-pub struct Documents {
-    pub files: usize,
-    pub parts: Vec<Part>,
+pub(crate) struct Documents {
+    pub(crate) files: usize,
+    pub(crate) parts: Vec<Part>,
     /// Path and why.
-    pub skipped: Vec<(String, String)>,
+    pub(crate) skipped: Vec<(String, String)>,
 }
 
 /// Reads one file, or every `.md` and `.txt` file below a folder.
-pub fn collect(input: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Documents> {
+pub(crate) fn collect(input: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Documents> {
     ensure!(input.exists(), "{} does not exist: set INPUT to a file or a folder", input.display());
     let mut paths = Vec::new();
     match input.is_dir() {
@@ -93,7 +93,7 @@ impl Documents {
 }
 
 /// Cuts a text at blank lines into parts of at most [`PART_TOKENS`] tokens; a paragraph that is longer is cut inside.
-pub fn cut(text: &str, tokenizer: &Tokenizer) -> anyhow::Result<Vec<String>> {
+pub(crate) fn cut(text: &str, tokenizer: &Tokenizer) -> anyhow::Result<Vec<String>> {
     let count = |text: &str| -> anyhow::Result<usize> { Ok(tokenizer.encode(text, false)?.len()) };
     let mut parts: Vec<String> = Vec::new();
     let mut part = String::new();

@@ -5,30 +5,30 @@ use std::path::Path;
 
 /// Everything that was seen.
 #[derive(Debug, Default)]
-pub struct Report {
-    pub ok: bool,
-    pub documents: usize,
-    pub parts: usize,
-    pub skipped: usize,
-    pub tasks: usize,
-    pub steps: u64,
-    pub tokens_computed: u64,
-    pub tokens_cached: u64,
-    pub tokens_generated: u64,
-    pub context_bytes_moved: u64,
-    pub context_bytes_full: u64,
+pub(crate) struct Report {
+    pub(crate) ok: bool,
+    pub(crate) documents: usize,
+    pub(crate) parts: usize,
+    pub(crate) skipped: usize,
+    pub(crate) tasks: usize,
+    pub(crate) steps: u64,
+    pub(crate) tokens_computed: u64,
+    pub(crate) tokens_cached: u64,
+    pub(crate) tokens_generated: u64,
+    pub(crate) context_bytes_moved: u64,
+    pub(crate) context_bytes_full: u64,
     /// From SIGKILL to the first new token of the writer elsewhere.
-    pub failover_ms: u64,
-    pub killed_node: String,
-    pub killed_after_tokens: u64,
-    pub writer_node_after: String,
-    pub writer_tokens: u64,
-    pub seconds: f64,
-    pub result: String,
+    pub(crate) failover_ms: u64,
+    pub(crate) killed_node: String,
+    pub(crate) killed_after_tokens: u64,
+    pub(crate) writer_node_after: String,
+    pub(crate) writer_tokens: u64,
+    pub(crate) seconds: f64,
+    pub(crate) result: String,
 }
 
 impl Report {
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         serde_json::json!({
             "ok": self.ok,
             "documents": self.documents,
@@ -50,7 +50,7 @@ impl Report {
         .to_string()
     }
 
-    pub fn print_table(&self, file: &Path) {
+    pub(crate) fn print_table(&self, file: &Path) {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 };
         let prompt = self.tokens_computed + self.tokens_cached;
         let rows = [
@@ -79,7 +79,7 @@ impl Report {
     }
 }
 
-pub fn print_documents(documents: &Documents) {
+pub(crate) fn print_documents(documents: &Documents) {
     println!("{} documents in {} parts", documents.files, documents.parts.len());
     for (name, why) in &documents.skipped {
         println!("  skipped {name}: {why}");

@@ -20,16 +20,16 @@ const WRITER_TOKENS: u64 = 128;
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The model's own tokenizer, for cutting documents.
-pub fn tokenizer(binary: &Path, model: &str) -> anyhow::Result<Tokenizer> {
+pub(crate) fn tokenizer(binary: &Path, model: &str) -> anyhow::Result<Tokenizer> {
     let output = std::process::Command::new(binary).args(["-o", "json", "model", "inspect", model]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     let inspected: serde_json::Value = serde_json::from_slice(&output.stdout).context("`model inspect` prints JSON")?;
     let path = PathBuf::from(inspected["path"].as_str().context("`model inspect` names the file")?);
     let mapped = sys::Mapped::open(&path).with_context(|| format!("opening {}", path.display()))?;
-    Ok(Tokenizer::from_gguf(&Gguf::parse(mapped.bytes())?)?)
+    Ok(Tokenizer::from_gguf(&Gguf::parse(&mapped)?)?)
 }
 
-pub async fn run(binary: &Path, model: &str, documents: &Documents) -> anyhow::Result<Report> {
+pub(crate) async fn run(binary: &Path, model: &str, documents: &Documents) -> anyhow::Result<Report> {
     let spinner = ProgressBar::new_spinner();
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner.set_message("starting 3 coordinators and 2 workers");

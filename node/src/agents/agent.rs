@@ -101,7 +101,9 @@ impl Running {
                 Act::Perform(id, effect) => {
                     self.work(me, id, |hands, stop| async move { hands.perform(*effect, stop).await });
                 }
-                Act::Release(id, why) => self.work(me, id, move |hands, _| async move { hands.release(why).await }),
+                Act::Release(id, why) => {
+                    self.work(me, id, move |hands, _| async move { hands.release(why).await })
+                }
                 Act::Interrupt(id) => self.stop(id, |stops| &stops.interrupt),
                 Act::Abandon(id) => self.stop(id, |stops| &stops.abandon),
                 Act::Fail(why) => return Err(why.into()),
@@ -118,8 +120,12 @@ impl Running {
     }
 
     /// Spawns a piece of work. It answers with one message, whatever becomes of it.
-    fn work<F>(&mut self, me: &ActorRef<ToAgent>, id: WorkId, work: impl FnOnce(Arc<Hands>, CancellationToken) -> F)
-    where
+    fn work<F>(
+        &mut self,
+        me: &ActorRef<ToAgent>,
+        id: WorkId,
+        work: impl FnOnce(Arc<Hands>, CancellationToken) -> F,
+    ) where
         F: Future<Output = Outcome> + Send + 'static,
     {
         let stops = Stops { interrupt: CancellationToken::new(), abandon: self.gone.child_token() };

@@ -94,7 +94,9 @@ async fn a_team_fans_out_and_merges_on_two_nodes() {
 #[tokio::test]
 async fn a_team_with_an_unknown_agent_fails_with_its_name() {
     let (world, node) = one_node(QUICK).await;
-    world.apply_agent("name = 'team'\n[fan_out]\nover = 'inputs'\nagent = 'nobody'\n[then]\nagent = 'nobody'\n");
+    world.apply_agent(
+        "name = 'team'\n[fan_out]\nover = 'inputs'\nagent = 'nobody'\n[then]\nagent = 'nobody'\n",
+    );
     let task = world.create("team", &[("a.md", "first")]);
     let row = world.until_state(task, TaskState::Failed).await;
     let error = row.error.unwrap();
@@ -111,10 +113,17 @@ async fn a_panicking_agent_is_restarted_and_its_sibling_notices_nothing() {
     let good = world.create("writer", &[("q", "good")]);
     spoken(&world, &node, good, 4).await;
     let bad = world.create("writer", &[("q", "bad")]);
-    let rows = [world.until_state(good, TaskState::Succeeded).await, world.until_state(bad, TaskState::Succeeded).await];
+    let rows = [
+        world.until_state(good, TaskState::Succeeded).await,
+        world.until_state(bad, TaskState::Succeeded).await,
+    ];
     assert!(rows.iter().all(|row| row.step == 1), "one step each, none twice");
     assert_eq!(node.agents.counters().observe().restarts, 3);
-    assert_eq!(model.asked.load(Ordering::SeqCst), 5, "the sibling was asked once, the other three times in vain");
+    assert_eq!(
+        model.asked.load(Ordering::SeqCst),
+        5,
+        "the sibling was asked once, the other three times in vain"
+    );
 }
 
 #[tokio::test]

@@ -79,7 +79,9 @@ impl Hands {
         match effect {
             Effect::Infer { .. } => self.infer(effect, stop).await,
             Effect::Commit { .. } => self.commit(effect, stop).await,
-            Effect::Spawn { children, step, new_segments } => self.spawn(step, children, new_segments, stop).await,
+            Effect::Spawn { children, step, new_segments } => {
+                self.spawn(step, children, new_segments, stop).await
+            }
             Effect::AskChildren => self.ask_children(stop).await,
             Effect::Load { hashes } => self.open_all(hashes, stop).await,
             // The course ends the actor instead.
@@ -168,7 +170,9 @@ impl Hands {
 pub(crate) async fn release(shared: &Shared, task: TaskUid, epoch: Epoch, why: Release) {
     let command = Command::Release { task, epoch, node: shared.config.node, why };
     match shared.seams.ledger.request(command).await {
-        Reply::Refused(refusal) => tracing::debug!(%task, %epoch, ?why, %refusal, "the lease was over already"),
+        Reply::Refused(refusal) => {
+            tracing::debug!(%task, %epoch, ?why, %refusal, "the lease was over already")
+        }
         _ => tracing::info!(%task, %epoch, ?why, "gave a lease back"),
     }
 }

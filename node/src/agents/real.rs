@@ -1,8 +1,8 @@
 //! The real world behind the seams: the link, the cluster's client, the store and its peers, the live hub.
 
+use super::HeldLeases;
 use super::counters::Counters;
 use super::seams::{LedgerDoor, Live, Seams, Segments, Stores};
-use super::HeldLeases;
 use crate::engine_thread::real::LoadedModel;
 use crate::link::{BeatFacts, LeaseName, Link, Vitals};
 use crate::live::LiveTokens;
@@ -55,7 +55,9 @@ impl LedgerDoor for World {
 impl Stores for World {
     fn put(&self, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
         let project = project.clone();
-        Box::pin(async move { self.store.put_all(&project, segments).await.map_err(|error| error.to_string()) })
+        Box::pin(
+            async move { self.store.put_all(&project, segments).await.map_err(|error| error.to_string()) },
+        )
     }
 
     fn get(&self, project: &ProjectName, hash: Hash) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
@@ -76,7 +78,12 @@ impl Stores for World {
         })
     }
 
-    fn push(&self, node: NodeId, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
+    fn push(
+        &self,
+        node: NodeId,
+        project: &ProjectName,
+        segments: Segments,
+    ) -> BoxFuture<'_, Result<(), String>> {
         let project = project.clone();
         Box::pin(async move {
             let pushed = self.peers.push(node, &project, &segments).await;

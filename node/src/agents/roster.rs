@@ -24,7 +24,11 @@ pub(crate) enum Order {
     /// Ask the ledger to take the lease back, then say `released`.
     Release(LeaseName, Release),
     /// Say `restart_due` after this long.
-    RestartIn { task: TaskUid, epoch: Epoch, wait_ms: u64 },
+    RestartIn {
+        task: TaskUid,
+        epoch: Epoch,
+        wait_ms: u64,
+    },
 }
 
 /// What an agent hears of its lease.
@@ -94,7 +98,8 @@ impl Roster {
     fn full_set(&mut self, leases: Vec<TaskRow>) -> Vec<Order> {
         let named: BTreeSet<(TaskUid, Epoch)> =
             leases.iter().filter_map(|row| Some((row.uid, row.epoch?))).collect();
-        let held: Vec<(TaskUid, Epoch)> = self.entries.iter().map(|(task, entry)| (*task, entry.epoch)).collect();
+        let held: Vec<(TaskUid, Epoch)> =
+            self.entries.iter().map(|(task, entry)| (*task, entry.epoch)).collect();
         let gone = held.into_iter().filter(|lease| !named.contains(lease));
         let mut orders: Vec<Order> = gone.filter_map(|(task, epoch)| self.revoke(task, epoch)).collect();
         orders.extend(leases.into_iter().filter_map(|row| self.hold(Box::new(row))));
@@ -203,7 +208,8 @@ impl Roster {
     }
 
     pub(crate) fn restart_due(&mut self, task: TaskUid, epoch: Epoch) -> Vec<Order> {
-        let resting = self.entries.get_mut(&task).filter(|it| it.epoch == epoch && it.phase == Phase::Resting);
+        let resting =
+            self.entries.get_mut(&task).filter(|it| it.epoch == epoch && it.phase == Phase::Resting);
         let Some(entry) = resting else { return Vec::new() };
         entry.phase = Phase::Running;
         vec![Order::Start(entry.row.clone())]

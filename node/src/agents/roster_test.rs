@@ -74,7 +74,9 @@ fn say(orders: Vec<Order>) -> Vec<String> {
     let word = |order: &Order| match order {
         Order::Start(row) => format!("start {} at {}", row.uid.index, row.epoch.unwrap().index),
         Order::Tell(task, tell) => format!("tell {} {tell:?}", task.index),
-        Order::Release(lease, why) => format!("release {} at {} {why:?}", lease.task.index, lease.epoch.index),
+        Order::Release(lease, why) => {
+            format!("release {} at {} {why:?}", lease.task.index, lease.epoch.index)
+        }
         Order::RestartIn { task, wait_ms, .. } => format!("restart {} in {wait_ms}", task.index),
     };
     orders.iter().map(word).collect()
@@ -150,10 +152,18 @@ fn a_cancel_is_confirmed_whatever_stands_here() {
     let mut roster = running(&[(1, 10), (2, 11)]);
     assert_eq!(say(roster.on_news(News::Cancel(lease(1, 10)))), ["tell 1 Cancel"]);
     roster.failed(task(2), epoch(11), 0);
-    assert_eq!(say(roster.on_news(News::Cancel(lease(2, 11)))), ["release 2 at 11 Stopped"], "between restarts");
+    assert_eq!(
+        say(roster.on_news(News::Cancel(lease(2, 11)))),
+        ["release 2 at 11 Stopped"],
+        "between restarts"
+    );
     assert!(roster.on_news(News::Cancel(lease(2, 11))).is_empty(), "it is on its way");
     assert!(roster.restart_due(task(2), epoch(11)).is_empty());
-    assert_eq!(say(roster.on_news(News::Cancel(lease(3, 12)))), ["release 3 at 12 Stopped"], "never seen here");
+    assert_eq!(
+        say(roster.on_news(News::Cancel(lease(3, 12)))),
+        ["release 3 at 12 Stopped"],
+        "never seen here"
+    );
     assert!(roster.on_news(assigned(3, 12)).is_empty(), "after the confirmation nothing starts");
     let mut cancelling = row(4, 13);
     cancelling.state = TaskState::Cancelling;

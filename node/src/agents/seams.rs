@@ -27,10 +27,19 @@ pub trait Stores: Send + Sync + 'static {
     fn put(&self, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>>;
     fn get(&self, project: &ProjectName, hash: Hash) -> BoxFuture<'_, Result<Option<Bytes>, String>>;
     /// Brings what is missing here from the first of `nodes` that has it; durable here when it answers.
-    fn fetch(&self, nodes: Vec<NodeId>, project: &ProjectName, hashes: Vec<Hash>)
-    -> BoxFuture<'_, Result<(), String>>;
+    fn fetch(
+        &self,
+        nodes: Vec<NodeId>,
+        project: &ProjectName,
+        hashes: Vec<Hash>,
+    ) -> BoxFuture<'_, Result<(), String>>;
     /// Gives a node what it lacks of these; durable there when it answers.
-    fn push(&self, node: NodeId, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>>;
+    fn push(
+        &self,
+        node: NodeId,
+        project: &ProjectName,
+        segments: Segments,
+    ) -> BoxFuture<'_, Result<(), String>>;
     /// Durable copies that a commit needs, this node's included.
     fn copies(&self) -> usize;
     /// Other nodes in the order to try them as keepers: those in `first` in front; `what` spreads the rest.
@@ -42,7 +51,7 @@ pub trait Stores: Send + Sync + 'static {
 /// Where tokens are shown while they are generated. Must not block.
 pub trait Live: Send + Sync + 'static {
     fn begin(&self, project: &ProjectName, task: TaskUid, step: u64, attempt: &str);
-    /// `offset` in bytes of this attempt's text; `tokens` so far, these included.
+    /// `offset`: tokens of this attempt before these; `tokens`: how many these are.
     fn push(&self, task: TaskUid, offset: u64, tokens: u32, text: &str);
     /// The task does not run here any more.
     fn end(&self, task: TaskUid);

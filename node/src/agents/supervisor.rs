@@ -19,11 +19,19 @@ pub(crate) enum ToSupervisor {
     /// From the leader; the permit bounds how many wait.
     News(News, OwnedSemaphorePermit),
     /// A rest between restarts is over.
-    RestartDue { task: TaskUid, epoch: Epoch },
+    RestartDue {
+        task: TaskUid,
+        epoch: Epoch,
+    },
     /// The ledger took a lease back.
-    Released { task: TaskUid, epoch: Epoch },
+    Released {
+        task: TaskUid,
+        epoch: Epoch,
+    },
     /// Give every lease back at step boundaries; say when none is held.
-    Drain { emptied: oneshot::Sender<()> },
+    Drain {
+        emptied: oneshot::Sender<()>,
+    },
     /// Do not wait for step boundaries any more.
     DrainNow,
     Observe(oneshot::Sender<Vec<AgentObserved>>),
@@ -145,7 +153,10 @@ impl Nursery {
                 Order::Tell(task, tell) => self.tell(task, tell),
                 Order::Release(lease, why) => self.release(me, lease, why),
                 Order::RestartIn { task, epoch, wait_ms } => {
-                    me.send_after(Duration::from_millis(wait_ms), move || ToSupervisor::RestartDue { task, epoch });
+                    me.send_after(Duration::from_millis(wait_ms), move || ToSupervisor::RestartDue {
+                        task,
+                        epoch,
+                    });
                 }
             }
         }
@@ -160,7 +171,11 @@ impl Nursery {
         Ok(())
     }
 
-    async fn start(&mut self, me: &ActorRef<ToSupervisor>, row: Box<TaskRow>) -> Result<(), ActorProcessingErr> {
+    async fn start(
+        &mut self,
+        me: &ActorRef<ToSupervisor>,
+        row: Box<TaskRow>,
+    ) -> Result<(), ActorProcessingErr> {
         let Some(lease) = Lease::of(*row) else { return Ok(()) };
         let (task, epoch) = (lease.task, lease.epoch);
         tracing::info!(%task, %epoch, "an agent starts");

@@ -56,8 +56,6 @@ struct Watcher {
 struct Shown {
     step: u64,
     attempt: String,
-    /// Tokens of the step shown so far.
-    tokens: u32,
 }
 
 /// The watcher went away, or everything was told.
@@ -134,7 +132,7 @@ impl Watcher {
             EventKind::State { epoch, .. } => {
                 let attempt = epoch.map(|epoch| epoch.to_string());
                 match self.shown.take_if(|shown| attempt.as_deref() != Some(shown.attempt.as_str())) {
-                    Some(Shown { step, attempt, .. }) => {
+                    Some(Shown { step, attempt }) => {
                         self.tell(event.at_ms, Kind::Retract(pb::Retract { step, attempt })).await
                     }
                     None => Ok(()),
@@ -159,16 +157,12 @@ impl Watcher {
         if chunk.step <= self.committed_step {
             return Ok(());
         }
-        // The hub counts text in bytes and tokens from the step's beginning; a chunk at 0 is all there is so far.
-        let before = self.shown.as_ref().filter(|s| s.step == chunk.step && s.attempt == chunk.attempt);
-        let before = before.map_or(0, |shown| shown.tokens).min(chunk.tokens);
-        let offset = if chunk.offset == 0 { 0 } else { before };
-        self.shown = Some(Shown { step: chunk.step, attempt: chunk.attempt.clone(), tokens: chunk.tokens });
+        self.shown = Some(Shown { step: chunk.step, attempt: chunk.attempt.clone() });
         let token = pb::TokenChunk {
             step: chunk.step,
             attempt: chunk.attempt,
-            offset: offset.into(),
-            tokens: chunk.tokens - offset,
+            offset: chunk.offset,
+            tokens: chunk.tokens,
             text: chunk.text,
         };
         self.tell(0, Kind::Token(token)).await

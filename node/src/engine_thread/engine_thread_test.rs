@@ -92,7 +92,8 @@ async fn all(mut running: RunningJob) -> Vec<JobEvent> {
 async fn a_job_gives_its_tokens_and_one_end() {
     let thread = EngineThread::start("test", Echo::default()).unwrap();
     let never = CancellationToken::new();
-    let (one, two) = (thread.run(job(&[1, 2], 9), &never).unwrap(), thread.run(job(&[3, 4, 5], 2), &never).unwrap());
+    let (one, two) =
+        (thread.run(job(&[1, 2], 9), &never).unwrap(), thread.run(job(&[3, 4, 5], 2), &never).unwrap());
     let (one, two) = (all(one).await, all(two).await);
     assert_eq!(one.len(), 3);
     assert!(matches!(&one[2], JobEvent::End { why: JobEnd::Stop, text, .. } if text == "12"));

@@ -20,7 +20,8 @@ impl Local {
     pub fn new(model: &LoadedModel) -> Self {
         // The tokenizer is named after the model file: ids made by another one are never fed to this model.
         let tokenizer = model.info.model_digest;
-        let facts = ProviderFacts { window: model.window(), tokenizer, numerics: Some(model.info.numerics_id) };
+        let facts =
+            ProviderFacts { window: model.window(), tokenizer, numerics: Some(model.info.numerics_id) };
         let renderer = Arc::new(Renderer::new(model.text.clone(), tokenizer));
         Local { engine: model.thread.clone(), renderer, facts }
     }
@@ -50,7 +51,10 @@ impl Provider for Local {
         Box::pin(async move {
             let rendered = tokio::task::spawn_blocking(move || renderer.prompt(&messages)).await;
             rendered.unwrap_or_else(|_| {
-                Err(ModelFailure::lasting("CANNOT_RENDER", "rendering the conversation failed; this is a bug, report it"))
+                Err(ModelFailure::lasting(
+                    "CANNOT_RENDER",
+                    "rendering the conversation failed; this is a bug, report it",
+                ))
             })
         })
     }
@@ -104,3 +108,7 @@ fn end_of(why: JobEnd) -> EndOfSpeech {
         JobEnd::Cancelled => EndOfSpeech::Stopped,
     }
 }
+
+#[cfg(test)]
+#[path = "local_test.rs"]
+mod local_test;

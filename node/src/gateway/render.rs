@@ -104,7 +104,10 @@ impl Renderer {
             return Ok(tokens.clone());
         }
         let tokens = Arc::new(render().map_err(|error| {
-            ModelFailure::lasting("CANNOT_RENDER", format!("the conversation does not fit the model's template: {error}"))
+            ModelFailure::lasting(
+                "CANNOT_RENDER",
+                format!("the conversation does not fit the model's template: {error}"),
+            )
         })?);
         self.memory().keep(key, tokens.clone());
         Ok(tokens)

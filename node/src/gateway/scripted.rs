@@ -45,7 +45,9 @@ const SCRIPT_BYTES: u64 = 4 << 20;
 pub enum ScriptError {
     #[error("cannot read the script {path}: {cause}; check [[provider]] file")]
     Unreadable { path: String, cause: std::io::Error },
-    #[error("the script {path} is too large ({bytes} bytes, at most {SCRIPT_BYTES}); split it over several providers")]
+    #[error(
+        "the script {path} is too large ({bytes} bytes, at most {SCRIPT_BYTES}); split it over several providers"
+    )]
     TooLarge { path: String, bytes: u64 },
     #[error("the script {path} is not right: {message}")]
     Malformed { path: String, message: String },
@@ -125,8 +127,12 @@ impl Reply {
         match (&self.text, &self.fail) {
             (Some(_), Some(_)) => Err("has both text and fail; keep one".into()),
             (None, None) => Err("has neither text nor fail; write one".into()),
-            _ if self.tokens_per_second == Some(0) => Err("tokens_per_second = 0 never ends; leave it out".into()),
-            (Some(text), None) if text.is_empty() => Err("text is empty; a model says at least one word".into()),
+            _ if self.tokens_per_second == Some(0) => {
+                Err("tokens_per_second = 0 never ends; leave it out".into())
+            }
+            (Some(text), None) if text.is_empty() => {
+                Err("text is empty; a model says at least one word".into())
+            }
             (None, Some(fail)) if fail.is_empty() => Err("fail is empty; write a reason".into()),
             _ => Ok(()),
         }
@@ -135,7 +141,10 @@ impl Reply {
     fn matches(&self, ask: &Ask) -> bool {
         self.when_agent.as_ref().is_none_or(|agent| *agent == ask.agent)
             && self.when_call.is_none_or(|call| call == ask.call)
-            && self.when_contains.as_ref().is_none_or(|text| asked(&ask.messages).any(|m| m.text.contains(text)))
+            && self
+                .when_contains
+                .as_ref()
+                .is_none_or(|text| asked(&ask.messages).any(|m| m.text.contains(text)))
     }
 
     fn failure(&self) -> Option<ModelFailure> {
@@ -235,7 +244,9 @@ async fn speak(reply: &Reply, ask: &Ask, said: &mpsc::Sender<Said>) -> Result<Sa
     }
     let text = reply.text.as_deref().unwrap_or_default();
     let mut left = words(text).skip(said_before(&ask.messages)).peekable();
-    let pace = reply.tokens_per_second.map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace.min(1_000_000) as u32);
+    let pace = reply
+        .tokens_per_second
+        .map_or(Duration::ZERO, |pace| Duration::from_secs(1) / pace.min(1_000_000) as u32);
     let (mut spoken, mut token_ids) = (String::new(), Vec::new());
     let mut going = delayed;
     while going && token_ids.len() < ask.max_new as usize {
@@ -273,10 +284,21 @@ mod tests {
 
     #[test]
     fn words_join_to_the_text() {
-        for text in ["", " ", "one", "one two  three\n", "  x", "überlangeswortohneende und mehr", "日本語のテキストは空白なしで続くものです"] {
+        for text in [
+            "",
+            " ",
+            "one",
+            "one two  three\n",
+            "  x",
+            "überlangeswortohneende und mehr",
+            "日本語のテキストは空白なしで続くものです",
+        ] {
             let pieces: Vec<&str> = words(text).collect();
             assert_eq!(pieces.concat(), text);
-            assert!(pieces.iter().all(|piece| piece.chars().count() <= TOKEN_CHARS && !piece.is_empty()), "{pieces:?}");
+            assert!(
+                pieces.iter().all(|piece| piece.chars().count() <= TOKEN_CHARS && !piece.is_empty()),
+                "{pieces:?}"
+            );
         }
         assert_eq!(words("one two  three").collect::<Vec<_>>(), ["one ", "two  ", "three"]);
     }
@@ -290,6 +312,12 @@ mod tests {
         assert!(error("[[reply]]\ndelay_ms = 3").contains("number 1: has neither text nor fail"));
         assert!(error("[[reply]]\ntext = 'a'\nfail = 'B'").contains("keep one"));
         assert!(error("[[reply]]\ntext = 'a'\ntokens_per_second = 0").contains("never ends"));
-        assert!(Scripted::load("m", Path::new("/nowhere/s.toml")).err().unwrap().to_string().contains("[[provider]]"));
+        assert!(
+            Scripted::load("m", Path::new("/nowhere/s.toml"))
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("[[provider]]")
+        );
     }
 }

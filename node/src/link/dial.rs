@@ -38,7 +38,8 @@ where
         Box::pin(async move {
             // A full set of a big node is larger than one chunk; nothing else is.
             let mut client = LinkClient::new(channel?).max_decoding_message_size(16 * limits::CHUNK_BYTES);
-            let stream = client.attach(ReceiverStream::new(outbound)).await.map_err(|status| status.to_string())?;
+            let stream =
+                client.attach(ReceiverStream::new(outbound)).await.map_err(|status| status.to_string())?;
             Ok(stream.into_inner().map(|message| message.map_err(|status| status.to_string())).boxed())
         })
     }

@@ -3,8 +3,8 @@
 use super::outbox::Outbox;
 use super::{News, Shared, ms, wire};
 use futures::StreamExt;
-use std::collections::VecDeque;
 use proto::internal::v1::{LeaderMessage, NodeMessage, leader_message};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -66,7 +66,8 @@ pub(super) async fn stay_attached(shared: Arc<Shared>, news: mpsc::Sender<News>)
 async fn attach(shared: &Shared, news: &mpsc::Sender<News>, address: &str) -> End {
     // Room for every waiting request at once, for the hello, and for minutes of beats: a full queue is a dead stream.
     let (outbound, queue) = mpsc::channel(Outbox::CAPACITY + 256);
-    let mut session = Session { shared, news, outbound, beats: 0, ready: false, held: false, again: VecDeque::new() };
+    let mut session =
+        Session { shared, news, outbound, beats: 0, ready: false, held: false, again: VecDeque::new() };
     let begun = session.begin();
     let dialled = timeout(ms(shared.config.times.attach_ms), shared.seams.dial.attach(address, queue)).await;
     let inbound = match (begun, dialled) {
@@ -152,7 +153,9 @@ impl Session<'_> {
                 self.again.push_back((Instant::now() + ms(self.shared.config.times.retry_ms), response.id));
                 return Ok(());
             }
-            Body::Moved(moved) => return Err(End::Moved(Some(moved.leader_addr).filter(|it| !it.is_empty()))),
+            Body::Moved(moved) => {
+                return Err(End::Moved(Some(moved.leader_addr).filter(|it| !it.is_empty())));
+            }
             Body::Assignment(assignment) => wire::assigned(&assignment),
             Body::Cancel(cancel) => wire::cancel(&cancel),
             Body::Revoke(revoke) => wire::revoked(&revoke),

@@ -3,7 +3,8 @@
 use super::{BeatFacts, EngineFacts, LeaseName, LinkConfig, News};
 use ledger::rows::TaskRow;
 use proto::internal::v1::{
-    Assignment, Beat, CancelTask, FullSet, HeldLease, Hello, LinkEngine, NodeMessage, Request, Revoke, node_message,
+    Assignment, Beat, CancelTask, FullSet, HeldLease, Hello, LinkEngine, NodeMessage, Request, Revoke,
+    node_message,
 };
 use types::{Epoch, ProjectName, TaskUid};
 

@@ -76,7 +76,7 @@ fn a_file_is_copied_listed_and_inspected() {
         ("tiny-1", bytes.len() as u64, Hash::of(&bytes))
     );
     assert_eq!(folder.store.pull(&source, &Silent).unwrap(), model, "again is no change");
-    assert_eq!(folder.store.list().unwrap(), [model.clone()]);
+    assert_eq!(folder.store.list().unwrap(), std::slice::from_ref(&model));
     assert_eq!(folder.store.find(model.digest).unwrap(), Some(model.clone()));
     let inside = folder.store.inspect("tiny-1").unwrap();
     assert_eq!((inside.title.as_deref(), inside.tensors), (Some("Tiny"), 0));

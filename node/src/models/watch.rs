@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Is told how far a pull is. Calls come from one thread.
 pub trait Watch: Sync {
@@ -64,7 +64,8 @@ impl Watch for Bars {
         self.bar.set_message(what.to_string());
         self.bar.enable_steady_tick(Duration::from_millis(200));
         if !self.terminal {
-            eprintln!("{what}");
+            let of = bytes.map(|bytes| format!(" ({})", HumanBytes(bytes))).unwrap_or_default();
+            eprintln!("{what}{of}");
         }
     }
 

@@ -128,7 +128,7 @@ async fn projects_and_clusters_do_not_mix() {
     b.plane.store.put_all(&project(), vec![one.clone()]).await.unwrap();
     let other = ProjectName::parse("other").unwrap();
     assert!(matches!(a.peers.pull(&[b.id], &other, &[one.0]).await, Err(PeerError::Missing { .. })));
-    let refused = stranger.peers.push(b.id, &project(), &[one.clone()]).await.unwrap_err();
+    let refused = stranger.peers.push(b.id, &project(), std::slice::from_ref(&one)).await.unwrap_err();
     assert!(matches!(&refused, PeerError::Refused { why, .. } if why.contains("two clusters")), "{refused}");
     assert!(!refused.is_retriable());
     let refused = stranger.peers.pull(&[b.id], &project(), &[one.0]).await.unwrap_err();

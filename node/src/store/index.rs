@@ -50,7 +50,7 @@ pub trait Index: Send + Sync {
 /// An index that is gone with the process: for tests and for `--ephemeral`.
 #[derive(Default)]
 pub struct MemoryIndex {
-    state: Mutex<(BTreeMap<(ProjectName, Hash), u64>, Option<Stamp>)>,
+    state: Mutex<MemoryState>,
 }
 
 type MemoryState = (BTreeMap<(ProjectName, Hash), u64>, Option<Stamp>);

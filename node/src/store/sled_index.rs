@@ -190,7 +190,7 @@ mod tests {
         }
         fs::write(dir.path().join("snap.0000.generating"), b"half a snapshot").unwrap();
         let index = SledIndex::open(dir.path()).unwrap();
-        assert_eq!(index.all().unwrap(), [two.clone()]);
+        assert_eq!(index.all().unwrap(), std::slice::from_ref(&two));
         assert_eq!(index.get(&two.project, &two.hash).unwrap(), Some(5));
         assert_eq!(index.stamp().unwrap(), Some(stamp));
     }

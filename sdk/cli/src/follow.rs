@@ -99,10 +99,11 @@ impl Shown {
             Style::Text | Style::Everything => match &event.kind {
                 EventKind::Token { step, text, .. } => self.on_text(*step, text, out),
                 EventKind::Retract { .. } => {
-                    self.say(&words(event), out)?;
+                    // What comes next must not stand in one line with what is void.
+                    self.end_line(out)?;
                     self.text.clear();
                     self.interrupted = false;
-                    Ok(())
+                    self.say(&words(event), out)
                 }
                 EventKind::State { .. } | EventKind::Step { .. } | EventKind::Gap { .. } => {
                     self.say(&words(event), out)
@@ -111,15 +112,17 @@ impl Shown {
         }
     }
 
-    /// Ends stdout with the result: it is printed whole, unless exactly it stands there already.
+    /// Ends stdout with the result. What of it stands there already is not said again; live text may lack its end.
     pub(crate) fn finish(mut self, result: Option<&str>, out: &mut Out<'_>) -> Result<(), Failure> {
-        match result {
-            Some(result) if self.text.trim() == result.trim() => self.end_line(out),
-            Some(result) => {
+        let Some(result) = result else { return self.end_line(out) };
+        let rest = result.trim_start().strip_prefix(self.text.trim_start());
+        match rest {
+            Some(rest) if rest.trim().is_empty() => self.end_line(out),
+            Some(rest) if !self.interrupted => out.line(rest),
+            Some(_) | None => {
                 self.end_line(out)?;
                 out.line(result)
             }
-            None => self.end_line(out),
         }
     }
 
@@ -138,9 +141,11 @@ impl Shown {
     }
 
     fn say(&mut self, line: &str, out: &mut Out<'_>) -> Result<(), Failure> {
-        // Text ends anywhere in a line; what is said about it begins a new one.
-        self.interrupted |= self.open_line;
-        self.end_line(out)?;
+        // Text ends anywhere in a line; where both share a screen, what is said about it begins a new one.
+        if self.style == Style::Everything || out.is_terminal() {
+            self.interrupted |= self.open_line;
+            self.end_line(out)?;
+        }
         if self.style == Style::Text {
             return out.note(line);
         }
@@ -225,6 +230,8 @@ mod tests {
         insta::assert_snapshot!("run_table", shown(Style::Text, Format::Table, Some("kept text")));
         let other = shown(Style::Text, Format::Table, Some("another text"));
         assert!(other.contains("kept text\nanother text\n"), "{other}");
+        let longer = shown(Style::Text, Format::Table, Some("kept text and its end"));
+        assert!(longer.contains("\nkept text and its end\n---"), "{longer}");
     }
 
     #[test]

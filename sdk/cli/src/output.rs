@@ -81,6 +81,11 @@ impl<'a> Out<'a> {
         self.text(&format!("{line}\n"))
     }
 
+    /// Notes and results share a screen.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// Something about the result, for the person who waits for it.
     pub(crate) fn note(&mut self, line: &str) -> Result<(), Failure> {
         // Nobody misses a note when stderr is closed.

@@ -242,9 +242,15 @@ fn part(offset: u64, tokens: u32, text: &str) -> Added {
     if text.is_empty() { Added::Nothing } else { Added::Part { offset, tokens, text: text.to_string() } }
 }
 
-/// Attempts are lease epochs; a later lease compares greater. Unreadable ones count as later.
+/// Attempts are lease epochs, maybe with the number of the call under that lease: `1.42.0` or `1.42.0/1`. Later ones
+/// compare greater; unreadable ones count as later.
 fn is_earlier(attempt: &str, than: &str) -> bool {
-    matches!((Epoch::parse(attempt), Epoch::parse(than)), (Ok(a), Ok(b)) if a < b)
+    matches!((order(attempt), order(than)), (Some(a), Some(b)) if a < b)
+}
+
+fn order(attempt: &str) -> Option<(Epoch, u64)> {
+    let (epoch, call) = attempt.split_once('/').unwrap_or((attempt, "0"));
+    Some((Epoch::parse(epoch).ok()?, call.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -87,6 +87,15 @@ fn another_attempt_takes_back_the_text_of_the_last_one() {
 }
 
 #[test]
+fn attempts_are_ordered_by_lease_and_then_by_call() {
+    let mut cursor = Cursor::new(1);
+    show(&mut cursor, token(1, "1.9.0/1", 0, 1, "second call"));
+    assert_eq!(show(&mut cursor, token(1, "1.9.0/0", 0, 1, "first call")), vec![]);
+    let shown = show(&mut cursor, token(1, "1.10.0/0", 0, 1, "next lease"));
+    assert_eq!(shown, vec![retract(1, "1.9.0/1"), token(1, "1.10.0/0", 0, 1, "next lease")]);
+}
+
+#[test]
 fn a_retract_is_shown_once_and_only_for_text_that_was_shown() {
     let mut cursor = Cursor::new(1);
     assert_eq!(show(&mut cursor, retract(1, OLD)), vec![]);

@@ -62,7 +62,8 @@ impl World {
             silent: BTreeSet::new(),
             log: Vec::new(),
         };
-        let world = Arc::new(World { inner: Mutex::new(inner), changed: Notify::new(), ms: AtomicU64::new(1) });
+        let world =
+            Arc::new(World { inner: Mutex::new(inner), changed: Notify::new(), ms: AtomicU64::new(1) });
         world.ok(Command::InitCluster { cluster_id: ClusterId([7; 16]) });
         for number in 0..nodes {
             let reply = world.propose(Command::AdmitNode {
@@ -130,7 +131,8 @@ impl World {
 
     pub(super) fn create(&self, agent: &str, inputs: &[(&str, &str)]) -> TaskUid {
         let inputs = inputs.iter().map(|(name, text)| {
-            let (segment, bytes) = self.store(&Segment::new(Kind::Message, "tester", Visibility::Project, *text));
+            let (segment, bytes) =
+                self.store(&Segment::new(Kind::Message, "tester", Visibility::Project, *text));
             InputRef { name: (*name).into(), segment, bytes }
         });
         let inputs = inputs.collect();
@@ -262,7 +264,9 @@ impl Inner {
                 let row = self.state.task(task).expect("assigned").clone();
                 (node, News::Assigned(Box::new(row)))
             }
-            Effect::Stop { project, task, node, epoch } => (node, News::Cancel(LeaseName { project, task, epoch })),
+            Effect::Stop { project, task, node, epoch } => {
+                (node, News::Cancel(LeaseName { project, task, epoch }))
+            }
             Effect::Revoked { project, task, node, epoch } => {
                 (node, News::Revoked(LeaseName { project, task, epoch }))
             }
@@ -375,7 +379,12 @@ impl Stores for Reach {
         })
     }
 
-    fn push(&self, node: NodeId, project: &ProjectName, segments: Segments) -> BoxFuture<'_, Result<(), String>> {
+    fn push(
+        &self,
+        node: NodeId,
+        project: &ProjectName,
+        segments: Segments,
+    ) -> BoxFuture<'_, Result<(), String>> {
         let project = project.clone();
         Box::pin(async move {
             let mut inner = self.world.lock();
@@ -395,7 +404,8 @@ impl Stores for Reach {
     }
 
     fn keepers(&self, first: &[NodeId], _what: Hash) -> Vec<NodeId> {
-        let mut nodes: Vec<NodeId> = self.world.nodes().into_iter().filter(|node| *node != self.node).collect();
+        let mut nodes: Vec<NodeId> =
+            self.world.nodes().into_iter().filter(|node| *node != self.node).collect();
         nodes.sort_by_key(|node| !first.contains(node));
         nodes
     }

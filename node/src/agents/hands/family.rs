@@ -31,8 +31,12 @@ impl Hands {
                 Ok(home) if home.len() >= self.shared.seams.stores.copies() => {
                     return self.propose_children(step, &children, home).await;
                 }
-                Ok(_) => tracing::info!(task = %self.lease.task, step, "too few copies of what children need"),
-                Err(Trouble::Missing(why)) => tracing::warn!(task = %self.lease.task, why, "cannot start children yet"),
+                Ok(_) => {
+                    tracing::info!(task = %self.lease.task, step, "too few copies of what children need")
+                }
+                Err(Trouble::Missing(why)) => {
+                    tracing::warn!(task = %self.lease.task, why, "cannot start children yet")
+                }
                 Err(Trouble::Corrupt(why)) => return Outcome::Broke(why),
             }
             self.shared.seams.stores.refresh_members().await;
@@ -83,7 +87,9 @@ impl Hands {
         loop {
             match self.shared.seams.ledger.read(Query::Children { parent: self.lease.task }).await {
                 Ok(Answer::Tasks { rows, .. }) => return self.tell_of(rows).await,
-                Ok(other) => return Outcome::Broke(format!("{other:?} does not answer a question for children")),
+                Ok(other) => {
+                    return Outcome::Broke(format!("{other:?} does not answer a question for children"));
+                }
                 Err(why) => tracing::debug!(task = %self.lease.task, why, "cannot ask for children yet"),
             }
             if !patience.wait(&stop).await {

@@ -105,7 +105,8 @@ impl Hands {
 
     fn chain_bytes(&self, chain: &[ChainItem], fresh: &[(Hash, Segment)]) -> u64 {
         let new: u64 = fresh.iter().map(|(_, segment)| segment.text.len() as u64).sum();
-        let stored = chain.iter().map(|item| item.hash).filter(|hash| !fresh.iter().any(|(new, _)| new == hash));
+        let stored =
+            chain.iter().map(|item| item.hash).filter(|hash| !fresh.iter().any(|(new, _)| new == hash));
         self.stored_bytes(stored) + new
     }
 }

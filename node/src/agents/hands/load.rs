@@ -112,7 +112,8 @@ impl Hands {
         for _ in 0..=limits::TASK_DEPTH {
             let Some(uid) = parent else { return Ok(root) };
             root = uid;
-            let answer = self.shared.seams.ledger.read(Query::TaskByUid { uid }).await.map_err(Trouble::Missing)?;
+            let answer =
+                self.shared.seams.ledger.read(Query::TaskByUid { uid }).await.map_err(Trouble::Missing)?;
             let Answer::Task(Some(row)) = answer else {
                 return Err(Trouble::Missing(format!("the ledger does not know the ancestor {uid}")));
             };
