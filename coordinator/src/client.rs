@@ -198,7 +198,12 @@ impl Client {
     }
 
     /// Committed events of a task from a sequence on, as they come, until the task is over or the source is lost.
-    pub async fn events(&self, project: &str, task: TaskUid, from: u64) -> Result<ReceiverStream<Event>, ClientError> {
+    pub async fn events(
+        &self,
+        project: &str,
+        task: TaskUid,
+        from: u64,
+    ) -> Result<ReceiverStream<Event>, ClientError> {
         if let Some(local) = &self.inner.local {
             return Ok(local.follow(task, from));
         }
@@ -346,7 +351,11 @@ impl Client {
     }
 }
 
-async fn join_at(dialer: &dyn Dialer, address: &str, facts: &NodeFacts) -> Result<(NodeId, ClusterId), Status> {
+async fn join_at(
+    dialer: &dyn Dialer,
+    address: &str,
+    facts: &NodeFacts,
+) -> Result<(NodeId, ClusterId), Status> {
     let role = |role: &ledger::rows::Role| match role {
         ledger::rows::Role::Coordinator => "coordinator".to_string(),
         ledger::rows::Role::Worker => "worker".to_string(),

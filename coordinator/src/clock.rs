@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn a_jumped_wall_clock_is_refused() {
         let office = OfficeClock::start(0, 0, &Fixed(0, 100_000));
-        assert_eq!(office.wall_ms(&Fixed(1_000, 101_000), &mut [100_900, 101_100, 101_050]), (101_000, false));
+        assert_eq!(
+            office.wall_ms(&Fixed(1_000, 101_000), &mut [100_900, 101_100, 101_050]),
+            (101_000, false)
+        );
         assert_eq!(office.wall_ms(&Fixed(1_000, 900_000), &mut [101_000, 101_100, 100_900]), (101_000, true));
         assert_eq!(office.wall_ms(&Fixed(1_000, 900_000), &mut []), (900_000, false));
     }

@@ -169,7 +169,10 @@ impl Coordinator {
         self.propose_at(commands).await.map(|(_, replies)| replies)
     }
 
-    pub(crate) async fn propose_at(&self, commands: Vec<Command>) -> Result<(u64, Vec<Reply>), ProposeFailed> {
+    pub(crate) async fn propose_at(
+        &self,
+        commands: Vec<Command>,
+    ) -> Result<(u64, Vec<Reply>), ProposeFailed> {
         if !self.raft().is_leader() {
             return Err(ProposeFailed::NotLeader { leader: self.leader_address() });
         }
@@ -262,7 +265,9 @@ impl Coordinator {
         match kind {
             pb::ChangeKind::AddVoter => self.add_voter(node).await,
             pb::ChangeKind::RemoveVoter => self.remove_voter(node).await,
-            pb::ChangeKind::TransferLeader => self.raft().transfer_leader(node).await.map_err(|e| e.to_string()),
+            pb::ChangeKind::TransferLeader => {
+                self.raft().transfer_leader(node).await.map_err(|e| e.to_string())
+            }
             pb::ChangeKind::Unspecified => Err("the request names no change".into()),
         }
     }
@@ -292,7 +297,8 @@ impl Coordinator {
     }
 
     pub(crate) fn soft(&self) -> Soft {
-        let ledger_ms = self.inner.office_clock.lock().expect("no panic while held").ledger_ms(self.inner.clock.as_ref());
+        let ledger_ms =
+            self.inner.office_clock.lock().expect("no panic while held").ledger_ms(self.inner.clock.as_ref());
         self.inner.link.soft(ledger_ms)
     }
 

@@ -82,7 +82,8 @@ impl Office {
             (machine.state.ledger_ms(), machine.state.wall_ms())
         };
         let clock = inner.clock.as_ref();
-        *inner.office_clock.lock().expect("no panic while held") = OfficeClock::start(ledger_ms, wall_ms, clock);
+        *inner.office_clock.lock().expect("no panic while held") =
+            OfficeClock::start(ledger_ms, wall_ms, clock);
         let ends_ms = clock.monotonic_ms() + inner.lease_ms + inner.lease_ms / 100 + 50;
         let workers = self.coordinator.nodes().into_iter().map(|row| row.id);
         inner.link.take_office(workers, ends_ms);
@@ -164,7 +165,10 @@ impl Office {
             Effect::Assigned { task, node, epoch } => {
                 let row = self.coordinator.task(task).filter(|row| row.epoch == Some(epoch));
                 if let Some(row) = row {
-                    link.send(node, proto::internal::v1::leader_message::Body::Assignment(link::assignment(&row)));
+                    link.send(
+                        node,
+                        proto::internal::v1::leader_message::Body::Assignment(link::assignment(&row)),
+                    );
                 }
             }
             Effect::Stop { project, task, node, epoch } => link.send(node, link::stop(&project, task, epoch)),
@@ -182,7 +186,10 @@ impl Office {
         let coordinator = self.coordinator.clone();
         tokio::spawn(async move {
             if let Err(error) = follow_members(&coordinator).await {
-                tracing::warn!(error, "consensus membership does not follow yet; tried again at the next change");
+                tracing::warn!(
+                    error,
+                    "consensus membership does not follow yet; tried again at the next change"
+                );
             }
         });
     }

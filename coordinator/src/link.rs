@@ -42,6 +42,8 @@ struct Table {
     /// When the leader may declare a node lost, on its monotonic clock.
     lease_ends_ms: BTreeMap<NodeId, u64>,
     streams: u64,
+    /// The office has begun: before that a node that attached would be forgotten when it does.
+    open: bool,
 }
 
 #[derive(Clone, Default)]
@@ -75,6 +77,7 @@ impl LinkServer {
     pub(crate) fn take_office(&self, nodes: impl Iterator<Item = NodeId>, lease_ends_ms: u64) {
         let mut table = self.table();
         table.attached.clear();
+        table.open = true;
         table.lease_ends_ms = nodes.map(|id| (id, lease_ends_ms)).collect();
     }
 
@@ -87,6 +90,11 @@ impl LinkServer {
         }
         table.attached.clear();
         table.lease_ends_ms.clear();
+        table.open = false;
+    }
+
+    fn is_open(&self) -> bool {
+        self.table().open
     }
 
     /// Nodes whose lease is over, each told once.
@@ -106,7 +114,14 @@ impl LinkServer {
         self.table().lease_ends_ms.entry(node).or_insert(now_ms);
     }
 
-    fn attach(&self, node: pb::AttachedNode, outbox: Outbox, wall_ms: u64, now_ms: u64, lease_ends_ms: u64) -> u64 {
+    fn attach(
+        &self,
+        node: pb::AttachedNode,
+        outbox: Outbox,
+        wall_ms: u64,
+        now_ms: u64,
+        lease_ends_ms: u64,
+    ) -> u64 {
         let mut table = self.table();
         table.streams += 1;
         let stream = table.streams;
@@ -202,7 +217,7 @@ impl pb::link_server::Link for LinkRpc {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut incoming = request.into_inner();
         let (outbox, outgoing) = mpsc::channel(WAITING_MESSAGES);
-        if !self.coordinator.raft().is_leader() {
+        if !self.coordinator.raft().is_leader() || !self.coordinator.inner.link.is_open() {
             let leader_addr = self.coordinator.leader_address().unwrap_or_default();
             let _ = outbox.try_send(Ok(message(ToNode::Moved(pb::Moved { leader_addr }))));
             return Ok(Response::new(ReceiverStream::new(outgoing)));
@@ -251,7 +266,8 @@ impl Session {
             beat: Some(pb::Beat { running: hello.leases.len() as u32, ..Default::default() }),
             engines: hello.engines,
         };
-        let stream = inner.link.attach(node, self.outbox.clone(), hello.wall_ms, now_ms, self.lease_end(now_ms));
+        let stream =
+            inner.link.attach(node, self.outbox.clone(), hello.wall_ms, now_ms, self.lease_end(now_ms));
         let leases = self.coordinator.locked().state.leases_of(self.id).map(assignment).collect();
         let term = self.coordinator.raft().leader().term;
         let full = pb::FullSet { leases, lease_ms: inner.lease_ms, term };
@@ -303,7 +319,9 @@ impl Session {
                 Ok(command) => match coordinator.propose(vec![command]).await {
                     Ok(replies) => (replies.into_iter().next(), String::new()),
                     // Asking again would not help.
-                    Err(error @ ProposeFailed::TooLarge { .. }) => (Some(never(error.to_string())), String::new()),
+                    Err(error @ ProposeFailed::TooLarge { .. }) => {
+                        (Some(never(error.to_string())), String::new())
+                    }
                     Err(error) => (None, error.to_string()),
                 },
             };

@@ -1,8 +1,8 @@
 //! The ledger behind raft: applies entries, hands effects to whoever performs them, wakes watchers.
 
 use crate::raft::{Halt, Machine};
-use ledger::effect::Effect;
 use ledger::State;
+use ledger::effect::Effect;
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use types::TaskUid;

@@ -39,7 +39,10 @@ type EventStream = Pin<Box<dyn Stream<Item = Result<pb::EventsResponse, Status>>
 
 #[tonic::async_trait]
 impl pb::ledger_server::Ledger for LedgerRpc {
-    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Result<Response<pb::ProposeResponse>, Status> {
+    async fn propose(
+        &self,
+        request: Request<pb::ProposeRequest>,
+    ) -> Result<Response<pb::ProposeResponse>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         let commands = decode_all::<Command>(&request.commands)?;
@@ -78,12 +81,10 @@ impl pb::ledger_server::Ledger for LedgerRpc {
         let facts = facts(request.into_inner())?;
         let replies = self.coordinator.propose(vec![facts.admit()]).await.map_err(propose_status)?;
         match replies.into_iter().next() {
-            Some(Reply::Node(id)) => {
-                Ok(Response::new(pb::JoinResponse {
-                    node_id: id.0,
-                    cluster_id: self.coordinator.cluster().0.to_vec().into(),
-                }))
-            }
+            Some(Reply::Node(id)) => Ok(Response::new(pb::JoinResponse {
+                node_id: id.0,
+                cluster_id: self.coordinator.cluster().0.to_vec().into(),
+            })),
             Some(Reply::Refused(refusal @ Refusal::NameTaken { .. })) => {
                 Err(Status::already_exists(refusal.to_string()))
             }
@@ -93,7 +94,10 @@ impl pb::ledger_server::Ledger for LedgerRpc {
         }
     }
 
-    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
         self.check_cluster(&request.into_inner().cluster_id)?;
         match self.coordinator.raft().is_leader() {
             true => Ok(Response::new(self.coordinator.status())),
@@ -101,7 +105,10 @@ impl pb::ledger_server::Ledger for LedgerRpc {
         }
     }
 
-    async fn change(&self, request: Request<pb::ChangeRequest>) -> Result<Response<pb::ChangeResponse>, Status> {
+    async fn change(
+        &self,
+        request: Request<pb::ChangeRequest>,
+    ) -> Result<Response<pb::ChangeResponse>, Status> {
         let request = request.into_inner();
         self.check_cluster(&request.cluster_id)?;
         if !self.coordinator.raft().is_leader() {

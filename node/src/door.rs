@@ -99,18 +99,27 @@ impl Door {
                     .max_decoding_message_size(size)
                     .max_encoding_message_size(out),
             )
-            .add_service(pb::agent_service_server::AgentServiceServer::new(self.clone()).max_decoding_message_size(size))
-            .add_service(pb::quota_service_server::QuotaServiceServer::new(self.clone()).max_decoding_message_size(size))
             .add_service(
-                pb::cluster_service_server::ClusterServiceServer::new(self.clone()).max_decoding_message_size(size),
+                pb::agent_service_server::AgentServiceServer::new(self.clone())
+                    .max_decoding_message_size(size),
             )
             .add_service(
-                pb::context_service_server::ContextServiceServer::new(self.clone()).max_decoding_message_size(size),
+                pb::quota_service_server::QuotaServiceServer::new(self.clone())
+                    .max_decoding_message_size(size),
+            )
+            .add_service(
+                pb::cluster_service_server::ClusterServiceServer::new(self.clone())
+                    .max_decoding_message_size(size),
+            )
+            .add_service(
+                pb::context_service_server::ContextServiceServer::new(self.clone())
+                    .max_decoding_message_size(size),
             )
     }
 }
 
-fn health_service() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+fn health_service()
+-> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
     let reporter = tonic_health::server::HealthReporter::new();
     let service = tonic_health::server::HealthService::from_health_reporter(reporter);
     tonic_health::pb::health_server::HealthServer::new(service)
@@ -128,8 +137,15 @@ impl Membership {
     }
 
     /// A segment's stored bytes, from here or from the nodes that are said to hold it.
-    async fn segment(&self, project: &ProjectName, hash: Hash, home: &[NodeId]) -> Result<bytes::Bytes, Status> {
-        if let Some(bytes) = self.store.get(project, hash).await.map_err(|e| Status::internal(e.to_string()))? {
+    async fn segment(
+        &self,
+        project: &ProjectName,
+        hash: Hash,
+        home: &[NodeId],
+    ) -> Result<bytes::Bytes, Status> {
+        if let Some(bytes) =
+            self.store.get(project, hash).await.map_err(|e| Status::internal(e.to_string()))?
+        {
             return Ok(bytes);
         }
         let mut holders: Vec<NodeId> = home.iter().copied().filter(|id| *id != self.own).collect();
@@ -137,20 +153,26 @@ impl Membership {
             holders = self.members.keepers(self.own, &[], hash);
         }
         let pulled = self.peers.pull(&holders, project, &[hash]).await;
-        pulled.ok().and_then(|segments| segments.into_iter().next()).map(|(_, bytes)| bytes).ok_or_else(|| {
-            status::error(
-                tonic::Code::NotFound,
-                "SEGMENT_NOT_FOUND",
-                &format!("no reachable node of this project holds segment {}", hash.short()),
-                "check the hash, and `quorate node list` for nodes that are down",
-            )
-        })
+        pulled.ok().and_then(|segments| segments.into_iter().next()).map(|(_, bytes)| bytes).ok_or_else(
+            || {
+                status::error(
+                    tonic::Code::NotFound,
+                    "SEGMENT_NOT_FOUND",
+                    &format!("no reachable node of this project holds segment {}", hash.short()),
+                    "check the hash, and `quorate node list` for nodes that are down",
+                )
+            },
+        )
     }
 }
 
 /// The caller, as the access layer found it.
 fn identity<T>(request: &Request<T>) -> Identity {
-    request.extensions().get::<Identity>().cloned().expect("the access layer lets nobody in without an identity")
+    request
+        .extensions()
+        .get::<Identity>()
+        .cloned()
+        .expect("the access layer lets nobody in without an identity")
 }
 
 fn project(text: &str) -> Result<ProjectName, Status> {

@@ -14,6 +14,7 @@ mod engine_thread_test;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as channel;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -122,6 +123,7 @@ enum Order {
 pub struct EngineThread {
     orders: channel::SyncSender<Order>,
     observed: Arc<Mutex<EngineObserved>>,
+    alive: Arc<AtomicBool>,
 }
 
 impl EngineThread {
@@ -131,9 +133,10 @@ impl EngineThread {
         let observed = Arc::new(Mutex::new(engine.observe()));
         let shown = observed.clone();
         let name = format!("engine {name}");
-        let worker = Worker { engine, open: BTreeMap::new(), shown };
+        let alive = Arc::new(AtomicBool::new(true));
+        let worker = Worker { engine, open: BTreeMap::new(), shown, alive: alive.clone() };
         std::thread::Builder::new().name(name).spawn(move || worker.run(inbox))?;
-        Ok(EngineThread { orders, observed })
+        Ok(EngineThread { orders, observed, alive })
     }
 
     /// Runs a job. Its events come out of the receiver, which holds them all: the engine never waits for a reader.
@@ -151,6 +154,11 @@ impl EngineThread {
         Ok(RunningJob { events: heard, _cancel_when_dropped: stop.drop_guard() })
     }
 
+    /// False when the engine failed: it must not be offered to anyone any more.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
     pub fn observe(&self) -> EngineObserved {
         self.observed.lock().expect("nothing panics while it holds the figures").clone()
     }
@@ -162,7 +170,7 @@ impl EngineThread {
                 retriable: true,
             },
             channel::TrySendError::Disconnected(_) => {
-                RefusedJob { why: "the engine's thread has ended; restart the node".into(), retriable: false }
+                RefusedJob { why: "the engine's thread has ended; restart the node".into(), retriable: true }
             }
         })
     }
@@ -178,12 +186,14 @@ struct Worker<E> {
     engine: E,
     open: BTreeMap<u64, Open>,
     shown: Arc<Mutex<EngineObserved>>,
+    alive: Arc<AtomicBool>,
 }
 
 impl<E: Steps> Worker<E> {
     fn run(mut self, inbox: channel::Receiver<Order>) {
         self.engine.enter_thread();
         let ended = catch_unwind(AssertUnwindSafe(|| self.work(&inbox)));
+        self.alive.store(false, Ordering::Relaxed);
         if ended.is_err() {
             tracing::error!("the engine panicked; its model is gone from this node until a restart");
             self.refuse_all(

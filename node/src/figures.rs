@@ -58,7 +58,8 @@ impl Sources {
             counter!(names::TOKENS_GENERATED_TOTAL, "model" => model).absolute(engine.tokens_generated);
             // One pool for all projects in this version: the labels say so.
             let used = engine.kv_blocks_used * engine.kv_bytes.checked_div(engine.kv_blocks).unwrap_or(0);
-            gauge!(names::KV_BYTES, "project" => "all", "class" => "all", "tier" => "memory").set(used as f64);
+            gauge!(names::KV_BYTES, "project" => "all", "class" => "all", "tier" => "memory")
+                .set(used as f64);
         }
     }
 
@@ -78,9 +79,12 @@ impl Sources {
             rows.iter().for_each(read_quota);
         }
         if let Ok((Answer::Nodes(rows), _, _)) = self.client.read_stale(Query::Nodes).await {
-            let sum = |kind: fn(&ledger::rows::Fenced) -> u64| rows.iter().map(|row| kind(&row.fenced)).sum::<u64>();
+            let sum = |kind: fn(&ledger::rows::Fenced) -> u64| {
+                rows.iter().map(|row| kind(&row.fenced)).sum::<u64>()
+            };
             counter!(names::FENCED_TOTAL, "kind" => "commit").absolute(sum(|fenced| fenced.commits));
-            counter!(names::FENCED_TOTAL, "kind" => "reservation").absolute(sum(|fenced| fenced.reservations));
+            counter!(names::FENCED_TOTAL, "kind" => "reservation")
+                .absolute(sum(|fenced| fenced.reservations));
             counter!(names::FENCED_TOTAL, "kind" => "spawn").absolute(sum(|fenced| fenced.spawns));
         }
     }

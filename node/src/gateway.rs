@@ -16,12 +16,14 @@ pub mod scripted;
 #[cfg(test)]
 pub(crate) mod gateway_test;
 
+use crate::telemetry::names;
 use context::Message;
 use futures::future::BoxFuture;
 use ledger::reply::Refusal;
 use mind::Finish;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use types::{Class, Hash, ProjectName, Spent};
@@ -106,7 +108,7 @@ pub trait Reserve: Send + Sync {
 pub struct LivePiece<'a> {
     /// Tokens of this call before this piece.
     pub offset: u64,
-    /// Tokens of this piece.
+    /// Tokens of this piece; at least one.
     pub tokens: u32,
     pub text: &'a str,
 }
@@ -214,10 +216,21 @@ impl Gateway {
         let Some(provider) = self.providers.get(&call.model) else {
             return ModelOutcome::Failed(self.no_such_model(&call.model));
         };
-        match ask(provider.as_ref(), call, reserve, stop).await {
-            Ok((plan, ask)) => speak(provider.as_ref(), plan, ask, live).await,
+        let model = call.model.clone();
+        let outcome = match ask(provider.as_ref(), call, reserve, stop).await {
+            Ok((plan, ask)) => {
+                let (begun, first) = (Instant::now(), Once::new());
+                let timed = |piece: LivePiece<'_>| {
+                    first.call_once(|| first_token(&model, begun.elapsed().as_secs_f64()));
+                    live(piece);
+                };
+                speak(provider.as_ref(), plan, ask, &timed).await
+            }
             Err(outcome) => outcome,
-        }
+        };
+        let labels = [("model", model), ("outcome", outcome.word().to_string())];
+        metrics::counter!(names::MODEL_CALLS_TOTAL, &labels).increment(1);
+        outcome
     }
 
     fn no_such_model(&self, model: &str) -> ModelFailure {
@@ -225,6 +238,22 @@ impl Gateway {
         let here = if known.is_empty() { "none is loaded".into() } else { format!("this node has {known}") };
         let next = "name one of them in the agent, or add the model to [engine] models of a worker";
         ModelFailure::lasting("NO_SUCH_MODEL", format!("model {model:?} is not on this node: {here}; {next}"))
+    }
+}
+
+fn first_token(model: &str, seconds: f64) {
+    metrics::histogram!(names::MODEL_FIRST_TOKEN_SECONDS, "model" => model.to_string()).record(seconds);
+}
+
+impl ModelOutcome {
+    /// For figures.
+    fn word(&self) -> &'static str {
+        match self {
+            ModelOutcome::Generated(_) => "generated",
+            ModelOutcome::Failed(_) => "failed",
+            ModelOutcome::Refused(_) => "refused",
+            ModelOutcome::Stopped(_) => "stopped",
+        }
     }
 }
 
@@ -291,7 +320,7 @@ fn wanted_tokens(
 fn too_long(window: u64, used: u64, prompt: &Prompt, messages: &[Message]) -> ModelFailure {
     let mut parts: Vec<(u64, &str)> =
         prompt.counts.iter().copied().zip(messages.iter().map(|message| message.label.as_str())).collect();
-    parts.sort_by(|a, b| b.0.cmp(&a.0));
+    parts.sort_by_key(|(tokens, _)| std::cmp::Reverse(*tokens));
     let largest: Vec<String> =
         parts.iter().take(3).map(|(tokens, what)| format!("{what} ({tokens} tokens)")).collect();
     let message = format!(
@@ -303,7 +332,6 @@ fn too_long(window: u64, used: u64, prompt: &Prompt, messages: &[Message]) -> Mo
     ModelFailure::lasting("CONTEXT_TOO_LONG", message)
 }
 
-/// Generates, passing pieces on as they come.
 /// How much of an answer was shown.
 #[derive(Default)]
 struct Shown {
@@ -324,6 +352,7 @@ impl Shown {
     }
 }
 
+/// Generates, passing pieces on as they come.
 async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>) -> ModelOutcome {
     let mut said = match provider.answer(ask).await {
         Ok(said) => said,

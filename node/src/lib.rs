@@ -15,6 +15,7 @@ pub mod keep;
 pub mod link;
 pub mod live;
 pub mod local;
+mod measured;
 pub mod members;
 pub mod models;
 mod node;

@@ -46,7 +46,9 @@ impl Members {
     pub fn keepers(&self, own: NodeId, first: &[NodeId], what: Hash) -> Vec<NodeId> {
         let mut rows: Vec<NodeRow> = self.all().into_iter().filter(|row| row.id != own).collect();
         let spread = |row: &NodeRow| Hash::of_parts(&[&what.0, &row.id.0.to_le_bytes()]);
-        rows.sort_by_key(|row| (!first.contains(&row.id), !row.roles.contains(&Role::Coordinator), spread(row)));
+        rows.sort_by_key(|row| {
+            (!first.contains(&row.id), !row.roles.contains(&Role::Coordinator), spread(row))
+        });
         rows.into_iter().map(|row| row.id).collect()
     }
 
@@ -97,7 +99,12 @@ mod tests {
     #[test]
     fn keepers_prefer_the_home_then_coordinators() {
         let members = Members::default();
-        let rows = vec![row(1, Role::Coordinator), row(2, Role::Coordinator), row(3, Role::Worker), row(4, Role::Worker)];
+        let rows = vec![
+            row(1, Role::Coordinator),
+            row(2, Role::Coordinator),
+            row(3, Role::Worker),
+            row(4, Role::Worker),
+        ];
         *members.rows.write().unwrap() = rows;
         let order = members.keepers(NodeId(3), &[NodeId(4)], Hash::of(b"x"));
         assert_eq!(order[0], NodeId(4));

@@ -17,8 +17,8 @@ use crate::live::LiveTokens;
 use crate::members::Members;
 use crate::models::ModelStore;
 use crate::segments::{ClusterCell, Peers, PlainDial, SegmentsPlane, Traffic};
-use crate::store::{DataLock, SegmentStore};
 use crate::store::identity::{Identity, Member};
+use crate::store::{DataLock, SegmentStore};
 use crate::telemetry::Metrics;
 use anyhow::Context;
 use coordinator::raft::PlainDialer;
@@ -28,8 +28,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use sys::disk::{Disk, RealDisk};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 pub(crate) use worker::Facts;
 
@@ -81,7 +81,10 @@ impl Node {
     ) -> anyhow::Result<Node> {
         let lock = DataLock::take(&config.data_dir)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir).with_context(|| {
-            format!("data_dir {} cannot be used; make it writable or choose another", config.data_dir.display())
+            format!(
+                "data_dir {} cannot be used; make it writable or choose another",
+                config.data_dir.display()
+            )
         })?);
         let identity = Identity::open(disk.as_ref(), &config.name, random())?;
         let store = SegmentStore::open_in(&config.data_dir, identity.disk_id)?;
@@ -207,7 +210,6 @@ impl Parts {
             traffic: self.traffic.clone(),
         };
         let mut router = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(4 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
@@ -219,7 +221,7 @@ impl Parts {
         let listener = self.internal.take().context("the internal listener is used once")?;
         let stop = stop.clone();
         tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the internal listener ended");
@@ -239,7 +241,7 @@ async fn serve_public(
     let routes = door.routes(Access { insecure: options.insecure });
     let stop = stop.clone();
     tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         if let Err(error) = routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
             tracing::error!(%error, "the public listener ended");
         }
@@ -256,7 +258,9 @@ fn models_dir(config: &Config) -> anyhow::Result<std::path::PathBuf> {
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("{key} = {address}: cannot listen there; stop what uses the port or set another in the config")
+        format!(
+            "{key} = {address}: cannot listen there; stop what uses the port or set another in the config"
+        )
     })
 }
 

@@ -21,6 +21,9 @@ use names::Kind;
 const SECONDS_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
 
+/// Libraries that say little unless they are named in the level.
+const QUIET: &str = "openraft=warn,sled=warn,h2=warn,hyper=warn,tonic=warn";
+
 /// Why logging could not be started or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -75,7 +78,10 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     if level.trim().is_empty() {
         return Err(refused("it is empty".into()));
     }
-    EnvFilter::builder().parse(level).map_err(|error| refused(error.to_string()))
+    // A plain level is meant for our own rooms: the libraries below tell every heartbeat.
+    let plain = matches!(level.trim(), "info" | "debug" | "trace");
+    let directives = if plain { format!("{level},{QUIET}") } else { level.to_string() };
+    EnvFilter::builder().parse(directives).map_err(|error| refused(error.to_string()))
 }
 
 /// Says why a log level is not understood.

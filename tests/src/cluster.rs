@@ -81,7 +81,8 @@ impl Cluster {
         let worker = index >= spec.coordinators;
         let role = if worker { "worker" } else { "coordinator" };
         // Every node knows the first coordinators, so that any of them may be down later.
-        let seeds: Vec<String> = self.nodes.iter().take(spec.coordinators).map(|node| quoted(node.ports.internal)).collect();
+        let seeds: Vec<String> =
+            self.nodes.iter().take(spec.coordinators).map(|node| quoted(node.ports.internal)).collect();
         let data = self.folder.path().join(name);
         let mut text = format!(
             "name = \"{name}\"\nroles = [\"{role}\"]\ndata_dir = \"{}\"\njoin = [{}]\n\n[listen]\nclients = {}\n\
@@ -129,9 +130,11 @@ impl Cluster {
     /// Waits until this many nodes are attached and the coordinators vote.
     pub async fn wait_ready(&mut self, nodes: usize) -> anyhow::Result<()> {
         let client = self.client()?;
-        let voters = if self.coordinators.is_multiple_of(2) { self.coordinators - 1 } else { self.coordinators };
+        let voters =
+            if self.coordinators.is_multiple_of(2) { self.coordinators - 1 } else { self.coordinators };
         let ready = until("all nodes attached", START, || async {
-            let ready = client.cluster().nodes().await.ok()?.iter().filter(|node| node.state == "ready").count();
+            let ready =
+                client.cluster().nodes().await.ok()?.iter().filter(|node| node.state == "ready").count();
             let status = client.cluster().status().await.ok()?;
             (ready >= nodes && status.voters.len() >= voters.min(nodes)).then_some(())
         });
@@ -178,7 +181,9 @@ impl Cluster {
 
     /// The end of each node's log, for a failed test.
     pub fn logs(&self) -> String {
-        let tail = |text: String| text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+        let tail = |text: String| {
+            text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
         self.nodes.iter().map(|node| format!("--- {}\n{}\n", node.name, tail(node.log()))).collect()
     }
 }
@@ -192,5 +197,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folders = own.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join("quorate")).find(|path| path.is_file());
-    found.with_context(|| format!("no `quorate` binary near {}: run `cargo build -p quorate` first", own.display()))
+    found.with_context(|| {
+        format!("no `quorate` binary near {}: run `cargo build -p quorate` first", own.display())
+    })
 }

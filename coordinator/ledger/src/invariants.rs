@@ -158,6 +158,12 @@ impl Watch {
                 moved_forward(before, now).map_err(|broken| format!("{}: {broken}", row.uid))?;
             }
         }
+        self.check_use(state)
+    }
+
+    /// Only that use did not rise above a limit. Cheap, and to be called after every command: between two looks a
+    /// limit may have been cut below what was used rightly before.
+    pub fn check_use(&mut self, state: &State) -> Result<(), String> {
         for row in state.quotas.values() {
             if let Some(before) = self.quotas.insert(row.path.clone(), row.clone()) {
                 never_over(&before, row)?;

@@ -10,7 +10,7 @@ const VOTERS_MAX: usize = 5;
 /// Which of the coordinators should vote, given who votes now: an even number tolerates no more failures than the odd
 /// one below it. Voters in office stay before newcomers.
 pub(crate) fn voters(coordinators: &[NodeId], now: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-    let odd = |n: usize| if n % 2 == 0 { n.saturating_sub(1) } else { n };
+    let odd = |n: usize| if n.is_multiple_of(2) { n.saturating_sub(1) } else { n };
     let wanted = odd(coordinators.len().min(VOTERS_MAX));
     let mut order: Vec<NodeId> = coordinators.to_vec();
     order.sort_by_key(|id| (!now.contains(id), *id));

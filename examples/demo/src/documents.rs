@@ -45,7 +45,10 @@ pub(crate) fn collect(input: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Doc
         }
     }
     if documents.parts.is_empty() {
-        bail!("{} holds no text to read: at least one UTF-8 .md or .txt file that is not empty is needed", input.display());
+        bail!(
+            "{} holds no text to read: at least one UTF-8 .md or .txt file that is not empty is needed",
+            input.display()
+        );
     }
     Ok(documents)
 }
@@ -126,7 +129,8 @@ fn pieces(paragraph: &str, tokenizer: &Tokenizer) -> anyhow::Result<Vec<String>>
         return Ok(vec![paragraph.to_string()]);
     }
     let middle = paragraph.len() / 2;
-    let at_space = paragraph[..floor(paragraph, middle)].rfind(char::is_whitespace).map(|at| floor_after(paragraph, at));
+    let at_space =
+        paragraph[..floor(paragraph, middle)].rfind(char::is_whitespace).map(|at| floor_after(paragraph, at));
     let at = at_space.filter(|at| *at > 0).unwrap_or_else(|| floor(paragraph, middle).max(1));
     let (left, right) = paragraph.split_at(at);
     Ok([pieces(left, tokenizer)?, pieces(right, tokenizer)?].concat())

@@ -49,7 +49,8 @@ async fn run(input: &std::path::Path, arguments: &Arguments) -> anyhow::Result<r
     let tokenizer = show::tokenizer(&binary, &arguments.model)?;
     let documents = documents::collect(input, &tokenizer)?;
     report::print_documents(&documents);
-    std::fs::create_dir_all(&arguments.output).with_context(|| format!("making {}", arguments.output.display()))?;
+    std::fs::create_dir_all(&arguments.output)
+        .with_context(|| format!("making {}", arguments.output.display()))?;
     let report = show::run(&binary, &arguments.model, &documents).await?;
     let file = arguments.output.join("result.md");
     std::fs::write(&file, &report.result).with_context(|| format!("writing {}", file.display()))?;

@@ -54,18 +54,30 @@ impl Report {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 };
         let prompt = self.tokens_computed + self.tokens_cached;
         let rows = [
-            ("documents read", format!("{} in {} parts, {} skipped", self.documents, self.parts, self.skipped)),
+            (
+                "documents read",
+                format!("{} in {} parts, {} skipped", self.documents, self.parts, self.skipped),
+            ),
             ("tasks, committed steps", format!("{}, {}", self.tasks, self.steps)),
             ("prompt tokens computed", self.tokens_computed.to_string()),
-            ("prompt tokens from cache", format!("{} ({:.0} %)", self.tokens_cached, share(self.tokens_cached, prompt))),
+            (
+                "prompt tokens from cache",
+                format!("{} ({:.0} %)", self.tokens_cached, share(self.tokens_cached, prompt)),
+            ),
             ("tokens generated", self.tokens_generated.to_string()),
-            ("context bytes moved", format!(
-                "{} ({:.0} % of {} with whole chains)",
-                self.context_bytes_moved,
-                share(self.context_bytes_moved, self.context_bytes_full),
-                self.context_bytes_full
-            )),
-            ("killed", format!("{} after {} tokens of the writer", self.killed_node, self.killed_after_tokens)),
+            (
+                "context bytes moved",
+                format!(
+                    "{} ({:.0} % of {} with whole chains)",
+                    self.context_bytes_moved,
+                    share(self.context_bytes_moved, self.context_bytes_full),
+                    self.context_bytes_full
+                ),
+            ),
+            (
+                "killed",
+                format!("{} after {} tokens of the writer", self.killed_node, self.killed_after_tokens),
+            ),
             ("writer finished on", format!("{} with {} tokens", self.writer_node_after, self.writer_tokens)),
             ("kill to first new token", format!("{} ms", self.failover_ms)),
             ("whole job", format!("{:.1} s", self.seconds)),

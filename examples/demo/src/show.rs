@@ -21,9 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The model's own tokenizer, for cutting documents.
 pub(crate) fn tokenizer(binary: &Path, model: &str) -> anyhow::Result<Tokenizer> {
-    let output = std::process::Command::new(binary).args(["-o", "json", "model", "inspect", model]).output()?;
+    let output =
+        std::process::Command::new(binary).args(["-o", "json", "model", "inspect", model]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
-    let inspected: serde_json::Value = serde_json::from_slice(&output.stdout).context("`model inspect` prints JSON")?;
+    let inspected: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("`model inspect` prints JSON")?;
     let path = PathBuf::from(inspected["path"].as_str().context("`model inspect` names the file")?);
     let mapped = sys::Mapped::open(&path).with_context(|| format!("opening {}", path.display()))?;
     Ok(Tokenizer::from_gguf(&Gguf::parse(&mapped)?)?)
@@ -62,8 +64,15 @@ impl Show {
         let team = self.create(documents).await?;
         self.show_readers(&team, documents.parts.len()).await?;
         let writer = self.kill_in_the_middle(&team).await?;
-        let team = tokio::time::timeout(PATIENCE, self.client.tasks().wait(&team)).await.context("the team's end")??;
-        ensure!(team.state == TaskState::Succeeded, "the team ended {}: {}", team.state.name(), team.error.unwrap_or_default());
+        let team = tokio::time::timeout(PATIENCE, self.client.tasks().wait(&team))
+            .await
+            .context("the team's end")??;
+        ensure!(
+            team.state == TaskState::Succeeded,
+            "the team ended {}: {}",
+            team.state.name(),
+            team.error.unwrap_or_default()
+        );
         let mut report = self.count(&team, writer).await?;
         report.documents = documents.files;
         report.parts = documents.parts.len();
@@ -100,12 +109,15 @@ impl Show {
 
     /// A bar of readers that have finished.
     async fn show_readers(&self, team: &str, parts: usize) -> anyhow::Result<()> {
-        let style = ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} {elapsed}")?.progress_chars("=> ");
+        let style =
+            ProgressStyle::with_template("{msg:24} [{bar:40}] {pos}/{len} {elapsed}")?.progress_chars("=> ");
         let bar = ProgressBar::new(parts as u64).with_style(style);
         bar.set_message("readers finished");
         let done = until("all readers finished", PATIENCE, || async {
             let readers = self.children(team, "reader").await?;
-            if let Some(bad) = readers.iter().find(|task| task.state.is_final() && task.state != TaskState::Succeeded) {
+            if let Some(bad) =
+                readers.iter().find(|task| task.state.is_final() && task.state != TaskState::Succeeded)
+            {
                 return Some(Err(anyhow::anyhow!("reader {} ended {}", bad.id, bad.state.name())));
             }
             let finished = readers.iter().filter(|task| task.state.is_final()).count();
@@ -127,11 +139,14 @@ impl Show {
         let mut writer: Option<(Writer, Instant)> = None;
         eprintln!("the writer answers:");
         loop {
-            let next = tokio::time::timeout(PATIENCE, watch.next()).await.context("the writer's next word")??;
+            let next =
+                tokio::time::timeout(PATIENCE, watch.next()).await.context("the writer's next word")??;
             let Some(Event { kind, .. }) = next else { bail!("the writer ended before it could be killed") };
             match kind {
                 EventKind::State { node: Some(on), state: TaskState::Running, .. } => node = on,
-                EventKind::State { state, .. } if state.is_final() => bail!("the writer ended early: {}", state.name()),
+                EventKind::State { state, .. } if state.is_final() => {
+                    bail!("the writer ended early: {}", state.name())
+                }
                 EventKind::Token { offset, tokens, text, .. } => {
                     eprint!("{text}");
                     match &mut writer {

@@ -212,6 +212,23 @@ async fn stale_news_of_a_revoke_costs_a_step_boundary_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_paused_task_is_let_go_and_goes_on_when_it_is_resumed() {
+    let (world, node) = one_node(SLOW).await;
+    world.apply_agent(&agent("writer"));
+    let task = world.create("writer", &[("q", "go")]);
+    spoken(&world, &node, task, 8).await;
+    world.pause(task);
+    assert_eq!(world.row(task).state, TaskState::Paused(PauseReason::User));
+    empty(&world, &node).await;
+    let row = world.row(task);
+    assert!(row.unaware.is_empty(), "the ledger knows that the agent has stopped");
+    assert_eq!((row.step, world.fenced_commits(node.id)), (0, 1));
+    world.resume(task);
+    let row = world.until_state(task, TaskState::Succeeded).await;
+    assert_eq!(world.text(row.result.unwrap(), node.id).unwrap(), slow_text());
+}
+
+#[tokio::test]
 async fn nothing_starts_without_the_nodes_lease() {
     let (world, node) = one_node(QUICK).await;
     world.apply_agent(&agent("writer"));

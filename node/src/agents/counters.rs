@@ -1,6 +1,8 @@
 //! What the agents of this node did since it started. The same figures go to `/metrics`.
 
+use crate::telemetry::names;
 use std::sync::atomic::{AtomicU64, Ordering};
+use types::ProjectName;
 
 /// Relaxed counters: figures for people, not for decisions.
 #[derive(Debug, Default)]
@@ -35,24 +37,24 @@ impl Counters {
         }
     }
 
-    pub(crate) fn step(&self) {
+    pub(crate) fn step(&self, project: &ProjectName) {
         self.steps.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("quorate_steps_total").increment(1);
+        metrics::counter!(names::STEPS_TOTAL, "project" => project.to_string()).increment(1);
     }
 
     pub(crate) fn restart(&self) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("quorate_agent_restarts_total").increment(1);
+        metrics::counter!(names::AGENT_RESTARTS_TOTAL).increment(1);
     }
 
     /// `kind` is what was refused: `commit`, `reservation`, `spawn`.
     pub(crate) fn fenced(&self, kind: &'static str) {
         self.fenced.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("quorate_fenced_total", "kind" => kind).increment(1);
+        metrics::counter!(names::FENCED_TOTAL, "kind" => kind).increment(1);
     }
 
+    /// Shown in `/metrics` by whoever reads `observe`.
     pub(crate) fn full_context(&self, bytes: u64) {
         self.context_bytes_full.fetch_add(bytes, Ordering::Relaxed);
-        metrics::counter!("quorate_context_bytes_full_total").increment(bytes);
     }
 }

@@ -166,7 +166,10 @@ impl Course {
             Effect::Spawn { .. } | Effect::AskChildren | Effect::Load { .. } => Work::Ask,
         };
         if work == Work::Commit {
-            return vec![Act::Perform(self.work(work), Box::new(effect))];
+            let id = self.work(work);
+            let commit = Act::Perform(id, Box::new(effect));
+            // Who is about to end offers the step once, and does not wait for keepers.
+            return if self.ending.is_some() { vec![commit, Act::Interrupt(id)] } else { vec![commit] };
         }
         match (self.ending, self.draining) {
             (Some(Ending::Cancelled), _) => self.release(Release::Stopped),

@@ -110,7 +110,7 @@ fn a_revoked_agent_offers_and_believes_the_answer() {
     for (answer, then) in [(Outcome::Happened(Event::Fenced), "end"), (committed(1), "4: infer 2/0")] {
         let mut course = calling();
         assert_eq!(say(course.told(Tell::Revoke)), ["interrupt 2"]);
-        assert_eq!(say(course.ended(2, generated(Finish::Budget))), ["3: commit 1"]);
+        assert_eq!(say(course.ended(2, generated(Finish::Budget))), ["3: commit 1", "interrupt 3"]);
         assert_eq!(say(course.ended(3, answer)), [then]);
     }
 }
@@ -144,7 +144,7 @@ fn draining_stops_at_the_step_boundary_or_cuts() {
     let mut course = calling();
     course.told(Tell::Drain);
     assert_eq!(say(course.told(Tell::DrainNow)), ["interrupt 2"]);
-    assert_eq!(say(course.ended(2, generated(Finish::Budget))), ["3: commit 1"]);
+    assert_eq!(say(course.ended(2, generated(Finish::Budget))), ["3: commit 1", "interrupt 3"]);
     assert_eq!(say(course.ended(3, committed(1))), ["4: release Yielded"]);
 }
 

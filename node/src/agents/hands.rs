@@ -116,11 +116,11 @@ impl Hands {
 
     /// Nodes that may have what is missing here.
     fn sources(&self) -> Vec<NodeId> {
-        let mut nodes: Vec<NodeId> = Vec::new();
-        let home = self.lease.row.home.iter().copied();
         let hints = self.known().hints.clone();
-        let others = self.shared.seams.stores.keepers(&self.lease.row.home, Hash::default());
-        for node in home.chain(hints).chain(others) {
+        let near: Vec<NodeId> = self.lease.row.home.iter().copied().chain(hints).collect();
+        let mut nodes = self.shared.seams.stores.keepers(&near, Hash::default());
+        // A home that is not in the list of members yet.
+        for node in near {
             if node != self.node() && !nodes.contains(&node) {
                 nodes.push(node);
             }

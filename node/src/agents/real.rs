@@ -140,10 +140,11 @@ impl Vitals for NodeVitals {
 
     fn beat(&self) -> BeatFacts {
         let stored = self.store.stats();
+        let alive = self.models.iter().filter(|model| model.thread.is_alive());
         let scripted = self.scripted.iter().map(|model| scripted_facts(model));
         BeatFacts {
             running: self.held.count() as u32,
-            engines: self.models.iter().map(LoadedModel::facts).chain(scripted).collect(),
+            engines: alive.map(LoadedModel::facts).chain(scripted).collect(),
             device: (self.device)(),
             segments: stored.segments,
             segment_bytes: stored.bytes,

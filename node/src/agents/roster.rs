@@ -63,6 +63,8 @@ struct Entry {
     failures_ms: Vec<u64>,
     /// A newer lease of the same task, to start when this one has ended.
     next: Option<Box<TaskRow>>,
+    /// A newer lease of the same task that was cancelled before it began, to confirm then.
+    confirm: Option<LeaseName>,
 }
 
 impl Entry {
@@ -89,7 +91,7 @@ impl Roster {
             News::FullSet { leases, .. } => self.full_set(leases),
             News::Assigned(row) => self.hold(row).into_iter().collect(),
             News::Cancel(lease) => self.cancel(&lease).into_iter().collect(),
-            News::Revoked(lease) => self.revoke(lease.task, lease.epoch).into_iter().collect(),
+            News::Revoked(lease) => self.revoked(lease).into_iter().collect(),
             News::LeaseEnded => self.tell_all(Tell::Lease { valid: false }),
             News::LeaseBack => self.tell_all(Tell::Lease { valid: true }),
         }
@@ -109,14 +111,13 @@ impl Roster {
     /// The ledger says that this node holds this lease.
     fn hold(&mut self, row: Box<TaskRow>) -> Option<Order> {
         let epoch = row.epoch?;
+        if row.state == TaskState::Cancelling {
+            return self.cancel(&LeaseName { project: row.project.clone(), task: row.uid, epoch });
+        }
         if self.ended.contains(&epoch) {
             return None;
         }
         match self.entries.get_mut(&row.uid) {
-            Some(entry) if entry.epoch == epoch && row.state == TaskState::Cancelling => {
-                let lease = entry.lease();
-                self.cancel(&lease)
-            }
             Some(entry) if entry.epoch >= epoch => None,
             Some(entry) => {
                 let (task, old) = (row.uid, entry.epoch);
@@ -128,33 +129,36 @@ impl Roster {
     }
 
     fn begin(&mut self, row: Box<TaskRow>, epoch: Epoch) -> Order {
-        let confirm = row.state == TaskState::Cancelling;
-        let phase = if confirm || self.draining { Phase::Releasing } else { Phase::Running };
-        let entry = Entry { row: row.clone(), epoch, phase, failures_ms: Vec::new(), next: None };
+        let phase = if self.draining { Phase::Releasing } else { Phase::Running };
+        let entry =
+            Entry { row: row.clone(), epoch, phase, failures_ms: Vec::new(), next: None, confirm: None };
         let lease = entry.lease();
         self.entries.insert(row.uid, entry);
-        match (confirm, self.draining) {
-            (true, _) => Order::Release(lease, Release::Stopped),
-            (false, true) => Order::Release(lease, Release::Yielded),
-            (false, false) => Order::Start(row),
-        }
+        if self.draining { Order::Release(lease, Release::Yielded) } else { Order::Start(row) }
     }
 
     fn cancel(&mut self, lease: &LeaseName) -> Option<Order> {
-        let held = self.entries.get_mut(&lease.task).filter(|entry| entry.epoch == lease.epoch);
-        let Some(entry) = held else {
-            // Nothing of it runs here, and nothing may start later: the confirmation is true.
-            self.end_epoch(lease.epoch);
-            return Some(Order::Release(lease.clone(), Release::Stopped));
+        let Some(entry) = self.entries.get_mut(&lease.task).filter(|entry| entry.epoch <= lease.epoch) else {
+            return Some(self.confirm(lease.clone()));
         };
+        if entry.epoch < lease.epoch {
+            // An older agent of the task is still here: the confirmation waits for its end.
+            (entry.next, entry.confirm) = (None, Some(lease.clone()));
+        }
         match entry.phase {
             Phase::Running => Some(Order::Tell(lease.task, Tell::Cancel)),
             Phase::Resting => {
                 entry.phase = Phase::Releasing;
-                Some(Order::Release(lease.clone(), Release::Stopped))
+                Some(Order::Release(entry.lease(), Release::Stopped))
             }
             Phase::Releasing => None,
         }
+    }
+
+    /// Nothing of this lease runs here, and nothing of it will start: so it is said.
+    fn confirm(&mut self, lease: LeaseName) -> Order {
+        self.end_epoch(lease.epoch);
+        Order::Release(lease, Release::Stopped)
     }
 
     fn revoke(&mut self, task: TaskUid, epoch: Epoch) -> Option<Order> {
@@ -170,6 +174,19 @@ impl Roster {
         }
     }
 
+    /// A revoke for a lease that never began here: it never will, and the ledger is told that this is known.
+    fn revoked(&mut self, lease: LeaseName) -> Option<Order> {
+        let held = self.entries.get(&lease.task).is_some_and(|entry| entry.epoch == lease.epoch);
+        if held {
+            return self.revoke(lease.task, lease.epoch);
+        }
+        if self.ended.contains(&lease.epoch) {
+            return None;
+        }
+        self.end_epoch(lease.epoch);
+        Some(Order::Release(lease, Release::Yielded))
+    }
+
     fn tell_all(&self, tell: Tell) -> Vec<Order> {
         let running = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Running);
         running.map(|(task, _)| Order::Tell(*task, tell)).collect()
@@ -182,8 +199,10 @@ impl Roster {
             return Vec::new();
         }
         self.end_epoch(epoch);
-        let next = self.entries.remove(&task).and_then(|entry| entry.next);
-        next.and_then(|row| self.hold(row)).into_iter().collect()
+        let Some(entry) = self.entries.remove(&task) else { return Vec::new() };
+        let confirmed = entry.confirm.map(|lease| self.confirm(lease));
+        let begun = entry.next.and_then(|row| self.hold(row));
+        confirmed.into_iter().chain(begun).collect()
     }
 
     /// An agent's actor failed.

@@ -58,6 +58,7 @@ fn row(of: u64, at: u64) -> TaskRow {
         last_epoch: None,
         keepers: Vec::new(),
         settled_tokens: 0,
+        unaware: Vec::new(),
     }
 }
 
@@ -165,10 +166,43 @@ fn a_cancel_is_confirmed_whatever_stands_here() {
         "never seen here"
     );
     assert!(roster.on_news(assigned(3, 12)).is_empty(), "after the confirmation nothing starts");
-    let mut cancelling = row(4, 13);
-    cancelling.state = TaskState::Cancelling;
-    let set = News::FullSet { leases: vec![cancelling], term: 1 };
-    assert!(say(roster.on_news(set)).contains(&"release 4 at 13 Stopped".to_string()));
+}
+
+fn cancelling(of: u64, at: u64) -> News {
+    let row = TaskRow { state: TaskState::Cancelling, ..row(of, at) };
+    News::FullSet { leases: vec![row], term: 1 }
+}
+
+#[test]
+fn a_full_set_brings_cancels_too() {
+    let mut roster = Roster::new(100);
+    assert_eq!(say(roster.on_news(cancelling(4, 13))), ["release 4 at 13 Stopped"], "never seen here");
+    assert_eq!(say(roster.on_news(cancelling(4, 13))), ["release 4 at 13 Stopped"], "the answer was lost");
+    roster.on_news(assigned(5, 14));
+    assert_eq!(say(roster.on_news(cancelling(5, 14))), ["tell 5 Cancel"]);
+    roster.ended(task(5), epoch(14));
+    assert_eq!(
+        say(roster.on_news(cancelling(5, 14))),
+        ["release 5 at 14 Stopped"],
+        "it ended, and nobody noticed"
+    );
+}
+
+#[test]
+fn a_cancel_of_a_newer_lease_waits_for_the_older_agent() {
+    let mut roster = running(&[(1, 10)]);
+    assert_eq!(say(roster.on_news(News::Cancel(lease(1, 20)))), ["tell 1 Cancel"]);
+    assert_eq!(say(roster.ended(task(1), epoch(10))), ["release 1 at 20 Stopped"]);
+    assert!(roster.on_news(assigned(1, 20)).is_empty());
+    assert_eq!(say(roster.on_news(News::Cancel(lease(1, 5)))), ["release 1 at 5 Stopped"]);
+}
+
+#[test]
+fn a_revoke_for_what_never_began_is_answered_once() {
+    let mut roster = Roster::new(100);
+    assert_eq!(say(roster.on_news(News::Revoked(lease(1, 10)))), ["release 1 at 10 Yielded"]);
+    assert!(roster.on_news(News::Revoked(lease(1, 10))).is_empty());
+    assert!(roster.on_news(assigned(1, 10)).is_empty(), "it never begins");
 }
 
 #[test]

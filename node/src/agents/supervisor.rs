@@ -161,7 +161,6 @@ impl Nursery {
             }
         }
         self.held.set(self.roster.leases());
-        metrics::gauge!("quorate_agents").set(self.agents.len() as f64);
         if self.roster.is_empty() {
             for emptied in self.emptied.drain(..) {
                 // Whoever waited may have given up.

@@ -85,8 +85,14 @@ impl Access {
         let identity = Identity::local();
         match TABLE.iter().find(|(name, _)| *name == method) {
             Some((_, least)) if identity.role >= *least => Ok(identity),
-            Some((_, least)) => Err(denied("ROLE_TOO_LOW", &format!("{method} needs the role {least:?}"), "ask an admin")),
-            None => Err(denied("METHOD_NOT_ALLOWED", &format!("{method} is not open to anyone"), "check the method's name")),
+            Some((_, least)) => {
+                Err(denied("ROLE_TOO_LOW", &format!("{method} needs the role {least:?}"), "ask an admin"))
+            }
+            None => Err(denied(
+                "METHOD_NOT_ALLOWED",
+                &format!("{method} is not open to anyone"),
+                "check the method's name",
+            )),
         }
     }
 }
@@ -162,12 +168,17 @@ mod tests {
         let mut methods: Vec<String> = Vec::new();
         for file in &set.file {
             for service in file.service.iter().filter(|_| file.package() == "quorate.v1") {
-                methods.extend(service.method.iter().map(|m| format!("/quorate.v1.{}/{}", service.name(), m.name())));
+                methods.extend(
+                    service.method.iter().map(|m| format!("/quorate.v1.{}/{}", service.name(), m.name())),
+                );
             }
         }
         methods.sort();
-        let mut table: Vec<String> =
-            TABLE.iter().map(|(name, _)| name.to_string()).filter(|n| n.starts_with("/quorate.v1.")).collect();
+        let mut table: Vec<String> = TABLE
+            .iter()
+            .map(|(name, _)| name.to_string())
+            .filter(|n| n.starts_with("/quorate.v1."))
+            .collect();
         table.sort();
         assert_eq!(methods, table);
     }
@@ -180,8 +191,14 @@ mod tests {
     fn strangers_and_unknown_methods_are_refused() {
         let closed = Access { insecure: false };
         assert!(closed.check("/quorate.v1.TaskService/GetTask", true).is_ok());
-        assert_eq!(closed.check("/quorate.v1.TaskService/GetTask", false).unwrap_err().code(), Code::PermissionDenied);
-        assert_eq!(closed.check("/quorate.v1.TaskService/Erase", true).unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(
+            closed.check("/quorate.v1.TaskService/GetTask", false).unwrap_err().code(),
+            Code::PermissionDenied
+        );
+        assert_eq!(
+            closed.check("/quorate.v1.TaskService/Erase", true).unwrap_err().code(),
+            Code::PermissionDenied
+        );
         assert!(Access { insecure: true }.check("/quorate.v1.TaskService/GetTask", false).is_ok());
     }
 }

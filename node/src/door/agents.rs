@@ -15,7 +15,10 @@ use types::{Hash, limits};
 
 #[tonic::async_trait]
 impl AgentService for Door {
-    async fn apply_agent(&self, request: Request<pb::ApplyAgentRequest>) -> Result<Response<pb::Agent>, Status> {
+    async fn apply_agent(
+        &self,
+        request: Request<pb::ApplyAgentRequest>,
+    ) -> Result<Response<pb::Agent>, Status> {
         let author = identity(&request).subject;
         let inside = self.inside()?;
         let request = request.into_inner();
@@ -24,7 +27,8 @@ impl AgentService for Door {
         short("name", definition.name())?;
         short("request_id", &request.request_id)?;
         let etag = etag(&request.etag)?;
-        let segment = Segment::new(Kind::Definition, author.as_str(), Visibility::Project, request.toml.as_str());
+        let segment =
+            Segment::new(Kind::Definition, author.as_str(), Visibility::Project, request.toml.as_str());
         segment.check().map_err(|error| status::invalid("toml", &error.to_string()))?;
         let sealed = context::seal(&project, &segment);
         let mut row = AgentRow {
@@ -41,8 +45,11 @@ impl AgentService for Door {
         if request.validate_only {
             return Ok(Response::new(convert::agent(&row, request.toml)));
         }
-        row.home =
-            inside.keep().put(&project, vec![(sealed.hash, sealed.bytes.into())], &[]).await.map_err(keep_status)?;
+        row.home = inside
+            .keep()
+            .put(&project, vec![(sealed.hash, sealed.bytes.into())], &[])
+            .await
+            .map_err(keep_status)?;
         let body = Hash::of_parts(&[request.toml.as_bytes(), request.etag.as_bytes()]);
         let key = RequestKey { author, request_id: some_id(request.request_id), body };
         match propose(inside, apply_command(row, etag, key)).await? {

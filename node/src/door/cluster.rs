@@ -27,7 +27,9 @@ impl ClusterService for Door {
         match done.await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return Err(init_refused(&why)),
-            Err(_) if asked => return Err(init_refused("the node stopped while it was founding the cluster")),
+            Err(_) if asked => {
+                return Err(init_refused("the node stopped while it was founding the cluster"));
+            }
             Err(_) => return Err(init_refused("this node is joining another cluster")),
         }
         self.inside()?.cluster_status().await.map(Response::new)
@@ -55,7 +57,10 @@ impl ClusterService for Door {
         found.map(Response::new).ok_or_else(|| status::not_found("node", &wanted, "quorate node list"))
     }
 
-    async fn add_voter(&self, request: Request<pb::AddVoterRequest>) -> Result<Response<pb::ClusterStatus>, Status> {
+    async fn add_voter(
+        &self,
+        request: Request<pb::AddVoterRequest>,
+    ) -> Result<Response<pb::ClusterStatus>, Status> {
         self.change_voters(link::ChangeKind::AddVoter, &request.into_inner().id).await
     }
 
@@ -88,23 +93,34 @@ impl ClusterService for Door {
 }
 
 impl Door {
-    async fn change_voters(&self, kind: link::ChangeKind, node: &str) -> Result<Response<pb::ClusterStatus>, Status> {
+    async fn change_voters(
+        &self,
+        kind: link::ChangeKind,
+        node: &str,
+    ) -> Result<Response<pb::ClusterStatus>, Status> {
         let inside = self.inside()?;
-        let row = inside.members.find(node).ok_or_else(|| status::not_found("node", node, "quorate node list"))?;
+        let row =
+            inside.members.find(node).ok_or_else(|| status::not_found("node", node, "quorate node list"))?;
         inside.client.change(kind, row.id).await.map_err(status::from_client)?;
         inside.cluster_status().await.map(Response::new)
     }
 }
 
 fn init_refused(why: &str) -> Status {
-    status::error(Code::FailedPrecondition, "INIT_REFUSED", why, "look at this node's log; nothing was founded twice")
+    status::error(
+        Code::FailedPrecondition,
+        "INIT_REFUSED",
+        why,
+        "look at this node's log; nothing was founded twice",
+    )
 }
 
 impl Membership {
     /// The leader's view of consensus, with this node's own applied state and its hash.
     async fn cluster_status(&self) -> Result<pb::ClusterStatus, Status> {
         let raft = self.client.status().await.map_err(status::from_client)?;
-        let (answer, own_index, _) = self.client.read_stale(Query::Cluster).await.map_err(status::from_client)?;
+        let (answer, own_index, _) =
+            self.client.read_stale(Query::Cluster).await.map_err(status::from_client)?;
         let Answer::Cluster(facts) = answer else {
             return Err(Status::internal("the ledger answered another question"));
         };

@@ -17,7 +17,10 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<pb::ReadSegmentResponse, Status>>
 impl ContextService for Door {
     type ReadSegmentStream = Chunks;
 
-    async fn read_segment(&self, request: Request<pb::ReadSegmentRequest>) -> Result<Response<Chunks>, Status> {
+    async fn read_segment(
+        &self,
+        request: Request<pb::ReadSegmentRequest>,
+    ) -> Result<Response<Chunks>, Status> {
         let inside = self.inside()?;
         let request = request.into_inner();
         let project = project(&request.project)?;
@@ -33,7 +36,10 @@ impl ContextService for Door {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
-    async fn get_context(&self, request: Request<pb::GetContextRequest>) -> Result<Response<pb::Context>, Status> {
+    async fn get_context(
+        &self,
+        request: Request<pb::GetContextRequest>,
+    ) -> Result<Response<pb::Context>, Status> {
         let inside = self.inside()?;
         let request = request.into_inner();
         let row = inside.find_task(&project(&request.project)?, &request.task).await?;
@@ -71,7 +77,8 @@ impl Membership {
 }
 
 fn open(project: &ProjectName, hash: Hash, bytes: &[u8]) -> Result<Segment, Status> {
-    context::open(project, hash, bytes).map_err(|error| Status::data_loss(format!("segment {}: {error}", hash.short())))
+    context::open(project, hash, bytes)
+        .map_err(|error| Status::data_loss(format!("segment {}: {error}", hash.short())))
 }
 
 fn message(hash: Hash, segment: Segment, with_text: bool) -> pb::Segment {

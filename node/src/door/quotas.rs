@@ -21,7 +21,8 @@ impl QuotaService for Door {
         short("path", &request.path)?;
         short("reason", &request.reason)?;
         short("request_id", &request.request_id)?;
-        let changes: Vec<(QuotaKey, Option<u64>)> = request.changes.iter().map(change).collect::<Result<_, _>>()?;
+        let changes: Vec<(QuotaKey, Option<u64>)> =
+            request.changes.iter().map(change).collect::<Result<_, _>>()?;
         if changes.is_empty() {
             return Err(status::invalid("changes", "name at least one key, such as running=4"));
         }
@@ -31,7 +32,8 @@ impl QuotaService for Door {
         }
         let body = Hash::of_parts(&[request.path.as_bytes(), format!("{changes:?}{etag:?}").as_bytes()]);
         let key = RequestKey { author, request_id: some_id(request.request_id), body };
-        let command = Command::SetQuota { path: request.path, changes, etag, reason: request.reason, request: key };
+        let command =
+            Command::SetQuota { path: request.path, changes, etag, reason: request.reason, request: key };
         match propose(inside, command).await? {
             Reply::Quota(row) => Ok(Response::new(convert::quota(&row))),
             other => Err(unexpected(&other)),
@@ -53,9 +55,9 @@ impl QuotaService for Door {
         _request: Request<pb::ListQuotasRequest>,
     ) -> Result<Response<pb::ListQuotasResponse>, Status> {
         match self.inside()?.client.read(Query::Quotas).await.map_err(status::from_client)? {
-            Answer::Quotas(rows) => {
-                Ok(Response::new(pb::ListQuotasResponse { quotas: rows.iter().map(convert::quota).collect() }))
-            }
+            Answer::Quotas(rows) => Ok(Response::new(pb::ListQuotasResponse {
+                quotas: rows.iter().map(convert::quota).collect(),
+            })),
             _ => Err(Status::internal("the ledger answered another question")),
         }
     }
@@ -66,6 +68,9 @@ fn change(change: &pb::LimitChange) -> Result<(QuotaKey, Option<u64>), Status> {
     let names: Vec<&str> = convert::QUOTA_KEYS.iter().map(|(name, _)| *name).collect();
     match known {
         Some((_, key)) => Ok((*key, change.limit)),
-        None => Err(status::invalid("changes.key", &format!("{:?} is not one of {}", change.key, names.join(", ")))),
+        None => Err(status::invalid(
+            "changes.key",
+            &format!("{:?} is not one of {}", change.key, names.join(", ")),
+        )),
     }
 }

@@ -20,7 +20,12 @@ pub(crate) fn error(code: Code, reason: &str, message: &str, next: &str) -> Stat
 
 /// A field of the request that cannot be used.
 pub(crate) fn invalid(field: &str, why: &str) -> Status {
-    error(Code::InvalidArgument, "INVALID_ARGUMENT", &format!("{field}: {why}"), "correct the field and send it again")
+    error(
+        Code::InvalidArgument,
+        "INVALID_ARGUMENT",
+        &format!("{field}: {why}"),
+        "correct the field and send it again",
+    )
 }
 
 pub(crate) fn not_found(what: &str, name: &str, list: &str) -> Status {
@@ -31,12 +36,18 @@ pub(crate) fn not_found(what: &str, name: &str, list: &str) -> Status {
 pub(crate) fn from_client(failed: ClientError) -> Status {
     let text = failed.to_string();
     match failed {
-        ClientError::Unavailable { .. } => {
-            error(Code::Unavailable, "NO_LEADER", &text, "try again with the same request id; check `quorate cluster status`")
-        }
-        ClientError::TooLarge { .. } => {
-            error(Code::ResourceExhausted, "REQUEST_TOO_LARGE", &text, "send fewer or shorter names, labels and inputs")
-        }
+        ClientError::Unavailable { .. } => error(
+            Code::Unavailable,
+            "NO_LEADER",
+            &text,
+            "try again with the same request id; check `quorate cluster status`",
+        ),
+        ClientError::TooLarge { .. } => error(
+            Code::ResourceExhausted,
+            "REQUEST_TOO_LARGE",
+            &text,
+            "send fewer or shorter names, labels and inputs",
+        ),
         ClientError::Refused(_) => error(Code::FailedPrecondition, "REFUSED", &text, "see the message"),
     }
 }
@@ -44,12 +55,18 @@ pub(crate) fn from_client(failed: ClientError) -> Status {
 pub(crate) fn from_refusal(refusal: Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
-        Refusal::AlreadyInitialised => {
-            error(Code::FailedPrecondition, "ALREADY_INITIALISED", &text, "join further nodes with `join` in their config")
-        }
-        Refusal::NotInitialised => {
-            error(Code::FailedPrecondition, "NOT_INITIALISED", &text, "run `quorate cluster init` on the first node")
-        }
+        Refusal::AlreadyInitialised => error(
+            Code::FailedPrecondition,
+            "ALREADY_INITIALISED",
+            &text,
+            "join further nodes with `join` in their config",
+        ),
+        Refusal::NotInitialised => error(
+            Code::FailedPrecondition,
+            "NOT_INITIALISED",
+            &text,
+            "run `quorate cluster init` on the first node",
+        ),
         Refusal::NameTaken { .. } => error(
             Code::AlreadyExists,
             "NODE_NAME_TAKEN",
@@ -57,25 +74,39 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Status {
             "give the node another name, or bring its old disk back; a lost disk never returns under its old id",
         ),
         Refusal::NotFound { what, name } => not_found(&what, &name, &format!("quorate {what} list")),
-        Refusal::TaskIdTaken { .. } => {
-            error(Code::AlreadyExists, "TASK_ID_TAKEN", &text, "choose another task id, or look at the task that has it")
-        }
+        Refusal::TaskIdTaken { .. } => error(
+            Code::AlreadyExists,
+            "TASK_ID_TAKEN",
+            &text,
+            "choose another task id, or look at the task that has it",
+        ),
         Refusal::RequestIdReused { .. } => error(
             Code::InvalidArgument,
             "REQUEST_ID_REUSED",
             &text,
             "use a new request id for a new request; the same id only repeats the same request",
         ),
-        Refusal::RequestIdExpired { .. } => {
-            error(Code::FailedPrecondition, "REQUEST_ID_EXPIRED", &text, "look whether the change happened, then use a new id")
+        Refusal::RequestIdExpired { .. } => error(
+            Code::FailedPrecondition,
+            "REQUEST_ID_EXPIRED",
+            &text,
+            "look whether the change happened, then use a new id",
+        ),
+        Refusal::WrongEtag { .. } => error(
+            Code::Aborted,
+            "WRONG_ETAG",
+            &text,
+            "read it again, look at what changed, and send the new etag",
+        ),
+        Refusal::Fenced { .. } => {
+            error(Code::Aborted, "STALE_EPOCH", &text, "nothing to do: another node runs the task")
         }
-        Refusal::WrongEtag { .. } => {
-            error(Code::Aborted, "WRONG_ETAG", &text, "read it again, look at what changed, and send the new etag")
-        }
-        Refusal::Fenced { .. } => error(Code::Aborted, "STALE_EPOCH", &text, "nothing to do: another node runs the task"),
-        Refusal::WrongState { .. } => {
-            error(Code::FailedPrecondition, "WRONG_STATE", &text, "`quorate task get` shows its state; final tasks stay as they are")
-        }
+        Refusal::WrongState { .. } => error(
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+            &text,
+            "`quorate task get` shows its state; final tasks stay as they are",
+        ),
         Refusal::OverQuota { .. } => {
             let mut details = ErrorDetails::new();
             details.set_error_info(
@@ -87,9 +118,12 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Status {
             Status::with_error_details(Code::ResourceExhausted, text, details)
         }
         Refusal::Invalid { what, why } => invalid(&what, &why),
-        Refusal::TooFewCopies { .. } => {
-            error(Code::Unavailable, "TOO_FEW_COPIES", &text, "bring a second store back; `quorate node list` shows which are up")
-        }
+        Refusal::TooFewCopies { .. } => error(
+            Code::Unavailable,
+            "TOO_FEW_COPIES",
+            &text,
+            "bring a second store back; `quorate node list` shows which are up",
+        ),
     }
 }
 

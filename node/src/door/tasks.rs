@@ -18,7 +18,10 @@ type EventStream = Pin<Box<dyn Stream<Item = Result<pb::TaskEvent, Status>> + Se
 
 #[tonic::async_trait]
 impl TaskService for Door {
-    async fn create_task(&self, request: Request<pb::CreateTaskRequest>) -> Result<Response<pb::Task>, Status> {
+    async fn create_task(
+        &self,
+        request: Request<pb::CreateTaskRequest>,
+    ) -> Result<Response<pb::Task>, Status> {
         let author = identity(&request).subject;
         let inside = self.inside()?;
         let order = Order::check(author, request.into_inner())?;
@@ -58,7 +61,10 @@ impl TaskService for Door {
         let request = request.into_inner();
         let after = match request.page_token.as_str() {
             "" => None,
-            token => Some(TaskUid::parse(token).map_err(|_| status::invalid("page_token", "not one that a list gave"))?),
+            token => Some(
+                TaskUid::parse(token)
+                    .map_err(|_| status::invalid("page_token", "not one that a list gave"))?,
+            ),
         };
         let query = Query::Tasks {
             project: project(&request.project)?,
@@ -68,7 +74,8 @@ impl TaskService for Door {
         };
         let (answer, stale) = match request.allow_stale {
             true => {
-                let (answer, index, age) = inside.client.read_stale(query).await.map_err(status::from_client)?;
+                let (answer, index, age) =
+                    inside.client.read_stale(query).await.map_err(status::from_client)?;
                 (answer, Some((index, age)))
             }
             false => (inside.client.read(query).await.map_err(status::from_client)?, None),
@@ -82,14 +89,20 @@ impl TaskService for Door {
 
     type WatchTaskStream = EventStream;
 
-    async fn watch_task(&self, request: Request<pb::WatchTaskRequest>) -> Result<Response<EventStream>, Status> {
+    async fn watch_task(
+        &self,
+        request: Request<pb::WatchTaskRequest>,
+    ) -> Result<Response<EventStream>, Status> {
         let inside = self.inside()?;
         let request = request.into_inner();
         let row = inside.find_task(&project(&request.project)?, &request.id).await?;
         Ok(Response::new(watch::stream(self.clone(), row, request.from_sequence, !request.no_tokens)))
     }
 
-    async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::Task>, Status> {
+    async fn cancel_task(
+        &self,
+        request: Request<pb::CancelTaskRequest>,
+    ) -> Result<Response<pb::Task>, Status> {
         let author = identity(&request).subject;
         let pb::CancelTaskRequest { project: p, id, request_id } = request.into_inner();
         self.change(author, "cancel", p, id, request_id, |project, task, request| Command::CancelTask {
@@ -111,7 +124,10 @@ impl TaskService for Door {
         .await
     }
 
-    async fn resume_task(&self, request: Request<pb::ResumeTaskRequest>) -> Result<Response<pb::Task>, Status> {
+    async fn resume_task(
+        &self,
+        request: Request<pb::ResumeTaskRequest>,
+    ) -> Result<Response<pb::Task>, Status> {
         let author = identity(&request).subject;
         let pb::ResumeTaskRequest { project: p, id, request_id } = request.into_inner();
         self.change(author, "resume", p, id, request_id, |project, task, request| Command::ResumeTask {
@@ -274,12 +290,16 @@ pub(crate) fn some_id(given: String) -> String {
 pub(crate) fn short(field: &str, text: &str) -> Result<(), Status> {
     match text.len() <= limits::NAME_BYTES && !text.chars().any(char::is_control) {
         true => Ok(()),
-        false => Err(status::invalid(field, &format!("at most {} bytes, no control characters", limits::NAME_BYTES))),
+        false => Err(status::invalid(
+            field,
+            &format!("at most {} bytes, no control characters", limits::NAME_BYTES),
+        )),
     }
 }
 
 fn body_hash(request: &pb::CreateTaskRequest) -> Hash {
-    let bare = pb::CreateTaskRequest { request_id: String::new(), labels: Default::default(), ..request.clone() };
+    let bare =
+        pb::CreateTaskRequest { request_id: String::new(), labels: Default::default(), ..request.clone() };
     let mut labels: Vec<_> = request.labels.iter().collect();
     labels.sort();
     Hash::of_parts(&[&prost::Message::encode_to_vec(&bare), format!("{labels:?}").as_bytes()])
@@ -288,7 +308,8 @@ fn body_hash(request: &pb::CreateTaskRequest) -> Hash {
 fn seal_input(project: &ProjectName, author: &str, input: &pb::Input) -> Result<(InputRef, Bytes), Status> {
     short("inputs.name", &input.name)?;
     if input.text.len() > limits::SEGMENT_BYTES {
-        let why = format!("{} bytes, at most {} in one input; split it", input.text.len(), limits::SEGMENT_BYTES);
+        let why =
+            format!("{} bytes, at most {} in one input; split it", input.text.len(), limits::SEGMENT_BYTES);
         return Err(status::invalid("inputs.text", &why));
     }
     // The task has no id yet, so its inputs are visible in the project.
@@ -367,7 +388,8 @@ impl Membership {
 
     async fn text(&self, row: &TaskRow, hash: Hash) -> Result<String, Status> {
         let bytes = self.segment(&row.project, hash, &row.home).await?;
-        let segment = context::open(&row.project, hash, &bytes).map_err(|e| Status::data_loss(e.to_string()))?;
+        let segment =
+            context::open(&row.project, hash, &bytes).map_err(|e| Status::data_loss(e.to_string()))?;
         Ok(segment.text)
     }
 }

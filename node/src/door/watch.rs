@@ -35,7 +35,16 @@ pub(crate) fn stamp_stale(metadata: &mut MetadataMap, applied_index: u64, age_ms
 pub(crate) fn stream(door: Door, row: TaskRow, from: u64, tokens: bool) -> Events {
     let (out, events) = mpsc::channel(limits::WATCH_BUFFER);
     let id = row.task_id.clone().unwrap_or_else(|| row.uid.to_string());
-    let watcher = Watcher { door, row, id, next: from.max(1), wants_tokens: tokens, shown: None, committed_step: 0, out };
+    let watcher = Watcher {
+        door,
+        row,
+        id,
+        next: from.max(1),
+        wants_tokens: tokens,
+        shown: None,
+        committed_step: 0,
+        out,
+    };
     tokio::spawn(watcher.run());
     Box::pin(ReceiverStream::new(events))
 }
@@ -65,8 +74,17 @@ impl Watcher {
     async fn run(mut self) {
         // Tokens of steps that are committed already are not shown again.
         self.committed_step = if self.next > 1 { self.row.step } else { 0 };
-        while self.follow().await.is_ok() {
+        while self.follow().await.is_ok() && !self.told_everything().await {
             tokio::time::sleep(REOPEN).await;
+        }
+    }
+
+    /// The task is over and its last event was told, or lies before what was asked for.
+    async fn told_everything(&self) -> bool {
+        let Ok(inside) = self.door.inside() else { return true };
+        match inside.find_task(&self.row.project, &self.row.uid.to_string()).await {
+            Ok(row) => row.state.is_final() && self.next > row.sequence,
+            Err(status) => status.code() == tonic::Code::NotFound,
         }
     }
 
@@ -130,14 +148,18 @@ impl Watcher {
                 Ok(())
             }
             EventKind::State { epoch, .. } => {
-                let attempt = epoch.map(|epoch| epoch.to_string());
-                match self.shown.take_if(|shown| attempt.as_deref() != Some(shown.attempt.as_str())) {
-                    Some(Shown { step, attempt }) => {
-                        self.tell(event.at_ms, Kind::Retract(pb::Retract { step, attempt })).await
-                    }
-                    None => Ok(()),
-                }
+                let lease = epoch.map(|epoch| epoch.to_string());
+                self.retract_unless(event.at_ms, |attempt| lease.as_deref() == lease_of(attempt)).await
             }
+        }
+    }
+
+    async fn retract_unless(&mut self, at_ms: u64, stands: impl Fn(&str) -> bool) -> Result<(), Over> {
+        match self.shown.take_if(|shown| !stands(&shown.attempt)) {
+            Some(Shown { step, attempt }) => {
+                self.tell(at_ms, Kind::Retract(pb::Retract { step, attempt })).await
+            }
+            None => Ok(()),
         }
     }
 
@@ -157,6 +179,8 @@ impl Watcher {
         if chunk.step <= self.committed_step {
             return Ok(());
         }
+        // Another call of the same lease begins anew.
+        self.retract_unless(0, |attempt| attempt == chunk.attempt).await?;
         self.shown = Some(Shown { step: chunk.step, attempt: chunk.attempt.clone() });
         let token = pb::TokenChunk {
             step: chunk.step,
@@ -173,6 +197,11 @@ impl Watcher {
         let event = pb::TaskEvent { task: self.id.clone(), sequence: 0, at_ms, kind: Some(kind) };
         self.out.send(Ok(event)).await.map_err(|_| Over)
     }
+}
+
+/// An attempt is `epoch/call`.
+fn lease_of(attempt: &str) -> Option<&str> {
+    attempt.split('/').next()
 }
 
 async fn next_chunk(tokens: &mut Option<Tokens>) -> Option<Result<LiveChunk, PeerError>> {

@@ -145,4 +145,5 @@ async fn refusals_and_panics_are_told() {
         }
     };
     timeout(DEADLINE, gone).await.expect("a failed engine takes no more jobs");
+    assert!(!thread.is_alive());
 }

@@ -79,13 +79,13 @@ fn question() -> Vec<Message> {
 }
 
 async fn ask(gateway: &Gateway, call: ModelCall, purse: &Purse) -> (ModelOutcome, String) {
-    let heard = Mutex::new((String::new(), 0));
+    let heard = Mutex::new((String::new(), 0u64));
     let live = |piece: LivePiece<'_>| {
         let mut heard = heard.lock().unwrap();
-        assert_eq!(piece.offset as usize, heard.0.len());
-        assert!(piece.tokens > heard.1);
+        assert_eq!(piece.offset, heard.1, "pieces join");
+        assert!(piece.tokens > 0);
         heard.0.push_str(piece.text);
-        heard.1 = piece.tokens;
+        heard.1 += u64::from(piece.tokens);
     };
     let outcome = gateway.call(call, purse, &live, &CancellationToken::new()).await;
     (outcome, heard.into_inner().unwrap().0)
@@ -195,7 +195,7 @@ async fn stopping_keeps_what_was_said() {
         model(&format!("[[reply]]\ntokens_per_second = 1000\ntext = '{}'\n", "word ".repeat(5_000)));
     let stop = CancellationToken::new();
     let after_three = |piece: LivePiece<'_>| {
-        if piece.tokens == 3 {
+        if piece.offset == 2 {
             stop.cancel();
         }
     };

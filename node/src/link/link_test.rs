@@ -340,5 +340,6 @@ fn row() -> TaskRow {
         last_epoch: None,
         keepers: Vec::new(),
         settled_tokens: 0,
+        unaware: Vec::new(),
     }
 }

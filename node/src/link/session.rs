@@ -19,6 +19,8 @@ enum End {
     /// The leader is elsewhere, at this address when it was told.
     Moved(Option<String>),
     Lost(String),
+    /// The node's lease ended under the stream: the two sides must compare everything first.
+    LeaseOver,
     /// Nobody takes the news any more: the node goes down.
     Deaf,
 }
@@ -48,6 +50,10 @@ pub(super) async fn stay_attached(shared: Arc<Shared>, news: mpsc::Sender<News>)
                     hint = Some(elsewhere);
                 }
                 End::Moved(_) => tracing::debug!(%address, "the leader moved, nobody knows where to yet"),
+                End::LeaseOver => {
+                    tracing::warn!(%address, "the node's lease ended; comparing what is held");
+                    hint = Some(address);
+                }
                 End::Lost(why) => {
                     tracing::info!(%address, why, "no link to the leader; attaching again");
                     shared.seams.leaders.lost(&address);
@@ -185,13 +191,13 @@ impl Session<'_> {
         }
     }
 
-    /// A beat, unless the lease ended under this stream: then the two sides must compare everything first.
+    /// A beat, unless the lease ended under this stream.
     fn renew(&mut self) -> Result<(), End> {
         if !self.ready {
             return Ok(());
         }
         if self.held && !self.shared.lease.valid() {
-            return Err(End::Lost("the node's lease ended; comparing leases anew".into()));
+            return Err(End::LeaseOver);
         }
         self.beats += 1;
         self.shared.lease.beat_sent(self.beats);

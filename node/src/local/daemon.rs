@@ -39,8 +39,14 @@ pub fn dev(options: DevOptions) -> anyhow::Result<()> {
     let mut config = Config::parse("dev", &dev_config(&folder, &model), Exposure::LoopbackOnly)?;
     config.roles = vec![Role::Coordinator, Role::Worker];
     config.log.format = LogFormat::Human;
-    eprintln!("quorate dev: clients at {}, model {model}, data in {}", config.listen.clients, folder.display());
-    eprintln!("try: quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\"");
+    eprintln!(
+        "quorate dev: clients at {}, model {model}, data in {}",
+        config.listen.clients,
+        folder.display()
+    );
+    eprintln!(
+        "try: quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\""
+    );
     serve(config, StartOptions { found: true, insecure: false }, None)
 }
 
@@ -56,7 +62,9 @@ fn model_name(model: &str) -> anyhow::Result<String> {
 fn dev_config(folder: &Path, model: &str) -> String {
     let data = toml::Value::String(folder.display().to_string());
     let model = toml::Value::String(model.to_string());
-    format!("name = \"dev\"\nroles = [\"coordinator\", \"worker\"]\ndata_dir = {data}\n[engine]\nmodels = [{model}]\n")
+    format!(
+        "name = \"dev\"\nroles = [\"coordinator\", \"worker\"]\ndata_dir = {data}\n[engine]\nmodels = [{model}]\n"
+    )
 }
 
 /// A folder that goes with the process. A killed process leaves it to the next cleaning of the temporary folder.
@@ -66,8 +74,9 @@ impl Ephemeral {
     fn make(kept: &Path) -> anyhow::Result<Self> {
         let base = std::env::temp_dir();
         let folder = base.join(format!("quorate-dev-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("making {} (without --ephemeral data goes to {})", folder.display(), kept.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| {
+            format!("making {} (without --ephemeral data goes to {})", folder.display(), kept.display())
+        })?;
         Ok(Ephemeral(folder))
     }
 }
@@ -78,11 +87,7 @@ impl Drop for Ephemeral {
     }
 }
 
-fn serve(
-    config: Config,
-    options: StartOptions,
-    reload: Option<(PathBuf, Exposure)>,
-) -> anyhow::Result<()> {
+fn serve(config: Config, options: StartOptions, reload: Option<(PathBuf, Exposure)>) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build()?;
     let served = runtime.block_on(async move {
@@ -135,7 +140,10 @@ fn reload_log(log: &LogHandle, source: Option<&(PathBuf, Exposure)>) {
     let Some((file, exposure)) = source else { return };
     match Config::load(file, *exposure) {
         Ok(config) => match log.set_level(&config.log.level) {
-            Ok(()) => tracing::info!(level = config.log.level, "log level read again; other settings need a restart"),
+            Ok(()) => tracing::info!(
+                level = config.log.level,
+                "log level read again; other settings need a restart"
+            ),
             Err(error) => tracing::error!(%error, "the log level stays as it was"),
         },
         Err(error) => tracing::error!(%error, "the configuration cannot be read again; nothing changes"),

@@ -72,7 +72,10 @@ pub fn engine_bench(options: BenchOptions) -> anyhow::Result<()> {
     let info = engine.info();
     if options.json {
         let kernels = &info.isa;
-        println!("{}", serde_json::json!({ "kernels": kernels, "threads": info.threads, "figures": figures }));
+        println!(
+            "{}",
+            serde_json::json!({ "kernels": kernels, "threads": info.threads, "figures": figures })
+        );
         return Ok(());
     }
     println!("kernels {}, {} threads", info.isa, info.threads);

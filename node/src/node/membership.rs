@@ -3,6 +3,7 @@
 use super::{Parts, random};
 use crate::config::Role;
 use crate::door::InitRequest;
+use crate::measured::Measured;
 use crate::store::identity::{Identity, Member};
 use anyhow::{Context, bail};
 use coordinator::raft::{Flush, GrpcTransport, PlainDialer, Timings};
@@ -43,7 +44,10 @@ pub(super) async fn obtain(
     Ok((member, request))
 }
 
-async fn wait_for_init(parts: &Parts, requests: &mut mpsc::Receiver<InitRequest>) -> anyhow::Result<InitRequest> {
+async fn wait_for_init(
+    parts: &Parts,
+    requests: &mut mpsc::Receiver<InitRequest>,
+) -> anyhow::Result<InitRequest> {
     if !parts.config.roles.contains(&Role::Coordinator) {
         bail!("a worker without `join` belongs to no cluster: set join = [\"host:7401\"] in its config");
     }
@@ -106,7 +110,7 @@ pub(super) async fn coordinator(parts: &Parts, member: Member) -> anyhow::Result
         id: member.node_id,
         cluster: member.cluster_id,
         timings: timings(parts),
-        disk: parts.disk.clone(),
+        disk: Arc::new(Measured { disk: parts.disk.clone(), what: "log" }),
         flush: Flush::Thread,
         transport: GrpcTransport::new(Arc::new(PlainDialer)),
         clock: Arc::new(SystemClock::default()),
@@ -145,7 +149,9 @@ pub(super) async fn announce(parts: &Parts, member: Member, client: &Client) {
     let facts = facts(parts, disk_id);
     let known = rows.is_ok_and(|(answer, _, _)| match answer {
         ledger::query::Answer::Nodes(rows) => rows.iter().any(|row| {
-            row.id == member.node_id && row.client_addr == facts.client_addr && row.internal_addr == facts.internal_addr
+            row.id == member.node_id
+                && row.client_addr == facts.client_addr
+                && row.internal_addr == facts.internal_addr
         }),
         _ => false,
     });

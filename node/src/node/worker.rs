@@ -55,7 +55,8 @@ impl Engines {
     }
 
     fn gateway(&self) -> Gateway {
-        let local = |model: &LoadedModel| (model.name.clone(), Arc::new(Local::new(model)) as Arc<dyn Provider>);
+        let local =
+            |model: &LoadedModel| (model.name.clone(), Arc::new(Local::new(model)) as Arc<dyn Provider>);
         Gateway::new(self.models.iter().map(local).chain(self.scripted.iter().cloned()))
     }
 
@@ -92,7 +93,12 @@ async fn load_model(parts: &Parts, client: &Client, keep: &Keep, name: &str) -> 
     Ok(loaded)
 }
 
-async fn pull_from_peers(parts: &Parts, client: &Client, keep: &Keep, name: &str) -> Option<std::path::PathBuf> {
+async fn pull_from_peers(
+    parts: &Parts,
+    client: &Client,
+    keep: &Keep,
+    name: &str,
+) -> Option<std::path::PathBuf> {
     let Ok(Answer::Models(rows)) = client.read(Query::Models).await else { return None };
     let row = rows.into_iter().find(|row| row.name == name)?;
     tracing::info!(model = name, bytes = row.bytes, "pulling the model from another node");
@@ -157,7 +163,8 @@ pub(super) async fn start(
         live: parts.live.clone(),
     };
     let agents =
-        Agents::start(AgentsConfig::new(member.node_id), world.seams(), gateway, news, held, counters).await?;
+        Agents::start(AgentsConfig::new(member.node_id), world.seams(), gateway, news, held, counters)
+            .await?;
     let facts = Facts { vitals, link };
     Ok(Running { agents, facts })
 }

@@ -38,13 +38,15 @@ table! {
     QUEUE_AGE_SECONDS = "quorate_queue_age_seconds", Gauge, ["class"], "Age of the oldest queued task";
     QUOTA_USED = "quorate_quota_used", Gauge, ["path", "key"], "Used and reserved part of a quota";
     QUOTA_LIMIT = "quorate_quota_limit", Gauge, ["path", "key"], "Limit of a quota";
-    TASK_STEPS_TOTAL = "quorate_task_steps_total", Counter, ["project"], "Steps committed by agents on this node";
+    AGENTS = "quorate_agents", Gauge, [], "Tasks that run on this node";
+    STEPS_TOTAL = "quorate_steps_total", Counter, ["project"], "Steps committed by agents on this node";
     FENCED_TOTAL = "quorate_fenced_total", Counter, ["kind"], "Writes refused because their lease was no longer the task's";
     AGENT_RESTARTS_TOTAL = "quorate_agent_restarts_total", Counter, [], "Agents started again after a panic";
     // Consensus.
     LEADER_CHANGES_TOTAL = "quorate_leader_changes_total", Counter, [], "Leaders this node has followed, less the first";
     IS_LEADER = "quorate_is_leader", Gauge, [], "1 on the leader, else 0";
     APPLIED_INDEX = "quorate_applied_index", Gauge, [], "Last log index applied to the state";
+    WALL_CLOCK_REFUSED_TOTAL = "quorate_wall_clock_refused_total", Counter, [], "Times the leader's wall clock was too far from the nodes' to be used";
     FSYNC_SECONDS = "quorate_fsync_seconds", Histogram, ["what"], "Time to make a group of writes durable";
     // Links.
     LINK_ATTACHED = "quorate_link_attached", Gauge, [], "1 while the node is attached to the leader, else 0";
@@ -74,6 +76,7 @@ table! {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
 
     #[test]
     fn names_follow_the_rules() {
@@ -86,5 +89,31 @@ mod tests {
             let unbounded = ["task", "text", "prompt", "agent"];
             assert!(metric.labels.iter().all(|label| !unbounded.contains(label)), "{}", metric.name);
         }
+    }
+
+    /// Rooms that do not see this table write a name out; it must be one of these.
+    #[test]
+    fn names_written_out_elsewhere_are_in_the_table() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut seen = 0;
+        for file in ["node/src", "coordinator/src"].iter().flat_map(|dir| sources(&root.join(dir))) {
+            for name in written_out(&std::fs::read_to_string(&file).unwrap()) {
+                assert!(ALL.iter().any(|metric| metric.name == name), "{name} in {}", file.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 0, "the coordinator writes names out");
+    }
+
+    fn sources(dir: &Path) -> Vec<PathBuf> {
+        let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let below = |path: PathBuf| if path.is_dir() { sources(&path) } else { vec![path] };
+        paths.flat_map(below).filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
+    }
+
+    fn written_out(text: &str) -> Vec<&str> {
+        let marks = ["counter!(\"", "gauge!(\"", "histogram!(\""];
+        let after = marks.iter().flat_map(|mark| text.split(mark).skip(1));
+        after.filter_map(|rest| rest.split('"').next()).filter(|name| name.starts_with("quorate_")).collect()
     }
 }

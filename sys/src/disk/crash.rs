@@ -465,7 +465,10 @@ impl DiskFile for CrashFile {
         }
         if state.failing_sync == Some(0) {
             state.failing_sync = None;
-            self.on(&mut state, |contents| Ok(contents.pending.clear()))?;
+            self.on(&mut state, |contents| {
+                contents.pending.clear();
+                Ok(())
+            })?;
             return Err(io::Error::other("the simulated disk failed to sync"));
         }
         self.on(&mut state, |contents| {

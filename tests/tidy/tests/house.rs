@@ -36,7 +36,10 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
 
 /// What the pure crates must never see, in their sources.
 const PURE: &[(&str, &[&str])] = &[
-    ("coordinator/ledger/src", &["tokio", "tonic", "openraft", "sled", "HashMap", "SystemTime", "Instant::now", "f32", "f64"]),
+    (
+        "coordinator/ledger/src",
+        &["tokio", "tonic", "openraft", "sled", "HashMap", "SystemTime", "Instant::now", "f32", "f64"],
+    ),
     ("node/mind/src", &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("context/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("worker-inference/src", &["tokio", "tonic", "ractor"]),
@@ -86,7 +89,10 @@ fn each_owned_dependency_is_named_only_by_its_owner() {
     for (dependency, owner, places) in OWNERS {
         let package = dependency.replace('_', "-");
         for (name, edges) in &dependencies {
-            assert!(!edges.contains(&package) || name == owner, "{name} must not depend on {package}: {owner} owns it");
+            assert!(
+                !edges.contains(&package) || name == owner,
+                "{name} must not depend on {package}: {owner} owns it"
+            );
         }
         for file in files(&root(), &[".rs"]) {
             let path = shown(&file);
@@ -94,7 +100,8 @@ fn each_owned_dependency_is_named_only_by_its_owner() {
                 continue;
             }
             let source = std::fs::read_to_string(&file).expect("readable");
-            let used = source.contains(&format!("{dependency}::")) || source.contains(&format!("use {dependency};"));
+            let used =
+                source.contains(&format!("{dependency}::")) || source.contains(&format!("use {dependency};"));
             assert!(!used, "{path} must not use {dependency}: it belongs to {places:?}");
         }
     }
@@ -132,7 +139,10 @@ fn names(line: &str, word: &str) -> bool {
 fn unsafe_code_lives_in_two_rooms() {
     for file in files(&root(), &[".rs"]) {
         let path = shown(&file);
-        if path.starts_with("worker-inference/kernels") || path.starts_with("sys/") || path.starts_with("tests/tidy") {
+        if path.starts_with("worker-inference/kernels")
+            || path.starts_with("sys/")
+            || path.starts_with("tests/tidy")
+        {
             continue;
         }
         for (number, line) in code_lines(&file) {
@@ -183,7 +193,12 @@ fn one_copy_of_what_must_be_one() {
 
 #[test]
 fn nothing_tells_of_one_machine() {
-    let words = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat(), ["/tmp/", "target"].concat(), ["/tmp/", "brief"].concat()];
+    let words = [
+        ["/wo", "rk/"].concat(),
+        ["/ro", "ot/"].concat(),
+        ["/tmp/", "target"].concat(),
+        ["/tmp/", "brief"].concat(),
+    ];
     for file in files(&root(), &[".rs", ".md", ".toml", ".sh", ".proto", "Makefile", ".json", ".txt"]) {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         for word in &words {

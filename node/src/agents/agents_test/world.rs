@@ -156,6 +156,14 @@ impl World {
         self.ok(Command::CancelTask { project: project(), task, request: RequestKey::default() });
     }
 
+    pub(super) fn pause(&self, task: TaskUid) {
+        self.ok(Command::PauseTask { project: project(), task, request: RequestKey::default() });
+    }
+
+    pub(super) fn resume(&self, task: TaskUid) {
+        self.ok(Command::ResumeTask { project: project(), task, request: RequestKey::default() });
+    }
+
     pub(super) fn limit_tokens(&self, tokens: u64) {
         self.ok(Command::SetQuota {
             path: "projects/default".into(),
@@ -417,12 +425,20 @@ impl Stores for Reach {
 
 /// What was shown live, by task.
 #[derive(Default)]
-pub(super) struct Heard(Mutex<BTreeMap<TaskUid, (String, bool)>>);
+pub(super) struct Heard(Mutex<BTreeMap<TaskUid, Shown>>);
+
+#[derive(Default)]
+struct Shown {
+    text: String,
+    tokens: u64,
+    ended: bool,
+}
 
 impl Heard {
     /// All text of a task since its last attempt began, and whether it ended.
     pub(super) fn of(&self, task: TaskUid) -> (String, bool) {
-        self.0.lock().unwrap().get(&task).cloned().unwrap_or_default()
+        let heard = self.0.lock().unwrap();
+        heard.get(&task).map(|shown| (shown.text.clone(), shown.ended)).unwrap_or_default()
     }
 }
 
@@ -431,15 +447,16 @@ impl Live for Heard {
         self.0.lock().unwrap().insert(task, Default::default());
     }
 
-    fn push(&self, task: TaskUid, offset: u64, _tokens: u32, text: &str) {
+    fn push(&self, task: TaskUid, offset: u64, tokens: u32, text: &str) {
         let mut heard = self.0.lock().unwrap();
-        let (so_far, _) = heard.entry(task).or_default();
-        assert_eq!(so_far.len() as u64, offset, "pieces join");
-        so_far.push_str(text);
+        let shown = heard.entry(task).or_default();
+        assert_eq!(shown.tokens, offset, "pieces join");
+        shown.text.push_str(text);
+        shown.tokens += u64::from(tokens);
     }
 
     fn end(&self, task: TaskUid) {
-        self.0.lock().unwrap().entry(task).or_default().1 = true;
+        self.0.lock().unwrap().entry(task).or_default().ended = true;
     }
 }
 

@@ -79,7 +79,7 @@ impl Hands {
             }
             Reply::Refused(refusal) => Some(Outcome::Broke(format!("step {step} was refused: {refusal}"))),
             _ => {
-                self.shared.counters.step();
+                self.shared.counters.step(self.project());
                 Some(Outcome::Happened(Event::Committed { step }))
             }
         }

@@ -9,7 +9,14 @@ use crate::agents::seams::Segments;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::time::timeout;
 use types::{Hash, NodeId, limits};
+
+/// A keeper that is up takes a step in milliseconds, a whole task in less than this.
+const QUICK: Duration = Duration::from_millis(1_500);
+/// What a keeper gets when there is no quick one.
+const PATIENT: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(super) struct Copies(Mutex<State>);
@@ -69,26 +76,42 @@ impl Hands {
         self.spread(step).await
     }
 
-    /// Gives a step to keepers until there are enough.
+    /// Gives a step to keepers until there are enough. One that hangs is passed over at first, because a frozen node
+    /// must not hold up a step that another could keep; when nobody was quick all are given their time.
     async fn spread(&self, step: Segments) -> Result<Vec<NodeId>, Trouble> {
-        let stores = &self.shared.seams.stores;
         let mut home = vec![self.node()];
-        for keeper in self.keepers() {
-            if home.len() >= stores.copies() {
-                break;
-            }
-            match self.give(keeper, &step).await {
-                Ok(()) => home.push(keeper),
-                Err(Trouble::Missing(why)) => {
-                    tracing::debug!(%keeper, why, "a keeper did not take the step");
-                    self.copies.state().complete.retain(|node| *node != keeper);
-                }
-                Err(corrupt) => return Err(corrupt),
-            }
+        for patience in [QUICK, PATIENT] {
+            self.spread_within(patience, &step, &mut home).await?;
         }
         // A complete keeper that was passed over lacks this step now.
         self.copies.state().complete.retain(|node| home.contains(node));
         Ok(home)
+    }
+
+    async fn spread_within(
+        &self,
+        patience: Duration,
+        step: &Segments,
+        home: &mut Vec<NodeId>,
+    ) -> Result<(), Trouble> {
+        for keeper in self.keepers() {
+            if home.len() >= self.shared.seams.stores.copies() {
+                break;
+            }
+            if home.contains(&keeper) {
+                continue;
+            }
+            match timeout(patience, self.give(keeper, step)).await {
+                Ok(Ok(())) => home.push(keeper),
+                Ok(Err(Trouble::Missing(why))) => {
+                    tracing::debug!(%keeper, why, "a keeper did not take the step");
+                    self.copies.state().complete.retain(|node| *node != keeper);
+                }
+                Ok(Err(corrupt)) => return Err(corrupt),
+                Err(_) => tracing::debug!(%keeper, ?patience, "a keeper is slow"),
+            }
+        }
+        Ok(())
     }
 
     /// Those that have everything already, then the task's home, then the others.

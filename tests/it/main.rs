@@ -1,0 +1,8 @@
+//! Tests of whole clusters: real `quorate` processes on loopback, hurt in the ways that machines are hurt.
+//!
+//! Every test starts its own cluster, waits for conditions with a deadline, and prints the figures it measured as
+//! `figure NAME VALUE` lines, which `tests/prove.sh` collects. Read `support` first, then any file.
+
+mod support;
+
+mod submit;
