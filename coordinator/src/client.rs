@@ -7,6 +7,7 @@ use crate::coordinator::{Coordinator, NodeFacts, ReadError};
 use crate::proposer::ProposeFailed;
 use crate::raft::Dialer;
 use crate::rpc::LEADER_HEADER;
+use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
@@ -246,12 +247,14 @@ impl Client {
 
     async fn until_answered<T, F>(&self, attempt: impl Fn(Client) -> F) -> Result<T, ClientError>
     where
-        F: Future<Output = Result<T, Miss>>,
+        F: Future<Output = Result<T, Miss>> + Send,
     {
         let patience = Duration::from_millis(limits::FORWARD_MS);
         let start = tokio::time::Instant::now();
         loop {
-            let last = match attempt(self.clone()).await {
+            // Boxed, so that the types of callers do not grow with what one try is made of.
+            let tried: BoxFuture<'_, Result<T, Miss>> = Box::pin(attempt(self.clone()));
+            let last = match tried.await {
                 Ok(answer) => return Ok(answer),
                 Err(Miss::Final(error)) => return Err(error),
                 Err(Miss::Elsewhere(leader, why)) => {

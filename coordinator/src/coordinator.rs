@@ -5,7 +5,7 @@ use crate::leader::Office;
 use crate::link::LinkServer;
 use crate::machine::LedgerMachine;
 use crate::proposer::{ProposeFailed, Proposer};
-use crate::raft::{self, Flush, RaftNode, RaftOptions, StartError, Timings, Transport};
+use crate::raft::{self, Dialer, Flush, RaftNode, RaftOptions, StartError, Timings, Transport};
 use crate::rpc::LedgerRpc;
 use ledger::command::{Command, Stamp};
 use ledger::placement::Soft;
@@ -16,9 +16,13 @@ use proto::internal::v1 as pb;
 use proto::internal::v1::ledger_server::LedgerServer;
 use proto::internal::v1::link_server::LinkServer as LinkService;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use sys::disk::Disk;
 use tokio::sync::{mpsc, watch};
 use types::{ClusterId, NodeId, TaskUid};
+
+/// Patience with another voter that is to take over.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 pub struct CoordinatorOptions {
     pub id: NodeId,
@@ -27,6 +31,8 @@ pub struct CoordinatorOptions {
     pub disk: Arc<dyn Disk>,
     pub flush: Flush,
     pub transport: Arc<dyn Transport>,
+    /// For calls to members that do not attach.
+    pub dialer: Arc<dyn Dialer>,
     pub clock: Arc<dyn Clock>,
     pub seed: u64,
     /// True only when this id never ran before; otherwise an empty log means a lost disk and is refused.
@@ -82,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) machine: Arc<Mutex<LedgerMachine>>,
     pub(crate) proposer: Proposer,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) link: LinkServer,
     pub(crate) lease_ms: u64,
     pub(crate) office_clock: Arc<Mutex<OfficeClock>>,
@@ -122,6 +129,7 @@ impl Coordinator {
                 machine,
                 proposer,
                 clock: options.clock,
+                dialer: options.dialer,
                 link,
                 lease_ms: options.lease_ms,
                 office_clock,
@@ -161,7 +169,7 @@ impl Coordinator {
 
     async fn wait_leader_change(&self) {
         let mut leader = self.raft().watch_leader();
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(100), leader.changed()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(100), leader.changed()).await;
     }
 
     /// Proposes commands as one unit; only a leader can. Replies come in order.
@@ -306,21 +314,20 @@ impl Coordinator {
         self.inner.machine.lock().expect("the ledger does not panic while it is held")
     }
 
-    /// Hands leadership over where possible, then stops raft.
+    /// Stops raft.
     pub async fn shutdown(&self) {
-        self.hand_over().await;
         self.raft().shutdown().await;
     }
 
-    /// Gives leadership to another voter, so that nobody waits for an election.
+    /// Gives leadership to a voter that is attached and has most of the log, so that nobody waits for an election.
+    /// Where none takes it in time the others elect one.
     pub async fn hand_over(&self) {
         let status = self.raft().status();
-        if !status.is_leader {
-            return;
-        }
-        let own = self.raft().id();
-        if let Some(other) = status.voters.keys().find(|id| **id != own) {
-            let _ = self.raft().transfer_leader(*other).await;
+        let attached: Vec<u64> = self.inner.link.attached().iter().map(|node| node.node_id).collect();
+        let others = status.voters.keys().filter(|id| **id != self.raft().id() && attached.contains(&id.0));
+        let best = others.max_by_key(|id| status.matching.get(id).copied().unwrap_or(0));
+        if let Some(other) = best.filter(|_| status.is_leader) {
+            let _ = tokio::time::timeout(HAND_OVER, self.raft().transfer_leader(*other)).await;
         }
     }
 }

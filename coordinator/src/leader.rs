@@ -2,6 +2,7 @@
 //!
 //! Every duty can be repeated: a duty that did not go through is done again at the next tick.
 
+mod call;
 mod members;
 
 use crate::clock::OfficeClock;
@@ -20,6 +21,8 @@ use types::NodeId;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the leader asks whether something in the ledger waits for time, and plans again to be sure.
 const TICK_MS: u64 = 200;
+/// How often members that are not attached are called. Not at once: most attach by themselves.
+const CALL_MS: u64 = 500;
 /// Assignments proposed together.
 const PLAN_MAX: usize = 64;
 
@@ -30,6 +33,7 @@ pub(crate) struct Office {
     /// Leader id and term this office belongs to.
     term: u64,
     ticked_ms: u64,
+    called_ms: u64,
     plan_wanted: bool,
 }
 
@@ -40,7 +44,14 @@ impl Office {
         mut effects: mpsc::UnboundedReceiver<Committed>,
         mut wakes: mpsc::Receiver<()>,
     ) {
-        let mut office = Office { coordinator, first_index: None, term: 0, ticked_ms: 0, plan_wanted: false };
+        let mut office = Office {
+            coordinator,
+            first_index: None,
+            term: 0,
+            ticked_ms: 0,
+            called_ms: 0,
+            plan_wanted: false,
+        };
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -88,6 +99,7 @@ impl Office {
         let workers = self.coordinator.nodes().into_iter().map(|row| row.id);
         inner.link.take_office(workers, ends_ms);
         self.first_index = Some(index);
+        self.called_ms = clock.monotonic_ms();
         self.term = term;
         metrics::counter!("quorate_leader_changes_total").increment(1);
         tracing::info!(term, index, "this node leads now");
@@ -106,6 +118,10 @@ impl Office {
         let now_ms = self.coordinator.inner.clock.monotonic_ms();
         for node in self.coordinator.inner.link.take_lost(now_ms) {
             self.declare_lost(node, now_ms).await;
+        }
+        if now_ms.saturating_sub(self.called_ms) >= CALL_MS {
+            self.called_ms = now_ms;
+            call::call_absent(&self.coordinator);
         }
         if now_ms.saturating_sub(self.ticked_ms) >= TICK_MS {
             self.ticked_ms = now_ms;

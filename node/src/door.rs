@@ -127,7 +127,11 @@ fn health_service()
 
 impl Membership {
     /// Stores segments here and on keepers.
-    fn keep(&self) -> Keep {
+    async fn keep(&self) -> Keep {
+        // A list from before the other stores joined would promise one copy only.
+        if self.members.copies() < limits::COPIES {
+            self.members.refresh(&self.client).await;
+        }
         Keep {
             own: self.own,
             store: self.store.clone(),
@@ -148,6 +152,7 @@ impl Membership {
         {
             return Ok(bytes);
         }
+        self.members.learn(&self.client, home.iter().copied()).await;
         let mut holders: Vec<NodeId> = home.iter().copied().filter(|id| *id != self.own).collect();
         if holders.is_empty() {
             holders = self.members.keepers(self.own, &[], hash);

@@ -82,6 +82,8 @@ pub struct EngineObserved {
     pub tokens_computed: u64,
     pub tokens_cached: u64,
     pub tokens_generated: u64,
+    /// KV blocks whose content was given up, by reason.
+    pub evictions: Vec<(&'static str, u64)>,
 }
 
 /// What the thread needs of an engine; `worker_inference::Engine` in production.

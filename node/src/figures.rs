@@ -42,7 +42,17 @@ impl Figures {
 impl Sources {
     fn read_node(&self) {
         use crate::link::Vitals;
+        use prost::Message;
         let beat = self.facts.vitals.beat();
+        let device = proto::v1::Device::decode(beat.device.as_slice()).unwrap_or_default();
+        if let Some(rss) = device.rss_bytes {
+            gauge!(names::RESIDENT_BYTES).set(rss as f64);
+        }
+        for (reason, blocks) in
+            self.facts.vitals.models.iter().flat_map(|model| model.thread.observe().evictions)
+        {
+            counter!(names::KV_EVICTIONS_TOTAL, "reason" => reason).absolute(blocks);
+        }
         gauge!(names::SEGMENTS).set(beat.segments as f64);
         gauge!(names::SEGMENT_BYTES).set(beat.segment_bytes as f64);
         counter!(names::CONTEXT_BYTES_SENT_TOTAL).absolute(beat.context_bytes_sent);

@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod dial;
+pub mod here;
 mod outbox;
 pub mod real;
 mod session;

@@ -64,6 +64,13 @@ impl Members {
         true
     }
 
+    /// Reads the list again when one of these nodes is not in it: it may have joined a moment ago.
+    pub async fn learn(&self, client: &Client, mut ids: impl Iterator<Item = NodeId>) {
+        if ids.any(|id| self.get(id).is_none()) {
+            self.refresh(client).await;
+        }
+    }
+
     /// Keeps the list fresh for the life of the node.
     pub async fn follow(self, client: Client) {
         loop {

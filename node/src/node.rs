@@ -13,6 +13,7 @@ use crate::door::{Access, Door, Membership};
 use crate::figures::Figures;
 use crate::http;
 use crate::keep::Keep;
+use crate::link::here::Here;
 use crate::live::LiveTokens;
 use crate::members::Members;
 use crate::models::ModelStore;
@@ -23,6 +24,7 @@ use crate::telemetry::Metrics;
 use anyhow::Context;
 use coordinator::raft::PlainDialer;
 use coordinator::{Client, Coordinator};
+use proto::internal::v1::member_server::MemberServer;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -33,8 +35,8 @@ use tonic::transport::server::TcpIncoming;
 
 pub(crate) use worker::Facts;
 
-/// Agents may take this long to reach a step boundary at shutdown.
-const DRAIN: Duration = Duration::from_secs(20);
+/// Agents may take this long to reach a step boundary at shutdown, and as long again to give up what they do.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// How to start beside what the config says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -167,7 +169,7 @@ impl Parts {
         let dialer = Arc::new(PlainDialer);
         let client = Client::new(member.cluster_id, coordinator.clone(), dialer, self.config.join.clone());
         let stop_internal = CancellationToken::new();
-        self.serve_internal(member, coordinator.as_ref(), &stop_internal)?;
+        self.serve_internal(member, coordinator.as_ref(), &client, &stop_internal)?;
         membership::announce(&self, member, &client).await;
         let members = Members::default();
         members.refresh(&client).await;
@@ -200,6 +202,7 @@ impl Parts {
         &mut self,
         member: Member,
         coordinator: Option<&Coordinator>,
+        client: &Client,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let segments = SegmentsPlane {
@@ -213,7 +216,8 @@ impl Parts {
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(4 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .add_service(segments.service());
+            .add_service(segments.service())
+            .add_service(MemberServer::new(Here { node: member.node_id, client: client.clone() }));
         if let Some(coordinator) = coordinator {
             let (ledger, link) = coordinator.services();
             router = router.add_service(coordinator.raft().service()).add_service(ledger).add_service(link);

@@ -5,4 +5,14 @@
 
 mod support;
 
+mod all_killed;
+mod bad_input;
+mod freeze;
+mod idle;
+mod join;
+mod leader_kill;
+mod quotas;
+mod real_model;
 mod submit;
+mod team;
+mod worker_kill;

@@ -65,7 +65,7 @@ async fn repeated_requests_make_one_task(cluster: &Cluster) -> anyhow::Result<()
     Ok(())
 }
 
-pub fn refused<T: std::fmt::Debug>(
+pub(crate) fn refused<T: std::fmt::Debug>(
     answer: Result<T, quorate_sdk::Error>,
     code: Code,
     reason: &str,

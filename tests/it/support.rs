@@ -12,29 +12,29 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// Nothing that a test waits for takes longer, on a busy machine too.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Name of the scripted model for agents.
-pub const MODEL: &str = "scripted";
+pub(crate) const MODEL: &str = "scripted";
 
 /// One reply of the scripted model, for one agent. `more` holds further keys, such as `tokens_per_second = 20`.
-pub fn reply(agent: &str, text: &str, more: &str) -> String {
+pub(crate) fn reply(agent: &str, text: &str, more: &str) -> String {
     format!("[[reply]]\nwhen_agent = {agent:?}\ntext = {text:?}\n{more}\n")
 }
 
 /// A text of so many tokens of the scripted model: one a word.
-pub fn words(count: usize) -> String {
+pub(crate) fn words(count: usize) -> String {
     (1..=count).map(|n| format!("w{n:04}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Three coordinators and two workers whose model says what the replies say.
-pub fn spec(replies: &[String]) -> Spec {
+pub(crate) fn spec(replies: &[String]) -> Spec {
     let script = format!("window = 65536\n\n{}", replies.concat());
     Spec { scripts: vec![(MODEL.to_string(), script)], ..Spec::default() }
 }
 
 /// Runs a test on a cluster; a failure shows the end of each node's log.
-pub async fn on_cluster(
+pub(crate) async fn on_cluster(
     spec: Spec,
     test: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -46,39 +46,40 @@ pub async fn on_cluster(
 }
 
 /// Applies agents that use the scripted model.
-pub async fn apply(client: &Client, agents: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn apply(client: &Client, agents: &[&str]) -> anyhow::Result<()> {
     for name in agents {
         apply_with(client, name, "max_tokens = 20000").await?;
     }
     Ok(())
 }
 
-pub async fn apply_with(client: &Client, name: &str, more: &str) -> anyhow::Result<()> {
+pub(crate) async fn apply_with(client: &Client, name: &str, more: &str) -> anyhow::Result<()> {
     let toml = format!("name = {name:?}\nmodel = {MODEL:?}\n{more}\n");
     client.agents().apply(toml).send().await.with_context(|| format!("applying {name}"))?;
     Ok(())
 }
 
 /// Names of all nodes, coordinators first.
-pub fn names(cluster: &Cluster) -> Vec<String> {
+pub(crate) fn names(cluster: &Cluster) -> Vec<String> {
     cluster.nodes.iter().map(|node| node.name.clone()).collect()
 }
 
 /// Waits until nothing more happens to a task.
-pub async fn ended(client: &Client, id: &str) -> anyhow::Result<Task> {
-    let wait = timeout(PATIENCE, client.tasks().wait(id));
+pub(crate) async fn ended(client: &Client, id: &str) -> anyhow::Result<Task> {
+    let tasks = client.tasks();
+    let wait = timeout(PATIENCE, tasks.wait(id));
     Ok(wait.await.with_context(|| format!("task {id} did not end within {PATIENCE:?}"))??)
 }
 
 /// Waits until a task has succeeded.
-pub async fn succeeded(client: &Client, id: &str) -> anyhow::Result<Task> {
+pub(crate) async fn succeeded(client: &Client, id: &str) -> anyhow::Result<Task> {
     let task = ended(client, id).await?;
     ensure!(task.state == TaskState::Succeeded, "{id} ended {} {:?}", task.state.name(), task.error);
     Ok(task)
 }
 
 /// Takes events until one fits; answers all that were taken.
-pub async fn watch_until(
+pub(crate) async fn watch_until(
     watch: &mut Watch,
     what: &str,
     mut fits: impl FnMut(&Event) -> bool,
@@ -98,12 +99,12 @@ pub async fn watch_until(
 }
 
 /// Takes all further events, to the final one.
-pub async fn watch_to_end(watch: &mut Watch) -> anyhow::Result<Vec<Event>> {
+pub(crate) async fn watch_to_end(watch: &mut Watch) -> anyhow::Result<Vec<Event>> {
     watch_until(watch, "the final state", |event| event.final_state().is_some()).await
 }
 
 /// The node a `RUNNING` event names.
-pub fn runs_on(event: &Event) -> Option<&str> {
+pub(crate) fn runs_on(event: &Event) -> Option<&str> {
     match &event.kind {
         EventKind::State { state: TaskState::Running, node: Some(node), .. } => Some(node),
         _ => None,
@@ -111,18 +112,18 @@ pub fn runs_on(event: &Event) -> Option<&str> {
 }
 
 /// True for live text of this step.
-pub fn is_text_of(event: &Event, wanted: u64) -> bool {
+pub(crate) fn is_text_of(event: &Event, wanted: u64) -> bool {
     matches!(event.kind, EventKind::Token { step, .. } if step == wanted)
 }
 
 /// Numbers of the committed steps, in the order they came.
-pub fn steps(events: &[Event]) -> Vec<u64> {
+pub(crate) fn steps(events: &[Event]) -> Vec<u64> {
     let step = |event: &Event| if let EventKind::Step { step, .. } = event.kind { Some(step) } else { None };
     events.iter().filter_map(step).collect()
 }
 
 /// Committed events must be numbered without a gap and without a duplicate.
-pub fn check_sequence(events: &[Event], first: u64) -> anyhow::Result<()> {
+pub(crate) fn check_sequence(events: &[Event], first: u64) -> anyhow::Result<()> {
     let committed: Vec<u64> = events.iter().map(|event| event.sequence).filter(|n| *n > 0).collect();
     let expected: Vec<u64> = (first..first + committed.len() as u64).collect();
     ensure!(committed == expected, "sequences {committed:?}, expected {expected:?}");
@@ -130,7 +131,7 @@ pub fn check_sequence(events: &[Event], first: u64) -> anyhow::Result<()> {
 }
 
 /// Runs the real `quorate`, asking these nodes.
-pub async fn cli(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+pub(crate) async fn cli(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = tokio::process::Command::new(binary()?);
     command.args(arguments).env("QUORATE_ENDPOINT", endpoint).env_remove("QUORATE_PROJECT").kill_on_drop(true);
     let output = timeout(PATIENCE, command.output());
@@ -138,7 +139,7 @@ pub async fn cli(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Output> {
 }
 
 /// What a node says at `/metrics`: the value of the line that begins so.
-pub async fn metric(node: &Process, line: &str) -> anyhow::Result<Option<f64>> {
+pub(crate) async fn metric(node: &Process, line: &str) -> anyhow::Result<Option<f64>> {
     let text = timeout(PATIENCE, http_get(node.ports.http, "/metrics")).await??;
     let value = text.lines().find_map(|found| found.strip_prefix(line)).map(str::trim);
     Ok(value.map(str::parse).transpose()?)
@@ -155,11 +156,11 @@ async fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
 }
 
 /// A measured number, for people and for `tests/prove.sh`.
-pub fn figure(name: &str, value: impl std::fmt::Display) {
+pub(crate) fn figure(name: &str, value: impl std::fmt::Display) {
     println!("figure {name} {value}");
 }
 
 /// How often a test repeats itself: once, or as often as the environment says.
-pub fn rounds(variable: &str) -> u32 {
+pub(crate) fn rounds(variable: &str) -> u32 {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(1)
 }

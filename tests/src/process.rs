@@ -57,6 +57,13 @@ impl Process {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// How the process ended by itself; None while it runs.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok().flatten()?;
+        self.child = None;
+        Some(status)
+    }
+
     /// The process gone as if the machine had lost power, but for the disk cache.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         let mut child = self.child.take().with_context(|| format!("{} does not run", self.name))?;
@@ -95,6 +102,22 @@ impl Process {
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
         Ok(Usage { rss_bytes: kib(&smaps, "Rss:") * 1024, cpu_ticks: ticks(11) + ticks(12) })
+    }
+
+    /// Resident bytes of mapped files whose names end so.
+    pub fn resident_of(&self, ending: &str) -> anyhow::Result<u64> {
+        let pid = self.pid().context("it does not run")?;
+        let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+        let (mut ours, mut bytes) = (false, 0);
+        for line in smaps.lines() {
+            // Attributes begin with a capital letter, mappings with their address.
+            if !line.starts_with(|first: char| first.is_ascii_uppercase()) {
+                ours = line.ends_with(ending);
+            } else if ours && line.starts_with("Rss:") {
+                bytes += kib(line, "Rss:") * 1024;
+            }
+        }
+        Ok(bytes)
     }
 }
 

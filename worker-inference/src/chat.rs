@@ -13,6 +13,10 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 /// A template longer than this is no template.
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 
+/// Work that one rendering may do: instructions, and 64 bytes of text each. A message takes about fifty and its
+/// length, so that thousands of messages and megabytes fit; a template from a stranger can't hold the node up.
+const FUEL: u64 = 2_000_000;
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -36,6 +40,11 @@ pub enum ChatError {
     Template(String),
     #[error("the model's chat template refuses this conversation: {0}")]
     Refused(String),
+    #[error(
+        "the model's chat template does too much work: it hardly ends, or the conversation is far too long; \
+         shorten the conversation or use another conversion of the model"
+    )]
+    Endless,
     #[error(
         "the model's chat template rewrites earlier messages (first difference at byte {at} of {len}); \
          start a new conversation or use a model whose template only appends"
@@ -68,6 +77,7 @@ impl Chat {
             return Err(ChatError::Template(format!("it has {} bytes", template.len())));
         }
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         // Both as Python's renderers of these templates set them.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| ChatError::Template(error.to_string()))?);
@@ -167,7 +177,6 @@ impl Chat {
     }
 
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
-        let refused = |error: Error| ChatError::Refused(reason(&error));
         let template = self.environment.get_template(NAME).map_err(refused)?;
         template
             .render(context! {
@@ -188,8 +197,11 @@ fn common_prefix(left: &str, right: &str) -> usize {
     left.bytes().zip(right.bytes()).take_while(|(a, b)| a == b).count()
 }
 
-fn reason(error: &Error) -> String {
-    error.detail().map_or_else(|| error.to_string(), str::to_owned)
+fn refused(error: Error) -> ChatError {
+    match error.kind() {
+        ErrorKind::OutOfFuel => ChatError::Endless,
+        _ => ChatError::Refused(error.detail().map_or_else(|| error.to_string(), str::to_owned)),
+    }
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {

@@ -3,6 +3,9 @@
 //! The model is found by `QUORATE_MODEL`, else where `quorate model pull smollm2` puts it. Without it these
 //! tests fail and say what to run; they never skip.
 
+#[path = "real_model/golden.rs"]
+mod golden;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -146,4 +146,5 @@ def main():
     print("scored", len(found), "mean_log_likelihood", f"{np.mean(found):.6f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 //! everything and is slow.
 
 use crate::change::{holds_slot, stands_again};
+use crate::command::Stamp;
 use crate::quota::ancestors;
 use crate::rows::{QuotaRow, TaskRow};
 use crate::state::State;
@@ -146,12 +147,16 @@ fn settled_adds_up(state: &State) -> Result<(), String> {
 pub struct Watch {
     tasks: BTreeMap<TaskUid, (TaskState, u64, u64, Option<Epoch>)>,
     quotas: BTreeMap<String, QuotaRow>,
+    clock: Stamp,
 }
 
 impl Watch {
     /// Checks the state in itself and against the last one seen.
     pub fn check(&mut self, state: &State) -> Result<(), String> {
         check(state)?;
+        let clock = std::mem::replace(&mut self.clock, state.clock());
+        let forward = clock.ledger_ms <= self.clock.ledger_ms && clock.wall_ms <= self.clock.wall_ms;
+        must(forward, "a clock went back")?;
         for row in state.tasks() {
             let now = (row.state, row.step, row.sequence, row.last_epoch);
             if let Some(before) = self.tasks.insert(row.uid, now) {

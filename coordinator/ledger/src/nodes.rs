@@ -95,15 +95,19 @@ fn node_row(id: NodeId, new: &Candidate<'_>, fenced: Fenced) -> NodeRow {
 
 /// The node's leases end. Also when it is no member any more: the leader may repeat itself.
 pub(crate) fn lost(change: &mut Change<'_>, node: NodeId) -> Outcome {
-    let leases: Vec<TaskUid> = change.state.leases_of(node).map(|row| row.uid).collect();
-    for uid in leases {
-        lose(change, uid);
-    }
+    // Its lease as a node is over, and with it all that it was granted before: it needs not be waited for. First,
+    // so that no old lease of it stands again below.
     let unaware: Vec<TaskUid> =
         change.state.tasks.index().unaware.get(&node).into_iter().flatten().copied().collect();
     for uid in unaware {
-        // Its lease as a node is over, and with it everything it was granted before.
-        change.update(uid, |row| row.unaware.retain(|holder| holder.node != node));
+        change.update(uid, |row| {
+            let stands = row.epoch;
+            row.unaware.retain(|holder| holder.node != node || stands == Some(holder.epoch));
+        });
+    }
+    let leases: Vec<TaskUid> = change.state.leases_of(node).map(|row| row.uid).collect();
+    for uid in leases {
+        lose(change, uid);
     }
     Ok(Reply::Done)
 }

@@ -44,16 +44,24 @@ pub struct SoftNode {
 pub fn plan(state: &State, soft: &Soft, max: usize) -> Vec<Command> {
     let mut board = Board::new(state, soft);
     let mut planned = Vec::new();
+    // Capacity only shrinks while planning, so a no stays a no: a long blocked queue is passed over cheaply.
+    let mut full_projects = BTreeSet::new();
+    let mut hopeless_models = BTreeSet::new();
     for row in state.queue() {
         if planned.len() == max || board.is_full() {
             break;
         }
-        if !board.has_slot(&row.project) {
+        let model = (row.kind == AgentKind::Team, row.model.as_str());
+        if full_projects.contains(&row.project) || hopeless_models.contains(&model) {
             continue;
         }
-        if let Some(node) = board.best_node(row) {
+        if !board.has_slot(&row.project) {
+            full_projects.insert(&row.project);
+        } else if let Some(node) = board.best_node(row) {
             board.take(row, node);
             planned.push(Command::Assign { task: row.uid, node });
+        } else {
+            hopeless_models.insert(model);
         }
     }
     planned

@@ -65,7 +65,13 @@ impl World {
 
     fn apply(&mut self, command: &Command) -> Reply {
         self.index += 1;
-        let bytes = encode_entry(self.stamp, std::slice::from_ref(command));
+        // Some leaders' clocks are behind.
+        let behind_ms = if self.index.is_multiple_of(5) { 300 } else { 0 };
+        let stamp = Stamp {
+            ledger_ms: self.stamp.ledger_ms.saturating_sub(behind_ms),
+            wall_ms: self.stamp.wall_ms.saturating_sub(behind_ms),
+        };
+        let bytes = encode_entry(stamp, std::slice::from_ref(command));
         let applied = self.state.apply_entry(self.index, &bytes).expect("our own entry is understood");
         self.log.push((self.index, bytes));
         self.watch.check(&self.state).unwrap_or_else(|broken| panic!("after {command:?}: {broken}"));

@@ -1,13 +1,15 @@
 //! Whole agents over the real ledger, the real mind and scripted models, in one process.
 
+mod fakes;
 mod world;
 
 use crate::link::{LeaseName, News};
+use fakes::{Trouble, scripted};
 use ledger::command::{Command, Release};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use types::{NodeId, PauseReason, TaskState, TaskUid};
-use world::{NodeInWorld, SCRIPTED, Trouble, World, project, scripted, start};
+use world::{NodeInWorld, SCRIPTED, World, project, start};
 
 const QUICK: &str = "[[reply]]\ntext = 'It is a test of nothing but itself.'\n";
 /// Forty words, 20 ms each: time to interfere.

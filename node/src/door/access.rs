@@ -3,10 +3,12 @@
 //! In this version every caller comes over loopback and is the local admin; other listeners are refused at start
 //! unless the operator says `--insecure`, and then their callers are the local admin as well, which the banner says.
 
+use crate::telemetry::names;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::server::TcpConnectInfo;
@@ -67,6 +69,9 @@ const TABLE: &[(&str, Role)] = &[
     ("/grpc.health.v1.Health/Watch", Role::Viewer),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer),
 ];
+
+/// Methods whose duration says how long someone watched, not how long the node worked.
+const STREAMS: &[&str] = &["WatchTask", "ReadSegment", "ServerReflectionInfo", "Health/Watch"];
 
 /// How callers are known.
 #[derive(Clone, Copy, Debug)]
@@ -150,9 +155,41 @@ where
         match self.access.check(request.uri().path(), from_loopback) {
             Ok(identity) => {
                 request.extensions_mut().insert(identity);
-                Box::pin(self.inner.call(request))
+                let counted = Counted::begin(request.uri().path());
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let answer = answer.await;
+                    if let Ok(response) = &answer {
+                        counted.end(response);
+                    }
+                    answer
+                })
             }
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+/// One call, for the metrics. Only methods of the table get here, so the label is bounded.
+struct Counted {
+    method: String,
+    begun: Instant,
+}
+
+impl Counted {
+    fn begin(path: &str) -> Self {
+        Counted { method: path.trim_start_matches('/').to_string(), begun: Instant::now() }
+    }
+
+    /// An error before the first message is in the headers; later ones belong to streams and are not seen here.
+    fn end(self, response: &http::Response<Body>) {
+        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+        let labels = [("method", self.method.clone()), ("code", format!("{code:?}"))];
+        metrics::counter!(names::REQUESTS_TOTAL, &labels).increment(1);
+        let is_stream = STREAMS.iter().any(|stream| self.method.ends_with(stream));
+        if !is_stream {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            metrics::histogram!(names::REQUEST_SECONDS, "method" => self.method).record(seconds);
         }
     }
 }

@@ -47,6 +47,7 @@ impl AgentService for Door {
         }
         row.home = inside
             .keep()
+            .await
             .put(&project, vec![(sealed.hash, sealed.bytes.into())], &[])
             .await
             .map_err(keep_status)?;

@@ -124,6 +124,11 @@ impl Membership {
         let Answer::Cluster(facts) = answer else {
             return Err(Status::internal("the ledger answered another question"));
         };
+        let unknown =
+            raft.voters.iter().chain(&raft.learners).any(|id| self.members.get(NodeId(*id)).is_none());
+        if unknown {
+            self.members.refresh(&self.client).await;
+        }
         let name = |id: &u64| self.members.name(NodeId(*id));
         Ok(pb::ClusterStatus {
             cluster_id: self.cluster.to_string(),

@@ -324,7 +324,7 @@ impl Membership {
     /// Stores the inputs before the ledger hears of them, so that what it names always exists.
     async fn keep_inputs(&self, order: &Order) -> Result<Vec<NodeId>, Status> {
         let segments = order.inputs.iter().map(|(input, bytes)| (input.segment, bytes.clone())).collect();
-        self.keep().put(&order.project, segments, &[]).await.map_err(keep_status)
+        self.keep().await.put(&order.project, segments, &[]).await.map_err(keep_status)
     }
 
     async fn dry_run(&self, order: &Order) -> Result<pb::Task, Status> {
@@ -369,6 +369,7 @@ impl Membership {
 
     /// The task with its texts where they are small, and with its blockers where it waits.
     async fn task_message(&self, row: &TaskRow, explain: bool) -> Result<pb::Task, Status> {
+        self.members.learn(&self.client, row.node.into_iter()).await;
         let mut message = convert::task(row, &self.members);
         if let Some(result) = row.result.filter(|_| row.result_bytes <= limits::INLINE_RESULT_BYTES as u64) {
             message.result = self.text(row, result).await?;

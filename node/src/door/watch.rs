@@ -127,8 +127,11 @@ impl Watcher {
         }
         self.take_back(&event).await?;
         self.next = event.sequence + 1;
-        let members = &self.door.inside().map_err(|_| Over)?.members;
-        let message = convert::event(&self.id, &event, members);
+        let inside = self.door.inside().map_err(|_| Over)?;
+        if let EventKind::State { node, .. } = &event.kind {
+            inside.members.learn(&inside.client, node.iter().copied()).await;
+        }
+        let message = convert::event(&self.id, &event, &inside.members);
         self.out.send(Ok(message)).await.map_err(|_| Over)?;
         let EventKind::State { state, node, .. } = event.kind else { return Ok(()) };
         let holder = node.filter(|_| state == TaskState::Running && self.wants_tokens);

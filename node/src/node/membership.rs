@@ -113,6 +113,7 @@ pub(super) async fn coordinator(parts: &Parts, member: Member) -> anyhow::Result
         disk: Arc::new(Measured { disk: parts.disk.clone(), what: "log" }),
         flush: Flush::Thread,
         transport: GrpcTransport::new(Arc::new(PlainDialer)),
+        dialer: Arc::new(PlainDialer),
         clock: Arc::new(SystemClock::default()),
         seed: u64::from_le_bytes(random()),
         first_start,

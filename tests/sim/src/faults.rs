@@ -50,7 +50,7 @@ impl Sim {
         self.trace(&format!("{peer:?} is cut off"));
         self.faults.partitions += 1;
         self.net.cut_off.insert(peer);
-        let until_ms = self.rng.between(300, 6_000);
+        let until_ms = self.rng.between(300, 9_000);
         self.after(until_ms, Event::Heal { peer });
     }
 
@@ -62,7 +62,11 @@ impl Sim {
         self.net.cut_off.clear();
         for worker in 0..self.workers.len() {
             self.thaw(worker);
-            if !self.workers[worker].up {
+            // One that is down may never come back: the others have to do its work.
+            let gone = self.gone.is_none() && self.rng.percent(50);
+            if !self.workers[worker].up && gone {
+                self.gone = Some(worker);
+            } else if !self.workers[worker].up {
                 self.start_worker(worker);
             }
         }

@@ -100,13 +100,16 @@ impl Sim {
         if let Some(office) = &mut self.office {
             office.written.push(Pending { stamp, commands });
         }
-        let delay_ms = self.rng.between(2, 15);
+        // A quorum is slow now and then, so that leaders fail with entries half way.
+        let longest_ms = if self.chaos && self.rng.percent(10) { 400 } else { 15 };
+        let delay_ms = self.rng.between(2, longest_ms);
         self.after(delay_ms, Event::Commit { office: number });
     }
 
     /// A quorum has the oldest written entry.
     pub(crate) fn commit_written(&mut self, number: u64) {
-        let current = self.office.as_mut().filter(|office| office.number == number && !office.written.is_empty());
+        let current =
+            self.office.as_mut().filter(|office| office.number == number && !office.written.is_empty());
         let Some(office) = current else { return };
         let who = Peer::Coordinator(office.who);
         let pending = office.written.remove(0);
@@ -187,7 +190,9 @@ impl Sim {
 
     fn hello(&mut self, from: Peer, boot: u64) {
         let (Some(node), now_ms) = (self.node_of(from), self.now_ms) else { return };
-        let Some(office) = self.office.as_mut().filter(|office| !office.losing.contains(&node)) else { return };
+        let Some(office) = self.office.as_mut().filter(|office| !office.losing.contains(&node)) else {
+            return;
+        };
         office.attached.insert(node, (boot, now_ms));
         office.last_beat_ms.insert(node, now_ms);
         self.send_full_set(node);

@@ -8,9 +8,10 @@
 //!
 //! A run has a chaos phase and a heal phase in which every task must finish. [`oracle`] says what is watched.
 //!
-//! Read: [`plan`] (seeds, plants), `rng`, `net` (messages), `cluster` (log and replicas), `leader`, `worker`, `people`,
-//! `faults`, [`oracle`], `sim` (the loop).
+//! Read: [`plan`] (seeds, plants), `rng`, `net` (messages), `cluster` (log and replicas), `leader`, `worker`, `agent`,
+//! `people`, `faults`, [`oracle`], `sim` (the loop).
 
+mod agent;
 mod cluster;
 mod faults;
 mod leader;

@@ -17,19 +17,49 @@ pub(crate) enum Peer {
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     /// A worker's process attaches.
-    Hello { boot: u64 },
+    Hello {
+        boot: u64,
+    },
     /// Renews the node's lease, which counts from `sent_ms`.
-    Beat { boot: u64, office: u64, sent_ms: u64 },
-    BeatAck { boot: u64, office: u64, sent_ms: u64 },
-    FullSet { boot: u64, office: u64, leases: Vec<TaskRow> },
-    Assigned { row: Box<TaskRow> },
-    Stop { task: TaskUid, epoch: Epoch },
-    Revoked { task: TaskUid, epoch: Epoch },
+    Beat {
+        boot: u64,
+        office: u64,
+        sent_ms: u64,
+    },
+    BeatAck {
+        boot: u64,
+        office: u64,
+        sent_ms: u64,
+    },
+    FullSet {
+        boot: u64,
+        office: u64,
+        leases: Vec<TaskRow>,
+    },
+    Assigned {
+        row: Box<TaskRow>,
+    },
+    Stop {
+        task: TaskUid,
+        epoch: Epoch,
+    },
+    Revoked {
+        task: TaskUid,
+        epoch: Epoch,
+    },
     /// A command for the ledger; asked again under the same id until answered.
-    Ask { id: u64, command: Box<Command> },
-    Answer { id: u64, reply: Box<Reply> },
+    Ask {
+        id: u64,
+        command: Box<Command>,
+    },
+    Answer {
+        id: u64,
+        reply: Box<Reply>,
+    },
     /// Not the leader, or not attached: look for the one named.
-    Moved { leader: Option<usize> },
+    Moved {
+        leader: Option<usize>,
+    },
 }
 
 #[derive(Default)]
@@ -43,7 +73,10 @@ pub(crate) struct Net {
 
 impl Sim {
     pub(crate) fn send(&mut self, from: Peer, to: Peer, message: Message) {
-        if self.net.cut_off.contains(&from) || self.net.cut_off.contains(&to) || self.rng.percent(self.net.loss) {
+        if self.net.cut_off.contains(&from)
+            || self.net.cut_off.contains(&to)
+            || self.rng.percent(self.net.loss)
+        {
             self.faults.messages_lost += 1;
             return;
         }

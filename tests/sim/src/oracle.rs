@@ -8,9 +8,9 @@
 //! - replicas agree at every index, and every watcher sees the same events without a gap;
 //! - in the end every task is final and the budget holds exactly what was billed.
 
+use crate::agent::Phase;
 use crate::plan::Faults;
 use crate::sim::Sim;
-use crate::worker::Phase;
 use ledger::command::{Command, RequestKey};
 use ledger::effect::Effect;
 use ledger::invariants::Watch;
@@ -82,9 +82,14 @@ impl Oracle {
             return Err(format!("{task} committed step {step} twice"));
         }
         self.billed_tokens += billed_tokens;
-        let Some(offer) = self.offers.get(head) else { return Err(format!("nobody offered step {step} of {task}")) };
+        let Some(offer) = self.offers.get(head) else {
+            return Err(format!("nobody offered step {step} of {task}"));
+        };
         if before.epoch != Some(offer.epoch) || before.node != Some(offer.node) {
-            return Err(format!("{task} took step {step} from {} under the stale lease {}", offer.node, offer.epoch));
+            return Err(format!(
+                "{task} took step {step} from {} under the stale lease {}",
+                offer.node, offer.epoch
+            ));
         }
         match offer.call {
             Some(call) if !self.billed_calls.insert(call) => Err(format!("{task} billed call {call} twice")),
@@ -120,7 +125,7 @@ impl Sim {
         count(&mut self.faults, reply);
     }
 
-    /// A worker starts a model call, or a step of a team.
+    /// A worker starts a model call.
     pub(crate) fn started(&mut self, worker: usize, uid: TaskUid) {
         let state = self.cluster.truth.task(uid).map(|row| row.state);
         if matches!(state, None | Some(TaskState::Cancelled | TaskState::Expired)) {
@@ -130,7 +135,7 @@ impl Sim {
         for other in (0..self.workers.len()).filter(|other| *other != worker) {
             let awake = self.workers[other].up && !self.workers[other].frozen;
             let Some(agent) = self.workers[other].agents.get(&uid).filter(|_| awake) else { continue };
-            let calling = matches!(agent.phase, Phase::Calling(_)) && self.lease_runs(other);
+            let calling = matches!(agent.phase, Phase::Calling(_)) && self.lease_valid(other);
             let revoked = |epoch: &Epoch| self.oracle.revoked.contains(epoch);
             if calling && !revoked(&agent.epoch) && !mine.as_ref().is_some_and(revoked) {
                 self.broken(format!("{uid} runs on w{worker} and on w{other} at the same time"));
@@ -148,9 +153,11 @@ impl Sim {
                 continue;
             }
             for event in state.events_from(row.uid, *cursor + 1) {
-                let known = self.oracle.seen.entry((row.uid, event.sequence)).or_insert_with(|| event.clone());
+                let known =
+                    self.oracle.seen.entry((row.uid, event.sequence)).or_insert_with(|| event.clone());
                 if event.sequence != *cursor + 1 || known != event {
-                    broken = Some(format!("{}: event {} after {cursor}, or another", row.uid, event.sequence));
+                    broken =
+                        Some(format!("{}: event {} after {cursor}, or another", row.uid, event.sequence));
                 }
                 *cursor = event.sequence;
             }
@@ -213,7 +220,9 @@ impl Sim {
 fn count(faults: &mut Faults, reply: &Reply) {
     match reply {
         Reply::Refused(Refusal::Fenced { .. }) => faults.fenced += 1,
-        Reply::Refused(Refusal::OverQuota { resource, .. }) if resource != "running" => faults.budget_pauses += 1,
+        Reply::Refused(Refusal::OverQuota { resource, .. }) if resource != "running" => {
+            faults.budget_pauses += 1
+        }
         _ => {}
     }
 }

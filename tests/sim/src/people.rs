@@ -13,6 +13,8 @@ pub(crate) struct Person {
     leader: usize,
     open: Option<Asked>,
     made: Vec<TaskUid>,
+    /// Paused a moment ago, and perhaps cancelled next: the worst moment for a holder who has not heard.
+    paused: Option<TaskUid>,
     /// Requests asked so far.
     count: u64,
 }
@@ -37,7 +39,7 @@ impl Sim {
                 let (id, command) = (asked.id, asked.command.clone());
                 self.people[who].leader = (self.people[who].leader + 1) % crate::cluster::COORDINATORS;
                 self.faults.asked_again += 1;
-                self.to_coordinator(who, id, command);
+                self.ask_coordinator(who, id, command);
             }
             Some(_) => {}
             None if self.chaos && self.rng.percent(12) => {
@@ -56,10 +58,10 @@ impl Sim {
     fn ask_as(&mut self, who: usize, command: Command) {
         let (id, asked_ms) = (self.number(), self.now_ms);
         self.people[who].open = Some(Asked { id, command: command.clone(), asked_ms });
-        self.to_coordinator(who, id, command);
+        self.ask_coordinator(who, id, command);
     }
 
-    fn to_coordinator(&mut self, who: usize, id: u64, command: Command) {
+    fn ask_coordinator(&mut self, who: usize, id: u64, command: Command) {
         let to = Peer::Coordinator(self.people[who].leader);
         self.send(Peer::Person(who), to, Message::Ask { id, command: Box::new(command) });
     }
@@ -71,12 +73,21 @@ impl Sim {
     }
 
     fn wish(&mut self, who: usize) -> Command {
+        if let Some(task) = self.people[who].paused.take().filter(|_| self.rng.percent(60)) {
+            return Command::CancelTask { project: self.project(task), task, request: self.request(who) };
+        }
         let made = &self.people[who].made;
         let some = if made.is_empty() { None } else { Some(made[self.rng.below(made.len())]) };
         match (self.rng.below(10), some) {
-            (0 | 1, Some(task)) => Command::CancelTask { project: self.project(task), task, request: self.request(who) },
-            (2 | 3, Some(task)) => Command::PauseTask { project: self.project(task), task, request: self.request(who) },
-            (4, Some(task)) => Command::ResumeTask { project: self.project(task), task, request: self.request(who) },
+            (0 | 1, Some(task)) => {
+                Command::CancelTask { project: self.project(task), task, request: self.request(who) }
+            }
+            (2 | 3, Some(task)) => {
+                Command::PauseTask { project: self.project(task), task, request: self.request(who) }
+            }
+            (4, Some(task)) => {
+                Command::ResumeTask { project: self.project(task), task, request: self.request(who) }
+            }
             (5 | 6, _) if who == 0 => self.budget(),
             _ => self.new_task(who),
         }
@@ -125,8 +136,9 @@ impl Sim {
             row.is_some_and(|row| (row.running, row.tokens_total, row.tokens_minute) != (None, None, None))
         });
         if let Some(path) = limited {
-            let changes =
-                [QuotaKey::Running, QuotaKey::TokensTotal, QuotaKey::TokensMinute].map(|key| (key, None)).to_vec();
+            let changes = [QuotaKey::Running, QuotaKey::TokensTotal, QuotaKey::TokensMinute]
+                .map(|key| (key, None))
+                .to_vec();
             let (path, request) = (path.to_string(), self.request(who));
             return Some(Command::SetQuota { path, changes, etag: None, reason: "heal".into(), request });
         }
@@ -142,7 +154,7 @@ impl Sim {
                 self.people[who].leader = leader;
                 if let Some(asked) = &self.people[who].open {
                     let (id, command) = (asked.id, asked.command.clone());
-                    self.to_coordinator(who, id, command);
+                    self.ask_coordinator(who, id, command);
                 }
             }
             _ => {}
@@ -154,6 +166,9 @@ impl Sim {
         if let (Command::CreateTask { request, .. }, Reply::Task(row)) = (&asked.command, &reply) {
             self.people[who].made.push(row.uid);
             self.oracle.acknowledged_task(request, row.uid);
+        }
+        if let (Command::PauseTask { .. }, Reply::Task(row)) = (&asked.command, &reply) {
+            self.people[who].paused = Some(row.uid);
         }
         if let (Command::CancelTask { .. }, Reply::Task(row)) = (&asked.command, &reply)
             && row.state == TaskState::Cancelling

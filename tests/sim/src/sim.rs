@@ -43,6 +43,8 @@ pub(crate) struct Sim {
     /// Entries of the last leader that its successor commits.
     pub survivors: Vec<Pending>,
     pub workers: Vec<Worker>,
+    /// A worker that crashed for good.
+    pub gone: Option<usize>,
     pub people: Vec<Person>,
     pub oracle: Oracle,
     pub faults: Faults,
@@ -78,6 +80,7 @@ impl Sim {
             office_number: 0,
             survivors: vec![],
             workers: vec![],
+            gone: None,
             people: (0..PEOPLE).map(|_| Person::default()).collect(),
             oracle: Oracle::default(),
             faults: Faults::default(),
@@ -106,11 +109,6 @@ impl Sim {
     pub(crate) fn broken(&mut self, what: String) {
         self.trace(&format!("BROKEN: {what}"));
         self.first_broken.get_or_insert(what);
-    }
-
-    /// Whether a worker's lease runs by its own clock, planted mistakes aside.
-    pub(crate) fn lease_runs(&self, worker: usize) -> bool {
-        self.lease_valid(worker)
     }
 
     /// The cluster as it is before anything goes wrong.
@@ -171,7 +169,9 @@ impl Sim {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to: Peer::Coordinator(who), message } => self.at_coordinator(who, from, message),
+            Event::Deliver { from, to: Peer::Coordinator(who), message } => {
+                self.at_coordinator(who, from, message)
+            }
             Event::Deliver { to: Peer::Worker(worker), message, .. } => self.at_worker(worker, message),
             Event::Deliver { to: Peer::Person(who), message, .. } => self.at_person(who, message),
             Event::Look => {
@@ -194,7 +194,7 @@ impl Sim {
             Event::PersonTick { who } => self.person_tick(who),
             Event::Fault => self.fault(),
             Event::Thaw { worker } => self.thaw(worker),
-            Event::Restart { worker } if self.workers[worker].up => {}
+            Event::Restart { worker } if self.workers[worker].up || self.gone == Some(worker) => {}
             Event::Restart { worker } => self.start_worker(worker),
             Event::Heal { peer } => drop(self.net.cut_off.remove(&peer)),
         }

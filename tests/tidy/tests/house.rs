@@ -156,7 +156,7 @@ fn unsafe_code_lives_in_two_rooms() {
 fn tests_wait_for_conditions_instead_of_sleeping() {
     for folder in ["tests", "coordinator/tests", "worker-inference/tests", "sdk/tests"] {
         let folder = root().join(folder);
-        for file in folder.exists().then(|| files(&folder, &[".rs"])).unwrap_or_default() {
+        for file in if folder.exists() { files(&folder, &[".rs"]) } else { Vec::new() } {
             for (number, line) in code_lines(&file) {
                 let sleeps = names(&line, "sleep") && !shown(&file).starts_with("tests/tidy");
                 assert!(!sleeps, "{}:{number} sleeps; wait for a condition with a deadline", shown(&file));

@@ -77,3 +77,27 @@ fn python_habits_work() {
     assert!(error.to_string().contains("no x please"), "{error}");
     assert!(matches!(Chat::new("{% if %}", "", ""), Err(ChatError::Template(_))));
 }
+
+#[test]
+fn a_template_that_hardly_ends_is_stopped() {
+    let turns = "{% for a in range(9999) %}{% for b in range(9999) %}{% set x = a * b %}{% endfor %}{% endfor %}";
+    let doubled = "{% set t = namespace(x=messages[0].content) %}{% for a in range(60) %}\
+{% set t.x = t.x + t.x %}{% endfor %}{{ t.x|length }}";
+    let repeated = "{{ 'x' * 4000000000 }}";
+    let replaced = "{% set t = namespace(x=messages[0].content) %}{% for a in range(60) %}\
+{% set t.x = t.x.replace('a', 'aaaaaaaaaaaaaaaa') %}{% endfor %}{{ t.x|length }}";
+    for template in [turns, doubled, repeated, replaced] {
+        let error = chat(template).render_next(&[], &Message::new("user", "a"), true).expect_err("stopped");
+        assert!(matches!(error, ChatError::Endless), "{template}: {error}");
+    }
+}
+
+#[test]
+fn a_long_conversation_is_not_taken_for_an_endless_one() {
+    let line = "a line of an ordinary length that somebody wrote\n".repeat(20);
+    let prior: Vec<Message> =
+        (0..2000).map(|turn| Message::new(["user", "assistant"][turn % 2], line.clone())).collect();
+    let next = Message::new("user", line.repeat(1000));
+    let text = chat(CHATML).render_next(&prior, &next, true).expect("renders");
+    assert_eq!(text.len(), 1000 * line.len() + "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n".len());
+}

@@ -1,13 +1,13 @@
 //! A small world: the real ledger, stores in memory, scripted models, and as many nodes as a test wants.
 
+use super::fakes::Heard;
 use crate::agents::counters::Counters;
-use crate::agents::seams::{LedgerDoor, Live, Seams, Segments, Stores};
+use crate::agents::seams::{LedgerDoor, Seams, Segments, Stores};
 use crate::agents::{Agents, AgentsConfig, HeldLeases};
-use crate::gateway::scripted::Scripted;
-use crate::gateway::{Ask, Gateway, ModelFailure, Prompt, Provider, ProviderFacts, Said};
+use crate::gateway::{Gateway, Provider};
 use crate::link::{LeaseName, News};
 use bytes::Bytes;
-use context::{Kind, Message, Segment, Visibility};
+use context::{Kind, Segment, Visibility};
 use futures::future::BoxFuture;
 use ledger::command::{Command, RequestKey, Stamp};
 use ledger::effect::Effect;
@@ -17,7 +17,7 @@ use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, TaskRow};
 use ledger::{Place, Soft, SoftNode, State, placement};
 use mind::Definition;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -421,86 +421,4 @@ impl Stores for Reach {
     fn refresh_members(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
-}
-
-/// What was shown live, by task.
-#[derive(Default)]
-pub(super) struct Heard(Mutex<BTreeMap<TaskUid, Shown>>);
-
-#[derive(Default)]
-struct Shown {
-    text: String,
-    tokens: u64,
-    ended: bool,
-}
-
-impl Heard {
-    /// All text of a task since its last attempt began, and whether it ended.
-    pub(super) fn of(&self, task: TaskUid) -> (String, bool) {
-        let heard = self.0.lock().unwrap();
-        heard.get(&task).map(|shown| (shown.text.clone(), shown.ended)).unwrap_or_default()
-    }
-}
-
-impl Live for Heard {
-    fn begin(&self, _project: &ProjectName, task: TaskUid, _step: u64, _attempt: &str) {
-        self.0.lock().unwrap().insert(task, Default::default());
-    }
-
-    fn push(&self, task: TaskUid, offset: u64, tokens: u32, text: &str) {
-        let mut heard = self.0.lock().unwrap();
-        let shown = heard.entry(task).or_default();
-        assert_eq!(shown.tokens, offset, "pieces join");
-        shown.text.push_str(text);
-        shown.tokens += u64::from(tokens);
-    }
-
-    fn end(&self, task: TaskUid) {
-        self.0.lock().unwrap().entry(task).or_default().ended = true;
-    }
-}
-
-/// A scripted model that panics at its first calls for one agent, and counts who is speaking.
-pub(super) struct Trouble {
-    script: Scripted,
-    agent_text: &'static str,
-    panics_left: AtomicUsize,
-    pub(super) asked: AtomicUsize,
-}
-
-impl Trouble {
-    /// Panics `panics` times when a message contains `text`.
-    pub(super) fn new(script: &str, text: &'static str, panics: usize) -> Arc<Trouble> {
-        let script = Scripted::parse(SCRIPTED, "test.toml", script).unwrap();
-        Arc::new(Trouble {
-            script,
-            agent_text: text,
-            panics_left: AtomicUsize::new(panics),
-            asked: AtomicUsize::new(0),
-        })
-    }
-}
-
-impl Provider for Trouble {
-    fn facts(&self) -> ProviderFacts {
-        self.script.facts()
-    }
-
-    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        let here = messages.iter().any(|message| message.text.contains(self.agent_text));
-        let take_one = |left: usize| left.checked_sub(1);
-        if here && self.panics_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one).is_ok() {
-            panic!("a planted panic");
-        }
-        self.script.prompt(messages)
-    }
-
-    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {
-        self.script.answer(ask)
-    }
-}
-
-pub(super) fn scripted(script: &str) -> Arc<dyn Provider> {
-    Arc::new(Scripted::parse(SCRIPTED, "test.toml", script).unwrap())
 }

@@ -1,0 +1,69 @@
+//! What a cluster costs when nothing happens.
+
+use crate::support::*;
+use anyhow::ensure;
+use quorate_tests::{Cluster, until};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Long enough for everything that is done from time to time.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Of one core, in thousandths, all five processes together. Without optimisation everything costs several times
+/// as much; `tests/prove.sh` measures the optimised binary.
+pub(crate) const CPU_MILLI: u64 = if cfg!(debug_assertions) { 250 } else { 50 };
+/// Resident bytes of all five together, less mapped model files, repacked weights and KV.
+pub(crate) const RSS_BYTES: u64 = 400 << 20;
+/// Ticks of /proc/PID/stat in a second on Linux.
+const TICKS: u64 = 100;
+
+#[tokio::test]
+async fn five_idle_processes_cost_little() -> anyhow::Result<()> {
+    on_cluster(spec(&[reply("quick", "Understood.", "")]), async |cluster| {
+        // Something was done before: caches are filled, connections are open.
+        let client = cluster.client()?;
+        apply(&client, &["quick"]).await?;
+        let task = client.tasks().create("quick").input("x").send().await?;
+        succeeded(&client, &task.uid).await?;
+        drop(client);
+        let cost = Cost::of(cluster).await?;
+        figure("idle_cpu_milli", cost.cpu_milli);
+        figure("idle_rss_mib", cost.rss_bytes >> 20);
+        cost.check(0)
+    })
+    .await
+}
+
+pub(crate) struct Cost {
+    pub(crate) cpu_milli: u64,
+    pub(crate) rss_bytes: u64,
+}
+
+impl Cost {
+    /// Measures all processes of a cluster that nobody asks for anything.
+    pub(crate) async fn of(cluster: &Cluster) -> anyhow::Result<Cost> {
+        let (begun, before) = (Instant::now(), ticks(cluster)?);
+        until("the end of the window", WINDOW * 2, async || (begun.elapsed() >= WINDOW).then_some(())).await?;
+        let took = begun.elapsed().as_millis() as u64;
+        let mut cost = Cost { cpu_milli: 0, rss_bytes: 0 };
+        for (node, before) in cluster.nodes.iter().zip(before) {
+            let now = node.usage()?;
+            let cpu_milli = (now.cpu_ticks - before) * 1_000_000 / TICKS / took;
+            eprintln!("{}: {cpu_milli} thousandths of a core, {} MiB", node.name, now.rss_bytes >> 20);
+            cost.cpu_milli += cpu_milli;
+            cost.rss_bytes += now.rss_bytes;
+        }
+        Ok(cost)
+    }
+
+    /// `models` are bytes of the workers that the limit does not speak of.
+    pub(crate) fn check(&self, models: u64) -> anyhow::Result<()> {
+        let rss = self.rss_bytes.saturating_sub(models);
+        ensure!(rss < RSS_BYTES, "{} MiB resident, {} MiB less models and KV", self.rss_bytes >> 20, rss >> 20);
+        ensure!(self.cpu_milli < CPU_MILLI, "{} thousandths of a core in idleness", self.cpu_milli);
+        Ok(())
+    }
+}
+
+fn ticks(cluster: &Cluster) -> anyhow::Result<Vec<u64>> {
+    cluster.nodes.iter().map(|node| Ok(node.usage()?.cpu_ticks)).collect()
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The long proofs: optimised binaries, full seeds, cut points and kill series. Prints dated results, and ends with 1
+# when anything failed. Every length can be set: QUORATE_CUTS, SIM_SEEDS, QUORATE_KILLS.
+set -u -o pipefail
+cd "$(dirname "$0")/.."
+export QUORATE_CUTS="${QUORATE_CUTS:-300}" SIM_SEEDS="${SIM_SEEDS:-2000}" QUORATE_KILLS="${QUORATE_KILLS:-20}"
+export RUST_BACKTRACE="${RUST_BACKTRACE:-0}"
+results="${PROVE_RESULTS:-target/prove-$(date -u +%Y-%m-%dT%H%M%SZ).txt}"
+mkdir -p "$(dirname "$results")"
+failed=0
+
+say() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" | tee -a "$results"; }
+
+# prove NAME COMMAND...: runs it, says how it ended and how long it took, and lists the figures it printed.
+prove() {
+    local name="$1" log begun ended
+    shift
+    log="$(mktemp)"
+    begun=$(date +%s)
+    if "$@" >"$log" 2>&1; then ended=passed; else ended=FAILED; failed=1; fi
+    say "$name $ended in $(($(date +%s) - begun)) s: $*"
+    if [ "$ended" = FAILED ]; then tail -n 60 "$log" | tee -a "$results"; fi
+    # Each figure once: how many values, the least, the median, the most.
+    grep -hoE '^figure [a-z_]+ [0-9]+' "$log" | sort -k2,2 -k3,3n | awk '
+        function tell() { if (n) printf "    %s: %d values, least %d, median %d, most %d\n", name, n, v[1], v[int((n + 1) / 2)], v[n] }
+        $2 != name { tell(); name = $2; n = 0 }
+        { v[++n] = $3 }
+        END { tell() }' | tee -a "$results"
+    rm -f "$log"
+}
+
+say "commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(nproc) cores, $(uname -sr)"
+say "cuts $QUORATE_CUTS, seeds $SIM_SEEDS, kills $QUORATE_KILLS"
+
+nextest=(cargo nextest run --release --no-capture --color never)
+prove build cargo build --release -p quorate
+prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynced|crash|cut/)'
+prove simulator "${nextest[@]}" -p sim
+prove leader-kills "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'
+prove worker-kills "${nextest[@]}" -p quorate-tests -E 'test(/worker_kill/)'
+prove freezes "${nextest[@]}" -p quorate-tests -E 'test(/freeze/)'
+prove all-killed "${nextest[@]}" -p quorate-tests -E 'test(/all_killed/)'
+prove idle "${nextest[@]}" -p quorate-tests -E 'test(/idle/)'
+prove real-model "${nextest[@]}" -p quorate-tests -E 'test(/real_model/)'
+
+say "results are in $results"
+exit "$failed"
