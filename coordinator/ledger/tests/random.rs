@@ -57,16 +57,19 @@ impl World {
         }
         if !matches!(command, Command::Reserve { .. }) {
             let truth = truth(&self.state);
-            self.apply(&command);
+            self.apply_at(&command, 300);
             assert_eq!(truth, self::truth(&self.state), "a second {command:?} changed something");
         }
         reply
     }
 
     fn apply(&mut self, command: &Command) -> Reply {
+        self.apply_at(command, 0)
+    }
+
+    /// By a leader whose clocks are behind.
+    fn apply_at(&mut self, command: &Command, behind_ms: u64) -> Reply {
         self.index += 1;
-        // Some leaders' clocks are behind.
-        let behind_ms = if self.index.is_multiple_of(5) { 300 } else { 0 };
         let stamp = Stamp {
             ledger_ms: self.stamp.ledger_ms.saturating_sub(behind_ms),
             wall_ms: self.stamp.wall_ms.saturating_sub(behind_ms),

@@ -80,7 +80,8 @@ fn python_habits_work() {
 
 #[test]
 fn a_template_that_hardly_ends_is_stopped() {
-    let turns = "{% for a in range(9999) %}{% for b in range(9999) %}{% set x = a * b %}{% endfor %}{% endfor %}";
+    let turns =
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% set x = a * b %}{% endfor %}{% endfor %}";
     let doubled = "{% set t = namespace(x=messages[0].content) %}{% for a in range(60) %}\
 {% set t.x = t.x + t.x %}{% endfor %}{{ t.x|length }}";
     let repeated = "{{ 'x' * 4000000000 }}";
