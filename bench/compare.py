@@ -23,6 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TESTS = ROOT / "worker-inference" / "tests"
 TEXT, PROMPTS = TESTS / "data" / "harbour.txt", TESTS / "data" / "prompts.txt"
 GOLDEN = TESTS / "golden" / "llama.json"
+# Cores kept busy by other programs above which a ratio of speeds says more about them than about the engines.
+BUSY = 0.1
 PERPLEXITY = "llama-perplexity -m MODEL -f harbour.txt -c 512 --ppl-output-type 1"
 FIRST_TOKEN = 'llama-server -m MODEL -c 2048 -np 1; POST /completion {"prompt": LINE, "n_predict": 1, "temperature": 0}'
 
@@ -37,7 +39,7 @@ def main():
         if options.golden:
             write_golden(options, theirs)
         divergence = divergences(options, scratch) if options.kl else None
-        speeds = measure_speeds(options, scratch) if options.repeats else []
+        speeds = measure_speeds(options, scratch) if options.repeats else {}
     report = "\n".join(lines(options, theirs, ours, divergence, speeds)) + "\n"
     path = ROOT / "bench" / "results" / f"{datetime.date.today()}-engine.md"
     path.write_text(report)
@@ -49,7 +51,9 @@ def parse():
     parser.add_argument("--llama", type=pathlib.Path, required=True)
     parser.add_argument("--figures", type=pathlib.Path, required=True)
     parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    every = sorted({1, os.cpu_count()})
+    counts = lambda text: [int(count) for count in text.split(",")]
+    parser.add_argument("--threads", type=counts, default=every, help="numbers of threads to measure: 1,2")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of speed; 0: quality only")
     parser.add_argument("--nice", type=int, default=0, help="for both engines, where others use the machine")
     parser.add_argument("--kl", action="store_true")
@@ -76,7 +80,7 @@ def tool(options, name):
 def likelihood_of_llama(options, scratch):
     """The last row of llama-perplexity's table: tokens done, perplexity, mean negative log-likelihood, error."""
     logits = ["--kl-divergence-base", scratch / "llama.logits"] if options.kl else []
-    arguments = ["-m", options.model, "-f", TEXT, "-c", 512, "-t", options.threads, "--ppl-output-type", 1]
+    arguments = ["-m", options.model, "-f", TEXT, "-c", 512, "-t", max(options.threads), "--ppl-output-type", 1]
     out = run(options, tool(options, "llama-perplexity"), *arguments, *logits)
     rows = [row for row in map(str.split, out.splitlines()) if len(row) == 4 and row[0].isdigit()]
     if not rows:
@@ -94,7 +98,7 @@ def answers_of_llama(options, scratch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [tool(options, "llama-server"), "-m", options.model, "-t", options.threads, "-c", 2048, "-np", 1]
+    command = [tool(options, "llama-server"), "-m", options.model, "-t", max(options.threads), "-c", 2048, "-np", 1]
     command += ["--host", "127.0.0.1", "--port", port]
     with open(scratch / "server.log", "w") as log:
         server = subprocess.Popen(["nice", "-n", str(options.nice), *map(str, command)], stdout=log, stderr=log)
@@ -167,25 +171,29 @@ def divergences(options, scratch):
 
 
 def measure_speeds(options, scratch):
-    """(name, figures of every round) of each engine, all engines taking turns in every round."""
+    """By number of threads: (name, figures of every round) of each engine. All take turns in every round."""
     smaller = scratch / "q4_0.gguf"
     run(options, tool(options, "llama-quantize"), "--allow-requantize", options.model, smaller, "Q4_0")
     engines = [
-        ("ours, Q4_1", lambda: speed_of_ours(options, options.model)),
-        ("llama.cpp, Q4_1", lambda: speed_of_llama(options, options.model)),
-        ("ours, Q4_0", lambda: speed_of_ours(options, smaller)),
-        ("llama.cpp, Q4_0", lambda: speed_of_llama(options, smaller)),
+        ("ours, Q4_1", speed_of_ours, options.model),
+        ("llama.cpp, Q4_1", speed_of_llama, options.model),
+        ("ours, Q4_0", speed_of_ours, smaller),
+        ("llama.cpp, Q4_0", speed_of_llama, smaller),
     ]
-    rounds = [[watched(engine) for _, engine in engines] for _ in range(options.repeats)]
-    return [(name, [figures[index] for figures in rounds]) for index, (name, _) in enumerate(engines)]
+    speeds = {threads: [(name, []) for name, _, _ in engines] for threads in options.threads}
+    for _ in range(options.repeats):
+        for threads in options.threads:
+            for (_, measure, model), (_, rounds) in zip(engines, speeds[threads]):
+                rounds.append(watched(lambda: measure(options, model, threads)))
+    return speeds
 
 
-def speed_of_ours(options, model):
-    return json.loads(run(options, options.figures, "speed", model, options.threads))
+def speed_of_ours(options, model, threads):
+    return json.loads(run(options, options.figures, "speed", model, threads))
 
 
-def speed_of_llama(options, model):
-    arguments = ["-m", model, "-p", 512, "-n", 128, "-t", options.threads, "-r", 1, "-o", "json"]
+def speed_of_llama(options, model, threads):
+    arguments = ["-m", model, "-p", 512, "-n", 128, "-t", threads, "-r", 1, "-o", "json"]
     tests = json.loads(run(options, tool(options, "llama-bench"), *arguments))
     return {("pp512" if test["n_prompt"] else "tg128"): test["avg_ts"] for test in tests}
 
@@ -216,7 +224,8 @@ def lines(options, theirs, ours, divergence, speeds):
     yield f"Machine: {machine()}. Kernels: {ours['kernels']}. Model: {options.model.name}, Q4_1 as shipped."
     yield f"Peer: llama.cpp from {options.version}, built for this machine by `bench/peers/install-llama.sh`."
     flags = "".join(f" --{name}" for name in ("kl", "golden") if getattr(options, name))
-    settings = f"--repeats {options.repeats} --threads {options.threads} --nice {options.nice}{flags}"
+    threads = ",".join(map(str, options.threads))
+    settings = f"--repeats {options.repeats} --threads {threads} --nice {options.nice}{flags}"
     yield f"Made by `bench/engine-vs-llama.sh {settings}`."
     yield ""
     yield "## Quality"
@@ -239,21 +248,38 @@ def lines(options, theirs, ours, divergence, speeds):
 
 def speed_lines(options, speeds):
     yield ""
-    yield f"## Speed, tokens a second ({options.threads} threads, median of {options.repeats}, least to most)"
+    yield f"## Speed, tokens a second (median of {options.repeats}, least to most)"
     yield ""
     yield "All engines take turns in every round. Q4_0 is a requantised copy, for speed only: llama.cpp has its"
     yield "fastest kernels there, so its Q4_0 row is the fair peer."
+    for threads, engines in speeds.items():
+        yield from table(threads, engines)
+
+
+def table(threads, engines):
     yield ""
-    yield "| | prompt of 512 | answer, 1 at a time | other programs, cores |"
+    yield f"| {threads} threads | prompt of 512 | answer, 1 at a time | other programs, cores |"
     yield "|---|---|---|---|"
-    for name, rounds in speeds:
+    for name, rounds in engines:
         cells = [spread([figures[what] for figures in rounds]) for what in ("pp512", "tg128")]
         yield f"| {name} | {cells[0]} | {cells[1]} | {spread([f['others'] for f in rounds], 2)} |"
-    ours, peer = (dict(speeds)[name] for name in ("ours, Q4_1", "llama.cpp, Q4_0"))
-    middle = lambda rounds, what: statistics.median(figures[what] for figures in rounds)
-    ratios = [middle(ours, what) / middle(peer, what) for what in ("pp512", "tg128")]
     yield ""
+    others = max(middle(rounds, "others") for _, rounds in engines)
+    # Threads that wait for each other by spinning stand still while another program has a core of theirs.
+    if others + threads > os.cpu_count() + BUSY:
+        yield f"**No ratio**: other programs kept {others:.1f} cores busy, so that {threads} threads had to share"
+        yield "cores with them, and an engine whose threads spin while they wait suffers out of proportion."
+        yield "Measure again on a quiet machine."
+        return
+    ours, peer = (dict(engines)[name] for name in ("ours, Q4_1", "llama.cpp, Q4_0"))
+    ratios = [middle(ours, what) / middle(peer, what) for what in ("pp512", "tg128")]
     yield f"Ours (Q4_1) to llama.cpp's Q4_0: {ratios[0]:.2f} for prompts, {ratios[1]:.2f} for answers."
+    if others > BUSY:
+        yield f"Other programs kept {others:.1f} cores busy; they share memory and caches with both engines."
+
+
+def middle(rounds, what):
+    return statistics.median(figures[what] for figures in rounds)
 
 
 def spread(values, digits=1):

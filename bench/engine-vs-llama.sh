@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Our engine beside llama.cpp on this machine: speed, interleaved, and quality. Writes bench/results/DATE-engine.md.
 #
-#   bench/engine-vs-llama.sh [--repeats 5] [--threads N] [--nice N] [--kl] [--golden]
+#   bench/engine-vs-llama.sh [--repeats 5] [--threads 1,2] [--nice N] [--kl] [--golden]
 #
 #   --kl      also the divergence of both from 32-bit floats (needs numpy, takes minutes)
 #   --golden  writes llama.cpp's figures where the test in CI reads them

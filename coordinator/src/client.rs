@@ -309,15 +309,18 @@ impl Client {
         }
     }
 
-    /// The seeds in turn, so that one that is down costs one try.
+    /// The seeds and the leader in turn, so that one that is down costs one try: all seeds may be gone by now.
     fn any_address(&self) -> String {
         let mut routes = self.routes();
         routes.turn = routes.turn.wrapping_add(1);
-        let turn = routes.turn;
-        match routes.seeds.len() {
-            0 => String::new(),
-            n => routes.seeds[turn % n].clone(),
-        }
+        let others = routes.leader.iter().filter(|leader| !routes.seeds.contains(leader));
+        let known: Vec<&String> = routes.seeds.iter().chain(others).collect();
+        known.get(routes.turn % known.len().max(1)).map(|address| (*address).clone()).unwrap_or_default()
+    }
+
+    /// The leader, unless it is the one that just failed.
+    fn leader_besides(&self, failed: &str) -> Option<String> {
+        self.leader().filter(|leader| leader != failed)
     }
 
     fn rpc(&self, address: &str) -> Result<LedgerClient<Channel>, Miss> {
@@ -344,8 +347,12 @@ impl Client {
             Ok(Err(status)) if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange) => {
                 Err(Miss::Final(ClientError::Refused(status.message().to_string())))
             }
-            Ok(Err(status)) => Err(Miss::Elsewhere(None, format!("{address}: {}", status.message()))),
-            Err(_) => Err(Miss::Elsewhere(None, format!("{address} did not answer"))),
+            Ok(Err(status)) => {
+                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address}: {}", status.message())))
+            }
+            Err(_) => {
+                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address} did not answer")))
+            }
         }
     }
 

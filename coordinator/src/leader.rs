@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const TICK_MS: u64 = 200;
 /// How often members that are not attached are called. Not at once: most attach by themselves.
 const CALL_MS: u64 = 500;
+/// How often attached nodes hear again everything they hold.
+const TELL_MS: u64 = 5_000;
 /// Assignments proposed together.
 const PLAN_MAX: usize = 64;
 
@@ -34,6 +36,7 @@ pub(crate) struct Office {
     term: u64,
     ticked_ms: u64,
     called_ms: u64,
+    told_ms: u64,
     plan_wanted: bool,
 }
 
@@ -49,7 +52,7 @@ impl Office {
             first_index: None,
             term: 0,
             ticked_ms: 0,
-            called_ms: 0,
+            called_ms: 0, told_ms: 0,
             plan_wanted: false,
         };
         let mut look = tokio::time::interval(LOOK);
@@ -123,6 +126,10 @@ impl Office {
             self.called_ms = now_ms;
             call::call_absent(&self.coordinator);
         }
+        if now_ms.saturating_sub(self.told_ms) >= TELL_MS {
+            self.told_ms = now_ms;
+            self.coordinator.inner.link.tell_full_sets(|node| self.coordinator.full_set(node));
+        }
         if now_ms.saturating_sub(self.ticked_ms) >= TICK_MS {
             self.ticked_ms = now_ms;
             self.let_time_pass().await;
@@ -140,12 +147,14 @@ impl Office {
     }
 
     async fn declare_lost(&mut self, node: NodeId, now_ms: u64) {
+        let link = &self.coordinator.inner.link;
         if self.coordinator.locked().state.leases_of(node).next().is_none() {
-            return;
+            return link.lost_is_known(node);
         }
         tracing::warn!(%node, "the node's lease is over; its tasks go back to the queue");
-        if self.coordinator.propose(vec![Command::NodeLost { node }]).await.is_err() {
-            self.coordinator.inner.link.still_lost(node, now_ms);
+        match self.coordinator.propose(vec![Command::NodeLost { node }]).await {
+            Ok(_) => link.lost_is_known(node),
+            Err(_) => link.still_lost(node, now_ms),
         }
         self.plan_wanted = true;
     }

@@ -12,7 +12,7 @@ use ledger::rows::TaskRow;
 use proto::internal::v1 as pb;
 use proto::internal::v1::leader_message::Body as ToNode;
 use proto::internal::v1::node_message::Body as FromNode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -42,6 +42,8 @@ struct Table {
     /// When the leader may declare a node lost, on its monotonic clock.
     lease_ends_ms: BTreeMap<NodeId, u64>,
     streams: u64,
+    /// Declared lost, outcome not known: they attach when it is, so that a full set never tells of leases that end.
+    losing: BTreeSet<NodeId>,
     /// The office has begun: before that a node that attached would be forgotten when it does.
     open: bool,
 }
@@ -90,6 +92,7 @@ impl LinkServer {
         }
         table.attached.clear();
         table.lease_ends_ms.clear();
+        table.losing.clear();
         table.open = false;
     }
 
@@ -106,12 +109,31 @@ impl LinkServer {
             table.lease_ends_ms.remove(id);
             table.attached.remove(id);
         }
+        table.losing.extend(&lost);
         lost
     }
 
-    /// Declaring the node lost did not go through: it is tried again.
+    /// Declaring the node lost did not go through, or perhaps it did: it is declared again.
     pub(crate) fn still_lost(&self, node: NodeId, now_ms: u64) {
-        self.table().lease_ends_ms.entry(node).or_insert(now_ms);
+        self.table().lease_ends_ms.insert(node, now_ms);
+    }
+
+    /// The ledger knows that the node is lost: it may attach again.
+    pub(crate) fn lost_is_known(&self, node: NodeId) {
+        self.table().losing.remove(&node);
+    }
+
+    /// Says to every attached node again what it holds. Wake-ups may get lost; this finds out.
+    pub(crate) fn tell_full_sets(&self, full_set: impl Fn(NodeId) -> pb::FullSet) {
+        let ids: Vec<NodeId> = self.table().attached.keys().copied().collect();
+        for id in ids {
+            self.send(id, ToNode::FullSet(full_set(id)));
+        }
+    }
+
+    /// The outcome of declaring this node lost is not known yet.
+    fn is_losing(&self, node: NodeId) -> bool {
+        self.table().losing.contains(&node)
     }
 
     fn attach(
@@ -169,6 +191,14 @@ fn soft_node(node: &pb::AttachedNode) -> SoftNode {
         running: node.beat.as_ref().map_or(0, |beat| beat.running),
         models: node.engines.iter().map(|e| e.model.clone()).collect(),
         free_kv_tokens: node.engines.iter().map(free).sum(),
+    }
+}
+
+impl Coordinator {
+    /// Everything the ledger says that a node holds.
+    pub(crate) fn full_set(&self, node: NodeId) -> pb::FullSet {
+        let leases = self.locked().state.leases_of(node).map(assignment).collect();
+        pb::FullSet { leases, lease_ms: self.inner.lease_ms, term: self.raft().leader().term }
     }
 }
 
@@ -241,6 +271,9 @@ impl LinkRpc {
         // A leader that has just been elected must have applied what its predecessor admitted.
         self.coordinator.raft().read_barrier().await.map_err(|e| Status::unavailable(e.to_string()))?;
         let id = NodeId(hello.node_id);
+        if self.coordinator.inner.link.is_losing(id) {
+            return Err(Status::unavailable("the node was silent and is being declared lost; attach again"));
+        }
         match self.coordinator.nodes().iter().any(|row| row.id == id) {
             true => Ok(id),
             false => Err(Status::permission_denied(format!("{id} is not a member of this cluster"))),
@@ -268,9 +301,7 @@ impl Session {
         };
         let stream =
             inner.link.attach(node, self.outbox.clone(), hello.wall_ms, now_ms, self.lease_end(now_ms));
-        let leases = self.coordinator.locked().state.leases_of(self.id).map(assignment).collect();
-        let term = self.coordinator.raft().leader().term;
-        let full = pb::FullSet { leases, lease_ms: inner.lease_ms, term };
+        let full = self.coordinator.full_set(self.id);
         let sent = self.outbox.send(Ok(message(ToNode::FullSet(full)))).await;
         sent.map_err(|_| Status::cancelled("the node went away"))?;
         tracing::info!(node = %self.id, "node attached");

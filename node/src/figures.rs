@@ -55,8 +55,6 @@ impl Sources {
         }
         gauge!(names::SEGMENTS).set(beat.segments as f64);
         gauge!(names::SEGMENT_BYTES).set(beat.segment_bytes as f64);
-        counter!(names::CONTEXT_BYTES_SENT_TOTAL).absolute(beat.context_bytes_sent);
-        counter!(names::CONTEXT_BYTES_RECEIVED_TOTAL).absolute(beat.context_bytes_received);
         counter!(names::CONTEXT_BYTES_FULL_TOTAL).absolute(beat.context_bytes_full);
         let link = self.facts.link.observe();
         gauge!(names::LINK_ATTACHED).set(if link.leader.is_some() { 1.0 } else { 0.0 });

@@ -68,7 +68,7 @@ impl<'a> Tasks<'a> {
         cancel, cancel_task, CancelTaskRequest
     }
     change! {
-        /// Lets the running step end, then holds the task still.
+        /// Holds the task still at once. A step that is not committed is decided again after resuming.
         pause, pause_task, PauseTaskRequest
     }
     change! {

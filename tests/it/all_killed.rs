@@ -37,7 +37,8 @@ type Told = Mutex<BTreeMap<String, String>>;
 async fn kill_everything(cluster: &mut Cluster, round: u32) -> anyhow::Result<()> {
     let client = cluster.client()?;
     apply(&client, &["quick", "writer"]).await?;
-    let limits = client.quotas().set(PROJECT).limit("running", Some(6)).limit("tokens_total", Some(1_000_000));
+    let limits =
+        client.quotas().set(PROJECT).limit("running", Some(6)).limit("tokens_total", Some(1_000_000));
     let etag = limits.reason(format!("round {round}")).send().await?.etag;
     let agents = client.agents().list().await?;
     let told = Told::default();

@@ -84,7 +84,8 @@ async fn names_keys_ids_and_etags(cluster: &Cluster) -> anyhow::Result<()> {
         says(&fails(&at, &["task", "get", "nothing"], 3, "NOT_FOUND").await?, &["nothing"])?;
         says(&fails(&at, &["node", "get", "n99"], 3, "NOT_FOUND").await?, &["n99"])?;
 
-        let toml = written(cluster, "wrong.toml", b"name = \"wrong\"\nmodel = \"scripted\"\ntemprature = 1\n")?;
+        let toml =
+            written(cluster, "wrong.toml", b"name = \"wrong\"\nmodel = \"scripted\"\ntemprature = 1\n")?;
         let error = fails(&at, &["agent", "apply", "-f", &toml], 2, "BAD_DEFINITION").await?;
         says(&error, &["temprature", "temperature", "line 3"])?;
         let absent = ["agent", "apply", "-f", "/nowhere/a.toml"];
@@ -155,7 +156,10 @@ async fn over_long_prompt(cluster: &Cluster) -> anyhow::Result<()> {
     let done = ended(&client, &task.uid).await?;
     let error = done.error.clone().unwrap_or_default();
     ensure!(done.state == TaskState::Failed && done.state_reason.contains("CONTEXT_TOO_LONG"), "{done:?}");
-    ensure!(error.contains("101 tokens") && error.contains("window is 64") && error.contains("larger window"), "{error}");
+    ensure!(
+        error.contains("101 tokens") && error.contains("window is 64") && error.contains("larger window"),
+        "{error}"
+    );
     ensure!(done.usage.generated_tokens == 0, "{done:?}");
     Ok(())
 }

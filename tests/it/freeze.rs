@@ -46,7 +46,8 @@ async fn freeze_mid_call(cluster: &mut Cluster) -> anyhow::Result<()> {
 /// Refused commits of the node, as `node get` and as the metrics of a coordinator say. Rises only when both rise.
 async fn fenced(cluster: &Cluster, node: &str) -> anyhow::Result<Both> {
     let said = cli(&cluster.nodes[1].endpoint(), &["-o", "json", "node", "get", node]).await?;
-    let shown: serde_json::Value = serde_json::from_slice(&said.stdout).with_context(|| format!("{said:?}"))?;
+    let shown: serde_json::Value =
+        serde_json::from_slice(&said.stdout).with_context(|| format!("{said:?}"))?;
     let commits = shown["fenced_commits"].as_u64().with_context(|| format!("no count in {shown}"))?;
     let counted = metric(&cluster.nodes[0], "quorate_fenced_total{kind=\"commit\"}").await?;
     Ok(Both(commits, counted.unwrap_or(0.0) as u64))

@@ -42,7 +42,8 @@ impl Cost {
     /// Measures all processes of a cluster that nobody asks for anything.
     pub(crate) async fn of(cluster: &Cluster) -> anyhow::Result<Cost> {
         let (begun, before) = (Instant::now(), ticks(cluster)?);
-        until("the end of the window", WINDOW * 2, async || (begun.elapsed() >= WINDOW).then_some(())).await?;
+        until("the end of the window", WINDOW * 2, async || (begun.elapsed() >= WINDOW).then_some(()))
+            .await?;
         let took = begun.elapsed().as_millis() as u64;
         let mut cost = Cost { cpu_milli: 0, rss_bytes: 0 };
         for (node, before) in cluster.nodes.iter().zip(before) {
@@ -58,7 +59,12 @@ impl Cost {
     /// `models` are bytes of the workers that the limit does not speak of.
     pub(crate) fn check(&self, models: u64) -> anyhow::Result<()> {
         let rss = self.rss_bytes.saturating_sub(models);
-        ensure!(rss < RSS_BYTES, "{} MiB resident, {} MiB less models and KV", self.rss_bytes >> 20, rss >> 20);
+        ensure!(
+            rss < RSS_BYTES,
+            "{} MiB resident, {} MiB less models and KV",
+            self.rss_bytes >> 20,
+            rss >> 20
+        );
         ensure!(self.cpu_milli < CPU_MILLI, "{} thousandths of a core in idleness", self.cpu_milli);
         Ok(())
     }

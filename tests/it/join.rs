@@ -71,7 +71,10 @@ async fn forgotten_consensus_is_refused(cluster: &mut Cluster) -> anyhow::Result
     cluster.wait_ready(cluster.nodes.len()).await
 }
 
-async fn an_empty_disk_under_a_known_name_is_refused(cluster: &mut Cluster, name: &str) -> anyhow::Result<()> {
+async fn an_empty_disk_under_a_known_name_is_refused(
+    cluster: &mut Cluster,
+    name: &str,
+) -> anyhow::Result<()> {
     let members = cluster.client()?.cluster().nodes().await?.len();
     cluster.node_mut(name)?.kill()?;
     std::fs::remove_dir_all(cluster.folder().join(name))?;
@@ -142,7 +145,13 @@ async fn one_voter_becomes_three() -> anyhow::Result<()> {
         cluster.node_mut("coordinator-1")?.kill()?;
         let client = cluster.client()?;
         succeeded(&client, "before").await?;
-        client.tasks().create("quick").input("x").task_id("without the first".replace(' ', "-")).send().await?;
+        client
+            .tasks()
+            .create("quick")
+            .input("x")
+            .task_id("without the first".replace(' ', "-"))
+            .send()
+            .await?;
         succeeded(&client, "without-the-first").await?;
         Ok(())
     })

@@ -57,7 +57,8 @@ async fn create_and_kill(cluster: &mut Cluster, leader: &str, round: u32) -> any
                 return anyhow::Ok(told);
             }
             let id = format!("task-{round}-{number}");
-            let order = client.tasks().create("quick").input("hello").task_id(&id).label("round", round.to_string());
+            let order =
+                client.tasks().create("quick").input("hello").task_id(&id).label("round", round.to_string());
             let task = order.send().await.with_context(|| format!("creating {id}"))?;
             acknowledged.fetch_add(1, Ordering::Relaxed);
             told.push((id, task.uid, Instant::now()));
@@ -81,13 +82,19 @@ fn longest_gap(told: &Told) -> Duration {
 }
 
 async fn each_exists_once(client: &Client, told: &Told, round: u32) -> anyhow::Result<()> {
-    let listed: Vec<Task> = client.tasks().list().filter(format!("label.round={round}")).all().try_collect().await?;
+    let listed: Vec<Task> =
+        client.tasks().list().filter(format!("label.round={round}")).all().try_collect().await?;
     let uids: BTreeSet<&str> = listed.iter().map(|task| task.uid.as_str()).collect();
-    let by_id: BTreeMap<&str, &str> = listed.iter().map(|task| (task.id.as_str(), task.uid.as_str())).collect();
+    let by_id: BTreeMap<&str, &str> =
+        listed.iter().map(|task| (task.id.as_str(), task.uid.as_str())).collect();
     ensure!(uids.len() == listed.len() && by_id.len() == listed.len(), "some task is listed twice");
     ensure!(listed.len() == TASKS, "{} tasks exist, {TASKS} were asked for", listed.len());
     for (id, uid, _) in told {
-        ensure!(by_id.get(id.as_str()) == Some(&uid.as_str()), "{id} was acknowledged as {uid}, it is {:?}", by_id.get(id.as_str()));
+        ensure!(
+            by_id.get(id.as_str()) == Some(&uid.as_str()),
+            "{id} was acknowledged as {uid}, it is {:?}",
+            by_id.get(id.as_str())
+        );
     }
     for (id, uid, _) in told.iter().step_by(20) {
         let task = succeeded(client, id).await?;

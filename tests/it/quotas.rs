@@ -43,7 +43,8 @@ async fn set(client: &Client, key: &str, limit: Option<u64>) -> anyhow::Result<(
 
 /// As an operator does it, at this node.
 async fn set_by_hand(cluster: &Cluster, node: &str, limit: &str) -> anyhow::Result<()> {
-    let said = cli(&cluster.node(node)?.endpoint(), &["quota", "set", PROJECT, limit, "--reason", "test"]).await?;
+    let said =
+        cli(&cluster.node(node)?.endpoint(), &["quota", "set", PROJECT, limit, "--reason", "test"]).await?;
     ensure!(said.status.success(), "at {node}: {said:?}");
     Ok(())
 }
@@ -59,10 +60,16 @@ async fn held_as_seen_from_everywhere(cluster: &Cluster, held: &str) -> anyhow::
         let why = client.tasks().explain(held).await?;
         ensure!(why.task.state == TaskState::Pending, "{name}: {why:?}");
         let [blocker] = why.blockers.as_slice() else { anyhow::bail!("{name} names {:?}", why.blockers) };
-        ensure!(blocker.reason == "QUOTA_RUNNING" && blocker.resource == "projects/default running", "{blocker:?}");
+        ensure!(
+            blocker.reason == "QUOTA_RUNNING" && blocker.resource == "projects/default running",
+            "{blocker:?}"
+        );
         ensure!((blocker.requested, blocker.available, blocker.limit) == (1, 0, 0), "{blocker:?}");
         let quota = client.quotas().get(PROJECT).await?;
-        ensure!(quota.limits["running"].limit == Some(0) && quota.limits["running"].used == 0, "{name}: {quota:?}");
+        ensure!(
+            quota.limits["running"].limit == Some(0) && quota.limits["running"].used == 0,
+            "{name}: {quota:?}"
+        );
     }
     Ok(())
 }
@@ -131,14 +138,17 @@ struct Overseer {
 
 impl Overseer {
     async fn watch(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        let clients = names(cluster).iter().map(|name| cluster.client_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let clients =
+            names(cluster).iter().map(|name| cluster.client_of(name)).collect::<Result<Vec<_>, _>>()?;
         let mut looks = 0;
         for client in clients.iter().cycle() {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
             let quota = client.quotas().get(PROJECT).await;
-            let Some(total) = quota.ok().and_then(|quota| quota.limits.get("tokens_total").copied()) else { continue };
+            let Some(total) = quota.ok().and_then(|quota| quota.limits.get("tokens_total").copied()) else {
+                continue;
+            };
             looks += 1;
             let taken = total.used + total.reserved;
             ensure!(total.limit.is_none_or(|limit| taken <= limit), "settled + reserved are over: {total:?}");

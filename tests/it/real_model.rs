@@ -23,7 +23,11 @@ const TEXT: &str = "A quorum is the number of members of a group that must agree
 /// Where the model is on this machine.
 fn model_file() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let data = || set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share"))).map(|data| data.join("quorate"));
+    let data = || {
+        set("XDG_DATA_HOME")
+            .or_else(|| Some(set("HOME")?.join(".local/share")))
+            .map(|data| data.join("quorate"))
+    };
     let home = set("QUORATE_HOME").or_else(data).context("neither QUORATE_HOME nor HOME is set")?;
     let file = home.join("models").join(format!("{SMOLLM2}.gguf"));
     ensure!(file.is_file(), "the model is not at {}: run `make model`, then the tests again", file.display());
@@ -37,7 +41,10 @@ async fn dev_answers_within_seconds() -> anyhow::Result<()> {
     let started = Instant::now();
     // It listens where the documentation says; another node there would answer in its place.
     let taken = Client::connect(&["127.0.0.1:7400"])?.with_timeout(Duration::from_millis(500));
-    ensure!(taken.cluster().status().await.is_err(), "something answers at 127.0.0.1:7400: stop it, then test again");
+    ensure!(
+        taken.cluster().status().await.is_err(),
+        "something answers at 127.0.0.1:7400: stop it, then test again"
+    );
     let mut dev = tokio::process::Command::new(binary()?)
         .args(["dev", "--ephemeral"])
         .stderr(Stdio::null())
@@ -52,7 +59,10 @@ async fn dev_answers_within_seconds() -> anyhow::Result<()> {
     let took = started.elapsed();
     figure("dev_first_word_ms", took.as_millis());
     let status = client.cluster().status().await?;
-    ensure!(status.copies == 1 && !status.warnings.is_empty(), "one disk only, and not a word of it: {status:?}");
+    ensure!(
+        status.copies == 1 && !status.warnings.is_empty(),
+        "one disk only, and not a word of it: {status:?}"
+    );
     let done = succeeded(&client, &task.uid).await?;
     ensure!(!client.tasks().result(&done).await?.trim().is_empty(), "{done:?}");
     dev.kill().await?;

@@ -36,7 +36,14 @@ async fn created_and_seen_everywhere(cluster: &Cluster) -> anyhow::Result<()> {
     for name in names(cluster) {
         let task_id = format!("from-{name}");
         let order = cluster.client_of(&name)?;
-        let created = order.tasks().create("quick").input("hello").task_id(&task_id).label("from", &name).send().await?;
+        let created = order
+            .tasks()
+            .create("quick")
+            .input("hello")
+            .task_id(&task_id)
+            .label("from", &name)
+            .send()
+            .await?;
         for asked in names(cluster) {
             let seen = cluster.client_of(&asked)?.tasks().get(&task_id).await?;
             ensure!(seen.uid == created.uid, "{asked} sees {} as {}", task_id, seen.uid);
@@ -84,7 +91,15 @@ async fn lists_filter_and_page(cluster: &Cluster) -> anyhow::Result<()> {
     let nodes = names(cluster);
     for (index, name) in nodes.iter().enumerate() {
         let team = if index % 2 == 0 { "even" } else { "odd" };
-        let order = cluster.client_of(name)?.tasks().create("quick").input("x").label("paged", team).send().await?.uid;
+        let order = cluster
+            .client_of(name)?
+            .tasks()
+            .create("quick")
+            .input("x")
+            .label("paged", team)
+            .send()
+            .await?
+            .uid;
         succeeded(&cluster.client()?, &order).await?;
     }
     for name in &nodes {
@@ -99,7 +114,11 @@ async fn lists_filter_and_page(cluster: &Cluster) -> anyhow::Result<()> {
         ensure!(paged.len() == nodes.len().div_ceil(2) && uids.len() == paged.len(), "{name}: {uids:?}");
         let none = client.tasks().list().filter("state=FAILED").page(None).await?;
         ensure!(none.items.is_empty(), "{none:?}");
-        refused(client.tasks().list().filter("colour=red").page(None).await, Code::InvalidArgument, "INVALID_ARGUMENT")?;
+        refused(
+            client.tasks().list().filter("colour=red").page(None).await,
+            Code::InvalidArgument,
+            "INVALID_ARGUMENT",
+        )?;
     }
     Ok(())
 }
@@ -128,7 +147,10 @@ async fn stopped_paused_resumed_explained(cluster: &Cluster) -> anyhow::Result<(
 
 async fn in_state(client: &Client, task: &str, state: TaskState) -> anyhow::Result<Task> {
     let what = format!("{task} {}", state.name());
-    until(&what, PATIENCE, || async { client.tasks().get(task).await.ok().filter(|task| task.state == state) }).await
+    until(&what, PATIENCE, || async {
+        client.tasks().get(task).await.ok().filter(|task| task.state == state)
+    })
+    .await
 }
 
 async fn a_watch_goes_on_at_another_node(cluster: &Cluster) -> anyhow::Result<()> {
@@ -147,7 +169,10 @@ async fn a_watch_goes_on_at_another_node(cluster: &Cluster) -> anyhow::Result<()
     for name in &nodes {
         let mut late = cluster.client_of(name)?.tasks().watch(&task).without_tokens();
         let again = watch_to_end(&mut late).await?;
-        ensure!(again.iter().collect::<Vec<_>>() == committed, "{name} tells {again:?}, others {committed:?}");
+        ensure!(
+            again.iter().collect::<Vec<_>>() == committed,
+            "{name} tells {again:?}, others {committed:?}"
+        );
     }
     Ok(())
 }
@@ -159,7 +184,11 @@ async fn large_results_are_streamed(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(done.result.is_none() && done.result_hash.is_some(), "a large result came inline");
     for name in names(cluster) {
         let text = cluster.client_of(&name)?.tasks().result(&done).await?;
-        ensure!(text.len() == 8000 * 11 && text.ends_with("word007999 "), "{name} gives {} bytes", text.len());
+        ensure!(
+            text.len() == 8000 * 11 && text.ends_with("word007999 "),
+            "{name} gives {} bytes",
+            text.len()
+        );
     }
     Ok(())
 }

@@ -89,7 +89,8 @@ pub(crate) async fn watch_until(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let next = timeout(left, watch.next()).await;
-        let event = next.with_context(|| format!("{what} was not seen within {PATIENCE:?}; seen: {taken:#?}"))??;
+        let event =
+            next.with_context(|| format!("{what} was not seen within {PATIENCE:?}; seen: {taken:#?}"))??;
         let event = event.with_context(|| format!("the task ended before {what}; seen: {taken:#?}"))?;
         taken.push(event);
         if taken.last().is_some_and(&mut fits) {
@@ -133,7 +134,11 @@ pub(crate) fn check_sequence(events: &[Event], first: u64) -> anyhow::Result<()>
 /// Runs the real `quorate`, asking these nodes.
 pub(crate) async fn cli(endpoint: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = tokio::process::Command::new(binary()?);
-    command.args(arguments).env("QUORATE_ENDPOINT", endpoint).env_remove("QUORATE_PROJECT").kill_on_drop(true);
+    command
+        .args(arguments)
+        .env("QUORATE_ENDPOINT", endpoint)
+        .env_remove("QUORATE_PROJECT")
+        .kill_on_drop(true);
     let output = timeout(PATIENCE, command.output());
     Ok(output.await.with_context(|| format!("`quorate {}` did not end", arguments.join(" ")))??)
 }

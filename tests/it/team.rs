@@ -5,7 +5,7 @@ use anyhow::{Context, ensure};
 use quorate_sdk::{Client, Event, EventKind, Task, TaskState};
 use quorate_tests::{Cluster, until};
 
-const DOCUMENTS: usize = 8;
+const DOCUMENTS: usize = 12;
 const ANSWER: usize = 60;
 /// Tokens of the writer's answer after which its worker goes.
 const KILL_AFTER: u64 = 16;
@@ -17,7 +17,8 @@ fn replies() -> Vec<String> {
     ];
     for document in 0..DOCUMENTS {
         // The later a document comes, the sooner its reader is done: order must not come from luck.
-        let delay = format!("delay_ms = {}\nwhen_contains = \"document {document};\"", 50 * (DOCUMENTS - document));
+        let delay =
+            format!("delay_ms = {}\nwhen_contains = \"document {document};\"", 50 * (DOCUMENTS - document));
         replies.push(reply("reader", &format!("Note {document}."), &delay));
     }
     replies
@@ -25,7 +26,7 @@ fn replies() -> Vec<String> {
 
 /// The text that all members share, and which must not travel again and again.
 fn background() -> String {
-    "Everybody in this team knows this. ".repeat(600)
+    "Everybody in this team knows this. ".repeat(1200)
 }
 
 fn document(number: usize) -> String {
@@ -34,7 +35,9 @@ fn document(number: usize) -> String {
 
 async fn apply_team(client: &Client, name: &str, reader: &str) -> anyhow::Result<()> {
     let shared = background();
-    let toml = format!("name = {name:?}\nbackground = {shared:?}\n[fan_out]\nover = \"inputs\"\nagent = {reader:?}\n[then]\nagent = \"writer\"\n");
+    let toml = format!(
+        "name = {name:?}\nbackground = {shared:?}\n[fan_out]\nover = \"inputs\"\nagent = {reader:?}\n[then]\nagent = \"writer\"\n"
+    );
     client.agents().apply(toml).send().await?;
     Ok(())
 }
@@ -124,14 +127,14 @@ async fn each_member_ran_once(client: &Client, team: &str) -> anyhow::Result<()>
 }
 
 /// Had every assignment and call carried its chain, much more would have moved. Nodes tell their counters with the
-/// next beat, so they are read until they hold all the readers' calls.
+/// next beat, so they are read until they hold every reader's assignment and call.
 async fn only_new_text_moved(client: &Client) -> anyhow::Result<()> {
     let chains = ((background().len() + document(0).len()) * DOCUMENTS) as u64;
     let counted = until("all calls are counted", PATIENCE, || async {
         let nodes = client.cluster().nodes().await.ok()?;
         let full: u64 = nodes.iter().map(|node| node.context_bytes_full).sum();
         let moved: u64 = nodes.iter().map(|node| node.context_bytes_received).sum();
-        (full >= chains).then_some((moved, full))
+        (full >= 2 * chains).then_some((moved, full))
     });
     let (moved, full) = counted.await?;
     figure("team_context_bytes_moved", moved);
@@ -173,7 +176,8 @@ async fn stopped_for_good(client: &Client, team: &str) -> anyhow::Result<()> {
     ensure!(matches!(asked.state, TaskState::Cancelling | TaskState::Cancelled), "{asked:?}");
     let done = ended(client, team).await?;
     ensure!(done.state == TaskState::Cancelled, "{done:?}");
-    let at_once = client.tasks().list().filter(format!("parent={team}")).page_size(100).page(None).await?.items;
+    let at_once =
+        client.tasks().list().filter(format!("parent={team}")).page_size(100).page(None).await?.items;
     ensure!(at_once.iter().all(|member| member.state.is_final()), "after CANCELLED: {at_once:?}");
     // Other work passes through every worker, and the tree stays as it was.
     for _ in 0..8 {

@@ -61,7 +61,8 @@ async fn task_in_its_second_step(client: &Client, round: u32) -> anyhow::Result<
     let project = client.quotas().get("projects/default").await?;
     let used = project.limits["tokens_total"].used;
     limit_tokens(client, Some(used + 3 + FIRST_STEP as u64)).await?;
-    let task = client.tasks().create("writer").input("go").label("round", round.to_string()).send().await?.uid;
+    let task =
+        client.tasks().create("writer").input("go").label("round", round.to_string()).send().await?.uid;
     let mut watch = client.tasks().watch(&task).without_tokens();
     let paused = |event: &Event| matches!(event.kind, EventKind::State { state: TaskState::Paused, .. });
     watch_until(&mut watch, "PAUSED", paused).await?;

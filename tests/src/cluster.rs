@@ -86,12 +86,13 @@ impl Cluster {
         let data = self.folder.path().join(name);
         let mut text = format!(
             "name = \"{name}\"\nroles = [\"{role}\"]\ndata_dir = \"{}\"\njoin = [{}]\n\n[listen]\nclients = {}\n\
-             internal = {}\nhttp = {}\n\n[log]\nlevel = \"info\"\n",
+             internal = {}\nhttp = {}\n\n[log]\nlevel = {:?}\n",
             data.display(),
             seeds.join(", "),
             quoted(ports.clients),
             quoted(ports.internal),
             quoted(ports.http),
+            log_level().unwrap_or("info".into()),
         );
         if worker {
             let models: Vec<String> = spec.models.iter().map(|model| format!("\"{model}\"")).collect();
@@ -179,13 +180,19 @@ impl Cluster {
         self.folder.path()
     }
 
-    /// The end of each node's log, for a failed test.
+    /// The end of each node's log, for a failed test; all of it where `QUORATE_TEST_LOG` names a level.
     pub fn logs(&self) -> String {
+        let lines = if log_level().is_some() { usize::MAX } else { 15 };
         let tail = |text: String| {
-            text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+            text.lines().rev().take(lines).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
         };
         self.nodes.iter().map(|node| format!("--- {}\n{}\n", node.name, tail(node.log()))).collect()
     }
+}
+
+/// For finding out what a test's nodes do, such as `QUORATE_TEST_LOG=info,node=debug`.
+fn log_level() -> Option<String> {
+    std::env::var("QUORATE_TEST_LOG").ok().filter(|level| !level.is_empty())
 }
 
 fn quoted(port: u16) -> String {

@@ -2,13 +2,13 @@
 
 /// Names (agents, projects, models, task ids, labels): long enough for people, short enough for a table.
 pub const NAME_BYTES: usize = 128;
-/// One public request: a team of 64 documents of 1,500 tokens is about 400 KiB; larger inputs stream.
+/// One public request: a team of 64 documents of 1,500 tokens is about 400 KiB.
 pub const REQUEST_BYTES: usize = 8 << 20;
 /// One internal message: below gRPC's default receive limit of 4 MiB, with room for framing.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// A result or error up to this size comes back inside the task; larger ones through `ReadSegments`.
+/// A result or error up to this size comes back inside the task; larger ones through `ReadSegment`.
 pub const INLINE_RESULT_BYTES: usize = 64 << 10;
-/// One text segment. Larger inputs are cut by the client or refused.
+/// One text segment. Larger inputs are refused; cut them into several.
 pub const SEGMENT_BYTES: usize = 4 << 20;
 /// Segments in one chain: 500 turns of a few segments each, with room.
 pub const CHAIN_SEGMENTS: usize = 8192;

@@ -26,6 +26,7 @@ pub(crate) fn apply(change: &mut Change<'_>, new: &Revision<'_>) -> Result<Reply
         return Ok(reply);
     }
     check(new)?;
+    change.durable_home(new.home)?;
     let old = change.state.agent(new.project, new.name).cloned();
     check_etag(new.etag, old.as_ref().map_or(0, |row| row.etag))?;
     let row = next_row(change, new, old);

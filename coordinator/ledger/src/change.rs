@@ -169,6 +169,13 @@ impl<'a> Change<'a> {
         }
         known
     }
+
+    /// The members among these nodes, if they are as many as a promise of durability needs.
+    pub(crate) fn durable_home(&self, nodes: &[NodeId]) -> Result<Vec<NodeId>, Refusal> {
+        let home = self.members(nodes);
+        let (given, needed) = (home.len() as u32, self.state.copies());
+        if given < needed { Err(Refusal::TooFewCopies { given, needed }) } else { Ok(home) }
+    }
 }
 
 /// A lease takes a running slot, but not when it was taken away by a pause and stands again only for a confirmation.

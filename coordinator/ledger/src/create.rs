@@ -31,6 +31,7 @@ pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
     }
     check_new(change.state, new)?;
     let agent = find_agent(change.state, new.project, new.agent)?;
+    change.durable_home(new.home)?;
     let row = TaskRow {
         task_id: new.task_id.clone(),
         inputs: new.inputs.to_vec(),

@@ -93,7 +93,12 @@ impl Bench {
         });
     }
 
+    fn members(&self) -> Vec<NodeId> {
+        self.state.nodes().map(|row| row.id).collect()
+    }
+
     fn agent(&mut self, project: &str) {
+        let home = self.members();
         self.apply(Command::ApplyAgent {
             project: ProjectName::parse(project).unwrap(),
             name: "agent".into(),
@@ -102,12 +107,13 @@ impl Bench {
             revision: Hash::default(),
             definition: Hash::default(),
             etag: None,
-            home: vec![],
+            home,
             request: RequestKey::default(),
         });
     }
 
     fn task(&mut self, (project, class, priority, fate, tokens): &(usize, usize, u8, u8, u64)) {
+        let home = self.members();
         self.apply(Command::CreateTask {
             project: ProjectName::parse(PROJECTS[*project]).unwrap(),
             agent: "agent".into(),
@@ -117,7 +123,7 @@ impl Bench {
             class: Class::ALL[*class],
             priority: *priority,
             deadline_ms: 0,
-            home: vec![],
+            home,
             request: RequestKey::default(),
         });
         let uid = TaskUid { index: self.index, position: 0 };
@@ -136,7 +142,7 @@ impl Bench {
     fn soft(&self, mut slots: [u32; 2]) -> Soft {
         slots[0] += self.state.leases_of(NodeId(1)).count() as u32;
         slots[1] += u32::from(slots == [0, 0]);
-        let ids: Vec<NodeId> = self.state.nodes().map(|row| row.id).collect();
+        let ids = self.members();
         let node = |slots| SoftNode {
             attached: true,
             slots,

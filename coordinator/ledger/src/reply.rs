@@ -120,7 +120,7 @@ pub enum Refusal {
         #[n(1)]
         why: String,
     },
-    /// A commit without enough durable copies.
+    /// A commit, a new task or a definition without enough durable copies.
     #[n(12)]
     #[error("{given} durable copies, {needed} needed")]
     TooFewCopies {

@@ -201,7 +201,7 @@ impl State {
         self.nodes.get(&id)
     }
 
-    /// Durable copies a commit needs: two, or one where there is only one member to keep any.
+    /// Durable copies that commits, tasks and definitions need: two, or one where there is only one member to keep any.
     pub fn copies(&self) -> u32 {
         limits::COPIES.min(self.nodes.len()).max(1) as u32
     }

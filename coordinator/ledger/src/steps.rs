@@ -185,13 +185,8 @@ fn is_committed(row: &TaskRow, commit: &Commit<'_>) -> bool {
 fn check_commit(change: &Change<'_>, commit: &Commit<'_>) -> Result<(), Refusal> {
     let row = change.row(commit.lease.task);
     check_next_step(row, commit.step)?;
-    let home = change.members(commit.home);
-    if !home.contains(&commit.lease.node) {
+    if !change.durable_home(commit.home)?.contains(&commit.lease.node) {
         return Err(invalid("home", "must contain the committing node"));
-    }
-    let needed = change.state.copies();
-    if (home.len() as u32) < needed {
-        return Err(Refusal::TooFewCopies { given: home.len() as u32, needed });
     }
     if commit.billed_tokens > row.reserved_tokens {
         let why = format!("{} billed of {} reserved", commit.billed_tokens, row.reserved_tokens);

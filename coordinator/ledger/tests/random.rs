@@ -43,8 +43,8 @@ impl World {
             world.run(admit(name, i as u8 + 1));
         }
         for project in PROJECTS {
-            world.run(agent(project, "agent", AgentKind::Agent, 0));
-            world.run(agent(project, "team", AgentKind::Team, 0));
+            world.run(agent(project, "agent", AgentKind::Agent, 0, world.home(0)));
+            world.run(agent(project, "team", AgentKind::Team, 0, world.home(0)));
         }
         world
     }
@@ -95,6 +95,12 @@ impl World {
         ids.get(choice as usize % ids.len().max(1)).copied().unwrap_or(NodeId(99))
     }
 
+    /// Two members where there are two, and now and then the same one twice.
+    fn home(&self, choice: u16) -> Vec<NodeId> {
+        let other = if choice % 16 == 15 { choice } else { choice.wrapping_add(1) };
+        vec![self.node(choice), self.node(other)]
+    }
+
     /// Mostly a lease in force, sometimes any that ever was.
     fn lease(&self, choice: u16) -> (TaskUid, Epoch, NodeId) {
         let live: Vec<_> =
@@ -112,7 +118,7 @@ impl World {
         self.stamp.ledger_ms += u64::from(c % 500);
         self.stamp.wall_ms += u64::from(c % 500);
         match kind % 20 {
-            0..=2 => drop(self.run(create(a, b, c, &self.request(b), self.stamp))),
+            0..=2 => drop(self.run(create(a, b, c, &self.request(b), self.stamp, self.home(a)))),
             3..=5 => self.plan(a),
             6..=7 => self.reserve(a, b, c),
             8..=11 => self.commit(a, b, c),
@@ -123,7 +129,10 @@ impl World {
             16 => drop(self.run(Command::NodeLost { node: self.node(a) })),
             17 => self.members(a, b),
             18 => self.wait(a),
-            _ => drop(self.run(agent(PROJECTS[a as usize % 3], "agent", AgentKind::Agent, b % 3))),
+            _ => {
+                let project = PROJECTS[a as usize % 3];
+                drop(self.run(agent(project, "agent", AgentKind::Agent, b % 3, self.home(c))));
+            }
         }
     }
 
@@ -265,7 +274,7 @@ fn admit(name: &str, disk: u8) -> Command {
     }
 }
 
-fn agent(project: &str, name: &str, kind: AgentKind, text: u16) -> Command {
+fn agent(project: &str, name: &str, kind: AgentKind, text: u16, home: Vec<NodeId>) -> Command {
     Command::ApplyAgent {
         project: ProjectName::parse(project).unwrap(),
         name: name.into(),
@@ -274,12 +283,12 @@ fn agent(project: &str, name: &str, kind: AgentKind, text: u16) -> Command {
         revision: Hash([text as u8; 32]),
         definition: Hash([text as u8; 32]),
         etag: None,
-        home: vec![],
+        home,
         request: RequestKey::default(),
     }
 }
 
-fn create(a: u16, b: u16, c: u16, request: &RequestKey, stamp: Stamp) -> Command {
+fn create(a: u16, b: u16, c: u16, request: &RequestKey, stamp: Stamp, home: Vec<NodeId>) -> Command {
     // Creations are sent twice, so they need an id of some kind.
     let task_id = request.request_id.is_empty().then(|| format!("task{}", c % 50));
     Command::CreateTask {
@@ -291,7 +300,7 @@ fn create(a: u16, b: u16, c: u16, request: &RequestKey, stamp: Stamp) -> Command
         class: Class::ALL[c as usize % 4],
         priority: (a % 10) as u8,
         deadline_ms: if b.is_multiple_of(6) { stamp.wall_ms + u64::from(c) } else { 0 },
-        home: vec![],
+        home,
         request: request.clone(),
     }
 }
@@ -410,7 +419,8 @@ fn random_commands_reach_what_they_should() {
 fn many_commands_in_one_entry_have_their_own_uids_and_epochs() {
     let mut world = World::new();
     let request = RequestKey::default();
-    let commands: Vec<Command> = (0..200).map(|i| create(0, 0, i, &request, Stamp::default())).collect();
+    let commands: Vec<Command> =
+        (0..200).map(|i| create(0, 0, i, &request, Stamp::default(), world.home(0))).collect();
     let applied = world.state.apply_entry(1000, &encode_entry(Stamp::default(), &commands)).unwrap();
     let uids: BTreeSet<TaskUid> = world.state.tasks().map(|row| row.uid).collect();
     // Fifty task ids, two hundred creations.
@@ -428,7 +438,8 @@ fn many_commands_in_one_entry_have_their_own_uids_and_epochs() {
 fn pages_and_events_are_cut_where_they_should() {
     let mut world = World::new();
     for i in 0..7 {
-        world.apply(&create(0, 0, i, &RequestKey::default(), Stamp::default()));
+        let home = world.home(0);
+        world.apply(&create(0, 0, i, &RequestKey::default(), Stamp::default(), home));
     }
     let project = ProjectName::parse("a").unwrap();
     let page =

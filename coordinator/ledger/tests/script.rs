@@ -59,7 +59,8 @@ impl<'a> Words<'a> {
     }
 
     fn nodes(&self, key: &str) -> Result<Option<Vec<NodeId>>, String> {
-        self.text(key).map(|text| text.split(',').map(node).collect()).transpose()
+        let ids = |text: &str| text.split(',').filter(|id| !id.is_empty()).map(node).collect();
+        self.text(key).map(ids).transpose()
     }
 
     fn request(&self) -> RequestKey {
@@ -237,9 +238,9 @@ impl Script {
             "admit" => admit(words)?,
             "remove" => Command::RemoveNode { node: node(words.plain(0)?)? },
             "lost" => Command::NodeLost { node: node(words.plain(0)?)? },
-            "agent" => apply_agent(words, AgentKind::Agent)?,
-            "team" => apply_agent(words, AgentKind::Team)?,
-            "create" => create(words)?,
+            "agent" => self.agent(words, AgentKind::Agent)?,
+            "team" => self.agent(words, AgentKind::Team)?,
+            "create" => self.create(words)?,
             "spawn" => self.spawn(words)?,
             "assign" => Command::Assign { task: self.task(words.plain(0)?)?, node: node(words.plain(1)?)? },
             "reserve" => Command::Reserve {
@@ -281,6 +282,52 @@ impl Script {
             "hold" => hold(words)?,
             "tick" => Command::Tick,
             other => return Err(format!("no verb {other}")),
+        })
+    }
+
+    /// Where what a person sends is kept: as told, or on the first two members.
+    fn home(&self, words: &Words<'_>) -> Result<Vec<NodeId>, String> {
+        let first = || self.state.nodes().map(|row| row.id).take(2).collect();
+        Ok(words.nodes("home")?.unwrap_or_else(first))
+    }
+
+    fn agent(&self, words: &Words<'_>, kind: AgentKind) -> Result<Command, String> {
+        let text = words.text("text").unwrap_or("first");
+        let model = if kind == AgentKind::Team { "" } else { words.text("model").unwrap_or("m") };
+        Ok(Command::ApplyAgent {
+            project: words.project()?,
+            name: words.plain(0)?.to_string(),
+            kind,
+            model: model.to_string(),
+            revision: Hash::of(text.as_bytes()),
+            definition: Hash::of(text.as_bytes()),
+            etag: words.number("etag")?,
+            home: self.home(words)?,
+            request: words.request(),
+        })
+    }
+
+    fn create(&self, words: &Words<'_>) -> Result<Command, String> {
+        let input =
+            |name: &str| InputRef { name: name.to_string(), segment: Hash::of(name.as_bytes()), bytes: 1 };
+        let labels = words.text("label").into_iter().flat_map(|text| text.split(','));
+        Ok(Command::CreateTask {
+            project: words.project()?,
+            agent: words.plain(0)?.to_string(),
+            inputs: words.text("inputs").into_iter().flat_map(|text| text.split(',')).map(input).collect(),
+            task_id: words.text("id").map(str::to_string),
+            labels: labels
+                .filter_map(|text| text.split_once(':'))
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+            class: words
+                .text("class")
+                .map_or(Some(Class::Interactive), Class::parse)
+                .ok_or("no such class")?,
+            priority: words.number_or("priority", 5)? as u8,
+            deadline_ms: words.number_or("deadline", 0)?,
+            home: self.home(words)?,
+            request: words.request(),
         })
     }
 
@@ -393,40 +440,6 @@ fn admit(words: &Words<'_>) -> Result<Command, String> {
         internal_addr: "127.0.0.1:7401".to_string(),
         disk_id: disk.0[..16].try_into().map_err(|_| "16 bytes")?,
         version: "0.1.0".to_string(),
-    })
-}
-
-fn apply_agent(words: &Words<'_>, kind: AgentKind) -> Result<Command, String> {
-    let text = words.text("text").unwrap_or("first");
-    let model = if kind == AgentKind::Team { "" } else { words.text("model").unwrap_or("m") };
-    Ok(Command::ApplyAgent {
-        project: words.project()?,
-        name: words.plain(0)?.to_string(),
-        kind,
-        model: model.to_string(),
-        revision: Hash::of(text.as_bytes()),
-        definition: Hash::of(text.as_bytes()),
-        etag: words.number("etag")?,
-        home: words.nodes("home")?.unwrap_or_else(|| vec![NodeId(1)]),
-        request: words.request(),
-    })
-}
-
-fn create(words: &Words<'_>) -> Result<Command, String> {
-    let input =
-        |name: &str| InputRef { name: name.to_string(), segment: Hash::of(name.as_bytes()), bytes: 1 };
-    let labels = words.text("label").into_iter().flat_map(|text| text.split(','));
-    Ok(Command::CreateTask {
-        project: words.project()?,
-        agent: words.plain(0)?.to_string(),
-        inputs: words.text("inputs").into_iter().flat_map(|text| text.split(',')).map(input).collect(),
-        task_id: words.text("id").map(str::to_string),
-        labels: labels.filter_map(|text| text.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect(),
-        class: words.text("class").map_or(Some(Class::Interactive), Class::parse).ok_or("no such class")?,
-        priority: words.number_or("priority", 5)? as u8,
-        deadline_ms: words.number_or("deadline", 0)?,
-        home: words.nodes("home")?.unwrap_or_default(),
-        request: words.request(),
     })
 }
 

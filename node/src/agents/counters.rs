@@ -47,10 +47,9 @@ impl Counters {
         metrics::counter!(names::AGENT_RESTARTS_TOTAL).increment(1);
     }
 
-    /// `kind` is what was refused: `commit`, `reservation`, `spawn`.
-    pub(crate) fn fenced(&self, kind: &'static str) {
+    /// Counted for the cluster by the ledger, by kind; here for this process.
+    pub(crate) fn fenced(&self) {
         self.fenced.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!(names::FENCED_TOTAL, "kind" => kind).increment(1);
     }
 
     /// Shown in `/metrics` by whoever reads `observe`.

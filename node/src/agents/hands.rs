@@ -109,7 +109,7 @@ impl Hands {
 
     /// A command that was refused because of the lease: counted, and the agent ends.
     fn fenced(&self, kind: &'static str, refusal: &Refusal) -> Outcome {
-        self.shared.counters.fenced(kind);
+        self.shared.counters.fenced();
         tracing::info!(task = %self.lease.task, epoch = %self.lease.epoch, kind, %refusal, "fenced");
         Outcome::Happened(Event::Fenced)
     }

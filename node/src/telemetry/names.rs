@@ -43,7 +43,7 @@ table! {
     FENCED_TOTAL = "quorate_fenced_total", Counter, ["kind"], "Writes refused because their lease was no longer the task's";
     AGENT_RESTARTS_TOTAL = "quorate_agent_restarts_total", Counter, [], "Agents started again after a panic";
     // Consensus.
-    LEADER_CHANGES_TOTAL = "quorate_leader_changes_total", Counter, [], "Leaders this node has followed, less the first";
+    LEADER_CHANGES_TOTAL = "quorate_leader_changes_total", Counter, [], "Times this node became the leader";
     IS_LEADER = "quorate_is_leader", Gauge, [], "1 on the leader, else 0";
     APPLIED_INDEX = "quorate_applied_index", Gauge, [], "Last log index applied to the state";
     WALL_CLOCK_REFUSED_TOTAL = "quorate_wall_clock_refused_total", Counter, [], "Times the leader's wall clock was too far from the nodes' to be used";

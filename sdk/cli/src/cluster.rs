@@ -13,7 +13,7 @@ pub enum Command {
     Status,
     /// Let a member vote
     AddVoter(One),
-    /// Take the vote from a member
+    /// Take a coordinator out of the cluster for good
     RemoveVoter(One),
     /// Make a voter the leader
     TransferLeader(One),

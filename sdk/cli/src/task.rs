@@ -37,7 +37,7 @@ pub enum Command {
     },
     /// Stop a task and all its children; CANCELLED is the proof that nothing runs any more
     Cancel(One),
-    /// Hold a task still after its running step
+    /// Hold a task still; a step in progress is decided again later
     Pause(One),
     /// Put a paused task back into its queue
     Resume(One),

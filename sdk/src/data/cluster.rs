@@ -30,7 +30,7 @@ pub struct Node {
     pub id: String,
     pub name: String,
     pub roles: Vec<String>,
-    /// `ready`, `lost`, `detached`.
+    /// `ready`: attached to the leader; `lost`: not.
     pub state: String,
     pub client_addr: String,
     pub internal_addr: String,

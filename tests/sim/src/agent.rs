@@ -130,11 +130,10 @@ impl Sim {
         let Some(agent) = self.workers[worker].agents.get(&uid) else { return };
         let head = Hash::of_parts(&[&types::encode(&uid), &step.to_le_bytes(), &number.to_le_bytes()]);
         let next = next_of(&agent.row, step);
-        let keeper = self.workers[(worker + 1) % self.workers.len()].node;
         let epoch = agent.epoch;
         self.oracle.offered(head, node, epoch, call.map(|call| call.number));
         let spent = Spent { generated_tokens: billed_tokens, ..Spent::default() };
-        let home = vec![node, keeper];
+        let home = self.home(worker);
         let command =
             Command::CommitStep { task: uid, epoch, node, step, head, home, spent, billed_tokens, next };
         self.ask(worker, uid, command);

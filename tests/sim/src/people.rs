@@ -100,6 +100,7 @@ impl Sim {
     fn new_task(&mut self, who: usize) -> Command {
         let agent = if self.rng.percent(20) { "team" } else { "reader" };
         let soon = self.rng.percent(10);
+        let home = self.home(who);
         Command::CreateTask {
             project: project(PROJECTS[self.rng.below(2)]),
             agent: agent.into(),
@@ -109,7 +110,7 @@ impl Sim {
             class: Class::ALL[self.rng.below(4)],
             priority: self.rng.below(10) as u8,
             deadline_ms: if soon { 1_000_000 + self.now_ms + self.rng.between(500, 6_000) } else { 0 },
-            home: vec![],
+            home,
             request: self.request(who),
         }
     }

@@ -121,8 +121,8 @@ impl Sim {
             }
         }
         for name in ["a", "a/b"] {
-            self.commit_alone(agent(name, "reader", AgentKind::Agent));
-            self.commit_alone(agent(name, "team", AgentKind::Team));
+            self.commit_alone(agent(name, "reader", AgentKind::Agent, self.home(0)));
+            self.commit_alone(agent(name, "team", AgentKind::Team, self.home(0)));
         }
         self.elect();
         (0..WORKERS).for_each(|worker| self.start_worker(worker));
@@ -131,6 +131,11 @@ impl Sim {
             self.after(1, event);
         }
         (0..self.cluster.followers.len()).for_each(|follower| self.after(1, Event::Follow { follower }));
+    }
+
+    /// Two members, as a promise of durability needs: this worker's node and the next one's.
+    pub(crate) fn home(&self, worker: usize) -> Vec<NodeId> {
+        [worker, worker + 1].map(|i| self.workers[i % self.workers.len()].node).to_vec()
     }
 
     fn commit_alone(&mut self, command: Command) -> Reply {
@@ -235,7 +240,7 @@ fn admit(i: usize) -> Command {
     }
 }
 
-fn agent(in_project: &str, name: &str, kind: AgentKind) -> Command {
+fn agent(in_project: &str, name: &str, kind: AgentKind, home: Vec<NodeId>) -> Command {
     Command::ApplyAgent {
         project: project(in_project),
         name: name.into(),
@@ -244,7 +249,7 @@ fn agent(in_project: &str, name: &str, kind: AgentKind) -> Command {
         revision: Hash::of(name.as_bytes()),
         definition: Hash::of(name.as_bytes()),
         etag: None,
-        home: vec![NodeId(1)],
+        home,
         request: RequestKey::default(),
     }
 }
