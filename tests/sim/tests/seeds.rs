@@ -73,7 +73,7 @@ fn planted_mistakes_are_found() {
         (Plant::NoFullSets, vec!["stuck", "at the same time"]),
         (
             Plant::LoseAcked,
-            vec!["is gone", "went back", "root tasks", "moved", "stale lease", "nobody offered"],
+            vec!["is gone", "went back", "root tasks", "moved", "stale lease", "nobody offered", "twice"],
         ),
         (Plant::ConfirmEarly, vec!["at the same time", "which is"]),
     ] {
