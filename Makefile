@@ -4,7 +4,7 @@ INPUT ?=
 NEXTEST := 0.9.143
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix model tools lint unit sim-prove bench docs clean
+.PHONY: help demo test prove verify fix build model tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -23,8 +23,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-model: ## the model that the tests and the demo use
-	cargo build -p quorate
+# Everything in one call: with other packages or targets selected, cargo would build the dependencies again.
+build:
+	cargo build --workspace --all-targets
+
+model: build ## the model that the tests and the demo use
 	./target/debug/quorate model pull smollm2
 
 unit: model
