@@ -350,9 +350,7 @@ impl Client {
             Ok(Err(status)) => {
                 Err(Miss::Elsewhere(self.leader_besides(address), format!("{address}: {}", status.message())))
             }
-            Err(_) => {
-                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address} did not answer")))
-            }
+            Err(_) => Err(Miss::Elsewhere(self.leader_besides(address), format!("{address} did not answer"))),
         }
     }
 

@@ -52,7 +52,8 @@ impl Office {
             first_index: None,
             term: 0,
             ticked_ms: 0,
-            called_ms: 0, told_ms: 0,
+            called_ms: 0,
+            told_ms: 0,
             plan_wanted: false,
         };
         let mut look = tokio::time::interval(LOOK);

@@ -205,8 +205,39 @@ async fn malformed_models_are_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn pull(home: &Path, model: &Path) -> anyhow::Result<std::process::Output> {
+pub(crate) async fn pull(home: &Path, model: &Path) -> anyhow::Result<std::process::Output> {
     let mut command = tokio::process::Command::new(binary()?);
     command.env("QUORATE_HOME", home).args(["model", "pull"]).arg(model).kill_on_drop(true);
     Ok(tokio::time::timeout(PATIENCE, command.output()).await??)
+}
+
+/// A node does not start on a configuration that it does not understand, or that opens it to strangers.
+#[tokio::test]
+async fn wrong_configurations_do_not_start() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let port = ports::free();
+    let cases = [
+        ("colour = \"red\"\n".to_string(), vec!["colour"]),
+        (format!("[listen]\nclients = \"0.0.0.0:{port}\"\n"), vec!["0.0.0.0", "--insecure"]),
+        ("[timings]\nlease_ms = 100\n".to_string(), vec!["lease_ms"]),
+        (
+            "[[provider]]\nname = \"x\"\nkind = \"oracle\"\nfile = \"x\"\n".to_string(),
+            vec!["oracle", "scripted"],
+        ),
+    ];
+    for (wrong, words) in cases {
+        let file = folder.path().join("node.toml");
+        let (top, tables) = if wrong.starts_with('[') { ("", wrong.as_str()) } else { (wrong.as_str(), "") };
+        std::fs::write(
+            &file,
+            format!("name = \"n\"\nroles = [\"coordinator\"]\ndata_dir = \"data\"\n{top}{tables}"),
+        )?;
+        let config = file.display().to_string();
+        let said = cli("127.0.0.1:1", &["start", "--config", &config]).await?;
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.code() == Some(1), "{wrong}: {:?}, {stderr}", said.status);
+        ensure!(words.iter().all(|word| stderr.contains(word)), "{stderr} does not say {words:?}");
+        ensure!(!folder.path().join("data").exists(), "{wrong}: it made its data folder");
+    }
+    Ok(())
 }

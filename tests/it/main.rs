@@ -13,6 +13,7 @@ mod join;
 mod leader_kill;
 mod quotas;
 mod real_model;
+mod stop;
 mod submit;
 mod team;
 mod worker_kill;

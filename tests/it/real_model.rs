@@ -70,6 +70,24 @@ async fn dev_answers_within_seconds() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A copy that ended half way is noticed before anything of it is believed.
+#[tokio::test]
+async fn half_a_model_is_refused() -> anyhow::Result<()> {
+    let whole = std::fs::read(model_file()?)?;
+    let home = tempfile::tempdir()?;
+    let half = home.path().join("half.gguf");
+    std::fs::write(&half, &whole[..whole.len() / 2])?;
+    let said = crate::bad_input::pull(home.path(), &half).await?;
+    let words = String::from_utf8_lossy(&said.stderr);
+    ensure!(
+        said.status.code() == Some(1) && words.contains("is not a usable model"),
+        "{:?}, {words}",
+        said.status
+    );
+    ensure!(!home.path().join("models/half.gguf").exists(), "half a model was taken in");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_cluster_gives_the_same_words_twice() -> anyhow::Result<()> {
     model_file()?;

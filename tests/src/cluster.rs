@@ -184,7 +184,14 @@ impl Cluster {
     pub fn logs(&self) -> String {
         let lines = if log_level().is_some() { usize::MAX } else { 15 };
         let tail = |text: String| {
-            text.lines().rev().take(lines).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+            text.lines()
+                .rev()
+                .take(lines)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         self.nodes.iter().map(|node| format!("--- {}\n{}\n", node.name, tail(node.log()))).collect()
     }
