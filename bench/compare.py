@@ -258,7 +258,7 @@ def speed_lines(options, speeds):
 
 def table(threads, engines):
     yield ""
-    yield f"| {threads} threads | prompt of 512 | answer, 1 at a time | other programs, cores |"
+    yield f"| threads: {threads} | prompt of 512 | answer, 1 at a time | other programs, cores |"
     yield "|---|---|---|---|"
     for name, rounds in engines:
         cells = [spread([figures[what] for figures in rounds]) for what in ("pp512", "tg128")]
@@ -267,7 +267,7 @@ def table(threads, engines):
     others = max(middle(rounds, "others") for _, rounds in engines)
     # Threads that wait for each other by spinning stand still while another program has a core of theirs.
     if others + threads > os.cpu_count() + BUSY:
-        yield f"**No ratio**: other programs kept {others:.1f} cores busy, so that {threads} threads had to share"
+        yield f"**No ratio**: other programs kept {others:.1f} cores busy, so that the {threads} threads had to share"
         yield "cores with them, and an engine whose threads spin while they wait suffers out of proportion."
         yield "Measure again on a quiet machine."
         return

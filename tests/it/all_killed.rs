@@ -48,6 +48,8 @@ async fn kill_everything(cluster: &mut Cluster, round: u32) -> anyhow::Result<()
         enough = until("the first acknowledgements", PATIENCE, enough) => enough?,
         stopped = &mut creating => stopped?,
     }
+    let running = client.tasks().list().filter("state=RUNNING").page(None).await?;
+    ensure!(!running.items.is_empty(), "nothing runs that could be killed");
     kill_all(cluster)?;
     let told = told.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
     start_all(cluster).await?;

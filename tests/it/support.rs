@@ -167,5 +167,5 @@ pub(crate) fn figure(name: &str, value: impl std::fmt::Display) {
 
 /// How often a test repeats itself: once, or as often as the environment says.
 pub(crate) fn rounds(variable: &str) -> u32 {
-    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(1)
+    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(1).max(1)
 }
