@@ -24,7 +24,7 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 
 # Everything in one call: with other packages or targets selected, cargo would build the dependencies again.
-build:
+build: ## every crate, test and binary, once
 	cargo build --workspace --all-targets
 
 model: build ## the model that the tests and the demo use

@@ -32,7 +32,7 @@ prove() {
 say "commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(nproc) cores, $(uname -sr)"
 say "cuts $QUORATE_CUTS, seeds $SIM_SEEDS, kills $QUORATE_KILLS"
 
-nextest=(cargo nextest run --release --no-capture --color never)
+nextest=(cargo nextest run --profile prove --release --no-capture --color never)
 prove build cargo build --release -p quorate
 prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynced|crash|cut/)'
 prove simulator "${nextest[@]}" -p sim

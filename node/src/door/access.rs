@@ -158,16 +158,22 @@ where
                 let counted = Counted::begin(request.uri().path());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
-                    let answer = answer.await;
-                    if let Ok(response) = &answer {
-                        counted.end(response);
-                    }
-                    answer
+                    let response = answer.await?;
+                    counted.end(&response);
+                    Ok(too_large(&response).map_or(response, Status::into_http))
                 })
             }
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }
     }
+}
+
+/// A request over the limit is refused below the handlers; here it gets its next step.
+fn too_large(response: &http::Response<Body>) -> Option<Status> {
+    let status = Status::from_header_map(response.headers())?;
+    let over = status.code() == Code::OutOfRange && status.message().contains("length too large");
+    let next = "send at most 8 MiB in one request: cut inputs into several, or make several tasks";
+    over.then(|| super::status::error(Code::OutOfRange, "REQUEST_TOO_LARGE", status.message(), next))
 }
 
 /// One call, for the metrics. Only methods of the table get here, so the label is bounded.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use types::{Class, ClusterId, Hash, NodeId, ProjectName, TaskState, TaskUid};
+use types::{Class, ClusterId, Hash, NodeId, ProjectName, TaskState, TaskUid, limits};
 
 pub(super) const SCRIPTED: &str = "script";
 
@@ -103,13 +103,19 @@ impl World {
         reply
     }
 
-    /// Puts a segment on the first node, as a door would.
+    /// The first nodes, as many as hold what a door takes in.
+    fn home(&self) -> Vec<NodeId> {
+        self.nodes().into_iter().take(limits::COPIES).collect()
+    }
+
+    /// Puts a segment on the home nodes, as a door would.
     fn store(&self, segment: &Segment) -> (Hash, u64) {
         let sealed = context::seal(&project(), segment);
         let bytes = Bytes::from(sealed.bytes);
         let length = bytes.len() as u64;
-        let first = self.nodes()[0];
-        self.lock().stores.get_mut(&first).unwrap().insert(sealed.hash, bytes);
+        for node in self.home() {
+            self.lock().stores.get_mut(&node).unwrap().insert(sealed.hash, bytes.clone());
+        }
         (sealed.hash, length)
     }
 
@@ -124,7 +130,7 @@ impl World {
             revision: definition.revision(),
             definition: hash,
             etag: None,
-            home: vec![self.nodes()[0]],
+            home: self.home(),
             request: RequestKey::default(),
         });
     }
@@ -145,7 +151,7 @@ impl World {
             class: Class::Batch,
             priority: 5,
             deadline_ms: 0,
-            home: vec![self.nodes()[0]],
+            home: self.home(),
             request: RequestKey::default(),
         });
         let Reply::Task(row) = reply else { panic!("{reply:?}") };
