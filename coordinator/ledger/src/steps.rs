@@ -105,8 +105,12 @@ pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish) -> Outcome {
         return Err(wrong_state(row.state));
     }
     check_wish(row, wish)?;
-    let project = row.project.clone();
-    // The wish replaces what an earlier try of the same step had set aside.
+    let (project, reserved) = (row.project.clone(), row.reserved_tokens);
+    // The same wish may come twice, and late: its first answer may be on the way, and the call begun. So what this
+    // step has set aside stands as long as it suffices, whatever the budget is by now.
+    if reserved >= wish.min_tokens {
+        return Ok(Reply::Reserved(reserved.min(wish.max_tokens)));
+    }
     change.give_back_reserved(uid, 0);
     let scarcest = change.state.scarcest(&project);
     if let Some(room) = scarcest.filter(|room| room.available < wish.min_tokens) {
