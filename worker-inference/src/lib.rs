@@ -30,8 +30,8 @@ pub use engine::{
 };
 pub use prefix::Scope;
 pub use sampler::Sampling;
-pub use scheduler::SubmitError;
+pub use scheduler::{SubmitError, VerbOutcome};
 pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
-pub use sequence::SequenceId;
+pub use sequence::{SequenceId, TreeId};
 pub use text::{TextError, TextModel};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
