@@ -13,6 +13,7 @@
 pub mod blocks;
 pub mod chat;
 pub mod engine;
+pub mod evict;
 pub mod model;
 pub mod prefix;
 pub mod sampler;
@@ -23,11 +24,11 @@ pub mod stop;
 pub mod text;
 pub mod tokenizer;
 
-pub use blocks::Eviction;
 pub use chat::{Chat, ChatError, Message};
 pub use engine::{
     Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request, Usage,
 };
+pub use evict::{Eviction, Hint, Owner, Use};
 pub use prefix::Scope;
 pub use sampler::Sampling;
 pub use scheduler::{SubmitError, VerbOutcome};

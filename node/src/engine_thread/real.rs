@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, Eviction, FinishReason, LoadError, Request, Sampling,
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, Sampling,
     SequenceId, SubmitError, TextModel,
 };
 
@@ -116,15 +116,8 @@ impl Steps for RealEngine {
             tokens_computed: observed.tokens_computed,
             tokens_cached: observed.tokens_cached,
             tokens_generated: observed.tokens_generated,
-            evictions: observed.evictions.iter().map(|(why, count)| (eviction(*why), *count)).collect(),
+            evictions: observed.evictions.iter().map(|(why, count)| (why.name(), *count)).collect(),
         }
-    }
-}
-
-fn eviction(why: Eviction) -> &'static str {
-    match why {
-        Eviction::Room => "room",
-        Eviction::Cleared => "cleared",
     }
 }
 
