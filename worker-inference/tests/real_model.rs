@@ -5,6 +5,8 @@
 
 #[path = "real_model/golden.rs"]
 mod golden;
+#[path = "real_model/tiers.rs"]
+mod tiers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -92,6 +94,14 @@ fn run(engine: &mut Engine) -> BTreeMap<SequenceId, Answer> {
 fn ask(engine: &mut Engine, request: Request) -> Answer {
     let id = engine.submit(request).expect("the request fits");
     run(engine).remove(&id).expect("it was answered")
+}
+
+fn tokens_of(events: &[Event], of: SequenceId) -> Vec<u32> {
+    let token = |event: &Event| match event {
+        Event::Token { id, token, .. } if *id == of => Some(*token),
+        _ => None,
+    };
+    events.iter().filter_map(token).collect()
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {
