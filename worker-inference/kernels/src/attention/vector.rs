@@ -96,6 +96,9 @@ fn first_keys(attend: &Attend<'_>, part: &Part, item: &Item) -> [*const u16; CUT
     first.map_or([std::ptr::null(); CUT_BLOCKS], |rows| keys_of(attend, part, item, &rows))
 }
 
+/// Vectors of tokens in a cut: 8 lanes are the fewest.
+const COLUMNS_MAX: usize = CUT_TOKENS / 8;
+
 /// One cut as the rows of a run see it.
 struct Sight<'a> {
     /// Keys and values of each block that somebody sees; of others, those of some other block.
@@ -103,9 +106,10 @@ struct Sight<'a> {
     values: [&'a [u16]; CUT_BLOCKS],
     /// What each row of the unit sees.
     rows: [[u16; CUT_BLOCKS]; TILE],
-    /// What any row sees, and what all rows see.
+    /// What any row sees.
     seen: [u16; CUT_BLOCKS],
-    common: [u16; CUT_BLOCKS],
+    /// What all rows see, and no row sees a token in between.
+    together: [u16; CUT_BLOCKS],
     /// All rows see all tokens of all blocks.
     whole: bool,
     dim: usize,
@@ -126,7 +130,7 @@ fn run<S: Sixteen>(
         values: [&[]; CUT_BLOCKS],
         rows: [[0; CUT_BLOCKS]; TILE],
         seen: [0; CUT_BLOCKS],
-        common: [u16::MAX; CUT_BLOCKS],
+        together: [u16::MAX; CUT_BLOCKS],
         whole: false,
         dim: attend.head_dim(),
     };
@@ -135,30 +139,66 @@ fn run<S: Sixteen>(
         sight.rows[row] = masks;
         for block in 0..CUT_BLOCKS {
             sight.seen[block] |= masks[block];
-            sight.common[block] &= masks[block];
+            sight.together[block] &= masks[block];
         }
     }
-    sight.whole = sight.common == [u16::MAX; CUT_BLOCKS];
+    sight.part_ways();
     for (block, entry) in entries(attend, part, item, &rows).iter().enumerate() {
         if sight.seen[block] != 0 {
             (sight.keys[block], sight.values[block]) = attend.head(entry.block, part);
         }
     }
-    let (mut query, end) = (rows.start * heads, rows.end * heads);
-    while query < end {
-        // Only the first tile of a run asks for what comes next.
-        let next = if query == rows.start * heads { next } else { &[std::ptr::null(); CUT_BLOCKS] };
-        let mut tile = Tile { sight: &sight, scale: attend.scale, heads, query, next, work };
-        let wide = <S::Native as Vector>::LANES == 16;
-        query += match end - query {
-            12.. if wide => tile.all::<S, 12>(),
-            8 if wide => tile.all::<S, 8>(),
-            6.. => tile.all::<S, 6>(),
-            4 => tile.all::<S, 4>(),
-            3 | 5 => tile.all::<S, 3>(),
-            2 => tile.all::<S, 2>(),
-            _ => tile.all::<S, 1>(),
+    let queries = rows.start * heads..rows.end * heads;
+    tiles::<S::Native>(
+        Tile { sight: &sight, scale: attend.scale, heads, first: 0, next, work },
+        &queries,
+        true,
+    );
+    for query in queries.clone() {
+        let (scores, masks) = (&mut work.scores[query], &sight.rows[query / heads]);
+        let part = &mut work.part[query];
+        (part.max, part.sum) =
+            if sight.whole { powers::<S, true>(scores, masks) } else { powers::<S, false>(scores, masks) };
+        part.acc[..sight.dim].fill(0.0);
+    }
+    tiles::<S::Native>(
+        Tile { sight: &sight, scale: attend.scale, heads, first: 0, next, work },
+        &queries,
+        false,
+    );
+}
+
+/// Scores or values of some queries of a run, tile by tile.
+#[inline(always)]
+fn tiles<V: Vector>(mut tile: Tile<'_, '_>, queries: &Range<usize>, scores: bool) {
+    assert!(queries.end <= TILE && tile.sight.dim <= HEAD_DIM_MAX && tile.sight.dim.is_multiple_of(16));
+    tile.first = queries.start;
+    while tile.first < queries.end {
+        tile.first += match queries.end - tile.first {
+            12.. if V::LANES == 16 => tile.either::<V, 12>(scores),
+            6.. => tile.either::<V, 6>(scores),
+            4 => tile.either::<V, 4>(scores),
+            3 | 5 => tile.either::<V, 3>(scores),
+            2 => tile.either::<V, 2>(scores),
+            _ => tile.either::<V, 1>(scores),
         };
+        // Only the first tile of a run asks for what comes next.
+        tile.next = &[std::ptr::null(); CUT_BLOCKS];
+    }
+}
+
+impl Sight<'_> {
+    /// Finds out where rows that do not see the same tokens of a block part.
+    #[inline(always)]
+    fn part_ways(&mut self) {
+        self.whole = self.together == [u16::MAX; CUT_BLOCKS];
+        for (seen, together) in self.seen.iter().zip(&mut self.together) {
+            // All together only up to where they part, and only if nobody sees an earlier token.
+            let upto = u16::MAX.checked_shr(together.leading_zeros()).unwrap_or(0);
+            if seen & upto != *together {
+                *together = 0;
+            }
+        }
     }
 }
 
@@ -168,31 +208,20 @@ struct Tile<'a, 'b> {
     scale: f32,
     heads: usize,
     /// The first query.
-    query: usize,
+    first: usize,
     /// Keys to be asked for, or null.
     next: &'a [*const u16; CUT_BLOCKS],
     work: &'b mut Workspace,
 }
 
 impl Tile<'_, '_> {
-    /// Fills in what `Q` queries find in the cut. Returns `Q`.
     #[inline(always)]
-    fn all<S: Sixteen, const Q: usize>(&mut self) -> usize {
-        assert!(
-            self.query + Q <= TILE && self.sight.dim <= HEAD_DIM_MAX && self.sight.dim.is_multiple_of(16)
-        );
-        self.scores::<S::Native, Q>();
-        for query in self.query..self.query + Q {
-            let masks = &self.sight.rows[query / self.heads];
-            let scores = &mut self.work.scores[query];
-            let part = &mut self.work.part[query];
-            (part.max, part.sum) = match self.sight.whole {
-                true => powers::<S, true>(scores, masks),
-                false => powers::<S, false>(scores, masks),
-            };
-            part.acc[..self.sight.dim].fill(0.0);
+    fn either<V: Vector, const Q: usize>(&mut self, scores: bool) -> usize {
+        if scores {
+            self.scores::<V, Q>()
+        } else {
+            self.values::<V, Q>()
         }
-        self.values::<S::Native, Q>();
         Q
     }
 
@@ -201,26 +230,27 @@ impl Tile<'_, '_> {
     #[inline(always)]
     fn scores<V: Vector, const Q: usize>(&mut self) {
         let dim = self.sight.dim;
-        let mut columns = [Column { keys: std::ptr::null(), values: std::ptr::null(), token: 0 }; 32];
+        let mut columns =
+            [Column { keys: std::ptr::null(), values: std::ptr::null(), token: 0 }; COLUMNS_MAX];
         let mut count = 0;
         for block in (0..CUT_BLOCKS).filter(|&block| self.sight.seen[block] != 0) {
             let (keys, values) = (self.sight.keys[block], self.sight.values[block]);
             assert!(keys.len() == dim * BLOCK_TOKENS && values.len() == dim * BLOCK_TOKENS);
             for lane in (0..BLOCK_TOKENS).step_by(V::LANES) {
-                let keys = keys[lane..].as_ptr();
-                columns[count] = Column { keys, values: values.as_ptr(), token: block * BLOCK_TOKENS + lane };
+                let (keys, values) = (keys[lane..].as_ptr(), values.as_ptr());
+                columns[count] = Column { keys, values, token: block * BLOCK_TOKENS + lane };
                 count += 1;
             }
         }
-        let columns = &columns[..count];
+        if count == 0 {
+            return;
+        }
         // SAFETY: the columns are those of blocks of `dim` dimensions, checked above.
         unsafe {
-            match (V::LANES, Q) {
-                (16, 8..) => self.columns::<V, Q, 2>(columns),
-                (16, 3..) => self.columns::<V, Q, 4>(columns),
-                (16, _) => self.columns::<V, Q, 8>(columns),
-                (_, 4..) => self.columns::<V, Q, 2>(columns),
-                (_, _) => self.columns::<V, Q, 4>(columns),
+            if Q >= 8 || V::LANES < 16 && Q >= 4 {
+                self.columns::<V, Q, 2>(&columns[..count]);
+            } else {
+                self.columns::<V, Q, 4>(&columns[..count]);
             }
         }
     }
@@ -229,45 +259,24 @@ impl Tile<'_, '_> {
     /// Each column points at the keys of `dim` dimensions, 16 apart.
     #[inline(always)]
     unsafe fn columns<V: Vector, const Q: usize, const T: usize>(&mut self, columns: &[Column]) {
-        let (chunks, rest) = columns.as_chunks::<T>();
-        for chunk in chunks {
-            // SAFETY: the caller's promise.
-            unsafe { self.chunk::<V, Q, T>(chunk) };
-        }
-        for column in rest {
-            // SAFETY: the caller's promise.
-            unsafe { self.chunk::<V, Q, 1>(&[*column]) };
-        }
-    }
-
-    /// # Safety
-    /// As for [`Tile::columns`].
-    #[inline(always)]
-    unsafe fn chunk<V: Vector, const Q: usize, const T: usize>(&mut self, columns: &[Column; T]) {
         let scale = V::splat(self.scale);
-        // SAFETY: the caller's promise.
-        let even = unsafe { self.dots::<V, Q, T, 0>(columns) };
-        for q in 0..Q {
-            for t in 0..T {
-                // SAFETY: `LANES` tokens from `token` on are inside the cut.
-                unsafe { V::store(self.scores_at(q, columns[t].token), even[q][t]) };
+        for start in (0..columns.len()).step_by(T) {
+            // The last column again and again, where there are no more.
+            let chunk: [Column; T] = std::array::from_fn(|t| columns[(start + t).min(columns.len() - 1)]);
+            let mut halves = [[[V::splat(0.0); T]; Q]; 2];
+            for (odd, half) in halves.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *half = unsafe { self.dots::<V, Q, T>(&chunk, odd) };
+            }
+            for q in 0..Q {
+                for t in 0..T {
+                    let score = V::mul(V::add(halves[0][q][t], halves[1][q][t]), scale);
+                    let to = &mut self.work.scores[self.first + q][chunk[t].token..][..V::LANES];
+                    // SAFETY: `LANES` places.
+                    unsafe { V::store(to.as_mut_ptr(), score) };
+                }
             }
         }
-        // SAFETY: the caller's promise.
-        let odd = unsafe { self.dots::<V, Q, T, 1>(columns) };
-        for q in 0..Q {
-            for t in 0..T {
-                let to = self.scores_at(q, columns[t].token);
-                // SAFETY: as above.
-                unsafe { V::store(to, V::mul(V::add(V::load(to), odd[q][t]), scale)) };
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn scores_at(&mut self, q: usize, token: usize) -> *mut f32 {
-        debug_assert!(token < CUT_TOKENS);
-        self.work.scores[self.query + q].as_mut_ptr().wrapping_add(token)
     }
 
     /// Products of the even or of the odd dimensions, summed ascending.
@@ -275,24 +284,23 @@ impl Tile<'_, '_> {
     /// # Safety
     /// As for [`Tile::columns`].
     #[inline(always)]
-    unsafe fn dots<V: Vector, const Q: usize, const T: usize, const ODD: usize>(
+    unsafe fn dots<V: Vector, const Q: usize, const T: usize>(
         &self,
         columns: &[Column; T],
+        odd: usize,
     ) -> [[V::F; T]; Q] {
-        let q = self.work.q.as_flattened()[self.query * HEAD_DIM_MAX..].as_ptr();
+        let q = self.work.q.as_flattened()[self.first * HEAD_DIM_MAX..].as_ptr();
         let mut sums = [[V::splat(0.0); T]; Q];
-        for d in (ODD..self.sight.dim).step_by(2) {
+        for d in (odd..self.sight.dim).step_by(2) {
             let mut keys = [V::splat(0.0); T];
             for t in 0..T {
-                if ODD == 0 {
-                    // The values that these scores will meet, a line for every two dimensions of keys.
-                    V::prefetch(columns[t].values.wrapping_add(d * BLOCK_TOKENS).cast());
-                }
+                // The values that these scores will meet, a line for every two dimensions of keys.
+                V::prefetch(columns[t].values.wrapping_add(d * BLOCK_TOKENS).cast());
                 // SAFETY: dimension `d` of a column.
                 keys[t] = unsafe { V::load_half(columns[t].keys.add(d * BLOCK_TOKENS)) };
             }
             for i in 0..Q {
-                // SAFETY: queries up to `query + Q <= TILE`, `HEAD_DIM_MAX` apart; `d < dim <= HEAD_DIM_MAX`.
+                // SAFETY: queries up to `first + Q <= TILE`, `HEAD_DIM_MAX` apart; `d < dim <= HEAD_DIM_MAX`.
                 let q = V::splat(unsafe { *q.add(i * HEAD_DIM_MAX + d) });
                 for t in 0..T {
                     sums[i][t] = V::fma(keys[t], q, sums[i][t]);
@@ -307,108 +315,101 @@ impl Tile<'_, '_> {
     /// it does not see: zero times infinity is not zero.
     #[inline(always)]
     fn values<V: Vector, const Q: usize>(&mut self) {
+        let together = self.sight.together;
         let mut begin = 0;
-        for block in 0..CUT_BLOCKS {
-            let (seen, common) = (self.sight.seen[block], self.sight.common[block]);
-            if seen == common {
+        for end in 1..=CUT_BLOCKS {
+            let parted = self.sight.seen[end - 1] != together[end - 1];
+            if !parted && end < CUT_BLOCKS {
                 continue;
             }
-            // All together only up to where they part, and only if nobody sees an earlier token.
-            let upto = u16::MAX.checked_shr(common.leading_zeros()).unwrap_or(0);
-            let together = if seen & upto == common { common } else { 0 };
-            self.blocks::<V, Q>(0, begin..block, u16::MAX);
-            self.blocks::<V, Q>(0, block..block + 1, together);
-            for q in 0..Q {
-                let mask = self.sight.rows[(self.query + q) / self.heads][block] & !together;
-                self.blocks::<V, 1>(q, block..block + 1, mask);
+            self.blocks::<V, Q>(self.first, begin..end, &together);
+            for query in self.first..self.first + Q {
+                if parted {
+                    let mut rest = self.sight.rows[query / self.heads];
+                    rest[end - 1] &= !together[end - 1];
+                    self.blocks::<V, 1>(query, end - 1..end, &rest);
+                }
             }
-            begin = block + 1;
+            begin = end;
         }
-        self.blocks::<V, Q>(0, begin..CUT_BLOCKS, u16::MAX);
     }
 
-    /// Adds, for queries `first..first + Q` of the tile, those seen tokens of some blocks that are in `mask`. Some
-    /// dimensions at a time, so that the sums stay in registers.
+    /// Adds, for queries `first..first + Q`, the tokens `masks` of some blocks. Some dimensions at a time, so that
+    /// the sums stay in registers.
     #[inline(always)]
-    fn blocks<V: Vector, const Q: usize>(&mut self, first: usize, blocks: Range<usize>, mask: u16) {
-        let mut d = 0;
-        if blocks.is_empty() || mask == 0 {
-            return;
-        }
-        while d < self.sight.dim {
-            let vectors = (self.sight.dim - d) / V::LANES;
-            let many = if V::LANES == 16 && Q <= 6 || Q <= 3 { 4 } else { 2 };
-            d += V::LANES
-                * if many == 4 && vectors >= 4 {
-                    self.dimensions::<V, Q, 4>(first, blocks.clone(), mask, d)
-                } else if vectors >= 2 {
-                    self.dimensions::<V, Q, 2>(first, blocks.clone(), mask, d)
-                } else {
-                    self.dimensions::<V, Q, 1>(first, blocks.clone(), mask, d)
-                };
+    fn blocks<V: Vector, const Q: usize>(
+        &mut self,
+        first: usize,
+        blocks: Range<usize>,
+        masks: &[u16; CUT_BLOCKS],
+    ) {
+        if V::LANES == 16 && Q <= 6 || Q <= 3 {
+            self.dimensions::<V, Q, 4>(first, blocks, masks);
+        } else {
+            self.dimensions::<V, Q, 2>(first, blocks, masks);
         }
     }
 
-    /// `D` vectors of dimensions from `d` on. Returns `D`.
     #[inline(always)]
     fn dimensions<V: Vector, const Q: usize, const D: usize>(
         &mut self,
         first: usize,
         blocks: Range<usize>,
-        mask: u16,
-        d: usize,
-    ) -> usize {
+        masks: &[u16; CUT_BLOCKS],
+    ) {
         let dim = self.sight.dim;
-        let query = self.query + first;
-        assert!(d + D * V::LANES <= dim && query + Q <= TILE && blocks.end <= CUT_BLOCKS);
-        let powers = self.work.scores.as_flattened()[query * CUT_TOKENS..].as_ptr();
-        let mut acc = [[V::splat(0.0); D]; Q];
-        for q in 0..Q {
-            for i in 0..D {
-                let from = &self.work.part[query + q].acc[d + i * V::LANES..][..V::LANES];
-                // SAFETY: `LANES` numbers.
-                acc[q][i] = unsafe { V::load(from.as_ptr()) };
-            }
-        }
-        for block in blocks {
-            let mut left = self.sight.seen[block] & mask;
-            if left == 0 {
-                continue;
-            }
-            let values = self.sight.values[block];
-            assert_eq!(values.len(), dim * BLOCK_TOKENS);
-            let next = self.next[block];
-            while left != 0 {
-                let token = left.trailing_zeros() as usize;
-                left &= left - 1;
-                if d == 0 && !next.is_null() {
-                    for line in 0..dim / 32 {
-                        V::prefetch(next.wrapping_add(token * dim + line * 32).cast());
-                    }
-                }
-                let mut value = [V::splat(0.0); D];
+        assert!(first + Q <= TILE && blocks.end <= CUT_BLOCKS && dim >= V::LANES);
+        let powers = self.work.scores.as_flattened()[first * CUT_TOKENS..].as_ptr();
+        for start in (0..dim).step_by(D * V::LANES) {
+            // The last vector again and again, where there are no more.
+            let at: [usize; D] = std::array::from_fn(|i| (start + i * V::LANES).min(dim - V::LANES));
+            let mut acc = [[V::splat(0.0); D]; Q];
+            for q in 0..Q {
                 for i in 0..D {
-                    // SAFETY: token below 16, dimensions below `dim`, by the checks above.
-                    value[i] = unsafe { V::load_half(values.as_ptr().add(token * dim + d + i * V::LANES)) };
+                    let from = &self.work.part[first + q].acc[at[i]..][..V::LANES];
+                    // SAFETY: `LANES` numbers.
+                    acc[q][i] = unsafe { V::load(from.as_ptr()) };
                 }
-                for q in 0..Q {
-                    // SAFETY: queries up to `query + Q <= TILE`, `CUT_TOKENS` apart.
-                    let power =
-                        V::splat(unsafe { *powers.add(q * CUT_TOKENS + block * BLOCK_TOKENS + token) });
+            }
+            for block in blocks.clone() {
+                let mut left = masks[block];
+                if left == 0 {
+                    continue;
+                }
+                let values = self.sight.values[block];
+                assert_eq!(values.len(), dim * BLOCK_TOKENS);
+                let next = self.next[block];
+                while left != 0 {
+                    let token = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    if start == 0 && !next.is_null() {
+                        for line in 0..dim / 32 {
+                            V::prefetch(next.wrapping_add(token * dim + line * 32).cast());
+                        }
+                    }
+                    let mut value = [V::splat(0.0); D];
                     for i in 0..D {
-                        acc[q][i] = V::fma(power, value[i], acc[q][i]);
+                        // SAFETY: token below 16, dimensions below `dim`, by the checks above.
+                        value[i] = unsafe { V::load_half(values.as_ptr().add(token * dim + at[i])) };
+                    }
+                    for q in 0..Q {
+                        let power = q * CUT_TOKENS + block * BLOCK_TOKENS + token;
+                        // SAFETY: queries up to `first + Q <= TILE`, `CUT_TOKENS` apart.
+                        let power = V::splat(unsafe { *powers.add(power) });
+                        for i in 0..D {
+                            acc[q][i] = V::fma(power, value[i], acc[q][i]);
+                        }
                     }
                 }
             }
-        }
-        for q in 0..Q {
-            for i in 0..D {
-                let to = &mut self.work.part[query + q].acc[d + i * V::LANES..][..V::LANES];
-                // SAFETY: `LANES` places.
-                unsafe { V::store(to.as_mut_ptr(), acc[q][i]) };
+            for q in 0..Q {
+                for i in 0..D {
+                    let to = &mut self.work.part[first + q].acc[at[i]..][..V::LANES];
+                    // SAFETY: `LANES` places.
+                    unsafe { V::store(to.as_mut_ptr(), acc[q][i]) };
+                }
             }
         }
-        D
     }
 }
 
