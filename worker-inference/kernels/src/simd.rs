@@ -39,6 +39,11 @@ pub(crate) trait Vector {
     fn round(a: Self::F) -> Self::F;
     /// Two to the power of whole numbers from -126 to 127.
     fn power_of_two(n: Self::F) -> Self::F;
+    /// `a` times two to the power of whole numbers from -126 to 127, where that is a normal number.
+    #[inline(always)]
+    fn scale_by_power(a: Self::F, n: Self::F) -> Self::F {
+        Self::mul(a, Self::power_of_two(n))
+    }
     /// `x < bound ? 0 : y`.
     fn zero_below(x: Self::F, bound: Self::F, y: Self::F) -> Self::F;
     /// Lane `i` of `a` where bit `i` is set, of `b` elsewhere.

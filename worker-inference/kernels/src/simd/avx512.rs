@@ -72,6 +72,10 @@ impl Vector for Avx512 {
         op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
     }
     #[inline(always)]
+    fn scale_by_power(a: __m512, n: __m512) -> __m512 {
+        op!(_mm512_scalef_ps(a, n))
+    }
+    #[inline(always)]
     fn zero_below(x: __m512, bound: __m512, y: __m512) -> __m512 {
         op!(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, bound), y))
     }
