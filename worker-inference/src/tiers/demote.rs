@@ -16,6 +16,7 @@ impl Tiers {
     /// When `bytes` is not one block.
     pub fn demote(&mut self, key: Key, meta: Meta, bytes: &[u8]) -> Demoted {
         self.check_len(bytes);
+        self.settle();
         if self.host.has(&key) {
             self.host.touch(&key);
             return Demoted::Known;
@@ -39,6 +40,11 @@ impl Tiers {
     /// When `bytes` is not one block.
     pub fn keep(&mut self, key: Key, meta: Meta, bytes: &[u8]) -> Kept {
         self.check_len(bytes);
+        self.settle();
+        self.keep_within_budget(key, meta, bytes)
+    }
+
+    fn keep_within_budget(&mut self, key: Key, meta: Meta, bytes: &[u8]) -> Kept {
         if self.disk.off().is_some() {
             return Kept::Off;
         }
@@ -91,7 +97,7 @@ impl Tiers {
     /// A block that has left the pool may be in the host tier.
     fn keep_held(&mut self, key: Key, meta: Meta) -> Kept {
         let Some((_, held)) = self.host.remove(&key) else { return Kept::Full };
-        let kept = self.keep(key, meta, &held.bytes);
+        let kept = self.keep_within_budget(key, meta, &held.bytes);
         self.host.insert(key, meta, held);
         kept
     }
@@ -105,7 +111,6 @@ impl Tiers {
         if self.disk.has(&key) {
             return Kept::Known;
         }
-        self.settle();
         let slot = match self.disk.place(&meta, self.config.writes_max()) {
             Ok(slot) => slot,
             Err(kept) => return kept,
@@ -148,7 +153,6 @@ impl Tiers {
             self.totals.count(Tier::Host, Gone::ToDisk);
             return self.buffers.give(bytes);
         }
-        self.settle();
         match self.disk.place(&meta, self.config.writes_max()) {
             Ok(slot) => {
                 self.totals.count(Tier::Host, Gone::ToDisk);

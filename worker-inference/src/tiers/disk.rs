@@ -2,7 +2,7 @@
 
 mod done;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use sys::disk::Disk;
@@ -85,7 +85,7 @@ pub(super) struct DiskTier {
     reads: usize,
     erasing: usize,
     failures: u32,
-    news: Vec<News>,
+    news: VecDeque<News>,
 }
 
 impl DiskTier {
@@ -118,7 +118,7 @@ impl DiskTier {
             reads: 0,
             erasing: 0,
             failures: 0,
-            news: Vec::new(),
+            news: VecDeque::new(),
         }
     }
 
@@ -163,8 +163,13 @@ impl DiskTier {
         self.shelf.counts()
     }
 
+    /// All blocks: those on disk, and those that arrived and may have been sent away from there since.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&Key, &Meta)> {
-        self.shelf.keys()
+        let arrived = self.reading.iter().filter_map(|(key, reading)| match &reading.stage {
+            Stage::Arrived(meta, _) => Some((key, meta)),
+            Stage::OnWrite | Stage::OnRead(_) => None,
+        });
+        self.shelf.keys().chain(arrived)
     }
 
     pub(super) fn off(&self) -> Option<&str> {
@@ -187,8 +192,8 @@ impl DiskTier {
         self.slots.bytes()
     }
 
-    pub(super) fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub(super) fn next_news(&mut self) -> Option<News> {
+        self.news.pop_front()
     }
 
     /// Whether a block could be placed without sending another away.
@@ -210,7 +215,7 @@ impl DiskTier {
         }
         let victim = self.shelf.victim(meta).ok_or(Kept::Full)?;
         let (_, placed) = self.shelf.remove(&victim).ok_or(Kept::Full)?;
-        self.news.push(News::Gone(Gone::Room));
+        self.news.push_back(News::Gone(Gone::Room));
         Ok(placed.slot)
     }
 
@@ -289,7 +294,7 @@ impl DiskTier {
             Stage::OnRead(_) => {}
             Stage::Arrived(_, bytes) => {
                 self.reads -= 1;
-                self.news.push(News::Spare(bytes));
+                self.news.push_back(News::Spare(bytes));
             }
         }
         reading.whom == For::Sequence
@@ -298,12 +303,12 @@ impl DiskTier {
     /// Removes a block and what is left of its bytes on disk.
     pub(super) fn forget(&mut self, key: &Key) -> bool {
         if self.cancel(key) {
-            self.news.push(News::Lost(*key));
+            self.news.push_back(News::Lost(*key));
         }
         let Some((_, placed)) = self.shelf.remove(key) else { return false };
         self.erasing += 1;
         self.in_order(Job::Erase { slot: placed.slot });
-        self.news.push(News::Gone(Gone::Forgotten));
+        self.news.push_back(News::Gone(Gone::Forgotten));
         true
     }
 
@@ -363,7 +368,7 @@ impl DiskTier {
         let waiting: Vec<Key> = self.reading.keys().filter(|key| !self.has_arrived(key)).copied().collect();
         for key in waiting {
             if self.cancel(&key) {
-                self.news.push(News::Lost(key));
+                self.news.push_back(News::Lost(key));
             }
         }
     }

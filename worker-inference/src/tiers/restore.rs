@@ -125,7 +125,8 @@ impl Tiers {
     /// Takes in what the disk tier has to tell.
     pub(super) fn settle(&mut self) {
         self.disk.collect();
-        for news in self.disk.take_news() {
+        // What is taken in may push a block out to disk, which may be news again.
+        while let Some(news) = self.disk.next_news() {
             self.take_in(news);
         }
         if !self.totals.is_disk_probed {

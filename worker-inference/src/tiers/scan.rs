@@ -52,7 +52,7 @@ fn look_at(disk: &dyn Disk, shape: &Shape, found: &mut Found, name: String, numb
     let bytes = file.size()?;
     // A file that can't be read is no better than a foreign one.
     match index(file.as_ref(), shape, bytes).unwrap_or(None) {
-        Some((slots, headers)) => {
+        Some(Indexed { slots, headers }) => {
             let place = |(slot, header)| (Slot { file: number, slot }, header);
             found.blocks.extend(headers.into_iter().map(place));
             found.files.insert(number, Opened { file, slots });
@@ -62,8 +62,14 @@ fn look_at(disk: &dyn Disk, shape: &Shape, found: &mut Found, name: String, numb
     Ok(())
 }
 
-/// The slots and the readable headers of a file; None when it is not ours.
-fn index(file: &dyn DiskFile, shape: &Shape, bytes: u64) -> io::Result<Option<(u32, Vec<(u32, Header)>)>> {
+/// A file of ours: its slots, and the headers that can be read.
+struct Indexed {
+    slots: u32,
+    headers: Vec<(u32, Header)>,
+}
+
+/// None when the file is not ours.
+fn index(file: &dyn DiskFile, shape: &Shape, bytes: u64) -> io::Result<Option<Indexed>> {
     let mut start = [0; FILE_HEADER_BYTES];
     let len = file.read_at(0, &mut start)?;
     let Some(slots) = shape.read_file_header(&start[..len]) else { return Ok(None) };
@@ -76,7 +82,8 @@ fn index(file: &dyn DiskFile, shape: &Shape, bytes: u64) -> io::Result<Option<(u
     let (headers, _) = table[..len].as_chunks::<HEADER_BYTES>();
     let whole = |slot: u32| shape.payload_at(slots, slot) + shape.block_bytes as u64 <= bytes;
     let read = (0..slots).zip(headers).filter(|(slot, _)| whole(*slot));
-    Ok(Some((slots, read.filter_map(|(slot, bytes)| Some((slot, Header::decode(shape, bytes)?))).collect())))
+    let headers = read.filter_map(|(slot, bytes)| Some((slot, Header::decode(shape, bytes)?))).collect();
+    Ok(Some(Indexed { slots, headers }))
 }
 
 /// Of two slots with the same key, the one written later counts.

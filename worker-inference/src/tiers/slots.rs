@@ -52,7 +52,7 @@ impl Slots {
 
     /// Whether `take` would give a slot.
     pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty() || !self.foreign.is_empty() || self.slots_of_next() > 0
+        !self.free.is_empty() || self.slots_of_next() > 0
     }
 
     /// A free slot, with what must be done before it is written. None when the bound is reached.
@@ -94,25 +94,32 @@ impl Slots {
         self.files.is_empty() && self.bound < self.shape.file_bytes(1)
     }
 
-    /// Foreign files go first, one by one, until a file of ours fits.
+    /// Foreign files go first, one by one, until a whole file of ours fits.
     fn grow(&mut self) -> Option<Vec<Job>> {
-        let mut jobs = Vec::new();
-        let mut slots = self.slots_of_next();
-        while slots == 0 {
-            let Foreign { name, bytes } = self.foreign.pop()?;
-            self.used -= bytes;
-            jobs.push(Job::Remove { name });
-            slots = self.slots_of_next();
+        let slots = self.slots_of_next();
+        if slots == 0 {
+            return None;
         }
         let file = self.next_file;
         self.next_file = self.next_file.checked_add(1)?;
+        let mut jobs = Vec::new();
+        while self.slots_within(self.used) < slots {
+            let Foreign { name, bytes } = self.foreign.pop()?;
+            self.used -= bytes;
+            jobs.push(Job::Remove { name });
+        }
         jobs.push(Job::Create { file, slots });
         // The lowest slot is on top, so that a file fills from its beginning.
         self.found(file, slots, (0..slots).rev());
         Some(jobs)
     }
 
+    /// Slots of the next file, when as many foreign files go as needed.
     fn slots_of_next(&self) -> u32 {
-        self.shape.slots_within(self.bound.saturating_sub(self.used))
+        self.slots_within(self.used - self.foreign.iter().map(|file| file.bytes).sum::<u64>())
+    }
+
+    fn slots_within(&self, used: u64) -> u32 {
+        self.shape.slots_within(self.bound.saturating_sub(used))
     }
 }

@@ -69,10 +69,10 @@ impl DiskTier {
             Some(meta) if matches!(self.reading.get(&key), Some(Reading { stage: Stage::OnWrite, .. })) => {
                 self.deliver(key, meta, sum, bytes);
             }
-            _ => self.news.push(News::Spare(bytes)),
+            _ => self.news.push_back(News::Spare(bytes)),
         }
         match result {
-            Ok(()) => self.news.push(News::Wrote(spent)),
+            Ok(()) => self.news.push_back(News::Wrote(spent)),
             Err(failure) => self.broken(&failure),
         }
     }
@@ -109,23 +109,23 @@ impl DiskTier {
 
     fn read_well(&mut self, slot: Slot, key: Key, bytes: Buffer, is_awaited: bool, spent: Duration) {
         self.failures = 0;
-        self.news.push(News::WasRead(spent));
+        self.news.push_back(News::WasRead(spent));
         match self.shelf.get(&key).map(|(meta, placed)| (*meta, placed.sum)) {
             Some((meta, sum)) if is_awaited && self.is_at(&key, slot) => self.deliver(key, meta, sum, bytes),
             _ => {
                 self.reads -= 1;
-                self.news.push(News::Spare(bytes));
+                self.news.push_back(News::Spare(bytes));
             }
         }
     }
 
     fn read_badly(&mut self, slot: Slot, key: Key, bytes: Buffer, is_awaited: bool, failure: &Failure) {
         self.reads -= 1;
-        self.news.push(News::Spare(bytes));
+        self.news.push_back(News::Spare(bytes));
         let is_corrupt = *failure == Failure::Corrupt;
         self.drop_block(slot, &key, if is_corrupt { Gone::Corrupt } else { Gone::Failed });
         if is_awaited && self.reading.remove(&key).is_some_and(|reading| reading.whom == For::Sequence) {
-            self.news.push(News::Lost(key));
+            self.news.push_back(News::Lost(key));
         }
         if !is_corrupt {
             self.failures += 1;
@@ -136,16 +136,18 @@ impl DiskTier {
     }
 
     fn deliver(&mut self, key: Key, meta: Meta, sum: Sum, bytes: Buffer) {
-        let Some(reading) = self.reading.get_mut(&key) else { return self.news.push(News::Spare(bytes)) };
+        let Some(reading) = self.reading.get_mut(&key) else {
+            return self.news.push_back(News::Spare(bytes));
+        };
         match reading.whom {
             For::Sequence => {
                 reading.stage = Stage::Arrived(meta, bytes);
-                self.news.push(News::Arrived(key));
+                self.news.push_back(News::Arrived(key));
             }
             For::Host => {
                 self.reading.remove(&key);
                 self.reads -= 1;
-                self.news.push(News::ForHost(key, meta, sum, bytes));
+                self.news.push_back(News::ForHost(key, meta, sum, bytes));
             }
         }
     }
@@ -159,7 +161,7 @@ impl DiskTier {
         if self.is_at(key, slot) {
             self.shelf.remove(key);
             self.slots.give(slot);
-            self.news.push(News::Gone(gone));
+            self.news.push_back(News::Gone(gone));
         }
     }
 }
