@@ -246,6 +246,11 @@ impl Blocks {
         matches!(self.slots[block.0 as usize].state, State::Idle { .. })
     }
 
+    /// How many sequences hold the block.
+    pub fn holders(&self, block: BlockId) -> u32 {
+        self.slots[block.0 as usize].holders
+    }
+
     /// Whether one sequence is filling the block.
     pub fn is_mutable(&self, block: BlockId) -> bool {
         self.slots[block.0 as usize].state == State::Mutable

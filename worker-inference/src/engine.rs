@@ -5,6 +5,7 @@ mod answer;
 mod config;
 mod deliver;
 mod load;
+mod lower;
 mod observe;
 mod request;
 mod rows;
@@ -17,12 +18,13 @@ use kernels::{Cpu, KvPool};
 use crate::model::llama::Llama;
 use crate::prefix::Scope;
 use crate::sampler::Sampling;
-use crate::scheduler::{Batch, Copy, Fork, Scheduler, SubmitError};
-use crate::sequence::{SequenceId, Work};
+use crate::scheduler::{Batch, Fork, Scheduler, SubmitError, VerbOutcome};
+use crate::sequence::{SequenceId, TreeId, Work};
 use crate::text::TextModel;
 
 use answer::Answer;
 pub use config::{EngineConfig, EngineInfo, LoadError};
+use lower::Lower;
 pub use observe::Observed;
 use observe::Totals;
 pub use request::{Event, FinishReason, ForkRequest, Request, Usage};
@@ -125,7 +127,7 @@ impl Engine {
             Answer::new(request.sampling, request.stop, request.ignore_eos).at_least(request.min_new);
         let logits_from = request.tokens.len().saturating_sub(1);
         let Request { tokens, scope, max_new, class, .. } = request;
-        let work = Work { tokens, scope, max_new, logits_from, class };
+        let work = Work { max_new, logits_from, class, ..self.work(tokens, scope) };
         self.submit_work(work, Purpose::Generate(Box::new(answer)))
     }
 
@@ -143,7 +145,7 @@ impl Engine {
         self.check_tokens(continuation)?;
         // The last token is only a target: no row needs to run for it.
         let tokens = [prefix, &continuation[..continuation.len() - 1]].concat();
-        let work = Work { tokens, scope, max_new: 0, logits_from: prefix.len() - 1, class };
+        let work = Work { logits_from: prefix.len() - 1, class, ..self.work(tokens, scope) };
         let first = work.logits_from;
         self.submit_work(work, Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new() })
     }
@@ -156,7 +158,7 @@ impl Engine {
         class: u8,
     ) -> Result<SequenceId, SubmitError> {
         let logits_from = tokens.len().saturating_sub(1);
-        self.submit_work(Work { tokens, scope, max_new: 0, logits_from, class }, Purpose::Logits)
+        self.submit_work(Work { logits_from, class, ..self.work(tokens, scope) }, Purpose::Logits)
     }
 
     /// Starts a sequence over the beginning of another, at the cost of at most one copied block. It starts
@@ -165,13 +167,26 @@ impl Engine {
         check_generation(request.max_new, &request.sampling, &request.stop)?;
         self.check_tokens(&request.append)?;
         let ForkRequest { keep, append, max_new, class, .. } = request;
-        let (id, copy) = self.scheduler.fork(parent, Fork { keep, append, max_new, class })?;
-        if let Some(Copy { from, to, tokens }) = copy {
-            self.kv.copy_tokens(from.0, to.0, tokens);
-        }
+        let fork = Fork { keep, append, max_new, class };
+        let id = self.scheduler.fork(parent, fork, &mut Lower { kv: &mut self.kv })?;
         let answer = Answer::new(request.sampling, request.stop, request.ignore_eos);
         self.purposes.insert(id, Purpose::Generate(Box::new(answer)));
         Ok(id)
+    }
+
+    /// Puts a generating sequence aside until [`Engine::resume`]; it holds no blocks and no place meanwhile.
+    pub fn pause(&mut self, id: SequenceId) -> VerbOutcome {
+        self.scheduler.pause(id)
+    }
+
+    /// Puts a paused sequence back in line; it finds its values where they were kept, or computes them again.
+    pub fn resume(&mut self, id: SequenceId) -> VerbOutcome {
+        self.scheduler.resume(id)
+    }
+
+    /// A project's share of the computing beside other projects, 1 when nobody says otherwise.
+    pub fn set_weight(&mut self, scope: Scope, weight: u32) {
+        self.scheduler.set_weight(scope, weight);
     }
 
     /// Ends a sequence now: its blocks are free when this returns, its last event comes with the next step.
@@ -203,7 +218,20 @@ impl Engine {
     }
 
     fn schedule(&mut self) -> Batch {
-        self.scheduler.plan()
+        self.scheduler.plan(&mut Lower { kv: &mut self.kv })
+    }
+
+    /// Work that wants nothing but its tokens run.
+    fn work(&self, tokens: Vec<u32>, scope: Scope) -> Work {
+        Work {
+            tokens,
+            scope,
+            max_new: 0,
+            logits_from: 0,
+            class: 0,
+            tree: TreeId::ALONE,
+            private_from: usize::MAX,
+        }
     }
 
     fn run(&mut self, batch: &Batch) -> Vec<(SequenceId, Outcome)> {

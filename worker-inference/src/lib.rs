@@ -6,7 +6,7 @@
 //! The same tokens, seed and numerics id give the same bits, whatever else runs, however a prompt is cut
 //! into chunks, and whether its prefix was cached.
 //!
-//! Read: `sequence`, `blocks` and `prefix` (what is kept), `scheduler` (what runs next), `engine` (the step:
+//! Read: `sequence`, `blocks` and `prefix` (what is kept), `tiers` (where it goes when memory is short), `scheduler` (what runs next), `engine` (the step:
 //! schedule, run, commit), `sampler` and `stop`, `model` (the file and the forward pass), then the text side
 //! (`tokenizer`, `chat`, `text`) and `score`.
 
@@ -22,6 +22,7 @@ pub mod score;
 pub mod sequence;
 pub mod stop;
 pub mod text;
+pub mod tiers;
 pub mod tokenizer;
 
 pub use chat::{Chat, ChatError, Message};
@@ -31,8 +32,9 @@ pub use engine::{
 pub use evict::{Eviction, Hint, Owner, Use};
 pub use prefix::Scope;
 pub use sampler::Sampling;
-pub use scheduler::SubmitError;
+pub use scheduler::{SubmitError, VerbOutcome};
 pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
-pub use sequence::SequenceId;
+pub use sequence::{SequenceId, TreeId};
 pub use text::{TextError, TextModel};
+pub use tiers::{Tiers, TiersConfig};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};

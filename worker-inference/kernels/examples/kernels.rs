@@ -125,7 +125,7 @@ fn attention(cpu: &Cpu) {
             (all, vec![context as u32 - 1; rows])
         };
         let (q, out) = (inputs(rows * HIDDEN), &mut vec![0.0; rows * HIDDEN]);
-        let time = seconds(|| cpu.attention(&state.pool, 0, &sequences, &positions, 0.125, &q, out));
+        let time = seconds(|| cpu.attention(&state.pool, 0, &sequences, &positions, 0.125, None, &q, out));
         let tokens: f64 = positions.iter().map(|&position| f64::from(position) + 1.0).sum();
         let flops = tokens * 4.0 * HIDDEN as f64 / time / 1e9;
         println!("  {rows:4} rows, context {context:5} {:9.1} {flops:9.1}", time * 1e6);
@@ -264,7 +264,7 @@ impl Pass {
             cpu.rope(rope, &mut self.q, positions);
             cpu.rope(rope, &mut self.k, positions);
             cpu.store_kv(&mut state.pool, index, &places, &self.k, &self.v);
-            cpu.attention(&state.pool, index, &sequences, positions, 0.125, &self.q, &mut self.mixed);
+            cpu.attention(&state.pool, index, &sequences, positions, 0.125, None, &self.q, &mut self.mixed);
             cpu.prepare(acts, &self.mixed, m, &[&layer.o]);
             cpu.matmul(&layer.o, acts, &mut self.normed);
             cpu.add(&mut self.x, &self.normed);

@@ -1,7 +1,7 @@
 //! Attention over paged keys and values.
 //!
 //! A query row sees the tokens of its sequence's table that are present (mask bit set) and stand at or before its
-//! own position. The key axis is cut at absolute multiples of 256 tokens. For one query and one cut:
+//! own position, less than a window behind it where the layer has one. The key axis is cut at absolute multiples of 256 tokens. For one query and one cut:
 //!
 //! ```text
 //! s[t] = (sum over even d of q[d] * k[t][d] + sum over odd d) * scale     each by fused multiply-add, d ascending
@@ -45,11 +45,12 @@ pub struct Sequence<'a> {
 impl Cpu {
     /// Attention of one layer for a whole batch. `q` and `out` have a row of `heads * head_dim` values for each of
     /// `positions`; `heads` is a multiple of the KV heads, and query head `h` reads KV head
-    /// `h / (heads / kv_heads)`. Scores are multiplied by `scale`. Rows in no sequence are left as they are; a row
-    /// that sees no token becomes zero.
+    /// `h / (heads / kv_heads)`. Scores are multiplied by `scale`. A row at position `p` sees the tokens at `t <= p`,
+    /// with a `window` only those with `p - t < window`. Rows in no sequence are left as they are; a row that sees
+    /// no token becomes zero.
     ///
     /// # Panics
-    /// If shapes do not fit, a present block is not in the pool, rows of two sequences overlap or are not
+    /// If shapes do not fit, the window is 0, a present block is not in the pool, rows of two sequences overlap or are not
     /// ascending, or a row stands past the end of its table.
     #[allow(clippy::too_many_arguments)]
     pub fn attention(
@@ -59,10 +60,13 @@ impl Cpu {
         sequences: &[Sequence<'_>],
         positions: &[u32],
         scale: f32,
+        window: Option<usize>,
         q: &[f32],
         out: &mut [f32],
     ) {
         let layout = pool.layout();
+        let window = window.unwrap_or(usize::MAX);
+        assert!(window > 0, "a window of 0 tokens");
         assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
         assert_eq!(q.len(), out.len(), "one output a query value");
         check(pool, sequences, positions);
@@ -72,7 +76,8 @@ impl Cpu {
         }
         let group = q.len() / head_rows;
         assert!(group > 0 && q.len() == group * head_rows, "query heads are no multiple of the KV heads");
-        let total: u64 = sequences.iter().map(|sequence| cost(sequence, positions)).sum();
+        let total: u64 =
+            sequences.iter().map(|sequence| rows_cost(sequence.rows.clone(), positions, window)).sum();
         let out = Shards::new(out);
         let numbers = usize::try_from(total).unwrap_or(usize::MAX).saturating_mul(group * layout.head_dim)
             / PRODUCTS_A_NUMBER;
@@ -84,7 +89,7 @@ impl Cpu {
                         let rows = start..sequence.rows.end.min(start + ROWS_A_TASK);
                         // A task belongs to the thread in whose share of the cost it begins.
                         let mine = done * threads as u64 / (total * layout.kv_heads as u64) == thread as u64;
-                        done += rows_cost(rows.clone(), positions);
+                        done += rows_cost(rows.clone(), positions, window);
                         if mine {
                             let blocks = sequence.blocks;
                             self.perform(Attend {
@@ -96,6 +101,7 @@ impl Cpu {
                                 positions,
                                 rows,
                                 scale,
+                                window,
                                 q,
                                 out: &out,
                             });
@@ -124,12 +130,9 @@ fn check(pool: &KvPool, sequences: &[Sequence<'_>], positions: &[u32]) {
     }
 }
 
-fn cost(sequence: &Sequence<'_>, positions: &[u32]) -> u64 {
-    rows_cost(sequence.rows.clone(), positions)
-}
-
-fn rows_cost(rows: Range<usize>, positions: &[u32]) -> u64 {
-    positions[rows].iter().map(|&position| u64::from(position) + 1).sum()
+/// Tokens that the rows may see.
+fn rows_cost(rows: Range<usize>, positions: &[u32], window: usize) -> u64 {
+    positions[rows].iter().map(|&position| (u64::from(position) + 1).min(window as u64)).sum()
 }
 
 /// Some rows of one sequence and the query heads of one KV head. Nobody else writes these outputs.
@@ -142,6 +145,8 @@ struct Attend<'a> {
     positions: &'a [u32],
     rows: Range<usize>,
     scale: f32,
+    /// At least 1; `usize::MAX` where the layer has none.
+    window: usize,
     q: &'a [f32],
     out: &'a Shards<'a, f32>,
 }
@@ -169,6 +174,12 @@ impl Attend<'_> {
         start..start + self.head_dim()
     }
 
+    /// The first token that the window of a query at `position` leaves in sight.
+    #[inline(always)]
+    fn horizon(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.window)
+    }
+
     /// The tokens of block `index` that a query at `position` sees.
     #[inline(always)]
     fn visible(&self, index: usize, position: usize) -> u16 {
@@ -180,7 +191,11 @@ impl Attend<'_> {
             past @ 0..BLOCK_TOKENS => (2u32 << past) - 1,
             _ => 0xffff,
         };
-        self.blocks[index].mask & before as u16
+        let after = match self.horizon(position).saturating_sub(first) {
+            hidden @ 0..BLOCK_TOKENS => 0xffffu32 << hidden,
+            _ => 0,
+        };
+        self.blocks[index].mask & before as u16 & after as u16
     }
 
     /// The keys of the block after `index`, if there is one to be read.

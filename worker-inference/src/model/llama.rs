@@ -151,7 +151,7 @@ impl Llama {
         cpu.rope(rope, k, rows.positions);
         cpu.store_kv(kv, index, rows.places, k, v);
         let scale = 1.0 / (config.head_dim as f32).sqrt();
-        cpu.attention(kv, index, rows.sequences, rows.positions, scale, q, mixed);
+        cpu.attention(kv, index, rows.sequences, rows.positions, scale, None, q, mixed);
         cpu.prepare(&mut buffers.activations, mixed, count, &[&layer.o]);
         cpu.matmul(&layer.o, &buffers.activations, delta);
         cpu.add(x, delta);

@@ -7,9 +7,10 @@ use crate::math;
 
 pub(super) fn query(attend: &Attend<'_>, query: usize) {
     let dim = attend.head_dim();
-    let last = attend.position(query) / BLOCK_TOKENS;
+    let position = attend.position(query);
+    let (start, last) = (attend.horizon(position) / CUT_TOKENS * CUT_BLOCKS, position / BLOCK_TOKENS);
     let mut total = Gathered::NOTHING;
-    for first in (0..=last).step_by(CUT_BLOCKS) {
+    for first in (start..=last).step_by(CUT_BLOCKS) {
         let part = cut(attend, query, first, last.min(first + CUT_BLOCKS - 1));
         merge(&mut total, &part, dim);
     }

@@ -56,12 +56,14 @@ fn tile<S: Sixteen, const Q: usize>(attend: &Attend<'_>, first: usize) -> usize 
     let positions: [usize; Q] = std::array::from_fn(|q| attend.position(first + q));
     let q: [&[f32]; Q] = std::array::from_fn(|q| &attend.q[attend.place(first + q)]);
     let last = positions.iter().max().map_or(0, |position| position / BLOCK_TOKENS);
+    let horizon = positions.iter().map(|&position| attend.horizon(position)).min().unwrap_or(0);
+    let begin = horizon / CUT_TOKENS * CUT_BLOCKS;
     // Rows of a prompt share their keys with the rows before them, which are still near.
     let ahead = first == 0 && attend.rows.len() == 1;
     let mut totals = [Gathered::NOTHING; Q];
     let mut parts = [Gathered::NOTHING; Q];
     let mut cut = Cut { first: 0, blocks: 0, visible: [[0; Q]; CUT_BLOCKS], scores: [[0.0; CUT_TOKENS]; Q] };
-    for start in (0..=last).step_by(CUT_BLOCKS) {
+    for start in (begin..=last).step_by(CUT_BLOCKS) {
         cut.first = start;
         cut.blocks = CUT_BLOCKS.min(last + 1 - start);
         for block in 0..cut.blocks {
