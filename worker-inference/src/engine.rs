@@ -9,22 +9,24 @@ mod lower;
 mod observe;
 mod request;
 mod rows;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kernels::{Cpu, KvPool};
 
 use crate::model::llama::Llama;
 use crate::prefix::Scope;
 use crate::sampler::Sampling;
-use crate::scheduler::{Batch, Fork, Scheduler, SubmitError, VerbOutcome};
+use crate::scheduler::{Batch, Fork, Scheduler, SubmitError};
 use crate::sequence::{SequenceId, TreeId, Work};
 use crate::text::TextModel;
 
 use answer::Answer;
-pub use config::{EngineConfig, EngineInfo, LoadError};
-use lower::Lower;
+pub use config::{DiskKv, EngineConfig, EngineInfo, LoadError};
+use lower::{Lower, TiersBelow};
 pub use observe::Observed;
 use observe::Totals;
 pub use request::{Event, FinishReason, ForkRequest, Request, Usage};
@@ -32,6 +34,8 @@ use rows::RowBuffers;
 
 /// Stop strings of one request: more would slow every token.
 const STOPS_MAX: usize = 16;
+/// How long an engine with nothing to compute waits for a block from the disk before it looks around again.
+const FETCH_WAIT: Duration = Duration::from_millis(2);
 /// Bytes of one stop string.
 const STOP_BYTES_MAX: usize = 1024;
 
@@ -50,6 +54,8 @@ pub struct Engine {
     pending: Vec<Event>,
     totals: Totals,
     file_bytes: usize,
+    below: Option<TiersBelow>,
+    started: Instant,
 }
 
 /// What a sequence is run for.
@@ -83,6 +89,7 @@ impl Engine {
         kv: KvPool,
         scheduler: Scheduler,
         file_bytes: usize,
+        below: Option<TiersBelow>,
     ) -> Engine {
         Engine {
             config,
@@ -97,6 +104,8 @@ impl Engine {
             pending: Vec::new(),
             totals: Totals::default(),
             file_bytes,
+            below,
+            started: Instant::now(),
         }
     }
 
@@ -168,25 +177,11 @@ impl Engine {
         self.check_tokens(&request.append)?;
         let ForkRequest { keep, append, max_new, class, .. } = request;
         let fork = Fork { keep, append, max_new, class };
-        let id = self.scheduler.fork(parent, fork, &mut Lower { kv: &mut self.kv })?;
+        let id =
+            self.scheduler.fork(parent, fork, &mut Lower { kv: &mut self.kv, below: self.below.as_mut() })?;
         let answer = Answer::new(request.sampling, request.stop, request.ignore_eos);
         self.purposes.insert(id, Purpose::Generate(Box::new(answer)));
         Ok(id)
-    }
-
-    /// Puts a generating sequence aside until [`Engine::resume`]; it holds no blocks and no place meanwhile.
-    pub fn pause(&mut self, id: SequenceId) -> VerbOutcome {
-        self.scheduler.pause(id)
-    }
-
-    /// Puts a paused sequence back in line; it finds its values where they were kept, or computes them again.
-    pub fn resume(&mut self, id: SequenceId) -> VerbOutcome {
-        self.scheduler.resume(id)
-    }
-
-    /// A project's share of the computing beside other projects, 1 when nobody says otherwise.
-    pub fn set_weight(&mut self, scope: Scope, weight: u32) {
-        self.scheduler.set_weight(scope, weight);
     }
 
     /// Ends a sequence now: its blocks are free when this returns, its last event comes with the next step.
@@ -212,13 +207,48 @@ impl Engine {
         self.commit(&batch, outcomes)
     }
 
+    /// Writes sealed blocks to the disk tier, as far as its bandwidth goes. True when some are left: whoever has
+    /// nothing else to do calls it again a little later.
+    pub fn write_behind(&mut self) -> bool {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        let Some(below) = &mut self.below else { return false };
+        let (kv, scheduler) = (&self.kv, &self.scheduler);
+        below.tiers.pump(now_us, |key| scheduler.block_of(key).map(|block| kv.block(block.0)));
+        below.tiers.observed().wanted > 0
+    }
+
+    /// Waits until everything that is to be written to the disk tier is there.
+    pub fn flush(&mut self) {
+        while self.write_behind() {
+            std::thread::sleep(FETCH_WAIT);
+        }
+        if let Some(below) = &mut self.below {
+            below.tiers.flush();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Hands events back that were taken by somebody who waited for another sequence's.
     pub(crate) fn keep_events(&mut self, events: Vec<Event>) {
         self.pending.splice(0..0, events);
     }
 
     fn schedule(&mut self) -> Batch {
-        self.scheduler.plan(&mut Lower { kv: &mut self.kv })
+        self.scheduler.set_time(self.now_ms());
+        if let Some(below) = &mut self.below {
+            below.tiers.poll();
+        }
+        let batch = self.scheduler.plan(&mut Lower { kv: &mut self.kv, below: self.below.as_mut() });
+        if let Some(below) = &mut self.below {
+            below.settle();
+            if batch.is_empty() && !self.scheduler.is_idle() {
+                below.tiers.wait(FETCH_WAIT);
+            }
+        }
+        batch
     }
 
     /// Work that wants nothing but its tokens run.
@@ -242,15 +272,20 @@ impl Engine {
         // One block behind those that the scheduler knows; see `RowBuffers::fill`.
         let sink = self.info.kv_blocks as u32;
         self.rows.fill(batch, &self.scheduler, sink);
+        let start = Instant::now();
         let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
         rows.run(model, cpu, kv, &mut |id, position, logits| {
             outcomes.push((id, deliver::read(cpu, &purposes[&id], position, logits, text.tokenizer.ends())));
         });
+        if let Some(below) = &mut self.below {
+            below.learn(batch.rows(), start.elapsed());
+        }
         outcomes
     }
 
     fn commit(&mut self, batch: &Batch, outcomes: Vec<(SequenceId, Outcome)>) -> Vec<Event> {
-        self.scheduler.commit(batch);
+        self.scheduler.commit(batch, &mut Lower { kv: &mut self.kv, below: self.below.as_mut() });
+        self.write_behind();
         self.totals.steps += u64::from(!batch.is_empty());
         let mut events = std::mem::take(&mut self.pending);
         outcomes.into_iter().for_each(|(id, outcome)| self.deliver(id, outcome, &mut events));

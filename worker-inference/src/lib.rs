@@ -27,12 +27,13 @@ pub mod tokenizer;
 
 pub use chat::{Chat, ChatError, Message};
 pub use engine::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request, Usage,
+    DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
+    Usage,
 };
 pub use evict::{Eviction, Hint, Owner, Use};
 pub use prefix::Scope;
 pub use sampler::Sampling;
-pub use scheduler::{SubmitError, VerbOutcome};
+pub use scheduler::{SubmitError, Verb, VerbOutcome};
 pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
 pub use sequence::{SequenceId, TreeId};
 pub use text::{TextError, TextModel};

@@ -13,20 +13,24 @@ mod contents;
 mod fork;
 mod order;
 mod share;
+mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::blocks::{BLOCK_TOKENS, BlockId, Blocks, Eviction};
+use crate::evict::{Owner, Use};
 use crate::prefix::{BlockTokens, Key, Naming, Scope};
 use crate::sequence::{Sequence, SequenceId, Work};
 
-pub use aside::{Asides, VerbOutcome};
-pub use bytes::{Below, Bytes, Leaving, NoBytes};
+pub use aside::Asides;
+pub use bytes::{Below, Bytes, NoBytes, Whole};
 use contents::Contents;
 pub use fork::Fork;
 use order::Service;
 pub use share::Shared;
+use verbs::Verbs;
+pub use verbs::{Verb, VerbOutcome};
 
 /// The bounds of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +130,7 @@ pub struct Scheduler {
     step: u64,
     shared: Shared,
     asides: Asides,
+    verbs: Verbs,
     next_id: u64,
 }
 
@@ -135,6 +140,14 @@ impl Scheduler {
     /// # Panics
     /// When the limits can't work: too few rows for all running sequences and one block of a prompt.
     pub fn new(limits: Limits, naming: Naming, blocks: usize) -> Scheduler {
+        Scheduler::over(limits, naming, Blocks::new(blocks))
+    }
+
+    /// The same over a pool with its own eviction policy.
+    ///
+    /// # Panics
+    /// As [`Scheduler::new`].
+    pub fn over(limits: Limits, naming: Naming, blocks: Blocks) -> Scheduler {
         assert!(limits.running > 0 && limits.running + BLOCK_TOKENS <= limits.step_tokens, "{limits:?}");
         assert!(limits.chunk_tokens >= BLOCK_TOKENS, "{limits:?}");
         Scheduler {
@@ -145,13 +158,14 @@ impl Scheduler {
             running: BTreeSet::new(),
             paused: BTreeSet::new(),
             service: Service::default(),
-            blocks: Blocks::new(blocks),
+            blocks,
             contents: Contents::default(),
             promised: 0,
             changed: false,
             step: 0,
             shared: Shared::default(),
             asides: Asides::default(),
+            verbs: Verbs::default(),
             next_id: 1,
         }
     }
@@ -194,6 +208,16 @@ impl Scheduler {
     /// Nothing runs and nothing waits to run; paused sequences don't count.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The time of what follows, in ms since any fixed moment. It only changes what is kept, never a token.
+    pub fn set_time(&mut self, now_ms: u64) {
+        self.blocks.set_time(now_ms);
+    }
+
+    /// The block that holds a content.
+    pub fn block_of(&self, key: &Key) -> Option<BlockId> {
+        self.contents.block_of(key)
     }
 
     /// A project's share of the computing beside other projects, 1 when nobody says otherwise.
@@ -241,13 +265,13 @@ impl Scheduler {
     }
 
     /// The batch was run: full blocks are sealed and can be found from now on.
-    pub fn commit(&mut self, batch: &Batch) {
+    pub fn commit(&mut self, batch: &Batch, bytes: &mut dyn Bytes) {
         for chunk in &batch.chunks {
             let before = self.sequences[&chunk.id].stored / BLOCK_TOKENS;
             self.sequence_mut(chunk.id).advance(&chunk.rows);
             self.service.charge(&self.sequences[&chunk.id], chunk.rows.len(), self.step);
             let full = self.sequences[&chunk.id].stored / BLOCK_TOKENS;
-            (before..full).for_each(|block| self.seal(chunk.id, block));
+            (before..full).for_each(|block| self.seal(chunk.id, block, bytes));
         }
     }
 
@@ -269,11 +293,23 @@ impl Scheduler {
         if self.running.remove(&(sequence.class, id)) {
             self.promised -= sequence.missing_blocks();
         }
-        // From the end: the blocks that fewest others can use are then the first to be evicted.
-        sequence.table.iter().rev().for_each(|&block| self.blocks.release(block));
+        self.let_go(&sequence.table, sequence.prompt(), sequence.generated().len(), sequence.found());
         self.service.leave(&sequence);
         self.changed = true;
         Some(sequence)
+    }
+
+    /// Releases a table from its end. `found` of its blocks were there when the call began.
+    fn let_go(&mut self, table: &[BlockId], prompt: usize, answer: usize, found: usize) {
+        for (index, &block) in table.iter().enumerate().rev() {
+            let call = Use {
+                prompt: prompt as u32,
+                answer: answer as u32,
+                after: (table.len() - 1 - index) as u32,
+                hit: index < found,
+            };
+            self.blocks.release_after(block, &call);
+        }
     }
 
     /// Frees every idle block, as if no prompt had been seen before. Running sequences keep theirs.
@@ -324,7 +360,7 @@ impl Scheduler {
                 self.claim(id, block, plan);
             }
             if block >= self.sequences[&id].table.len() {
-                let taken = self.take(bytes);
+                let taken = self.take(id, bytes);
                 self.sequence_mut(id).table.push(taken);
             }
         }
@@ -344,29 +380,27 @@ impl Scheduler {
         }
     }
 
-    /// Takes one of the blocks set aside for a running sequence. What it held is offered to the tiers below.
-    fn take(&mut self, bytes: &mut dyn Bytes) -> BlockId {
-        let taken = self.blocks.take().expect("admission set this block aside");
-        if let Some(key) = taken.evicted {
-            self.leave(&key, bytes);
+    /// Takes one of the blocks set aside for a running sequence.
+    fn take(&mut self, id: SequenceId, bytes: &mut dyn Bytes) -> BlockId {
+        self.take_for(owner(&self.sequences[&id]), bytes)
+    }
+
+    /// Takes a block that was set aside. What it held is offered to the tiers below.
+    fn take_for(&mut self, owner: Owner, bytes: &mut dyn Bytes) -> BlockId {
+        let taken = self.blocks.take_for(owner).expect("admission set this block aside");
+        if let Some(lost) = taken.lost
+            && let Some(content) = self.contents.remove(&lost.key)
+            && let Some(whole) = content.whole(&lost.key, lost.worth)
+        {
+            bytes.demote(whole);
         }
         self.promised -= 1;
         taken.block
     }
+}
 
-    fn leave(&mut self, key: &Key, bytes: &mut dyn Bytes) {
-        let Some(content) = self.contents.remove(key) else { return };
-        if content.len == BLOCK_TOKENS {
-            bytes.demote(Leaving {
-                block: content.block,
-                key,
-                parent: &content.parent,
-                tokens: &content.tokens,
-                scope: &content.scope,
-                class: content.class,
-            });
-        }
-    }
+fn owner(sequence: &Sequence) -> Owner {
+    Owner { project: *sequence.scope(), class: sequence.class }
 }
 
 /// A step being put together.

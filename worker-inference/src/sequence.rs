@@ -117,6 +117,11 @@ impl Sequence {
         self.cached
     }
 
+    /// Blocks at its beginning that were found and not computed.
+    pub(crate) fn found(&self) -> usize {
+        self.cached / BLOCK_TOKENS
+    }
+
     /// Rows that ran although they had run before: the price of having been put aside.
     pub fn recomputed(&self) -> usize {
         self.recomputed

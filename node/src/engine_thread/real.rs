@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, Sampling,
-    SequenceId, SubmitError, TextModel,
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, Sampling, SequenceId,
+    SubmitError, TextModel,
 };
 
 /// A model that is loaded and runs on its thread.

@@ -3,34 +3,24 @@
 //! What was put aside keeps its tokens and gives up its blocks. They stay in the pool as long as nobody needs the
 //! room, then below it; when it goes on, it finds them, or computes them again.
 
-use super::Scheduler;
+use super::{Scheduler, Verb, VerbOutcome};
 use crate::sequence::{Sequence, SequenceId};
-
-/// What became of a call that puts a sequence aside or lets it go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum VerbOutcome {
-    Done,
-    /// It was so already.
-    Already,
-    /// It is unknown or has ended.
-    Unknown,
-    /// A score that is half told can't begin anew; it ends soon by itself.
-    Refused,
-    /// There was room for a part.
-    Partly,
-}
 
 /// How often sequences were put aside, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asides {
     pub paused: u64,
-    pub resumed: u64,
     pub preempted: u64,
 }
 
 impl Scheduler {
     /// Puts a sequence aside until `resume`. It holds no blocks and no place meanwhile.
     pub fn pause(&mut self, id: SequenceId) -> VerbOutcome {
+        let outcome = self.try_pause(id);
+        self.verbs.count(Verb::Pause, outcome)
+    }
+
+    fn try_pause(&mut self, id: SequenceId) -> VerbOutcome {
         let Some(sequence) = self.sequences.get(&id) else { return VerbOutcome::Unknown };
         if self.paused.contains(&id) {
             return VerbOutcome::Already;
@@ -48,12 +38,16 @@ impl Scheduler {
 
     /// Puts a paused sequence back in line.
     pub fn resume(&mut self, id: SequenceId) -> VerbOutcome {
+        let outcome = self.try_resume(id);
+        self.verbs.count(Verb::Resume, outcome)
+    }
+
+    fn try_resume(&mut self, id: SequenceId) -> VerbOutcome {
         let Some(sequence) = self.sequences.get(&id) else { return VerbOutcome::Unknown };
         if !self.paused.remove(&id) {
             return VerbOutcome::Already;
         }
         self.waiting.insert((sequence.class, id));
-        self.asides.resumed += 1;
         self.changed = true;
         VerbOutcome::Done
     }
@@ -67,7 +61,7 @@ impl Scheduler {
             self.waiting.insert((class, id));
         }
         let table = self.sequence_mut(id).put_aside();
-        table.iter().rev().for_each(|&block| self.blocks.release(block));
+        self.let_go(&table, 0, 0, 0);
         self.changed = true;
     }
 

@@ -14,15 +14,18 @@ pub enum Below {
     Ready,
 }
 
-/// A content that leaves the pool.
+/// A whole content of the pool: sealed a moment ago, or about to leave.
 #[derive(Debug, Clone, Copy)]
-pub struct Leaving<'a> {
+pub struct Whole<'a> {
     pub block: BlockId,
     pub key: &'a Key,
+    /// The content before it; the scope's root at the start of a chain.
     pub parent: &'a Key,
     pub tokens: &'a BlockTokens,
     pub scope: &'a Scope,
     pub class: u8,
+    /// What it is worth beside others, as the eviction policy sees it; 0 when it was just sealed.
+    pub worth: u64,
 }
 
 /// Moves the bytes of blocks between the pool and the tiers below it. Every call is done when it returns.
@@ -32,7 +35,9 @@ pub trait Bytes {
     /// Writes a content into a block of the pool. False when it turned out damaged: it is gone then.
     fn restore(&mut self, key: &Key, tokens: &BlockTokens, to: BlockId) -> bool;
     /// A content is about to be overwritten: keeps it below, if that is worth it.
-    fn demote(&mut self, leaving: Leaving<'_>);
+    fn demote(&mut self, leaving: Whole<'_>);
+    /// A content can be found from now on: it may be copied to a durable tier while it stays.
+    fn sealed(&mut self, _content: Whole<'_>) {}
     /// Copies the first tokens of a block to another one.
     fn copy(&mut self, from: BlockId, to: BlockId, tokens: usize);
 }
@@ -48,6 +53,6 @@ impl Bytes for NoBytes {
     fn restore(&mut self, _key: &Key, _tokens: &BlockTokens, _to: BlockId) -> bool {
         false
     }
-    fn demote(&mut self, _leaving: Leaving<'_>) {}
+    fn demote(&mut self, _leaving: Whole<'_>) {}
     fn copy(&mut self, _from: BlockId, _to: BlockId, _tokens: usize) {}
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Whole;
 use crate::blocks::{BLOCK_TOKENS, BlockId};
 use crate::prefix::{BlockTokens, Key, Scope};
 
@@ -24,6 +25,20 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// As the world outside sees it, when it is a whole block.
+    pub(super) fn whole<'a>(&'a self, key: &'a Key, worth: u64) -> Option<Whole<'a>> {
+        let Content { parent, scope, class, tokens, len, block, .. } = self;
+        (*len == BLOCK_TOKENS).then_some(Whole {
+            block: *block,
+            key,
+            parent,
+            tokens,
+            scope,
+            class: *class,
+            worth,
+        })
+    }
+
     /// # Panics
     /// For more than 16 tokens.
     pub(super) fn new(parent: Key, scope: Scope, class: u8, tokens: &[u32], block: BlockId) -> Content {
@@ -68,6 +83,11 @@ impl Contents {
     pub(super) fn find(&self, key: &Key, tokens: &BlockTokens) -> Option<BlockId> {
         let content = self.contents.get(key)?;
         (content.len == BLOCK_TOKENS && content.tokens == *tokens).then_some(content.block)
+    }
+
+    /// The block of a content, whatever its tokens are.
+    pub(super) fn block_of(&self, key: &Key) -> Option<BlockId> {
+        self.contents.get(key).map(|content| content.block)
     }
 
     /// The child of `parent` that shares most tokens with `next`, and how many; the newest among equals.

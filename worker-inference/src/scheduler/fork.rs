@@ -1,6 +1,6 @@
 //! Copy-on-write: a second sequence over the same beginning.
 
-use super::{Bytes, Scheduler, SubmitError};
+use super::{Bytes, Scheduler, SubmitError, Verb, VerbOutcome, owner};
 use crate::blocks::BLOCK_TOKENS;
 use crate::sequence::{Sequence, SequenceId, Work};
 
@@ -19,6 +19,22 @@ impl Scheduler {
     /// Starts a sequence that shares all full blocks of its parent and copies at most the last, partial one.
     /// It runs at once or is refused: a fork that waited would hold blocks while it waits.
     pub fn fork(
+        &mut self,
+        parent: SequenceId,
+        fork: Fork,
+        bytes: &mut dyn Bytes,
+    ) -> Result<SequenceId, SubmitError> {
+        let forked = self.try_fork(parent, fork, bytes);
+        let outcome = match &forked {
+            Ok(_) => VerbOutcome::Done,
+            Err(SubmitError::Unknown(_)) => VerbOutcome::Unknown,
+            Err(_) => VerbOutcome::Refused,
+        };
+        self.verbs.count(Verb::Fork, outcome);
+        forked
+    }
+
+    fn try_fork(
         &mut self,
         parent: SequenceId,
         fork: Fork,
@@ -73,7 +89,7 @@ impl Scheduler {
         }
         let tail = shared % BLOCK_TOKENS;
         if tail > 0 {
-            let to = self.take(bytes);
+            let to = self.take_for(owner(&child), bytes);
             bytes.copy(from[shared / BLOCK_TOKENS], to, tail);
             child.adopt(to, tail);
         }

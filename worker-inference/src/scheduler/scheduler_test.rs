@@ -60,7 +60,7 @@ impl Bytes for FakeBytes {
         }
         found
     }
-    fn demote(&mut self, leaving: Leaving<'_>) {
+    fn demote(&mut self, leaving: Whole<'_>) {
         self.kept.insert(*leaving.key, *leaving.tokens);
     }
     fn copy(&mut self, _from: BlockId, _to: BlockId, tokens: usize) {
@@ -76,7 +76,7 @@ fn step(scheduler: &mut Scheduler) -> Batch {
 fn step_over(scheduler: &mut Scheduler, bytes: &mut dyn Bytes) -> Batch {
     let batch = scheduler.plan(bytes);
     assert!(batch.rows() <= scheduler.limits().step_tokens);
-    scheduler.commit(&batch);
+    scheduler.commit(&batch, bytes);
     for chunk in &batch.chunks {
         if scheduler.sequence(chunk.id).expect("runs").pending() == 0 && !scheduler.append(chunk.id, 7) {
             scheduler.remove(chunk.id);
@@ -186,7 +186,7 @@ fn scoring_runs_only_the_rows_somebody_wants() {
     let id = scheduler.submit(score).expect("fits");
     let batch = scheduler.plan(&mut NoBytes);
     assert_eq!(batch.chunks, [Chunk { id, rows: 39..64, store_from: 64 }]);
-    scheduler.commit(&batch);
+    scheduler.commit(&batch, &mut NoBytes);
     let ended = scheduler.remove(id).expect("known");
     assert_eq!((ended.cached(), ended.computed()), (39, 25));
 }

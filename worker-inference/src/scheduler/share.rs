@@ -1,13 +1,16 @@
 //! Taking over what is known: whole blocks from the pool or from below it, and the beginning of a block.
 
 use super::contents::{Content, common};
-use super::{Below, Bytes, Plan, Scheduler};
+use super::{Below, Bytes, NoBytes, Plan, Scheduler};
 use crate::blocks::{BLOCK_TOKENS, BlockId};
 use crate::prefix::{BlockTokens, Key};
 use crate::sequence::SequenceId;
 
 /// A sequence waits a step for a block that another one computes only if they share so many of its tokens.
 const WORTH_WAITING: usize = 4;
+
+/// Blocks that are asked for together when they are far away.
+const AHEAD: usize = 16;
 
 /// Contents taken over, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,7 +34,10 @@ impl Scheduler {
                 continue;
             }
             match self.find_below(id, position, bytes) {
-                Below::Coming => return false,
+                Below::Coming => {
+                    self.ask_ahead(id, position + BLOCK_TOKENS, bytes);
+                    return false;
+                }
                 Below::Ready if self.restore(id, bytes) => continue,
                 Below::Ready | Below::Absent => break,
             }
@@ -64,6 +70,18 @@ impl Scheduler {
         }
     }
 
+    /// Asks for the blocks after one that is on its way, so that they come together.
+    fn ask_ahead(&mut self, id: SequenceId, from: usize, bytes: &mut dyn Bytes) {
+        for block in 0..AHEAD {
+            let position = from + block * BLOCK_TOKENS;
+            if self.find_block(id, position).is_none()
+                && self.find_below(id, position, bytes) == Below::Absent
+            {
+                return;
+            }
+        }
+    }
+
     fn content_at(&mut self, id: SequenceId, position: usize) -> Option<(Key, BlockTokens)> {
         if !position.is_multiple_of(BLOCK_TOKENS) {
             return None;
@@ -83,7 +101,7 @@ impl Scheduler {
         let Some((key, tokens)) = self.content_at(id, position) else { return false };
         let to = match self.sequence_mut(id).spare_block() {
             Some(block) => block,
-            None => self.take(bytes),
+            None => self.take(id, bytes),
         };
         if !bytes.restore(&key, &tokens, to) {
             self.shared.damaged += 1;
@@ -92,7 +110,7 @@ impl Scheduler {
         }
         self.shared.restored += 1;
         self.sequence_mut(id).adopt(to, BLOCK_TOKENS);
-        self.seal(id, position / BLOCK_TOKENS);
+        self.seal(id, position / BLOCK_TOKENS, &mut NoBytes);
         true
     }
 
@@ -106,7 +124,7 @@ impl Scheduler {
         self.blocks.hold(from);
         let to = match self.sequence_mut(id).spare_block() {
             Some(block) => block,
-            None => self.take(bytes),
+            None => self.take(id, bytes),
         };
         bytes.copy(from, to, tokens);
         self.blocks.release(from);
@@ -152,7 +170,7 @@ impl Scheduler {
     }
 
     /// A block is full: it can be found from now on, unless its content is already known.
-    pub(super) fn seal(&mut self, id: SequenceId, block: usize) {
+    pub(super) fn seal(&mut self, id: SequenceId, block: usize, bytes: &mut dyn Bytes) {
         let sequence = &self.sequences[&id];
         if !sequence.shares_until((block + 1) * BLOCK_TOKENS) {
             return self.blocks.seal(sequence.table[block], None);
@@ -163,8 +181,18 @@ impl Scheduler {
         let key = sequence.key(&naming, block).expect("a full block has 16 known tokens");
         let tokens = *sequence.block_tokens(block).expect("a full block has 16 known tokens");
         let (scope, class, held) = (*sequence.scope(), sequence.class, sequence.table[block]);
-        let is_new = self.contents.insert(key, Content::new(parent, scope, class, &tokens, held));
-        self.blocks.seal(held, is_new.then_some(key));
+        let content = Content::new(parent, scope, class, &tokens, held);
+        let is_new = self.contents.insert(key, content.clone());
+        self.seal_in_chain(id, block, is_new.then_some(key));
+        if let Some(whole) = content.whole(&key, 0).filter(|_| is_new) {
+            bytes.sealed(whole);
+        }
+    }
+
+    fn seal_in_chain(&mut self, id: SequenceId, block: usize, key: Option<Key>) {
+        let table = &self.sequences[&id].table;
+        let parent = block.checked_sub(1).map(|before| table[before]);
+        self.blocks.seal_in_chain(table[block], key, parent, block as u32);
     }
 
     /// Keeps the partial last block of a sequence that ends or is put aside, so that one that begins alike need
@@ -182,6 +210,6 @@ impl Scheduler {
         let key = self.naming.tail(&parent, tokens);
         let content = Content::new(parent, *sequence.scope(), sequence.class, tokens, held);
         let is_new = self.contents.insert(key, content);
-        self.blocks.seal(held, is_new.then_some(key));
+        self.seal_in_chain(id, block, is_new.then_some(key));
     }
 }
