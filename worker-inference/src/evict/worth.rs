@@ -25,8 +25,8 @@ use returns::Returns;
 const REFRESH: u64 = 512;
 /// Contents remembered after they are gone, for each block of the pool.
 const GHOSTS_PER_BLOCK: usize = 8;
-/// And at most so many: about 50 MB.
-const GHOSTS_MAX: usize = 1 << 18;
+/// But at least and at most so many: small pools see little of what comes back, and a ghost takes 200 bytes.
+const GHOSTS: std::ops::RangeInclusive<usize> = 1 << 15..=1 << 18;
 
 /// Blocks of one kind and age: they are worth the same.
 type Group = usize;
@@ -51,12 +51,12 @@ impl Worth {
     /// For a pool of so many blocks.
     pub fn new(blocks: usize) -> Worth {
         let mut policy = Worth {
-            items: Items::new(blocks.saturating_mul(GHOSTS_PER_BLOCK).min(GHOSTS_MAX)),
+            items: Items::new(blocks.saturating_mul(GHOSTS_PER_BLOCK).clamp(*GHOSTS.start(), *GHOSTS.end())),
             aging: vec![BTreeSet::new(); AGES],
             groups: vec![BTreeSet::new(); KINDS * AGES],
             line: BTreeSet::new(),
             worths: vec![0; KINDS * AGES],
-            returns: Returns::new(blocks),
+            returns: Returns::default(),
             hints: Hints::new(blocks),
             clock: 0,
         };

@@ -7,11 +7,8 @@ use super::kinds::{KINDS, Kind, LEVELS};
 const PRIOR: f64 = 0.06;
 /// So many blocks must have been seen before a kind counts as much as the coarser kind that it belongs to.
 const WEIGHT: f64 = 200.0;
-/// When so many were seen at one age for each block of the pool, all counts are halved: what was long ago
-/// matters less.
-const SEEN_PER_BLOCK: u32 = 4;
-/// But never for fewer: a small pool would forget before it has learned.
-const SEEN_MIN: u32 = 20_000;
+/// When so many were seen at one age, all counts are halved: what was long ago matters less.
+const SEEN_MAX: u32 = 1 << 17;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
@@ -24,17 +21,15 @@ struct Count {
 #[derive(Debug, Clone)]
 pub(super) struct Returns {
     counts: Vec<[Count; AGES]>,
-    seen_max: u32,
+}
+
+impl Default for Returns {
+    fn default() -> Returns {
+        Returns { counts: vec![[Count::default(); AGES]; LEVELS * KINDS] }
+    }
 }
 
 impl Returns {
-    /// For a pool of so many blocks.
-    pub(super) fn new(blocks: usize) -> Returns {
-        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let seen_max = blocks.saturating_mul(SEEN_PER_BLOCK).max(SEEN_MIN);
-        Returns { counts: vec![[Count::default(); AGES]; LEVELS * KINDS], seen_max }
-    }
-
     pub(super) fn came_back(&mut self, kind: Kind, age: usize) {
         self.count(kind, age, 1);
     }
@@ -49,7 +44,7 @@ impl Returns {
             count.came += came;
             count.seen += 1;
         }
-        if self.counts[0][age].seen >= self.seen_max {
+        if self.counts[0][age].seen >= SEEN_MAX {
             self.halve();
         }
     }
@@ -100,13 +95,13 @@ mod tests {
 
     #[test]
     fn unknown_blocks_are_worth_less_the_longer_they_rest() {
-        let worths = Returns::new(5_000).worths(Kind::default());
+        let worths = Returns::default().worths(Kind::default());
         assert!(worths.windows(2).all(|pair| pair[0] >= pair[1] && pair[1] > 0.0), "{worths:?}");
     }
 
     #[test]
     fn a_kind_is_worth_what_its_like_did() {
-        let mut returns = Returns::new(5_000);
+        let mut returns = Returns::default();
         let short = Kind::new(false, &Use { answer: 3, ..Use::default() });
         let long = Kind::new(false, &Use { answer: 300, ..Use::default() });
         for _ in 0..5_000 {
