@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use kernels::{Cpu, KvPool};
 
-use crate::model::llama::Llama;
+use crate::model::decoder::Decoder;
 use crate::prefix::Scope;
 use crate::sampler::Sampling;
 use crate::scheduler::{Batch, Copy, Fork, Scheduler, SubmitError};
@@ -38,7 +38,7 @@ pub struct Engine {
     config: EngineConfig,
     info: EngineInfo,
     text: Arc<TextModel>,
-    model: Llama,
+    model: Decoder,
     cpu: Cpu,
     kv: KvPool,
     scheduler: Scheduler,
@@ -76,7 +76,7 @@ impl Engine {
         config: EngineConfig,
         info: EngineInfo,
         text: Arc<TextModel>,
-        model: Llama,
+        model: Decoder,
         cpu: Cpu,
         kv: KvPool,
         scheduler: Scheduler,
