@@ -21,13 +21,19 @@ pub enum ModelError {
     )]
     Shape { key: String, found: String, expected: String },
     #[error(
-        "tensor {name} has format {format}, which is not supported (F32, F16, Q4_0, Q4_1, Q8_0 are); convert the model to one of them"
+        "tensor {name} has format {format}, which is not supported ({} are); convert the model to one of them",
+        supported()
     )]
     Format { name: String, format: String },
     #[error(
         "tensor {0} is no part of the architecture as we know it, so the answers would be wrong; use another model"
     )]
     Stranger(String),
+}
+
+/// The names of all formats that have kernels.
+fn supported() -> String {
+    Format::ALL.map(|format| format.to_string()).join(", ")
 }
 
 /// Hands out a file's tensors by name and remembers which were asked for.

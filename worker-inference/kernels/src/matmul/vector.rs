@@ -10,7 +10,8 @@
 use super::Multiply;
 use crate::activations::{PANEL, Panel};
 use crate::matrix::GROUP;
-use crate::quant::{BLOCK, Format};
+use crate::matrix::packing::{VECTOR, unit_bytes};
+use crate::quant::{BLOCK, Factors, Format};
 use crate::simd::Vector;
 
 /// How far ahead weights are asked for, in bytes: the processor does so by itself only up to the end of a page,
@@ -22,164 +23,109 @@ type Sums = [[f32; GROUP]; PANEL];
 
 #[inline(always)]
 pub(super) fn tiles<V: Vector>(product: &Multiply<'_>) {
+    macro_rules! tiles {
+        ($tile:ident, $format:ty) => {
+            product.for_tiles(
+                #[inline(always)]
+                |product, group, panel| $tile::<V, $format>(product, group, panel),
+            )
+        };
+    }
     match product.matrix.format() {
-        Format::F32 => product.for_tiles(
-            #[inline(always)]
-            |product, group, panel| floats::<V, F32>(product, group, panel),
-        ),
-        Format::F16 => product.for_tiles(
-            #[inline(always)]
-            |product, group, panel| floats::<V, F16>(product, group, panel),
-        ),
-        Format::Q4_0 => product.for_tiles(
-            #[inline(always)]
-            |product, group, panel| blocks::<V, Q4_0>(product, group, panel),
-        ),
-        Format::Q4_1 => product.for_tiles(
-            #[inline(always)]
-            |product, group, panel| blocks::<V, Q4_1>(product, group, panel),
-        ),
-        Format::Q8_0 => product.for_tiles(
-            #[inline(always)]
-            |product, group, panel| blocks::<V, Q8_0>(product, group, panel),
-        ),
+        Format::F32 => tiles!(floats, F32),
+        Format::F16 => tiles!(floats, F16),
+        Format::BF16 => tiles!(floats, BF16),
+        Format::Q4_0 => tiles!(blocks, Q4_0),
+        Format::Q4_1 => tiles!(blocks, Q4_1),
+        Format::Q5_0 => tiles!(blocks, Q5_0),
+        Format::Q5_1 => tiles!(blocks, Q5_1),
+        Format::Q8_0 => tiles!(blocks, Q8_0),
+        Format::Q4_K => tiles!(blocks, Q4_K),
+        Format::Q5_K => tiles!(blocks, Q5_K),
+        Format::Q6_K => tiles!(blocks, Q6_K),
     }
 }
 
-/// A block format as the inner loop sees it.
+/// A block format as the inner loop sees it: a constant.
 trait Blocks {
-    /// Bytes of a block of 16 interleaved rows.
-    const UNIT: usize;
-    const HAS_LEAST: bool;
-
-    /// Eight vectors of four columns each.
-    ///
-    /// # Safety
-    /// `from` points at a unit, or `4 * lane` bytes into it; the CPU has the instructions of `V`.
-    unsafe fn load<V: Vector>(from: *const u8) -> [V::I; 8];
-    /// What the integer sum starts from, given -128 times the sum of the activations.
-    fn start<V: Vector>(offset: i32) -> V::I;
-    fn dot<V: Vector>(sum: V::I, w: V::I, x: V::I) -> V::I;
+    const FORMAT: Format;
+    const BITS: usize = Self::FORMAT.bits();
+    const UNIT: usize = unit_bytes(Self::BITS);
+    const HAS_LEAST: bool = Self::FORMAT.has_least();
+    const FACTORS: Factors = Self::FORMAT.factors();
+    /// Units of a block of the format.
+    const UNITS: usize = Self::FORMAT.block_len() / BLOCK;
 }
 
-struct Q4_0;
-struct Q4_1;
-struct Q8_0;
+macro_rules! block_formats {
+    ($($format:ident)*) => {$(
+        #[allow(non_camel_case_types)]
+        struct $format;
+        impl Blocks for $format {
+            const FORMAT: Format = Format::$format;
+        }
+    )*};
+}
 
+block_formats! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K }
+
+/// The eight vectors of a unit, four columns each.
+///
 /// # Safety
-/// As [`Blocks::load`].
+/// `from` points at a unit of the format, or `4 * lane` bytes into it.
 #[inline(always)]
-unsafe fn load_nibbles<V: Vector>(from: *const u8) -> [V::I; 8] {
-    // SAFETY: a unit is four vectors of 64 bytes.
-    let packed = unsafe {
-        [
-            V::load_bytes(from),
-            V::load_bytes(from.add(64)),
-            V::load_bytes(from.add(128)),
-            V::load_bytes(from.add(192)),
-        ]
-    };
-    [
-        V::low_nibbles(packed[0]),
-        V::low_nibbles(packed[1]),
-        V::low_nibbles(packed[2]),
-        V::low_nibbles(packed[3]),
-        V::high_nibbles(packed[0]),
-        V::high_nibbles(packed[1]),
-        V::high_nibbles(packed[2]),
-        V::high_nibbles(packed[3]),
-    ]
-}
-
-impl Blocks for Q4_0 {
-    const UNIT: usize = 256;
-    const HAS_LEAST: bool = false;
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const u8) -> [V::I; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { load_nibbles::<V>(from) }
+unsafe fn load<V: Vector, B: Blocks>(from: *const u8) -> [V::I; 8] {
+    // SAFETY: a unit has so many vectors.
+    let vector = |index: usize| unsafe { V::load_bytes(from.add(index * VECTOR)) };
+    let mut w = [V::splat_i(0); 8];
+    if B::BITS == 8 {
+        for j in 0..8 {
+            w[j] = vector(j);
+        }
+        return w;
     }
-    #[inline(always)]
-    fn start<V: Vector>(offset: i32) -> V::I {
-        // Nibbles stand for 8 less: minus 8 times the sum.
-        V::splat_i(offset >> 4)
+    for j in 0..4 {
+        let packed = vector(j);
+        (w[j], w[j + 4]) = (V::low_nibbles(packed), V::high_nibbles(packed));
     }
-    #[inline(always)]
-    fn dot<V: Vector>(sum: V::I, w: V::I, x: V::I) -> V::I {
-        V::dot_u4(sum, w, x)
-    }
-}
-
-impl Blocks for Q4_1 {
-    const UNIT: usize = 256;
-    const HAS_LEAST: bool = true;
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const u8) -> [V::I; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { load_nibbles::<V>(from) }
-    }
-    #[inline(always)]
-    fn start<V: Vector>(_offset: i32) -> V::I {
-        V::splat_i(0)
-    }
-    #[inline(always)]
-    fn dot<V: Vector>(sum: V::I, w: V::I, x: V::I) -> V::I {
-        V::dot_u4(sum, w, x)
-    }
-}
-
-impl Blocks for Q8_0 {
-    const UNIT: usize = 512;
-    const HAS_LEAST: bool = false;
-
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const u8) -> [V::I; 8] {
-        // SAFETY: a unit is eight vectors of 64 bytes.
-        unsafe {
-            [
-                V::load_bytes(from),
-                V::load_bytes(from.add(64)),
-                V::load_bytes(from.add(128)),
-                V::load_bytes(from.add(192)),
-                V::load_bytes(from.add(256)),
-                V::load_bytes(from.add(320)),
-                V::load_bytes(from.add(384)),
-                V::load_bytes(from.add(448)),
-            ]
+    if B::BITS == 5 {
+        let fifth = vector(4);
+        for j in 0..8 {
+            w[j] = V::or_bits(w[j], fifth, j as i32 - 4, 0x10);
         }
     }
-    #[inline(always)]
-    fn start<V: Vector>(offset: i32) -> V::I {
-        // Undoes the bias of the stored weights, where the dot product keeps it.
-        const { assert!(V::I8_BIAS == 0 || V::I8_BIAS == 128) };
-        V::splat_i(if V::I8_BIAS == 0 { 0 } else { offset })
+    if B::BITS == 6 {
+        let upper = [vector(4), vector(5)];
+        for j in 0..8 {
+            w[j] = V::or_bits(w[j], upper[j / 4], j as i32 % 4 * 2 - 4, 0x30);
+        }
     }
-    #[inline(always)]
-    fn dot<V: Vector>(sum: V::I, w: V::I, x: V::I) -> V::I {
-        V::dot_i8(sum, w, x)
-    }
+    w
+}
+
+/// What an integer sum starts from, given -128 times the sum of the activations: it undoes what stored numbers are
+/// too large by.
+#[inline(always)]
+fn start<V: Vector, B: Blocks>(offset: i32) -> V::I {
+    const { assert!(V::I8_BIAS == 0 || V::I8_BIAS == 128) };
+    let zero = if B::BITS == 8 { V::I8_BIAS } else { B::FORMAT.zero() };
+    V::splat_i(if zero == 0 { 0 } else { offset >> (7 - zero.trailing_zeros()) })
+}
+
+#[inline(always)]
+fn dot<V: Vector, B: Blocks>(sum: V::I, w: V::I, x: V::I) -> V::I {
+    if B::BITS == 8 { V::dot_i8(sum, w, x) } else { V::dot_u7(sum, w, x) }
 }
 
 #[inline(always)]
 fn blocks<V: Vector, B: Blocks>(product: &Multiply<'_>, group: usize, panel: usize) {
     let input = product.activations.panel(panel);
-    let count = product.matrix.cols() / BLOCK;
-    let units = group * count..(group + 1) * count;
-    let weights = Weights {
-        values: &product.matrix.values()[units.start * B::UNIT..units.end * B::UNIT],
-        scales: &product.matrix.scales()[units.start * GROUP..units.end * GROUP],
-        leasts: if B::HAS_LEAST {
-            &product.matrix.leasts()[units.start * GROUP..units.end * GROUP]
-        } else {
-            &[]
-        },
-        count,
-    };
+    let weights = Weights::of::<B>(product, group);
+    let count = weights.count;
     // The pointers of `block_tile` rely on these lengths.
     assert!(input.scales.len() == count * input.width && input.bytes.len() == count * input.width * BLOCK);
     assert!(input.sums.len() == input.scales.len() && input.offsets.len() == input.scales.len());
+    assert!(input.halves.len() == input.scales.len());
     let mut sums: Sums = [[0.0; GROUP]; PANEL];
     let mut row = 0;
     while row < input.width {
@@ -201,12 +147,69 @@ fn blocks<V: Vector, B: Blocks>(product: &Multiply<'_>, group: usize, panel: usi
     }
 }
 
-/// The blocks of one group of weight rows.
+/// The units of one group of weight rows.
 struct Weights<'a> {
     values: &'a [u8],
     scales: &'a [u16],
     leasts: &'a [u16],
+    factors: &'a [u8],
     count: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// The slices have the lengths on which the pointers below rely.
+    #[inline(always)]
+    fn of<B: Blocks>(product: &Multiply<'a>, group: usize) -> Weights<'a> {
+        let matrix = product.matrix;
+        let count = matrix.cols() / BLOCK;
+        let units = group * count..(group + 1) * count;
+        let blocks = units.start / B::UNITS * GROUP..units.end / B::UNITS * GROUP;
+        let factors = units.start * 2 * GROUP..units.end * 2 * GROUP;
+        Weights {
+            values: &matrix.values()[units.start * B::UNIT..units.end * B::UNIT],
+            scales: &matrix.scales()[blocks.clone()],
+            leasts: if B::HAS_LEAST { &matrix.leasts()[blocks] } else { &[] },
+            factors: if B::FACTORS == Factors::None { &[] } else { &matrix.factors()[factors] },
+            count,
+        }
+    }
+
+    /// Scale and least value of a unit.
+    ///
+    /// # Safety
+    /// `unit < count`, `lane + LANES <= 16`.
+    #[inline(always)]
+    unsafe fn scale_and_least<V: Vector, B: Blocks>(&self, unit: usize, lane: usize) -> (V::F, V::F) {
+        let place = unit / B::UNITS * GROUP + lane;
+        // SAFETY: inside the slices, by the caller's promise and the lengths of `of`.
+        unsafe {
+            let mut scale = V::load_half(self.scales.as_ptr().add(place));
+            let mut least =
+                if B::HAS_LEAST { V::load_half(self.leasts.as_ptr().add(place)) } else { V::splat(0.0) };
+            if B::FACTORS == Factors::ScaleAndLeast {
+                let factors = self.factors.as_ptr().add(unit * 2 * GROUP + lane);
+                scale = V::mul(scale, V::load_u8(factors));
+                least = V::mul(least, V::load_u8(factors.add(GROUP)));
+            }
+            (scale, least)
+        }
+    }
+
+    /// The factors of the halves of a unit.
+    ///
+    /// # Safety
+    /// As for [`Weights::scale_and_least`].
+    #[inline(always)]
+    unsafe fn halves<V: Vector, B: Blocks>(&self, unit: usize, lane: usize) -> [V::F; 2] {
+        if B::FACTORS != Factors::Halves {
+            return [V::splat(0.0); 2];
+        }
+        // SAFETY: as above.
+        unsafe {
+            let factors = self.factors.as_ptr().add(unit * 2 * GROUP + lane).cast::<i8>();
+            [V::load_i8(factors), V::load_i8(factors.add(GROUP))]
+        }
+    }
 }
 
 /// Rows `first..first + C` of the panel. Returns `C`.
@@ -222,30 +225,25 @@ unsafe fn block_tile<V: Vector, B: Blocks, const C: usize>(
 ) -> usize {
     for lane in (0..GROUP).step_by(V::LANES) {
         let mut out = [V::splat(0.0); C];
-        for block in 0..weights.count {
+        for unit in 0..weights.count {
             // SAFETY: inside the slices by the caller's promise; lanes `lane..lane + LANES` of 16.
             unsafe {
-                let unit = block * GROUP + lane;
                 if first + lane == 0 {
-                    let ahead = weights.values.as_ptr().wrapping_add(block * B::UNIT + AHEAD);
+                    let ahead = weights.values.as_ptr().wrapping_add(unit * B::UNIT + AHEAD);
                     for line in (0..B::UNIT).step_by(64) {
                         V::prefetch(ahead.wrapping_add(line));
                     }
                 }
-                let w = B::load::<V>(weights.values.as_ptr().add(block * B::UNIT + lane * 4));
-                let scale_w = V::load_half(weights.scales.as_ptr().add(unit));
-                let item = block * input.width + first;
+                let w = load::<V, B>(weights.values.as_ptr().add(unit * B::UNIT + lane * 4));
+                let (scale_w, least) = weights.scale_and_least::<V, B>(unit, lane);
+                let halves = weights.halves::<V, B>(unit, lane);
+                let item = unit * input.width + first;
                 for c in 0..C {
                     let item = item + c;
-                    let x = input.bytes.as_ptr().add(item * BLOCK).cast::<i32>();
-                    let mut sum = B::start::<V>(*input.offsets.as_ptr().add(item));
-                    for (j, w) in w.iter().enumerate() {
-                        sum = B::dot::<V>(sum, *w, V::splat_i(x.add(j).read_unaligned()));
-                    }
+                    let sum = integer_sum::<V, B>(&w, &halves, input, item);
                     let scale = V::mul(scale_w, V::splat(*input.scales.as_ptr().add(item)));
-                    out[c] = V::fma(V::to_float(sum), scale, out[c]);
+                    out[c] = V::fma(sum, scale, out[c]);
                     if B::HAS_LEAST {
-                        let least = V::load_half(weights.leasts.as_ptr().add(unit));
                         out[c] = V::fma(least, V::splat(*input.sums.as_ptr().add(item)), out[c]);
                     }
                 }
@@ -259,6 +257,38 @@ unsafe fn block_tile<V: Vector, B: Blocks, const C: usize>(
     C
 }
 
+/// The sum over a unit of weight times activation, an exact integer. `halves` are the factors of its halves.
+///
+/// # Safety
+/// `input` has more than `item` items.
+#[inline(always)]
+unsafe fn integer_sum<V: Vector, B: Blocks>(
+    w: &[V::I; 8],
+    halves: &[V::F; 2],
+    input: &Panel<'_>,
+    item: usize,
+) -> V::F {
+    // SAFETY: an item has 32 bytes, one offset and two half offsets.
+    unsafe {
+        let x = input.bytes.as_ptr().add(item * BLOCK).cast::<i32>();
+        let x = |j: usize| V::splat_i(x.add(j).read_unaligned());
+        if B::FACTORS == Factors::Halves {
+            let offsets = &*input.halves.as_ptr().add(item);
+            let mut sums = [start::<V, B>(offsets[0]), start::<V, B>(offsets[1])];
+            for j in 0..8 {
+                sums[j / 4] = dot::<V, B>(sums[j / 4], w[j], x(j));
+            }
+            let first = V::mul(V::to_float(sums[0]), halves[0]);
+            return V::fma(V::to_float(sums[1]), halves[1], first);
+        }
+        let mut sum = start::<V, B>(*input.offsets.as_ptr().add(item));
+        for j in 0..8 {
+            sum = dot::<V, B>(sum, w[j], x(j));
+        }
+        V::to_float(sum)
+    }
+}
+
 /// A float format as the inner loop sees it.
 trait Floats {
     type Number;
@@ -270,6 +300,7 @@ trait Floats {
 
 struct F32;
 struct F16;
+struct BF16;
 
 impl Floats for F32 {
     type Number = f32;
@@ -290,6 +321,19 @@ impl Floats for F16 {
     unsafe fn load<V: Vector>(from: *const u16) -> V::F {
         // SAFETY: the caller's promise.
         unsafe { V::load_half(from) }
+    }
+    #[inline(always)]
+    fn numbers<'a>(product: &Multiply<'a>) -> &'a [u16] {
+        product.matrix.halves()
+    }
+}
+
+impl Floats for BF16 {
+    type Number = u16;
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const u16) -> V::F {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_bf16(from) }
     }
     #[inline(always)]
     fn numbers<'a>(product: &Multiply<'a>) -> &'a [u16] {
