@@ -27,8 +27,9 @@ lint:
 build: ## every crate, test and binary, once
 	cargo build --workspace --all-targets
 
-model: build ## the model that the tests and the demo use
+model: build ## the models that the tests and the demo use
 	./target/debug/quorate model pull smollm2
+	./target/debug/quorate model pull gemma3-270m
 
 # A small model of every architecture. The packages that write them stay below target/; what they write is compared
 # by SHA-256, so that any numpy will do.
