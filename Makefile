@@ -4,7 +4,7 @@ INPUT ?=
 NEXTEST := 0.9.143
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model tools lint unit bench docs clean
+.PHONY: help demo test prove verify fix build model random-models tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -27,10 +27,21 @@ lint:
 build: ## every crate, test and binary, once
 	cargo build --workspace --all-targets
 
-model: build ## the model that the tests and the demo use
+model: build ## the models that the tests and the demo use
 	./target/debug/quorate model pull smollm2
+	./target/debug/quorate model pull gemma3-270m
 
-unit: model
+# A small model of every architecture. The packages that write them stay below target/; what they write is compared
+# by SHA-256, so that any numpy will do.
+random-models: target/random-models/done ## the models of random weights that tests run
+
+target/random-models/done: worker-inference/tests/random_models.py
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target target/random-models/python \
+		gguf==0.19.0 'numpy<3' 'pyyaml<7'
+	PYTHONPATH=target/random-models/python python3 $< target/random-models
+	touch $@
+
+unit: model random-models
 	cargo nextest run --workspace
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)

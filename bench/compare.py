@@ -15,6 +15,7 @@ import platform
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -155,10 +156,22 @@ def write_golden(options, theirs):
         "skip": 256,
         **theirs,
     }
-    GOLDEN.parent.mkdir(exist_ok=True)
-    first = json.dumps(golden.pop("first_tokens"))
-    text = json.dumps(golden, indent=2).removesuffix("\n}")
-    GOLDEN.write_text(f'{text},\n  "first_tokens": {first}\n}}\n')
+    write_figures(GOLDEN, golden)
+
+
+def write_figures(path, figures):
+    path.parent.mkdir(exist_ok=True)
+    first = json.dumps(figures.pop("first_tokens"))
+    text = json.dumps(figures, indent=2).removesuffix("\n}")
+    path.write_text(f'{text},\n  "first_tokens": {first}\n}}\n')
+
+
+def reference():
+    """The numpy model of the tests, which also reads files."""
+    sys.path.insert(0, str(TESTS))
+    import reference
+
+    return reference
 
 
 def divergences(options, scratch):

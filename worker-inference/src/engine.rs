@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use kernels::{Cpu, KvPool};
 
-use crate::model::llama::Llama;
+use crate::model::decoder::Decoder;
 use crate::prefix::Scope;
 use crate::sampler::Sampling;
 use crate::scheduler::{Batch, Fork, Scheduler, SubmitError};
@@ -44,7 +44,7 @@ pub struct Engine {
     config: EngineConfig,
     info: EngineInfo,
     text: Arc<TextModel>,
-    model: Llama,
+    model: Decoder,
     cpu: Cpu,
     kv: KvPool,
     scheduler: Scheduler,
@@ -84,7 +84,7 @@ impl Engine {
         config: EngineConfig,
         info: EngineInfo,
         text: Arc<TextModel>,
-        model: Llama,
+        model: Decoder,
         cpu: Cpu,
         kv: KvPool,
         scheduler: Scheduler,

@@ -11,8 +11,8 @@ use types::Hash;
 use super::lower::TiersBelow;
 use super::{Engine, EngineConfig, EngineInfo, LoadError};
 use crate::blocks::{BLOCK_TOKENS, Blocks};
+use crate::model::decoder::{Decoder, Shape};
 use crate::model::gguf::Gguf;
-use crate::model::llama::{Llama, LlamaConfig};
 use crate::prefix::Naming;
 use crate::scheduler::Scheduler;
 use crate::text::TextModel;
@@ -33,14 +33,14 @@ impl Engine {
         file.will_read_in_order();
         let path = file.path().to_path_buf();
         let gguf = Gguf::parse(&file).map_err(|cause| LoadError::File { path: path.clone(), cause })?;
-        let sizes =
-            LlamaConfig::from_gguf(&gguf).map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
+        let shape =
+            Shape::from_gguf(&gguf).map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
         let text =
             TextModel::from_gguf(&gguf).map_err(|cause| LoadError::Text { path: path.clone(), cause })?;
-        let blocks = kv_blocks(&config, &sizes)?;
-        let window = config.window.unwrap_or(sizes.window).min(sizes.window);
+        let blocks = kv_blocks(&config, &shape)?;
+        let window = config.window.unwrap_or(shape.window).min(shape.window);
         let reach = window.min(blocks * BLOCK_TOKENS);
-        let model = Llama::load(&gguf, reach, config.step_tokens)
+        let model = Decoder::load(&gguf, reach, config.step_tokens)
             .map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
         let kv = KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
             sys::advise_huge(bytes);
@@ -49,9 +49,9 @@ impl Engine {
         let info = EngineInfo {
             model_digest,
             numerics_id: numerics_id(&model_digest),
-            architecture: "llama".into(),
+            architecture: shape.architecture.name().into(),
             window,
-            vocab: sizes.vocabulary,
+            vocab: shape.vocabulary,
             kv_blocks: blocks,
             isa: isa.to_string(),
             threads: config.threads(),
@@ -108,8 +108,8 @@ fn new_cpu(isa: Isa, config: &EngineConfig) -> Cpu {
     Cpu::new(isa, config.threads(), move |thread| settle(&settings, thread))
 }
 
-fn kv_blocks(config: &EngineConfig, sizes: &LlamaConfig) -> Result<usize, LoadError> {
-    let block_bytes = sizes.kv_layout().block_bytes();
+fn kv_blocks(config: &EngineConfig, shape: &Shape) -> Result<usize, LoadError> {
+    let block_bytes = shape.kv_layout().block_bytes();
     let blocks = (config.kv_bytes / block_bytes).min(u32::MAX as usize - 2);
     if blocks < 2 {
         return Err(LoadError::Kv { kv_bytes: config.kv_bytes, needed: 2 * block_bytes });
