@@ -6,6 +6,7 @@ mod config;
 mod deliver;
 mod load;
 mod observe;
+mod probe;
 mod request;
 mod rows;
 
