@@ -1,6 +1,7 @@
 # One-line verbs. `make demo` shows the main job, `make test` runs every test, `make prove` the long proofs.
 SHELL := /bin/bash
 INPUT ?=
+MODEL ?= smollm2
 NEXTEST := 0.9.143
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
@@ -55,7 +56,7 @@ fix: ## formats, and applies what clippy can fix by itself
 
 bench: ## figures of the engine on this machine
 	cargo build --release -p quorate
-	./target/release/quorate engine bench -m smollm2
+	./target/release/quorate engine bench -m $(MODEL) -p 512 -n 128 -d 0,512 -b 1,8,16 -t 2 -r 3
 
 docs: ## the API's pages
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

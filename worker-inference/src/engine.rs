@@ -7,6 +7,7 @@ mod deliver;
 mod load;
 mod lower;
 mod observe;
+mod probe;
 mod request;
 mod rows;
 mod verbs;
