@@ -127,7 +127,7 @@ fn part_of<V: Vector>(passes: &Passes<'_>, from: usize) -> i64 {
         for input in 0..INPUTS {
             let input_bytes = load(&inputs[input]);
             for row in 0..WEIGHTS {
-                sums[row][input] = V::dot_u4(sums[row][input], weights[row], input_bytes);
+                sums[row][input] = V::dot_u7(sums[row][input], weights[row], input_bytes);
             }
         }
     }
