@@ -4,7 +4,7 @@ INPUT ?=
 NEXTEST := 0.9.143
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model tools lint unit bench docs clean
+.PHONY: help demo test prove verify fix build model vocabularies tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -30,7 +30,10 @@ build: ## every crate, test and binary, once
 model: build ## the model that the tests and the demo use
 	./target/debug/quorate model pull smollm2
 
-unit: model
+vocabularies: ## real vocabularies and chat templates that the tokenizer is compared with
+	@tests/vocabularies.sh
+
+unit: model vocabularies
 	cargo nextest run --workspace
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)
