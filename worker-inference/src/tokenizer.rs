@@ -67,7 +67,7 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Algorithm {
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
     Spm(Spm),
 }
 

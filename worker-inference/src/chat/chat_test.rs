@@ -61,7 +61,7 @@ fn control_tokens_stay_guarded_through_what_a_template_does_with_the_content() {
         .whole_rendered(&[Message::new("user", " a<S>b\n")], &ChatOptions::default(), false)
         .expect("renders");
     assert_eq!(rendered.text, "A<S>B\" a<S>b\\n\"");
-    assert_eq!(rendered.guarded, [1..2, 8..9]);
+    assert_eq!(rendered.guarded, vec![1..2, 8..9]);
 }
 
 #[test]

@@ -63,8 +63,7 @@ impl Chat {
         let mut messages = self.values().messages(prior);
         messages.push(self.values().stand_in(&Message::new("assistant", "")));
         let hidden = self.render(&messages, options, false)?;
-        let behind =
-            behind_stand_in(&hidden).ok_or_else(|| ChatError::Rewrites { at: 0, len: hidden.len() })?;
+        let behind = behind_stand_in(&hidden).ok_or(ChatError::Rewrites { at: 0, len: hidden.len() })?;
         Ok(self.guard.reveal(behind).text)
     }
 }

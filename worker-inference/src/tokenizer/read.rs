@@ -54,7 +54,7 @@ fn bpe(gguf: &Gguf<'_>, texts: &[&str], kinds: &[Kind]) -> Result<Read, Tokenize
     let name = gguf.text("tokenizer.ggml.pre")?;
     let named = split::named(name).ok_or_else(|| TokenizerError::Rule(name.to_owned()))?;
     let bpe = Bpe::new(&named, written(texts, kinds), gguf.texts("tokenizer.ggml.merges")?)?;
-    Ok((Algorithm::Bpe(bpe), named.adds_bos, None, None))
+    Ok((Algorithm::Bpe(Box::new(bpe)), named.adds_bos, None, None))
 }
 
 fn sentencepiece(gguf: &Gguf<'_>, texts: &[&str], kinds: &[Kind]) -> Result<Read, TokenizerError> {

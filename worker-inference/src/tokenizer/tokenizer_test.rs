@@ -135,3 +135,47 @@ fn no_text_is_merged_into_a_control_token_or_a_byte() {
         assert_eq!(tokenizer.decode(&ids), text);
     }
 }
+
+/// Numbers that look random and are the same in every run.
+fn random(state: &mut u64, limit: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % limit
+}
+
+#[test]
+fn damaged_files_give_errors_or_tokenizers_but_no_panic() {
+    let template = "{{ bos_token }}{% for m in messages %}[INST]{{ m.content }}{% endfor %}";
+    let merges = ["h e", "l l", "he ll", "hell o"];
+    let files = [
+        Toy::bpe("qwen2", &merges).with(CONTROL, &["[INST]"]).template(template).file(),
+        Toy::spm(&["he", "ll", "hell", "hello"]).with(USER_DEFINED, &["[INST]"]).template(template).file(),
+    ];
+    let (mut state, mut usable) = (5, 0);
+    for round in 0..1500 {
+        let mut file = files[round % 2].clone();
+        for _ in 0..=random(&mut state, 4) {
+            let at = random(&mut state, file.len());
+            match random(&mut state, 3) {
+                0 => file[at] ^= 1 << random(&mut state, 8),
+                1 => file[at] = [0, 1, 4, 0x7f, 0xff][random(&mut state, 5)],
+                _ => {
+                    file.truncate(at.max(32));
+                    break;
+                }
+            }
+        }
+        let Ok(gguf) = Gguf::parse(&file) else { continue };
+        let Ok(model) = crate::text::TextModel::from_gguf(&gguf) else { continue };
+        usable += 1;
+        let text: String =
+            (0..40).filter_map(|_| char::from_u32(random(&mut state, 0x3000) as u32)).collect();
+        for text in [text.as_str(), "hello [INST] hello", ""] {
+            if let Ok(ids) = model.tokenizer.encode(text, round % 3 == 0) {
+                assert!(ids.iter().all(|&id| (id as usize) < model.tokenizer.vocabulary()));
+                let _shown = model.tokenizer.decode(&ids);
+            }
+            let _rendered = model.encode_next(&[], &crate::chat::Message::new("user", text), true);
+        }
+    }
+    assert!(usable > 50, "only {usable} damaged files could be used at all");
+}

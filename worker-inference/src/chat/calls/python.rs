@@ -10,7 +10,10 @@ pub(super) fn calls(text: &str) -> Option<Vec<ToolCall>> {
     let mut reader = Reader { rest: text.trim() };
     let in_list = reader.eat('[');
     let mut calls = Vec::new();
-    while !reader.rest.is_empty() && !(in_list && reader.eat(']')) && calls.len() <= CALLS_MAX {
+    while !reader.rest.is_empty() && calls.len() <= CALLS_MAX {
+        if in_list && reader.eat(']') {
+            break;
+        }
         calls.push(reader.printed_call()?);
         reader.eat(',');
     }
