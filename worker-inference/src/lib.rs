@@ -24,7 +24,7 @@ pub mod text;
 pub mod tokenizer;
 
 pub use blocks::Eviction;
-pub use chat::{Chat, ChatError, Message};
+pub use chat::{CallFormat, Chat, ChatError, ChatOptions, Message, ToolCall, Tools, tool_calls};
 pub use engine::{
     Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request, Usage,
 };
@@ -33,5 +33,5 @@ pub use sampler::Sampling;
 pub use scheduler::SubmitError;
 pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
 pub use sequence::SequenceId;
-pub use text::{TextError, TextModel};
+pub use text::{Chains, TextError, TextModel};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
