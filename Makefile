@@ -5,7 +5,7 @@ MODEL ?= smollm2
 NEXTEST := 0.9.143
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model random-models tools lint unit bench docs clean
+.PHONY: help demo test prove verify fix build model random-models vocabularies tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -42,7 +42,10 @@ target/random-models/done: worker-inference/tests/random_models.py
 	PYTHONPATH=target/random-models/python python3 $< target/random-models
 	touch $@
 
-unit: model random-models
+vocabularies: ## real vocabularies and chat templates that the tokenizer is compared with
+	@tests/vocabularies.sh
+
+unit: model random-models vocabularies
 	cargo nextest run --workspace
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)

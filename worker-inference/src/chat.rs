@@ -1,14 +1,25 @@
-//! Chat templates: what a model's template adds for one more message.
+//! Chat templates: what a model's template makes of a conversation, and what it adds for one more message.
 //!
-//! Chains of tokens only ever grow, so a template is asked for the *new* text alone, and it is checked that
-//! rendering the earlier messages gives a prefix. A template that rewrites earlier text is refused for that
-//! conversation with the place where it differs.
+//! Chains of tokens only ever grow: what a model generated is never rendered again. So a template is asked for
+//! the *new* text alone (`grow` says how, and what happens with templates that rewrite history), or for a whole
+//! conversation at once. What messages contain is kept apart from what the template says (`guard`).
 
-use std::ops::Range;
+mod calls;
+mod functions;
+mod grow;
+mod guard;
+mod message;
+mod values;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
+
+pub use calls::{CallFormat, tool_calls};
+pub use guard::Rendered;
+pub use message::{ChatOptions, Message, ToolCall, Tools};
+
+use guard::Guard;
+use values::Values;
 
 /// A template longer than this is no template.
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
@@ -17,19 +28,8 @@ const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// length, so that thousands of messages and megabytes fit; a template from a stranger can't hold the node up.
 const FUEL: u64 = 2_000_000;
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    pub role: String,
-    pub content: String,
-}
-
-impl Message {
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into() }
-    }
-}
+/// Roles are words: templates write them between control tokens.
+const ROLE_BYTES_MAX: usize = 32;
 
 /// Why a template can't be used here.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,10 @@ pub enum ChatError {
     Absent,
     #[error("the model's chat template is not usable: {0}; use another conversion of the model")]
     Template(String),
+    #[error("the role {0:?} is not a word of letters and digits; use system, user, assistant or tool")]
+    Role(String),
+    #[error("the model's chat template writes today's date; give the time of the conversation")]
+    NeedsTime,
     #[error("the model's chat template refuses this conversation: {0}")]
     Refused(String),
     #[error(
@@ -47,17 +51,9 @@ pub enum ChatError {
     Endless,
     #[error(
         "the model's chat template rewrites earlier messages (first difference at byte {at} of {len}); \
-         start a new conversation or use a model whose template only appends"
+         render the conversation as a whole, or use a model whose template only appends"
     )]
     Rewrites { at: usize, len: usize },
-}
-
-/// Text that a template added, and which bytes of it came from the message instead of the template.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    pub text: String,
-    /// Bytes that somebody wrote; control tokens there are plain text.
-    pub content: Range<usize>,
 }
 
 /// A model's chat template.
@@ -66,6 +62,9 @@ pub struct Chat {
     environment: Environment<'static>,
     bos: String,
     eos: String,
+    guard: Guard,
+    short_ids: bool,
+    calls: CallFormat,
 }
 
 const NAME: &str = "chat";
@@ -81,160 +80,86 @@ impl Chat {
         // Both as Python's renderers of these templates set them.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| ChatError::Template(error.to_string()))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_filter("tojson", to_json);
+        functions::register(&mut environment);
         environment
             .add_template_owned(NAME, template.to_owned())
             .map_err(|error| ChatError::Template(error.to_string()))?;
-        Ok(Chat { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        let (bos, eos, guard) = (bos.to_owned(), eos.to_owned(), Guard::default());
+        // Mistral's templates refuse ids of any other length; our callers' are longer.
+        let short_ids = template.contains("length != 9");
+        let calls = CallFormat::of_template(template);
+        Ok(Chat { environment, bos, eos, guard, short_ids, calls })
     }
 
-    /// What the template adds for one more message (and, with `add_generation_prompt`, the opening of the
-    /// answer). The first message brings whatever the template puts in front, such as a default system text.
-    pub fn render_next(
-        &self,
-        prior: &[Message],
-        next: &Message,
-        add_generation_prompt: bool,
-    ) -> Result<String, ChatError> {
-        self.next_rendered(prior, next, add_generation_prompt).map(|rendered| rendered.text)
+    /// The same, keeping these control tokens out of what messages contain.
+    pub fn guarding(mut self, controls: Vec<String>) -> Chat {
+        self.guard = Guard::new(controls);
+        self
     }
 
-    /// Like [`Chat::render_next`], telling template text from message text.
-    pub fn next_rendered(
+    /// How this model writes calls of tools.
+    pub fn call_format(&self) -> CallFormat {
+        self.calls
+    }
+
+    /// A whole conversation.
+    pub fn whole_rendered(
         &self,
-        prior: &[Message],
-        next: &Message,
+        messages: &[Message],
+        options: &ChatOptions,
         add_generation_prompt: bool,
     ) -> Result<Rendered, ChatError> {
-        let before = self.opening(prior)?;
-        let text = self.suffix(&before, prior, next, add_generation_prompt)?;
-        let content = self.content_range(&before, prior, next, add_generation_prompt, &text);
-        Ok(Rendered { text, content })
+        messages.iter().try_for_each(check_role)?;
+        let values = self.values().messages(messages);
+        Ok(self.guard.reveal(&self.render(&values, options, add_generation_prompt)?))
     }
 
-    /// What the template adds after an answer's content (usually the end-of-turn token and a newline): the
-    /// text that closes a generated answer before the next message. `prior` ends before the answer.
-    pub fn after_answer(&self, prior: &[Message], answer: &str) -> Result<String, ChatError> {
-        let opened = self.render(prior, true)?;
-        let next = Message::new("assistant", answer);
-        let closed = self.suffix(&opened, prior, &next, false)?;
-        let differs = || ChatError::Rewrites { at: opened.len(), len: opened.len() + answer.len() };
-        closed.strip_prefix(answer).map(str::to_owned).ok_or_else(differs)
+    fn values(&self) -> Values<'_> {
+        Values { guard: &self.guard, short_ids: self.short_ids }
     }
 
-    fn opening(&self, prior: &[Message]) -> Result<String, ChatError> {
-        // Many templates look at the first message, so "no messages" is never rendered.
-        if prior.is_empty() { Ok(String::new()) } else { self.render(prior, false) }
-    }
-
-    fn suffix(
+    fn render(
         &self,
-        before: &str,
-        prior: &[Message],
-        next: &Message,
+        messages: &[Value],
+        options: &ChatOptions,
         add_generation_prompt: bool,
     ) -> Result<String, ChatError> {
-        let mut messages = prior.to_vec();
-        messages.push(next.clone());
-        let whole = self.render(&messages, add_generation_prompt)?;
-        match whole.strip_prefix(before) {
-            Some(suffix) => Ok(suffix.to_owned()),
-            None => Err(ChatError::Rewrites { at: common_prefix(before, &whole), len: before.len() }),
-        }
-    }
-
-    /// Where the message's content lies in the new text. It is found by rendering the same message with two
-    /// other contents: what they share in front and behind is the template's. A template that also looks
-    /// *into* the content gets everything marked as written by somebody.
-    fn content_range(
-        &self,
-        before: &str,
-        prior: &[Message],
-        next: &Message,
-        add_generation_prompt: bool,
-        text: &str,
-    ) -> Range<usize> {
-        let probe = |content: &str| {
-            let message = Message::new(next.role.clone(), content);
-            self.suffix(before, prior, &message, add_generation_prompt).ok()
-        };
-        let range = match (probe("\u{1}"), probe("\u{2}")) {
-            (Some(one), Some(two)) if one.len() == two.len() && one != two => {
-                let front = common_prefix(&one, &two);
-                let behind = one.len() - front - 1;
-                let fits = one.is_char_boundary(front)
-                    && one.ends_with(&two[front + 1..])
-                    && text.len() >= front + behind
-                    && text.starts_with(&one[..front])
-                    && text.ends_with(&one[front + 1..]);
-                fits.then(|| front..text.len() - behind)
-            }
-            _ => None,
-        };
-        range.unwrap_or(0..text.len())
-    }
-
-    fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
         let template = self.environment.get_template(NAME).map_err(refused)?;
-        template
-            .render(context! {
-                messages => messages.iter().map(as_value).collect::<Vec<Value>>(),
-                add_generation_prompt => add_generation_prompt,
-                bos_token => &self.bos,
-                eos_token => &self.eos,
-            })
-            .map_err(refused)
+        let given = context! {
+            messages => messages,
+            tools => self.values().tools(options.tools.as_ref()),
+            add_generation_prompt => add_generation_prompt,
+            bos_token => &self.bos,
+            eos_token => &self.eos,
+        };
+        // Templates ask whether these are defined, so they are left out rather than `none`.
+        let mut optional = Vec::new();
+        if let Some(now_unix_s) = options.now_unix_s {
+            optional.push(("strftime_now", functions::strftime_now(now_unix_s)));
+        }
+        if let Some(thinking) = options.thinking {
+            optional.push(("enable_thinking", Value::from(thinking)));
+        }
+        template.render(context! { ..given, ..Value::from_pairs(optional) }).map_err(refused)
     }
 }
 
-fn as_value(message: &Message) -> Value {
-    context! { role => &message.role, content => &message.content }
-}
-
-fn common_prefix(left: &str, right: &str) -> usize {
-    left.bytes().zip(right.bytes()).take_while(|(a, b)| a == b).count()
+fn check_role(message: &Message) -> Result<(), ChatError> {
+    let role = message.role.as_str();
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    match !role.is_empty() && role.len() <= ROLE_BYTES_MAX && role.bytes().all(is_word) {
+        true => Ok(()),
+        false => Err(ChatError::Role(role.chars().take(ROLE_BYTES_MAX).collect())),
+    }
 }
 
 fn refused(error: Error) -> ChatError {
+    let text = error.detail().map_or_else(|| error.to_string(), str::to_owned);
     match error.kind() {
         ErrorKind::OutOfFuel => ChatError::Endless,
-        _ => ChatError::Refused(error.detail().map_or_else(|| error.to_string(), str::to_owned)),
+        ErrorKind::UnknownFunction if text.contains("strftime_now") => ChatError::NeedsTime,
+        _ => ChatError::Refused(text),
     }
-}
-
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// JSON as Python's `json.dumps` writes it inside these templates: with spaces, not escaped for HTML.
-fn to_json(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let _python_has_it_and_we_always_keep_unicode: Option<bool> = kwargs.get("ensure_ascii")?;
-    let json = minijinja::filters::tojson(value, indent, kwargs)?;
-    Ok(Value::from_safe_string(without_html_escapes(json.as_str().unwrap_or_default())))
-}
-
-/// Undoes the four escapes that the filter makes for HTML; all other escapes stay.
-fn without_html_escapes(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let plain = [("\\u003c", "<"), ("\\u003e", ">"), ("\\u0026", "&"), ("\\u0027", "'")];
-        match plain.iter().find(|(escape, _)| rest[at..].starts_with(escape)) {
-            Some((escape, character)) => {
-                text.push_str(character);
-                rest = &rest[at + escape.len()..];
-            }
-            None => {
-                let end = (at + 2).min(rest.len());
-                text.push_str(&rest[at..end]);
-                rest = &rest[end..];
-            }
-        }
-    }
-    text + rest
 }
 
 #[cfg(test)]

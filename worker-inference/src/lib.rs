@@ -25,7 +25,7 @@ pub mod text;
 pub mod tiers;
 pub mod tokenizer;
 
-pub use chat::{Chat, ChatError, Message};
+pub use chat::{CallFormat, Chat, ChatError, ChatOptions, Message, ToolCall, Tools, tool_calls};
 pub use engine::{
     DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
     Usage,
@@ -36,6 +36,6 @@ pub use sampler::Sampling;
 pub use scheduler::{SubmitError, Verb, VerbOutcome};
 pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
 pub use sequence::{SequenceId, TreeId};
-pub use text::{TextError, TextModel};
+pub use text::{Chains, TextError, TextModel};
 pub use tiers::{Tiers, TiersConfig};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};

@@ -1,6 +1,12 @@
 //! A model's text side, apart from its arithmetic: anybody may tokenise and render while the engine computes.
 
-use crate::chat::{Chat, ChatError, Message};
+mod chains;
+
+use std::ops::Range;
+
+pub use chains::Chains;
+
+use crate::chat::{Chat, ChatError, ChatOptions, Message};
 use crate::model::gguf::Gguf;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -29,7 +35,8 @@ impl TextModel {
             None => None,
             Some(_) => {
                 let template = gguf.text("tokenizer.chat_template").map_err(TokenizerError::from)?;
-                Some(Chat::new(template, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?)
+                let chat = Chat::new(template, text_of(tokenizer.bos()), text_of(tokenizer.eos()))?;
+                Some(chat.guarding(tokenizer.controls().map(str::to_owned).collect()))
             }
         };
         Ok(TextModel { tokenizer, chat })
@@ -48,13 +55,64 @@ impl TextModel {
         next: &Message,
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, TextError> {
-        let rendered = self.chat()?.next_rendered(prior, next, add_generation_prompt)?;
-        Ok(self.tokenizer.encode_guarded(&rendered.text, std::slice::from_ref(&rendered.content))?)
+        let next = std::slice::from_ref(next);
+        self.encode_more(prior, next, &ChatOptions::default(), add_generation_prompt)
+    }
+
+    /// The tokens that some new messages add. Give the results of one answer's calls together: some templates
+    /// put them into one turn.
+    pub fn encode_more(
+        &self,
+        prior: &[Message],
+        new: &[Message],
+        options: &ChatOptions,
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let (rendered, behind) = self.chat()?.grown(prior, new, options, add_generation_prompt)?;
+        Ok(self.tokenizer.encode_behind(&behind, &rendered.text, &rendered.guarded)?)
+    }
+
+    /// The tokens of a whole conversation, with the opening of the answer where `add_generation_prompt` says so.
+    /// Control tokens come only from the template: whatever messages, tools and calls contain is plain text.
+    pub fn encode_chat(
+        &self,
+        messages: &[Message],
+        options: &ChatOptions,
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let rendered = self.chat()?.whole_rendered(messages, options, add_generation_prompt)?;
+        Ok(self.tokenizer.encode_guarded(&rendered.text, &rendered.guarded)?)
     }
 
     /// The tokens that close a generated answer; see [`Chat::after_answer`].
-    pub fn encode_after_answer(&self, prior: &[Message], answer: &str) -> Result<Vec<u32>, TextError> {
-        let text = self.chat()?.after_answer(prior, answer)?;
-        Ok(self.tokenizer.encode(&text, true)?)
+    pub fn encode_after_answer(&self, prior: &[Message], _answer: &str) -> Result<Vec<u32>, TextError> {
+        self.encode_closing(prior, &ChatOptions::default())
+    }
+
+    /// The tokens that close the answer generated after `prior`, whatever it is.
+    pub fn encode_closing(&self, prior: &[Message], options: &ChatOptions) -> Result<Vec<u32>, TextError> {
+        let text = self.chat()?.closing(prior, options)?;
+        // An answer is ordinary text, so nothing begins here.
+        Ok(self.tokenizer.encode_behind("answer", &text, &[])?)
+    }
+
+    /// Where generated tokens think, from the opening mark through the closing one (or the end): what an owner
+    /// of the chain may drop as a segment once the turn is over, as the model's template does.
+    pub fn thinking(&self, generated: &[u32]) -> Option<Range<usize>> {
+        let (open, close) =
+            [("<think>", "</think>"), ("[THINK]", "[/THINK]")].iter().find_map(|(open, close)| {
+                Some((self.tokenizer.special(open)?, self.tokenizer.special(close)?))
+            })?;
+        let end = generated.iter().rposition(|&token| token == close).map(|at| at + 1);
+        // Some templates write the opening mark themselves, in front of what is generated.
+        let start = generated.iter().position(|&token| token == open);
+        match (start, end) {
+            (None, None) => None,
+            (start, end) => Some(start.unwrap_or(0)..end.unwrap_or(generated.len())),
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "text/templates_test.rs"]
+mod templates_test;

@@ -1,8 +1,11 @@
-//! The engine on a real model (SmolLM2-135M-Instruct, Q4_1): the promises that only real weights can break.
+//! The engine on real models (SmolLM2-135M-Instruct in Q4_1, and for some tests Gemma 3 270M in Q4_K_M): the
+//! promises that only real weights can break.
 //!
-//! The model is found by `QUORATE_MODEL`, else where `quorate model pull smollm2` puts it. Without it these
-//! tests fail and say what to run; they never skip.
+//! The models are found by `QUORATE_MODEL` and `QUORATE_GEMMA`, else where `quorate model pull` puts them. Without
+//! them these tests fail and say what to run; they never skip.
 
+#[path = "real_model/gemma.rs"]
+mod gemma;
 #[path = "real_model/golden.rs"]
 mod golden;
 #[path = "real_model/tiers.rs"]
@@ -22,23 +25,35 @@ const SCOPE: [u8; 32] = [7; 32];
 const TEXT: &str = include_str!("text.txt");
 
 fn model_path() -> PathBuf {
+    path_of("smollm2", "QUORATE_MODEL")
+}
+
+fn gemma_path() -> PathBuf {
+    path_of("gemma3-270m", "QUORATE_GEMMA")
+}
+
+fn path_of(model: &str, variable: &str) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || {
         from("QUORATE_HOME")
             .or_else(|| from("XDG_DATA_HOME").map(|data| data.join("quorate")))
             .or_else(|| from("HOME").map(|home| home.join(".local/share/quorate")))
     };
-    let path = from("QUORATE_MODEL").or_else(|| Some(home()?.join("models/smollm2.gguf")));
+    let path = from(variable).or_else(|| Some(home()?.join(format!("models/{model}.gguf"))));
     match path {
         Some(path) if path.is_file() => path,
-        other => panic!("no model at {other:?}; run `make model` first, or set QUORATE_MODEL"),
+        other => panic!("no model at {other:?}; run `make model` first, or set {variable}"),
     }
 }
 
 fn load(change: impl FnOnce(&mut EngineConfig)) -> Engine {
+    load_from(model_path(), change)
+}
+
+fn load_from(path: PathBuf, change: impl FnOnce(&mut EngineConfig)) -> Engine {
     let mut config = EngineConfig { threads: 2, ..EngineConfig::default() };
     change(&mut config);
-    Engine::load(model_path(), config).unwrap_or_else(|error| panic!("{error}"))
+    Engine::load(path, config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn encode(engine: &Engine, text: &str) -> Vec<u32> {

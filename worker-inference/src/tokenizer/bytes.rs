@@ -13,6 +13,17 @@ fn byte_of(character: char) -> Option<u8> {
     }
 }
 
+/// The character of each byte.
+pub(super) fn alphabet() -> Box<[char; 256]> {
+    let mut alphabet = Box::new(['\0'; 256]);
+    for character in (0..=0x143).filter_map(char::from_u32) {
+        if let Some(byte) = byte_of(character) {
+            alphabet[usize::from(byte)] = character;
+        }
+    }
+    alphabet
+}
+
 /// The bytes of a vocabulary entry. An entry with a character outside the alphabet stands for its own text.
 pub(super) fn of_token(text: &str) -> Box<[u8]> {
     let bytes: Option<Vec<u8>> = text.chars().map(byte_of).collect();
