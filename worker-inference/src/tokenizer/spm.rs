@@ -16,6 +16,8 @@ pub(super) struct Spm {
     entries: HashMap<Box<str>, u32>,
     scores: Vec<f32>,
     bytes: Box<[u32; 256]>,
+    /// No entry goes on behind a word into the next space, so words can be joined one by one.
+    by_words: bool,
     /// Texts begin with a space, also behind special tokens.
     pub(super) space_prefix: bool,
 }
@@ -78,7 +80,8 @@ impl Spm {
         // A score that is no number would be neither better nor worse than others; -0 is 0.
         let scores =
             scores.into_iter().map(|score| if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 });
-        Ok(Spm { entries, scores: scores.collect(), bytes, space_prefix })
+        let by_words = !entries.keys().any(|entry| word_ends(entry).next().is_some());
+        Ok(Spm { entries, scores: scores.collect(), bytes, by_words, space_prefix })
     }
 
     /// Adds the tokens of a text whose spaces are still spaces.
@@ -96,15 +99,21 @@ impl Spm {
         if marked.len() >= NONE as usize {
             return Err(TokenizerError::Text(format!("it has {} bytes; give less at once", marked.len())));
         }
-        self.join(&marked, ids);
+        let mut work = Work::default();
+        let mut start = 0;
+        for end in word_ends(&marked).filter(|_| self.by_words) {
+            self.join(&marked[start..end], &mut work, ids);
+            start = end;
+        }
+        self.join(&marked[start..], &mut work, ids);
         Ok(())
     }
 
-    fn join(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut pieces = characters(text);
-        let mut pairs = BinaryHeap::with_capacity(pieces.len());
+    fn join(&self, text: &str, work: &mut Work, ids: &mut Vec<u32>) {
+        let Work { pieces, pairs } = work;
+        characters(text, pieces);
         for left in 1..pieces.len() as u32 {
-            self.consider(text, &pieces, left - 1, left, &mut pairs);
+            self.consider(text, pieces, left - 1, left, pairs);
         }
         while let Some(pair) = pairs.pop() {
             let (left, right) = (pieces[pair.left as usize], pieces[pair.right as usize]);
@@ -117,8 +126,8 @@ impl Spm {
             if let Some(behind) = pieces.get_mut(right.next as usize) {
                 behind.previous = pair.left;
             }
-            self.consider(text, &pieces, left.previous, pair.left, &mut pairs);
-            self.consider(text, &pieces, pair.left, right.next, &mut pairs);
+            self.consider(text, pieces, left.previous, pair.left, pairs);
+            self.consider(text, pieces, pair.left, right.next, pairs);
         }
         let whole = pieces.iter().filter(|piece| piece.len > 0);
         whole.for_each(|piece| self.write(piece.text(text), ids));
@@ -150,7 +159,24 @@ impl Piece {
     }
 }
 
-fn characters(text: &str) -> Vec<Piece> {
+/// What joining one word needs, kept for the next.
+#[derive(Default)]
+struct Work {
+    pieces: Vec<Piece>,
+    pairs: BinaryHeap<Pair>,
+}
+
+/// Where a space follows something else.
+fn word_ends(text: &str) -> impl Iterator<Item = usize> {
+    let mut follows_space = true;
+    text.char_indices().filter_map(move |(at, character)| {
+        let ends = character == SPACE && !follows_space;
+        follows_space = character == SPACE;
+        ends.then_some(at)
+    })
+}
+
+fn characters(text: &str, into: &mut Vec<Piece>) {
     let count = text.chars().count() as u32;
     let pieces = text.char_indices().zip(0..).map(|((start, character), index)| Piece {
         start: start as u32,
@@ -158,7 +184,8 @@ fn characters(text: &str) -> Vec<Piece> {
         previous: if index == 0 { NONE } else { index - 1 },
         next: if index + 1 == count { NONE } else { index + 1 },
     });
-    pieces.collect()
+    into.clear();
+    into.extend(pieces);
 }
 
 /// The byte that an entry such as `<0x0A>` stands for.
@@ -193,6 +220,18 @@ mod tests {
         assert_eq!(encode(&spm, "aaa"), [261, 256]);
         assert_eq!(encode(&spm, "ab"), [259]);
         assert_eq!(encode(&spm, ""), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn words_are_joined_one_by_one_where_no_entry_crosses_them() {
+        let entries =
+            [("a", 0.0), ("\u{2581}", 0.0), ("\u{2581}a", -1.0), ("aa", -0.5), ("\u{2581}\u{2581}", -2.0)];
+        let crossing = [&entries[..], &[("a\u{2581}x", -9.0)]].concat();
+        let (by_words, whole) = (toy(&entries, true), toy(&crossing, true));
+        assert!(by_words.by_words && !whole.by_words);
+        for text in ["", "a", "aa a", "a  aa   a", "  a ", "aaa aaaa a"] {
+            assert_eq!(encode(&by_words, text), encode(&whole, text), "{text:?}");
+        }
     }
 
     #[test]
