@@ -7,12 +7,13 @@
 //! into chunks, and whether its prefix was cached.
 //!
 //! Read: `sequence`, `blocks` and `prefix` (what is kept), `scheduler` (what runs next), `engine` (the step:
-//! schedule, run, commit), `sampler` and `stop`, `model` (the file and the forward pass), then the text side
+//! schedule, run, commit), `sampler`, `grammar` and `stop`, `model` (the file and the forward pass), then the text side
 //! (`tokenizer`, `chat`, `text`) and `score`.
 
 pub mod blocks;
 pub mod chat;
 pub mod engine;
+pub mod grammar;
 pub mod model;
 pub mod prefix;
 pub mod sampler;
@@ -26,12 +27,19 @@ pub mod tokenizer;
 pub use blocks::Eviction;
 pub use chat::{Chat, ChatError, Message};
 pub use engine::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request, Usage,
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
+    TokenLogprobs, Usage,
 };
+pub use grammar::{Grammar, GrammarError, Grammars};
 pub use prefix::Scope;
 pub use sampler::Sampling;
 pub use scheduler::SubmitError;
-pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
+pub use score::{ScoreError, TextScore, last_logits, perplexity, score, score_without};
 pub use sequence::SequenceId;
 pub use text::{TextError, TextModel};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
+
+/// The instruction sets that this processor can run, plainest first.
+pub fn kernels_here() -> Vec<String> {
+    kernels::Isa::available().into_iter().map(|isa| isa.to_string()).collect()
+}

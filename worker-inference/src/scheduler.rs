@@ -169,6 +169,11 @@ impl Scheduler {
         Ok(id)
     }
 
+    /// What a waiting sequence computes from position `from` on is its own; see [`Sequence::keep_private`].
+    pub(crate) fn keep_private(&mut self, id: SequenceId, from: usize) {
+        self.sequence_mut(id).keep_private(from);
+    }
+
     /// Decides the next step. The batch must then be run and committed.
     pub fn plan(&mut self) -> Batch {
         self.admit();
@@ -313,9 +318,9 @@ impl Scheduler {
     fn seal(&mut self, id: SequenceId, block: usize) {
         let naming = self.naming.clone();
         let sequence = self.sequence_mut(id);
-        let key = sequence.key(&naming, block).expect("a full block has 16 known tokens");
-        let tokens = *sequence.block_tokens(block).expect("a full block has 16 known tokens");
         let held = sequence.table[block];
+        let Some(key) = sequence.key(&naming, block) else { return self.blocks.seal(held, None) };
+        let tokens = *sequence.block_tokens(block).expect("a full block has 16 known tokens");
         let is_new = self.index.insert(key, tokens, held);
         self.blocks.seal(held, is_new.then_some(key));
     }

@@ -39,6 +39,8 @@ pub struct Sequence {
     prompt: usize,
     max_new: usize,
     logits_from: usize,
+    /// Blocks with a token at or behind this position are neither looked for nor shown to others.
+    private_from: usize,
     /// Tokens whose keys and values lie in the table's blocks.
     pub(crate) stored: usize,
     /// Positions before this one need no row any more: they ran, or their values were found.
@@ -60,6 +62,7 @@ impl Sequence {
             tokens: work.tokens,
             max_new: work.max_new,
             logits_from: work.logits_from,
+            private_from: usize::MAX,
             stored: 0,
             next_row: 0,
             computed: 0,
@@ -141,8 +144,17 @@ impl Sequence {
         self.tokens.get(block * BLOCK_TOKENS..(block + 1) * BLOCK_TOKENS)?.try_into().ok()
     }
 
-    /// The key of a block, when all 16 tokens are known.
+    /// Rows from this position on are computed in a way of their own: nobody else may use their values, and it
+    /// may not use those of others.
+    pub(crate) fn keep_private(&mut self, from: usize) {
+        self.private_from = from;
+    }
+
+    /// The key of a block, when all 16 tokens are known and the block is not private.
     pub(crate) fn key(&mut self, naming: &Naming, block: usize) -> Option<Key> {
+        if (block + 1) * BLOCK_TOKENS > self.private_from {
+            return None;
+        }
         while self.keys.len() <= block {
             let tokens = self.block_tokens(self.keys.len())?;
             let key = naming.key(&self.scope, self.keys.last(), tokens);

@@ -103,9 +103,9 @@ fn measure(
             max_new: answer,
             min_new: answer,
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-            stop: Vec::new(),
             ignore_eos: true,
             class: 1,
+            ..Request::default()
         })?;
     }
     let start = Instant::now();
