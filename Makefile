@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 INPUT ?=
 NEXTEST := 0.9.143
+OPENAI := 3.57.0
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model tools lint unit bench docs clean
+.PHONY: help demo test prove verify fix build model openai-client tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -30,7 +31,11 @@ build: ## every crate, test and binary, once
 model: build ## the model that the tests and the demo use
 	./target/debug/quorate model pull smollm2
 
-unit: model
+openai-client: ## OpenAI's official Python client, for the test of the HTTP face
+	@.tools/openai/bin/python -c 'import openai; assert openai.__version__ == "$(OPENAI)"' 2>/dev/null || \
+		(python3 -m venv .tools/openai && .tools/openai/bin/pip install -q openai==$(OPENAI))
+
+unit: model openai-client
 	cargo nextest run --workspace
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)
