@@ -17,8 +17,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as channel;
 use std::sync::{Arc, Mutex};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use worker_inference::{Grammar, Sampling, TokenLogprobs};
 
 /// Jobs and cancels that wait for the engine's attention; beyond, callers are told that the engine is full.
 const ORDERS_WAITING: usize = 1024;
@@ -30,9 +32,17 @@ pub struct Job {
     /// Only jobs of one scope share cached blocks.
     pub scope: [u8; 32],
     pub max_new: u32,
+    /// Neither the model's end nor a stop string ends it before so many.
     pub min_new: u32,
-    pub temperature_milli: u32,
-    pub seed: u64,
+    pub sampling: Sampling,
+    /// The answer ends before the first of these.
+    pub stop: Vec<String>,
+    /// Goes on after the model's own end.
+    pub ignore_eos: bool,
+    /// Tell each token's log-probability, and those of so many likeliest tokens beside it.
+    pub logprobs: Option<u32>,
+    /// Only answers that it accepts are generated.
+    pub grammar: Option<Grammar>,
     /// Smaller is more urgent.
     pub class: u8,
 }
@@ -43,6 +53,8 @@ pub enum JobEvent {
     Token {
         token: u32,
         text: String,
+        /// When the job asked for them.
+        logprobs: Option<Box<TokenLogprobs>>,
     },
     End {
         why: JobEnd,
@@ -115,6 +127,7 @@ enum Order {
         job: Job,
         events: mpsc::Sender<JobEvent>,
         stop: CancellationToken,
+        place: Option<OwnedSemaphorePermit>,
     },
     /// Look whether a job was stopped.
     Look,
@@ -144,9 +157,20 @@ impl EngineThread {
     /// Runs a job. Its events come out of the receiver, which holds them all: the engine never waits for a reader.
     /// When `stop` fires, or the running job is dropped, it is cancelled.
     pub fn run(&self, job: Job, stop: &CancellationToken) -> Result<RunningJob, RefusedJob> {
+        self.run_in_place(job, None, stop)
+    }
+
+    /// Like `run`. The `place` is given back as soon as the engine is done with the job, however slowly its events
+    /// are read.
+    pub fn run_in_place(
+        &self,
+        job: Job,
+        place: Option<OwnedSemaphorePermit>,
+        stop: &CancellationToken,
+    ) -> Result<RunningJob, RefusedJob> {
         let (events, heard) = mpsc::channel(job.max_new as usize + 2);
         let stop = stop.child_token();
-        self.give(Order::Run { job, events, stop: stop.clone() })?;
+        self.give(Order::Run { job, events, stop: stop.clone(), place })?;
         let (orders, stopped) = (self.orders.clone(), stop.clone());
         tokio::spawn(async move {
             stopped.cancelled().await;
@@ -182,6 +206,7 @@ struct Open {
     events: mpsc::Sender<JobEvent>,
     stop: CancellationToken,
     cancelled: bool,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 struct Worker<E> {
@@ -231,10 +256,10 @@ impl<E: Steps> Worker<E> {
     }
 
     fn take(&mut self, order: Order) {
-        let Order::Run { job, events, stop } = order else { return };
+        let Order::Run { job, events, stop, place } = order else { return };
         match self.engine.submit(job) {
             Ok(id) => {
-                self.open.insert(id, Open { events, stop, cancelled: false });
+                self.open.insert(id, Open { events, stop, cancelled: false, _place: place });
             }
             Err(why) => drop(events.try_send(JobEvent::Refused(why))),
         }

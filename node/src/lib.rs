@@ -19,6 +19,7 @@ mod measured;
 pub mod members;
 pub mod models;
 mod node;
+pub mod openai;
 pub mod segments;
 pub mod store;
 pub mod telemetry;

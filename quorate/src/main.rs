@@ -3,7 +3,8 @@
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use cli::{Command, Exit, Failure, Format, Globals};
-use node::local::{self, BenchOptions, DevOptions, ScoreOptions};
+use node::local::{self, BenchOptions, DevOptions, ScoreOptions, ServeOptions};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ struct Dev {
 enum Engine {
     /// Tokens a second of prompts and of answers, every repetition computed anew
     Bench(Bench),
+    /// Serve models to OpenAI's clients over HTTP, without a cluster, until it is told to stop
+    Serve(Serve),
     /// Mean log-likelihood of a text, in windows as perplexity tools use them
     Score {
         /// A pulled model, or a GGUF file
@@ -130,6 +133,28 @@ impl Bench {
     }
 }
 
+#[derive(Args)]
+struct Serve {
+    /// A pulled model, or a GGUF file; may be given several times
+    #[arg(short, long, default_value = "smollm2")]
+    model: Vec<String>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Compute threads of each model; 0 means all cores
+    #[arg(short, long, default_value_t = 0)]
+    threads: usize,
+    /// Memory for the KV cache of each model
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    kv_bytes: usize,
+    /// Answers that are generated at the same time by each model; others wait
+    #[arg(long, default_value_t = 128)]
+    running: usize,
+    /// Listen beyond this machine, without encryption and without keys: for closed networks only
+    #[arg(long)]
+    insecure: bool,
+}
+
 #[derive(Subcommand)]
 enum Model {
     /// Take a model in: a known name, or a GGUF file of your own
@@ -141,6 +166,13 @@ enum Model {
     },
     /// What a model file says of itself
     Inspect { model: String },
+}
+
+impl From<Serve> for ServeOptions {
+    fn from(serve: Serve) -> Self {
+        let Serve { model: models, listen, threads, kv_bytes, running, insecure } = serve;
+        ServeOptions { models, listen, threads, kv_bytes, running, insecure }
+    }
 }
 
 fn main() -> ExitCode {
@@ -162,6 +194,7 @@ fn main() -> ExitCode {
         Verb::Start { config, insecure } => local::start(&config, insecure),
         Verb::Dev(Dev { ephemeral, model, data }) => local::dev(DevOptions { ephemeral, model, data }),
         Verb::Engine(Engine::Bench(bench)) => local::engine_bench(bench.options(globals.output)),
+        Verb::Engine(Engine::Serve(serve)) => local::engine_serve(serve.into()),
         Verb::Engine(Engine::Score { model, file, window, skip }) => {
             local::engine_score(ScoreOptions { model, file, window, skip, json })
         }

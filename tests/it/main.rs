@@ -11,6 +11,7 @@ mod freeze;
 mod idle;
 mod join;
 mod leader_kill;
+mod openai;
 mod quotas;
 mod real_model;
 mod stop;

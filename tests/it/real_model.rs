@@ -21,7 +21,7 @@ const TEXT: &str = "A quorum is the number of members of a group that must agree
                     With three members it is two, so that one of them may be away.";
 
 /// Where the model is on this machine.
-fn model_file() -> anyhow::Result<PathBuf> {
+pub(crate) fn model_file() -> anyhow::Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let data = || {
         set("XDG_DATA_HOME")

@@ -13,6 +13,7 @@ mod rows;
 mod verbs;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ pub use config::{DiskKv, EngineConfig, EngineInfo, LoadError};
 use lower::{Lower, TiersBelow};
 pub use observe::Observed;
 use observe::Totals;
-pub use request::{Event, FinishReason, ForkRequest, Request, Usage};
+pub use request::{Event, FinishReason, ForkRequest, Request, TokenLogprobs, Usage};
 use rows::RowBuffers;
 
 /// Stop strings of one request: more would slow every token.
@@ -39,6 +40,9 @@ const STOPS_MAX: usize = 16;
 const FETCH_WAIT: Duration = Duration::from_millis(2);
 /// Bytes of one stop string.
 const STOP_BYTES_MAX: usize = 1024;
+
+/// Likeliest tokens told beside each chosen one.
+const LOGPROBS_MAX: usize = 20;
 
 /// One model being run. Not shared: one thread owns it and calls `step` as long as it is not idle.
 pub struct Engine {
@@ -68,13 +72,27 @@ enum Purpose {
         first: usize,
         targets: Vec<u32>,
         found: Vec<f64>,
+        /// Positions before `first` that the rows from there on do not see.
+        omit: Vec<Range<usize>>,
     },
     Logits,
 }
 
+impl Purpose {
+    /// Positions that the rows whose logits are wanted do not see.
+    fn omitted(&self) -> &[Range<usize>] {
+        match self {
+            Purpose::Score { omit, .. } => omit,
+            Purpose::Generate(_) | Purpose::Logits => &[],
+        }
+    }
+}
+
 /// What came out of one wanted row.
 enum Outcome {
-    Token(u32),
+    Token(u32, Option<Box<TokenLogprobs>>),
+    /// The grammar can't go on.
+    Stuck,
     LogLikelihood(f64),
     Logits(Vec<f32>),
 }
@@ -133,8 +151,12 @@ impl Engine {
     /// Puts a request in line.
     pub fn submit(&mut self, request: Request) -> Result<SequenceId, SubmitError> {
         check_generation(request.max_new, &request.sampling, &request.stop)?;
+        if request.logprobs.is_some_and(|top| top > LOGPROBS_MAX) {
+            return Err(SubmitError::Request("at most 20 log-probabilities a token are told; ask for fewer"));
+        }
         let answer =
             Answer::new(request.sampling, request.stop, request.ignore_eos).at_least(request.min_new);
+        let answer = answer.in_the_form_of(request.grammar).with_logprobs(request.logprobs);
         let logits_from = request.tokens.len().saturating_sub(1);
         let Request { tokens, scope, max_new, class, .. } = request;
         let work = Work { max_new, logits_from, class, ..self.work(tokens, scope) };
@@ -149,15 +171,39 @@ impl Engine {
         continuation: &[u32],
         class: u8,
     ) -> Result<SequenceId, SubmitError> {
+        self.submit_score_without(scope, prefix, continuation, &[], class)
+    }
+
+    /// Like [`Engine::submit_score`], as if the `omit`ted tokens of the prefix were not there: the continuation
+    /// doesn't see them. The rest of the prefix stays as it was computed with them, at its positions. `omit` are
+    /// positions in the prefix, none of which may be its last token: that one asks for the continuation.
+    ///
+    /// With a cached prefix it costs the rows of the continuation, and up to 15 of the prefix in front of it.
+    pub fn submit_score_without(
+        &mut self,
+        scope: Scope,
+        prefix: &[u32],
+        continuation: &[u32],
+        omit: &[Range<usize>],
+        class: u8,
+    ) -> Result<SequenceId, SubmitError> {
         if prefix.is_empty() || continuation.is_empty() {
             return Err(SubmitError::Empty);
         }
         self.check_tokens(continuation)?;
+        let first = prefix.len() - 1;
+        if omit.iter().any(|range| range.start > range.end || range.end > first) {
+            return Err(SubmitError::Request(
+                "tokens to leave out must lie before the prefix's last token; correct the ranges",
+            ));
+        }
         // The last token is only a target: no row needs to run for it.
         let tokens = [prefix, &continuation[..continuation.len() - 1]].concat();
-        let work = Work { logits_from: prefix.len() - 1, class, ..self.work(tokens, scope) };
-        let first = work.logits_from;
-        self.submit_work(work, Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new() })
+        let private_from = if omit.iter().all(Range::is_empty) { usize::MAX } else { first };
+        let work = Work { logits_from: first, class, private_from, ..self.work(tokens, scope) };
+        let omit: Vec<Range<usize>> = omit.iter().filter(|range| !range.is_empty()).cloned().collect();
+        let purpose = Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new(), omit };
+        self.submit_work(work, purpose)
     }
 
     /// Asks for the logits after the last token; answered by [`Event::Logits`].
@@ -272,11 +318,13 @@ impl Engine {
         }
         // One block behind those that the scheduler knows; see `RowBuffers::fill`.
         let sink = self.info.kv_blocks as u32;
-        self.rows.fill(batch, &self.scheduler, sink);
+        let purposes = &self.purposes;
+        self.rows.fill(batch, &self.scheduler, sink, &|id| purposes.get(&id).map_or(&[], Purpose::omitted));
         let start = Instant::now();
         let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
         rows.run(model, cpu, kv, &mut |id, position, logits| {
-            outcomes.push((id, deliver::read(cpu, &purposes[&id], position, logits, text.tokenizer.ends())));
+            let purpose = purposes.get_mut(&id).expect("every planned sequence has a purpose");
+            outcomes.push((id, deliver::read(cpu, purpose, position, logits, text.tokenizer.ends())));
         });
         if let Some(below) = &mut self.below {
             below.learn(batch.rows(), start.elapsed());
@@ -327,3 +375,10 @@ fn check_generation(max_new: usize, sampling: &Sampling, stop: &[String]) -> Res
 #[cfg(test)]
 #[path = "engine/engine_test.rs"]
 mod engine_test;
+
+#[cfg(test)]
+#[path = "engine/answer_test.rs"]
+mod answer_test;
+#[cfg(test)]
+#[path = "engine/score_test.rs"]
+mod score_test;

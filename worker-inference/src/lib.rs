@@ -6,14 +6,16 @@
 //! The same tokens, seed and numerics id give the same bits, whatever else runs, however a prompt is cut
 //! into chunks, and whether its prefix was cached.
 //!
-//! Read: `sequence`, `blocks` and `prefix` (what is kept), `tiers` (where it goes when memory is short), `scheduler` (what runs next), `engine` (the step:
-//! schedule, run, commit), `sampler` and `stop`, `model` (the file and the forward pass), then the text side
+//! Read: `sequence`, `blocks` and `prefix` (what is kept), `evict` and `tiers` (what goes, and where to),
+//! `scheduler` (what runs next), `engine` (the step: schedule, run, commit), `sampler`, `grammar` and `stop`,
+//! `model` (the file and the forward pass), then the text side
 //! (`tokenizer`, `chat`, `text`) and `score`.
 
 pub mod blocks;
 pub mod chat;
 pub mod engine;
 pub mod evict;
+pub mod grammar;
 pub mod model;
 pub mod prefix;
 pub mod sampler;
@@ -28,14 +30,20 @@ pub mod tokenizer;
 pub use chat::{CallFormat, Chat, ChatError, ChatOptions, Message, ToolCall, Tools, tool_calls};
 pub use engine::{
     DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
-    Usage,
+    TokenLogprobs, Usage,
 };
 pub use evict::{Eviction, Hint, Owner, Use};
+pub use grammar::{Grammar, GrammarError, Grammars};
 pub use prefix::Scope;
 pub use sampler::Sampling;
 pub use scheduler::{SubmitError, Verb, VerbOutcome};
-pub use score::{ScoreError, TextScore, last_logits, perplexity, score};
+pub use score::{ScoreError, TextScore, last_logits, perplexity, score, score_without};
 pub use sequence::{SequenceId, TreeId};
 pub use text::{Chains, TextError, TextModel};
 pub use tiers::{Tiers, TiersConfig};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
+
+/// The instruction sets that this processor can run, plainest first.
+pub fn kernels_here() -> Vec<String> {
+    kernels::Isa::available().into_iter().map(|isa| isa.to_string()).collect()
+}

@@ -1,6 +1,8 @@
 //! From logits to a token. The draw depends on (seed, position) and the logits alone, so a result never
 //! depends on the batch, on preemption or on what other sequences drew.
 
+use std::collections::BTreeMap;
+
 use kernels::Cpu;
 
 /// How to choose a token.
@@ -12,12 +14,26 @@ pub struct Sampling {
     pub top_k: u32,
     /// Only the likeliest tokens that together reach this probability; 1 means all.
     pub top_p: f32,
+    /// Only tokens at least this fraction as likely as the likeliest; 0 means all.
+    pub min_p: f32,
+    /// Taken off a token's logit for each time the answer has it already.
+    pub frequency_penalty: f32,
+    /// Taken off a token's logit once the answer has it.
+    pub presence_penalty: f32,
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 }
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
     }
 }
 
@@ -30,7 +46,28 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err("top_p must be above 0 and at most 1");
         }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return Err("min_p must be from 0 to 1");
+        }
+        if !self.frequency_penalty.is_finite() || !self.presence_penalty.is_finite() {
+            return Err("penalties must be numbers");
+        }
         Ok(())
+    }
+
+    pub(crate) fn has_penalties(&self) -> bool {
+        self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
+
+    /// Takes the penalties off the logits of the tokens that an answer has already.
+    pub(crate) fn penalise(&self, logits: &mut [f32], answer: &[u32]) {
+        let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+        answer.iter().for_each(|&token| *counts.entry(token).or_default() += 1);
+        for (token, count) in counts {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit -= count as f32 * self.frequency_penalty + self.presence_penalty;
+            }
+        }
     }
 }
 
@@ -43,7 +80,9 @@ pub fn sample(cpu: &Cpu, logits: &[f32], sampling: &Sampling, position: usize) -
     let likeliest = candidates.iter().map(|&token| logits[token as usize]).fold(f32::NEG_INFINITY, f32::max);
     let weight =
         |&token: &u32| exp(f64::from(logits[token as usize] - likeliest) / f64::from(sampling.temperature));
-    let weights: Vec<f64> = candidates.iter().map(weight).collect();
+    let mut weights: Vec<f64> = candidates.iter().map(weight).collect();
+    // The likeliest token weighs exactly 1.
+    weights.iter_mut().filter(|weight| **weight < f64::from(sampling.min_p)).for_each(|weight| *weight = 0.0);
     let kept = nucleus(&weights, f64::from(sampling.top_p));
     let drawn = draw(&weights[..kept], uniform(sampling.seed, position));
     candidates[drawn]
@@ -51,16 +90,22 @@ pub fn sample(cpu: &Cpu, logits: &[f32], sampling: &Sampling, position: usize) -
 
 /// Token ids to choose from: likeliest first when a limit needs the order, else all as they are.
 fn candidates(logits: &[f32], sampling: &Sampling) -> Vec<u32> {
+    let limit = sampling.top_k as usize;
+    match limit > 0 || sampling.top_p < 1.0 {
+        true => likeliest(logits, if limit > 0 { limit } else { logits.len() }),
+        false => (0..logits.len() as u32).collect(),
+    }
+}
+
+/// The `most` likeliest tokens, likeliest first, the lower id first among equals.
+pub(crate) fn likeliest(logits: &[f32], most: usize) -> Vec<u32> {
     let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
     let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-    let limit = sampling.top_k as usize;
-    if limit > 0 && limit < tokens.len() {
-        tokens.select_nth_unstable_by(limit - 1, order);
-        tokens.truncate(limit);
+    if most > 0 && most < tokens.len() {
+        tokens.select_nth_unstable_by(most - 1, order);
+        tokens.truncate(most);
     }
-    if sampling.top_p < 1.0 || limit > 0 {
-        tokens.sort_unstable_by(order);
-    }
+    tokens.sort_unstable_by(order);
     tokens
 }
 
@@ -144,19 +189,30 @@ mod tests {
         let drawn = |sampling: &Sampling| -> std::collections::BTreeSet<u32> {
             (0..2000).map(|position| sample(&cpu, &logits, sampling, position)).collect()
         };
-        let base = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 7 };
+        let base = Sampling { temperature: 1.0, seed: 7, ..Sampling::default() };
         assert_eq!(drawn(&base).len(), 5);
         assert_eq!(drawn(&Sampling { top_k: 2, ..base.clone() }), [2, 3].into());
         assert_eq!(drawn(&Sampling { top_p: 0.6, ..base.clone() }), [3].into());
         assert_eq!(drawn(&Sampling { top_p: 0.7, ..base.clone() }), [2, 3].into());
+        assert_eq!(drawn(&Sampling { min_p: 0.13, ..base.clone() }), [2, 3, 1].into());
+        assert_eq!(drawn(&Sampling { min_p: 1.0, ..base.clone() }), [3].into());
         assert_eq!(drawn(&Sampling { temperature: 0.01, ..base }), [3].into());
+    }
+
+    #[test]
+    fn penalties_count_what_the_answer_has() {
+        let sampling = Sampling { frequency_penalty: 0.5, presence_penalty: 1.0, ..Sampling::default() };
+        let mut logits = [1.0, 2.0, 3.0];
+        sampling.penalise(&mut logits, &[2, 0, 2, 99]);
+        assert_eq!(logits, [-0.5, 2.0, 1.0]);
+        assert!(sampling.has_penalties() && !Sampling::default().has_penalties());
     }
 
     #[test]
     fn draws_follow_the_probabilities() {
         let cpu = cpu();
         let logits = [0.0, 2.0_f32.ln(), 7.0_f32.ln()];
-        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+        let sampling = Sampling { temperature: 1.0, seed: 1, ..Sampling::default() };
         let mut counts = [0_u32; 3];
         (0..20_000).for_each(|position| counts[sample(&cpu, &logits, &sampling, position) as usize] += 1);
         let expected = [2_000.0, 4_000.0, 14_000.0];
@@ -175,8 +231,11 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let bad = |temperature, top_p| Sampling { temperature, top_k: 0, top_p, seed: 0 }.check().is_err();
+        let bad =
+            |temperature, top_p| Sampling { temperature, top_p, ..Sampling::default() }.check().is_err();
         assert!(bad(-1.0, 1.0) && bad(f32::NAN, 1.0) && bad(1.0, 0.0) && bad(1.0, 1.5) && bad(1.0, f32::NAN));
+        assert!(Sampling { min_p: -0.1, ..Sampling::default() }.check().is_err());
+        assert!(Sampling { presence_penalty: f32::INFINITY, ..Sampling::default() }.check().is_err());
         assert!(Sampling::default().check().is_ok());
     }
 }

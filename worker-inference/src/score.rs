@@ -1,5 +1,7 @@
 //! How likely a model finds a text: per token after a cached prefix, and as the perplexity of a whole file.
 
+use std::ops::Range;
+
 use crate::engine::{Engine, Event};
 use crate::prefix::Scope;
 use crate::scheduler::SubmitError;
@@ -39,7 +41,18 @@ pub fn score(
     prefix: &[u32],
     continuation: &[u32],
 ) -> Result<Vec<f64>, SubmitError> {
-    let id = engine.submit_score(scope, prefix, continuation, 0)?;
+    score_without(engine, scope, prefix, continuation, &[])
+}
+
+/// Like [`score`], as if the `omit`ted tokens of the prefix were not there; see [`Engine::submit_score_without`].
+pub fn score_without(
+    engine: &mut Engine,
+    scope: Scope,
+    prefix: &[u32],
+    continuation: &[u32],
+    omit: &[Range<usize>],
+) -> Result<Vec<f64>, SubmitError> {
+    let id = engine.submit_score_without(scope, prefix, continuation, omit, 0)?;
     match run_until(engine, id) {
         Event::Scored { log_likelihood, .. } => Ok(log_likelihood),
         other => unreachable!("a scoring request is answered by a score, not {other:?}"),

@@ -198,8 +198,8 @@ fn answer(tokens: Vec<u32>, max_new: usize) -> Request {
         max_new,
         min_new: 0,
         sampling: Sampling::default(),
-        stop: Vec::new(),
         ignore_eos: true,
         class: 1,
+        ..Request::default()
     }
 }

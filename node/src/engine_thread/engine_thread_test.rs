@@ -44,7 +44,7 @@ impl Steps for Echo {
             let token = job.tokens[if self.endless { 0 } else { said.len() }];
             assert_ne!(token, 666, "a planted panic");
             said.push(token);
-            events.push((id, JobEvent::Token { token, text: token.to_string() }));
+            events.push((id, JobEvent::Token { token, text: token.to_string(), logprobs: None }));
             let all = !self.endless && said.len() == job.tokens.len();
             if all || said.len() == job.max_new as usize {
                 let (job, said) = self.open.remove(&id).expect("listed");

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, Sampling, SequenceId,
-    SubmitError, TextModel,
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, SequenceId, SubmitError,
+    TextModel,
 };
 
 /// A model that is loaded and runs on its thread.
@@ -75,15 +75,16 @@ impl Steps for RealEngine {
     }
 
     fn submit(&mut self, job: Job) -> Result<u64, RefusedJob> {
-        let temperature = job.temperature_milli as f32 / 1000.0;
         let request = Request {
             tokens: job.tokens,
             scope: job.scope,
             max_new: job.max_new as usize,
             min_new: job.min_new as usize,
-            sampling: Sampling { temperature, seed: job.seed, ..Sampling::default() },
-            stop: Vec::new(),
-            ignore_eos: false,
+            sampling: job.sampling,
+            stop: job.stop,
+            ignore_eos: job.ignore_eos,
+            logprobs: job.logprobs.map(|top| top as usize),
+            grammar: job.grammar,
             class: job.class,
         };
         let id = self.engine.submit(request).map_err(refused)?;
@@ -124,9 +125,15 @@ impl Steps for RealEngine {
 impl RealEngine {
     fn translate(&mut self, event: Event) -> Option<(u64, JobEvent)> {
         match event {
-            Event::Token { id, token, text, .. } => {
+            Event::Token { id, token, text, logprobs, .. } => {
                 self.texts.entry(id).or_default().push_str(&text);
-                Some((id.0, JobEvent::Token { token, text }))
+                Some((id.0, JobEvent::Token { token, text, logprobs }))
+            }
+            Event::Finished { id, reason: FinishReason::Grammar, .. } => {
+                self.texts.remove(&id);
+                let why =
+                    "the answer became too complex for its schema to be followed; make the schema simpler";
+                Some((id.0, JobEvent::Refused(RefusedJob { why: why.into(), retriable: false })))
             }
             Event::Finished { id, reason, usage, tokens, rest } => {
                 let text = self.texts.remove(&id).unwrap_or_default() + &rest;
@@ -142,7 +149,8 @@ impl RealEngine {
 fn why(reason: FinishReason) -> JobEnd {
     match reason {
         FinishReason::Eos | FinishReason::StopString => JobEnd::Stop,
-        FinishReason::Length => JobEnd::Length,
+        // A grammar that can't go on was told as a refusal.
+        FinishReason::Length | FinishReason::Grammar => JobEnd::Length,
         FinishReason::Cancelled => JobEnd::Cancelled,
     }
 }

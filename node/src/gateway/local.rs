@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use types::{Class, Hash, ProjectName};
+use worker_inference::Sampling;
 
 /// A model that is loaded in this process.
 pub struct Local {
@@ -66,9 +67,13 @@ impl Provider for Local {
             scope: scope_of(&ask.project),
             max_new: ask.max_new,
             min_new: ask.min_new,
-            temperature_milli: ask.temperature_milli,
-            seed: ask.seed,
+            sampling: Sampling {
+                temperature: ask.temperature_milli as f32 / 1000.0,
+                seed: ask.seed,
+                ..Sampling::default()
+            },
             class: class_number(ask.class),
+            ..Job::default()
         };
         let running = self.engine.run(job, &ask.stop).map_err(failure);
         Box::pin(async move {
@@ -81,7 +86,7 @@ impl Provider for Local {
 async fn translate(mut job: RunningJob, said: mpsc::Sender<Said>) {
     while let Some(event) = job.events.recv().await {
         let sent = said.try_send(match event {
-            JobEvent::Token { token, text } => Said::Token { id: token, text },
+            JobEvent::Token { token, text, .. } => Said::Token { id: token, text },
             JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens } => {
                 Said::End { why: end_of(why), text, token_ids: tokens, prompt_tokens, cached_tokens }
             }

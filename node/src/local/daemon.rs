@@ -107,7 +107,7 @@ fn serve(config: Config, options: StartOptions, reload: Option<(PathBuf, Exposur
     served
 }
 
-async fn upkeep(metrics: telemetry::Metrics) {
+pub(super) async fn upkeep(metrics: telemetry::Metrics) {
     let mut tick = tokio::time::interval(UPKEEP);
     loop {
         tick.tick().await;
@@ -115,7 +115,7 @@ async fn upkeep(metrics: telemetry::Metrics) {
     }
 }
 
-fn listen_to_signals(
+pub(super) fn listen_to_signals(
     stop: CancellationToken,
     log: LogHandle,
     reload: Option<(PathBuf, Exposure)>,

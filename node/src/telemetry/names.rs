@@ -68,6 +68,7 @@ table! {
     MODEL_FIRST_TOKEN_SECONDS = "quorate_model_first_token_seconds", Histogram, ["model"], "Time from a model call to its first token";
     KV_BYTES = "quorate_kv_bytes", Gauge, ["project", "class", "tier"], "Bytes of KV cache in use";
     KV_EVICTIONS_TOTAL = "quorate_kv_evictions_total", Counter, ["reason"], "KV blocks evicted";
+    ANSWERS = "quorate_answers", Gauge, [], "Answers of the OpenAI face in the making, waiting ones included";
     // The process.
     RESIDENT_BYTES = "quorate_resident_bytes", Gauge, [], "Resident memory of this process";
 }

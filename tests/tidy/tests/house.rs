@@ -32,6 +32,7 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("ractor", "node", &["node/src/agents"]),
     ("nvml_wrapper", "node", &["node/src/device"]),
     ("tokenizers", "worker-inference", &["worker-inference/src/tokenizer"]),
+    ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
 ];
 
 /// What the pure crates must never see, in their sources.

@@ -14,9 +14,9 @@ pub(crate) fn request(tokens: Vec<u32>, scope: Scope, max_new: usize) -> Request
         max_new,
         min_new: max_new,
         sampling: Sampling::default(),
-        stop: Vec::new(),
         ignore_eos: true,
         class: 1,
+        ..Request::default()
     }
 }
 

@@ -1,5 +1,8 @@
 //! The answer of one sequence as it grows: text from tokens, stop strings, and the cut at the end.
 
+use std::borrow::Cow;
+
+use crate::grammar::{Grammar, Next};
 use crate::sampler::Sampling;
 use crate::stop::{Passed, StopWatch};
 use crate::tokenizer::{Detokenizer, Tokenizer};
@@ -9,6 +12,9 @@ use crate::tokenizer::{Detokenizer, Tokenizer};
 pub(super) struct Answer {
     pub(super) sampling: Sampling,
     pub(super) ignore_eos: bool,
+    /// Likeliest tokens to tell beside each chosen one.
+    pub(super) logprobs: Option<usize>,
+    grammar: Option<Grammar>,
     min_new: usize,
     detokenizer: Detokenizer,
     stop: StopWatch,
@@ -32,6 +38,8 @@ impl Answer {
         Answer {
             sampling,
             ignore_eos,
+            logprobs: None,
+            grammar: None,
             min_new: 0,
             detokenizer: Detokenizer::default(),
             stop: StopWatch::new(stop),
@@ -48,9 +56,54 @@ impl Answer {
         self
     }
 
-    /// Whether the next token may be the model's end.
-    pub(super) fn may_end(&self) -> bool {
-        self.tokens.len() >= self.min_new
+    /// It has the form that the grammar describes.
+    pub(super) fn in_the_form_of(mut self, grammar: Option<Grammar>) -> Answer {
+        self.grammar = grammar;
+        self
+    }
+
+    /// Each token is told with its probability and that of so many others.
+    pub(super) fn with_logprobs(mut self, top: Option<usize>) -> Answer {
+        self.logprobs = top;
+        self
+    }
+
+    /// The logits to choose from, with what may not come at minus infinity; the model's own where all may come as
+    /// it is. None when the grammar can't go on.
+    pub(super) fn choices<'a>(&mut self, logits: &'a [f32], ends: &[u32]) -> Option<Cow<'a, [f32]>> {
+        let mut choices = Cow::Borrowed(logits);
+        if self.sampling.has_penalties() {
+            self.sampling.penalise(choices.to_mut(), &self.tokens);
+        }
+        if self.tokens.len() < self.min_new {
+            forbid(choices.to_mut(), ends.iter().copied());
+        }
+        let Some(grammar) = &mut self.grammar else { return Some(choices) };
+        let Next::Some(allowed) = grammar.next() else { return None };
+        let choices_left = choices.to_mut();
+        let all = 0..choices_left.len() as u32;
+        forbid(choices_left, all.filter(|&token| !allowed.is_allowed(token)));
+        // The grammar may want the end before `min_new` allows it.
+        if choices_left.iter().all(|&logit| logit == f32::NEG_INFINITY) {
+            let allowed = ends.iter().filter(|&&end| allowed.is_allowed(end));
+            allowed.for_each(|&end| choices_left[end as usize] = logits[end as usize]);
+        }
+        Some(choices)
+    }
+
+    /// Whether the model's end ends it. A grammar lets an end through only where the answer is whole.
+    pub(super) fn ends_at_end(&self) -> bool {
+        !self.ignore_eos || self.grammar.is_some()
+    }
+
+    /// The grammar takes the newest token. False when it can't go on.
+    pub(super) fn follow(&mut self, token: u32) -> bool {
+        self.grammar.as_mut().is_none_or(|grammar| grammar.take(token))
+    }
+
+    /// The grammar lets nothing follow.
+    pub(super) fn is_whole(&self) -> bool {
+        self.grammar.as_ref().is_some_and(Grammar::is_over)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -86,5 +139,13 @@ impl Answer {
         // Encoding plain text that came out of the tokenizer cannot fail; the whole tokens stay in any case.
         self.tokens.extend(tokenizer.encode(&self.shown[end..], false).unwrap_or_default());
         self.tokens
+    }
+}
+
+fn forbid(logits: &mut [f32], tokens: impl Iterator<Item = u32>) {
+    for token in tokens {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
     }
 }

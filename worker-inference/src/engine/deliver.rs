@@ -2,36 +2,52 @@
 
 use kernels::Cpu;
 
-use super::request::{Event, FinishReason, Usage};
+use super::answer::Answer;
+use super::request::{Event, FinishReason, TokenLogprobs, Usage};
 use super::{Engine, Outcome, Purpose};
 use crate::sampler::sample;
 use crate::sequence::{Sequence, SequenceId};
 
 /// Reduces a row's logits to what its sequence wants to know. `position` is the row's; the next token's
 /// position is one more. `ends` are the model's end tokens.
-pub(super) fn read(cpu: &Cpu, purpose: &Purpose, position: usize, logits: &[f32], ends: &[u32]) -> Outcome {
+pub(super) fn read(
+    cpu: &Cpu,
+    purpose: &mut Purpose,
+    position: usize,
+    logits: &[f32],
+    ends: &[u32],
+) -> Outcome {
     match purpose {
-        Purpose::Generate(answer) if !answer.may_end() => {
-            let mut open = logits.to_vec();
-            for &end in ends {
-                if let Some(logit) = open.get_mut(end as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-            Outcome::Token(sample(cpu, &open, &answer.sampling, position + 1))
-        }
-        Purpose::Generate(answer) => Outcome::Token(sample(cpu, logits, &answer.sampling, position + 1)),
+        Purpose::Generate(answer) => choose(cpu, answer, position, logits, ends),
         Purpose::Score { first, targets, .. } => {
-            Outcome::LogLikelihood(cpu.log_softmax_at(logits, targets[position - first] as usize))
+            Outcome::LogLikelihood(cpu.log_softmax_at(logits, targets[position - *first] as usize))
         }
         Purpose::Logits => Outcome::Logits(logits.to_vec()),
     }
 }
 
+fn choose(cpu: &Cpu, answer: &mut Answer, position: usize, logits: &[f32], ends: &[u32]) -> Outcome {
+    let Some(choices) = answer.choices(logits, ends) else { return Outcome::Stuck };
+    let token = sample(cpu, &choices, &answer.sampling, position + 1);
+    let logprobs = answer.logprobs.map(|top| Box::new(logprobs(cpu, logits, token, top)));
+    Outcome::Token(token, logprobs)
+}
+
+/// The likelihood of a token and of the `top` likeliest ones.
+fn logprobs(cpu: &Cpu, logits: &[f32], token: u32, top: usize) -> TokenLogprobs {
+    let logit = |token: u32| f64::from(logits[token as usize]);
+    let likeliest = cpu.argmax(logits) as u32;
+    let norm = logit(likeliest) - cpu.log_softmax_at(logits, likeliest as usize);
+    let tokens = if top == 0 { Vec::new() } else { crate::sampler::likeliest(logits, top) };
+    let top = tokens.into_iter().map(|token| (token, logit(token) - norm)).collect();
+    TokenLogprobs { chosen: logit(token) - norm, top }
+}
+
 impl Engine {
     pub(super) fn deliver(&mut self, id: SequenceId, outcome: Outcome, events: &mut Vec<Event>) {
         match outcome {
-            Outcome::Token(token) => self.grow(id, token, events),
+            Outcome::Token(token, logprobs) => self.grow(id, token, logprobs, events),
+            Outcome::Stuck => events.push(self.finish(id, FinishReason::Grammar)),
             Outcome::LogLikelihood(value) => events.extend(self.score(id, value)),
             Outcome::Logits(logits) => {
                 let (_, usage) = self.end(id);
@@ -41,23 +57,33 @@ impl Engine {
     }
 
     /// One more generated token, or the model's end.
-    fn grow(&mut self, id: SequenceId, token: u32, events: &mut Vec<Event>) {
+    fn grow(
+        &mut self,
+        id: SequenceId,
+        token: u32,
+        logprobs: Option<Box<TokenLogprobs>>,
+        events: &mut Vec<Event>,
+    ) {
         let tokenizer = &self.text.tokenizer;
         let Some(Purpose::Generate(answer)) = self.purposes.get_mut(&id) else { return };
-        if tokenizer.is_end(token) && !answer.ignore_eos {
+        if tokenizer.is_end(token) && answer.ends_at_end() {
             events.push(self.finish(id, FinishReason::Eos));
             return;
         }
         let offset = answer.len();
         let grown = answer.push(token, tokenizer);
+        let (follows, is_whole) = (answer.follow(token), answer.is_whole());
         let may_go_on = self.scheduler.append(id, token);
         self.totals.generated += 1;
-        events.push(Event::Token { id, token, text: grown.text, offset });
-        if grown.stopped {
-            events.push(self.finish(id, FinishReason::StopString));
-        } else if !may_go_on {
-            events.push(self.finish(id, FinishReason::Length));
-        }
+        events.push(Event::Token { id, token, text: grown.text, offset, logprobs });
+        let over = match () {
+            () if grown.stopped => Some(FinishReason::StopString),
+            () if is_whole => Some(FinishReason::Eos),
+            () if !follows => Some(FinishReason::Grammar),
+            () if !may_go_on => Some(FinishReason::Length),
+            () => None,
+        };
+        events.extend(over.map(|reason| self.finish(id, reason)));
     }
 
     /// One more scored token; the last one is the answer.

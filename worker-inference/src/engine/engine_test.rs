@@ -38,7 +38,7 @@ fn values(format: u32, count: u64, seed: &mut u64) -> Vec<u8> {
 }
 
 /// A whole model file, and where its tensors' data begins.
-fn tiny_model(format: u32) -> (Vec<u8>, usize) {
+pub(super) fn tiny_model(format: u32) -> (Vec<u8>, usize) {
     let tokens = vocabulary();
     let count = tokens.len() as u64;
     let mut shapes = vec![("token_embd.weight".to_owned(), vec![HIDDEN, count], format)];
@@ -107,7 +107,7 @@ fn settings() -> EngineConfig {
     }
 }
 
-fn load(file: &Path, change: impl FnOnce(&mut EngineConfig)) -> Engine {
+pub(super) fn load(file: &Path, change: impl FnOnce(&mut EngineConfig)) -> Engine {
     let mut config = settings();
     change(&mut config);
     Engine::load(file, config).unwrap_or_else(|error| panic!("{error}"))

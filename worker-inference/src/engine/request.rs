@@ -1,5 +1,6 @@
 //! What goes into an engine and what comes out.
 
+use crate::grammar::Grammar;
 use crate::prefix::Scope;
 use crate::sampler::Sampling;
 use crate::sequence::SequenceId;
@@ -19,8 +20,30 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Go on after the model's own end token.
     pub ignore_eos: bool,
+    /// Tell each token's log-probability, and those of so many likeliest tokens beside it; at most 20.
+    pub logprobs: Option<usize>,
+    /// Only answers that it accepts are generated.
+    pub grammar: Option<Grammar>,
     /// Smaller is more urgent.
     pub class: u8,
+}
+
+impl Default for Request {
+    /// No tokens, and one greedy token asked for.
+    fn default() -> Self {
+        Request {
+            tokens: Vec::new(),
+            scope: [0; 32],
+            max_new: 1,
+            min_new: 0,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+            grammar: None,
+            class: 0,
+        }
+    }
 }
 
 /// A sequence that begins like a running one.
@@ -37,6 +60,15 @@ pub struct ForkRequest {
     pub class: u8,
 }
 
+/// How likely the model itself found a token: natural logarithms, before temperature, penalties and grammar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the chosen token.
+    pub chosen: f64,
+    /// The likeliest tokens, likeliest first, the lower id first among equals.
+    pub top: Vec<(u32, f64)>,
+}
+
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
@@ -44,6 +76,8 @@ pub enum FinishReason {
     Eos,
     /// `max_new` tokens were generated.
     Length,
+    /// The grammar became too complex to be followed further; the answer is cut there.
+    Grammar,
     StopString,
     Cancelled,
 }
@@ -66,7 +100,14 @@ pub struct Usage {
 pub enum Event {
     /// One more token. `text` is what became certain with it: it may be empty (half a character, or the
     /// possible beginning of a stop string). `offset` counts generated tokens from 0.
-    Token { id: SequenceId, token: u32, text: String, offset: usize },
+    Token {
+        id: SequenceId,
+        token: u32,
+        text: String,
+        offset: usize,
+        /// What the request's `logprobs` asked for.
+        logprobs: Option<Box<TokenLogprobs>>,
+    },
     /// The last event of a request. `rest` is text that was held back until now. `tokens` decode to all text
     /// that was handed out: without the end token, and cut before a stop string.
     Finished { id: SequenceId, reason: FinishReason, usage: Usage, tokens: Vec<u32>, rest: String },

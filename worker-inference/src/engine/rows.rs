@@ -33,7 +33,14 @@ impl RowBuffers {
     /// Lays out the batch.
     ///
     /// `sink` is a block that nobody reads: the values of rows that must not be stored go there.
-    pub(super) fn fill(&mut self, batch: &Batch, scheduler: &Scheduler, sink: u32) {
+    /// `omitted` tells which positions a sequence's wanted rows do not see.
+    pub(super) fn fill<'a>(
+        &mut self,
+        batch: &Batch,
+        scheduler: &Scheduler,
+        sink: u32,
+        omitted: &dyn Fn(SequenceId) -> &'a [Range<usize>],
+    ) {
         self.tokens.clear();
         self.positions.clear();
         self.places.clear();
@@ -44,6 +51,7 @@ impl RowBuffers {
         for chunk in &batch.chunks {
             let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
             self.add(chunk, sequence, sink);
+            self.add_spans(chunk, sequence, omitted(chunk.id));
         }
     }
 
@@ -75,7 +83,6 @@ impl RowBuffers {
     }
 
     fn add(&mut self, chunk: &Chunk, sequence: &Sequence, sink: u32) {
-        let first = self.tokens.len();
         for position in chunk.rows.clone() {
             if position >= sequence.logits_from() {
                 self.wanted.push(self.tokens.len());
@@ -90,14 +97,32 @@ impl RowBuffers {
                 place(sequence, position)
             });
         }
+    }
+
+    /// The chunk's block tables: one, or two where the rows that ask see less than those before them.
+    fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
+        let first = self.tokens.len() - chunk.rows.len();
+        let before = match omitted {
+            [] => chunk.rows.len(),
+            _ => sequence.logits_from().saturating_sub(chunk.rows.start).min(chunk.rows.len()),
+        };
+        self.add_span(first..first + before, chunk, sequence, &[]);
+        self.add_span(first + before..self.tokens.len(), chunk, sequence, omitted);
+    }
+
+    fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
+        if rows.is_empty() {
+            return;
+        }
         let refs = self.refs.len();
         let stored = sequence.stored().max(chunk.rows.end);
         let blocks = sequence.table().iter().enumerate();
-        self.refs.extend(blocks.map(|(index, block)| BlockRef {
-            block: block.0,
-            mask: mask(stored.saturating_sub(index * BLOCK_TOKENS)),
+        self.refs.extend(blocks.map(|(index, block)| {
+            let start = index * BLOCK_TOKENS;
+            let hidden = omitted.iter().fold(0, |hidden, range| hidden | hidden_in_block(range, start));
+            BlockRef { block: block.0, mask: mask(stored.saturating_sub(start)) & !hidden }
         }));
-        self.spans.push(Span { rows: first..self.tokens.len(), refs: refs..self.refs.len() });
+        self.spans.push(Span { rows, refs: refs..self.refs.len() });
     }
 }
 
@@ -108,4 +133,25 @@ fn place(sequence: &Sequence, position: usize) -> Place {
 /// The mask of a block of which the first `tokens` tokens are present.
 fn mask(tokens: usize) -> u16 {
     if tokens >= BLOCK_TOKENS { u16::MAX } else { (1 << tokens) - 1 }
+}
+
+/// The tokens of a range that lie in the block that begins at position `start`.
+fn hidden_in_block(range: &Range<usize>, start: usize) -> u16 {
+    mask(range.end.saturating_sub(start)) & !mask(range.start.saturating_sub(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_hides_its_tokens_in_every_block_that_it_touches() {
+        let hidden = |range: Range<usize>, start| hidden_in_block(&range, start);
+        assert_eq!(hidden(3..5, 0), 0b1_1000);
+        assert_eq!(hidden(14..18, 0), 0b1100_0000_0000_0000);
+        assert_eq!(hidden(14..18, 16), 0b11);
+        assert_eq!(hidden(0..64, 16), 0xffff);
+        assert_eq!(hidden(14..18, 32), 0);
+        assert_eq!(hidden(20..20, 16), 0);
+    }
 }

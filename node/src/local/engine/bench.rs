@@ -179,9 +179,9 @@ impl Bench {
             max_new,
             min_new: max_new,
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-            stop: Vec::new(),
             ignore_eos: true,
             class: 1,
+            ..Request::default()
         })?;
         Ok(())
     }

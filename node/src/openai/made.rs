@@ -1,0 +1,175 @@
+//! From a body to jobs that run.
+
+mod tools;
+
+use super::body::{Chat, Completion, Form, Prompt, Settings, ToolChoice};
+use super::error::Failure;
+use super::face::Face;
+use super::told::{Asked, Kind, Tooling};
+use crate::engine_thread::Job;
+use crate::engine_thread::real::LoadedModel;
+use axum::body::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use worker_inference::Grammar;
+use worker_inference::chat::Message;
+
+/// What a completion generates when its request does not say: OpenAI's number.
+const COMPLETION_TOKENS: u32 = 16;
+/// Interactive: between the system's own calls and batches.
+const CLASS: u8 = 1;
+/// All requests of this face share prefixes with each other, and with nobody else.
+const SCOPE: [u8; 32] = *b"quorate openai face, no projects";
+
+/// What is to run: a job for each choice, but for the prompts.
+struct Work {
+    model: LoadedModel,
+    settings: Settings,
+    prompts: Vec<Vec<u32>>,
+    grammar: Option<Grammar>,
+    tooling: Tooling,
+}
+
+/// Starts what a body of `/v1/completions` asks.
+pub(super) async fn completion(
+    face: &Face,
+    body: Bytes,
+    room: OwnedSemaphorePermit,
+) -> Result<Asked, Failure> {
+    let work = on_a_core(face, room, move |face| {
+        let asked = Completion::parse(&body)?;
+        let served = face.model(asked.model.as_deref())?;
+        let model = served.loaded.clone();
+        let tokens = asked.prompts.iter().map(|prompt| tokens(&model, prompt));
+        let prompts = tokens.collect::<Result<_, _>>()?;
+        let grammar = form(&asked.settings.form).map(|schema| served.grammar("response_format", schema));
+        Ok(Work {
+            prompts,
+            grammar: grammar.transpose()?,
+            settings: asked.settings,
+            model,
+            tooling: Tooling::None,
+        })
+    });
+    start(face, Kind::Completion, work.await?)
+}
+
+/// Starts what a body of `/v1/chat/completions` asks.
+pub(super) async fn chat(face: &Face, body: Bytes, room: OwnedSemaphorePermit) -> Result<Asked, Failure> {
+    let work = on_a_core(face, room, move |face| {
+        let asked = Chat::parse(&body)?;
+        let served = face.model(asked.model.as_deref())?;
+        let prompts = vec![conversation(&served.loaded, &asked)?];
+        let (tooling, grammar) = match tools::forced(&asked) {
+            Some(schema) => (Tooling::Forced, Some(served.grammar("tools", &schema)?)),
+            None => {
+                let form = form(&asked.settings.form).map(|schema| served.grammar("response_format", schema));
+                // An answer in a form can't also be a call in the model's own way.
+                let free = asked.choice == ToolChoice::Auto && form.is_none();
+                (if free { Tooling::Free } else { Tooling::None }, form.transpose()?)
+            }
+        };
+        Ok(Work { prompts, grammar, settings: asked.settings, model: served.loaded.clone(), tooling })
+    });
+    start(face, Kind::Chat, work.await?)
+}
+
+fn form(form: &Form) -> Option<&str> {
+    match form {
+        Form::Text => None,
+        Form::JsonObject => Some(r#"{"type": "object"}"#),
+        Form::JsonSchema(schema) => Some(schema),
+    }
+}
+
+/// Parses and tokenises away from the connections' threads, on as many cores as there are. The body's room is given
+/// back when it is done, even if nobody waits any more.
+async fn on_a_core<T: Send + 'static>(
+    face: &Face,
+    room: OwnedSemaphorePermit,
+    work: impl FnOnce(&Face) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let _turn = face.turn().await?;
+    let face = face.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let _room = room;
+        work(&face)
+    });
+    done.await.unwrap_or_else(|_| Err(Failure::bug("reading the request failed; this is a bug, report it")))
+}
+
+fn tokens(model: &LoadedModel, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
+    let tokenizer = &model.text.tokenizer;
+    match prompt {
+        Prompt::Tokens(tokens) => Ok(tokens.clone()),
+        Prompt::Text(text) => {
+            let mut tokens = Vec::from_iter(tokenizer.bos().filter(|_| tokenizer.adds_bos()));
+            let text = tokenizer.encode(text, true);
+            tokens.extend(text.map_err(|error| Failure::field("prompt", error.to_string()))?);
+            Ok(tokens)
+        }
+    }
+}
+
+fn conversation(model: &LoadedModel, asked: &Chat) -> Result<Vec<u32>, Failure> {
+    let failed = |error: worker_inference::TextError| Failure::field("messages", error.to_string());
+    let mut prior: Vec<Message> = Vec::with_capacity(asked.messages.len());
+    let mut tokens = Vec::new();
+    for (index, said) in asked.messages.iter().enumerate() {
+        let next = Message::new(said.role.as_str(), said.content.as_str());
+        let last = index + 1 == asked.messages.len();
+        tokens.extend(model.text.encode_next(&prior, &next, last).map_err(failed)?);
+        prior.push(next);
+    }
+    Ok(tokens)
+}
+
+fn start(face: &Face, kind: Kind, work: Work) -> Result<Asked, Failure> {
+    let Work { model, settings, prompts, grammar, tooling } = work;
+    let jobs = prompts.into_iter().map(|tokens| job(kind, &model, &settings, tokens, grammar.clone()));
+    let jobs: Vec<Job> = jobs.collect::<Result<_, _>>()?;
+    let places = face.places(jobs.len())?;
+    let mut asked = Asked::new(kind, model.name.clone(), model.text.clone(), &settings);
+    for (job, place) in jobs.into_iter().zip(places) {
+        asked.add(model.thread.run_in_place(job, Some(place), face.stop())?, tooling.clone());
+    }
+    Ok(asked)
+}
+
+fn job(
+    kind: Kind,
+    model: &LoadedModel,
+    settings: &Settings,
+    tokens: Vec<u32>,
+    grammar: Option<Grammar>,
+) -> Result<Job, Failure> {
+    if tokens.is_empty() {
+        return Err(Failure::field("prompt", "the prompt is empty; give at least one token"));
+    }
+    let window = model.window();
+    let room = window.saturating_sub(tokens.len() as u64);
+    let wanted = match (settings.max_tokens, kind) {
+        (Some(tokens), _) => u64::from(tokens),
+        (None, Kind::Completion) => u64::from(COMPLETION_TOKENS).min(room.max(1)),
+        (None, Kind::Chat) => room.max(1),
+    };
+    if wanted > room {
+        let param = match kind {
+            Kind::Completion => "prompt",
+            Kind::Chat => "messages",
+        };
+        return Err(Failure::too_long(param, tokens.len(), wanted, window));
+    }
+    let max_new = u32::try_from(wanted).unwrap_or(u32::MAX);
+    Ok(Job {
+        tokens,
+        scope: SCOPE,
+        max_new,
+        min_new: settings.min_tokens.min(max_new),
+        sampling: settings.sampling.clone(),
+        stop: settings.stop.clone(),
+        ignore_eos: settings.ignore_eos,
+        logprobs: settings.logprobs,
+        grammar,
+        class: CLASS,
+    })
+}

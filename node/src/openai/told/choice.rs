@@ -1,0 +1,141 @@
+//! One choice of an answer as it grows: its text, what of it was told, how it ended.
+
+use super::super::error::Failure;
+use super::calls::{self, Call};
+use crate::engine_thread::{JobEnd, JobEvent};
+use worker_inference::TokenLogprobs;
+
+/// What the text of a choice may be besides text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum Tooling {
+    None,
+    /// The model may call tools, in the way that it was taught.
+    Free,
+    /// A grammar made all of it one call.
+    Forced,
+}
+
+pub(super) struct Choice {
+    pub(super) index: usize,
+    tooling: Tooling,
+    text: String,
+    /// Characters of the text.
+    characters: usize,
+    /// Bytes of the text that went out.
+    told: usize,
+    /// Of tokens that did not go out.
+    likelihoods: Vec<Likelihood>,
+    end: Option<JobEnd>,
+    pub(super) usage: Usage,
+}
+
+/// How likely one token was.
+pub(super) struct Likelihood {
+    pub(super) token: u32,
+    /// Where its text begins in the answer's, in characters.
+    pub(super) offset: usize,
+    pub(super) logprobs: TokenLogprobs,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Usage {
+    pub(super) prompt: u64,
+    pub(super) cached: u64,
+    pub(super) generated: u64,
+}
+
+/// Something to be told now.
+pub(super) struct News {
+    pub(super) text: String,
+    pub(super) likelihoods: Vec<Likelihood>,
+}
+
+impl News {
+    pub(super) fn nothing() -> News {
+        News { text: String::new(), likelihoods: Vec::new() }
+    }
+}
+
+/// How a choice ended, and what is left to be told.
+pub(super) struct Ending {
+    pub(super) news: News,
+    pub(super) calls: Vec<Call>,
+    pub(super) finish: &'static str,
+}
+
+impl Choice {
+    pub(super) fn new(index: usize, tooling: Tooling) -> Choice {
+        Choice {
+            index,
+            tooling,
+            text: String::new(),
+            characters: 0,
+            told: 0,
+            likelihoods: Vec::new(),
+            end: None,
+            usage: Usage::default(),
+        }
+    }
+
+    /// One more event of its job.
+    pub(super) fn take(&mut self, event: JobEvent) -> Result<(), Failure> {
+        match event {
+            JobEvent::Token { token, text, logprobs } => {
+                let offset = self.characters;
+                let likelihood =
+                    |logprobs: Box<TokenLogprobs>| Likelihood { token, offset, logprobs: *logprobs };
+                self.likelihoods.extend(logprobs.map(likelihood));
+                self.characters += text.chars().count();
+                self.text.push_str(&text);
+            }
+            JobEvent::End { why: JobEnd::Cancelled, .. } => {
+                return Err(Failure::gone("the server stops; send the request again when it is back"));
+            }
+            JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens } => {
+                self.text = text;
+                self.end = Some(why);
+                let generated = tokens.len() as u64;
+                self.usage = Usage { prompt: prompt_tokens, cached: cached_tokens, generated };
+            }
+            JobEvent::Refused(refused) => return Err(refused.into()),
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// What is sure to be text and was not told yet.
+    pub(super) fn news(&mut self) -> Option<News> {
+        let sure = match self.tooling {
+            Tooling::None => self.text.len(),
+            Tooling::Free => calls::text_before(&self.text),
+            Tooling::Forced => 0,
+        };
+        let text = self.text.get(self.told..sure).unwrap_or_default().to_owned();
+        if text.is_empty() {
+            return None;
+        }
+        self.told = sure;
+        Some(News { text, likelihoods: std::mem::take(&mut self.likelihoods) })
+    }
+
+    /// The end, once the job ended.
+    pub(super) fn ending(mut self) -> (Ending, Usage) {
+        let (text, calls) = match self.tooling {
+            Tooling::None => (self.text.as_str(), Vec::new()),
+            Tooling::Free => calls::find(&self.text),
+            Tooling::Forced => calls::only(&self.text),
+        };
+        let text = text.get(self.told..).unwrap_or_default().to_owned();
+        let finish = match self.end {
+            // Cut in the middle of a call: nothing that can be run.
+            Some(JobEnd::Length) => "length",
+            _ if !calls.is_empty() => "tool_calls",
+            _ => "stop",
+        };
+        let news = News { text, likelihoods: std::mem::take(&mut self.likelihoods) };
+        (Ending { news, calls, finish }, self.usage)
+    }
+}
