@@ -16,6 +16,7 @@ pub mod engine;
 pub mod evict;
 pub mod model;
 pub mod prefix;
+pub mod replay;
 pub mod sampler;
 pub mod scheduler;
 pub mod score;
