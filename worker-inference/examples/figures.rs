@@ -67,9 +67,9 @@ fn generate(engine: &mut Engine, prompt: usize, answer: usize) -> Result<f64, Bo
         max_new: answer,
         min_new: 0,
         sampling: Sampling::default(),
-        stop: Vec::new(),
         ignore_eos: true,
         class: 1,
+        ..Request::default()
     })?;
     while !engine.is_idle() {
         engine.step();

@@ -186,3 +186,7 @@ impl Clone for Box<dyn Policy> {
         self.boxed()
     }
 }
+
+#[cfg(test)]
+#[path = "evict/evict_test.rs"]
+mod evict_test;

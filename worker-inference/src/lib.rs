@@ -18,6 +18,7 @@ pub mod evict;
 pub mod grammar;
 pub mod model;
 pub mod prefix;
+pub mod replay;
 pub mod sampler;
 pub mod scheduler;
 pub mod score;

@@ -305,7 +305,7 @@ impl Scheduler {
             let call = Use {
                 prompt: prompt as u32,
                 answer: answer as u32,
-                after: (table.len() - 1 - index) as u32,
+                after: ((table.len() - 1 - index) * BLOCK_TOKENS) as u32,
                 hit: index < found,
             };
             self.blocks.release_after(block, &call);

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::evict::{Eviction, Hint};
 
-/// This part of the pool may be pinned: an eighth of it.
-const PINNED_PART: usize = 8;
+/// This part of the pool may be pinned: a quarter of it.
+const PINNED_PART: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Doomed(Eviction),
     /// Worth as the bits of a positive float: returns for each ms of keeping.
+    /// Among equals the hint given first goes first.
     Retained {
         until_ms: u64,
         worth: u64,
+        number: u64,
     },
     Pinned {
         until_ms: u64,
@@ -31,7 +33,8 @@ pub(super) struct Hints {
     pinned_max: usize,
     /// Slots that may go, by what was said of them.
     doomed: BTreeMap<u32, Eviction>,
-    retained: BTreeSet<(u64, u32)>,
+    retained: BTreeSet<(u64, u64, u32)>,
+    given: u64,
     held_back: BTreeSet<u32>,
 }
 
@@ -44,6 +47,7 @@ impl Hints {
             pinned_max: blocks / PINNED_PART,
             doomed: BTreeMap::new(),
             retained: BTreeSet::new(),
+            given: 0,
             held_back: BTreeSet::new(),
         }
     }
@@ -57,7 +61,7 @@ impl Hints {
     pub(super) fn list(&mut self, slot: u32) -> bool {
         match self.said.get(&slot) {
             Some(&Said::Doomed(reason)) => drop(self.doomed.insert(slot, reason)),
-            Some(&Said::Retained { worth, .. }) => drop(self.retained.insert((worth, slot))),
+            Some(&Said::Retained { worth, number, .. }) => drop(self.retained.insert((worth, number, slot))),
             Some(Said::Pinned { .. }) => drop(self.held_back.insert(slot)),
             Some(Said::Over) | None => return false,
         }
@@ -68,7 +72,7 @@ impl Hints {
     pub(super) fn unlist(&mut self, slot: u32) -> bool {
         match self.said.get(&slot) {
             Some(Said::Doomed(_)) => drop(self.doomed.remove(&slot)),
-            Some(&Said::Retained { worth, .. }) => drop(self.retained.remove(&(worth, slot))),
+            Some(&Said::Retained { worth, number, .. }) => drop(self.retained.remove(&(worth, number, slot))),
             Some(Said::Pinned { .. }) => drop(self.held_back.remove(&slot)),
             Some(Said::Over) | None => return false,
         }
@@ -78,13 +82,15 @@ impl Hints {
     /// A new hint takes the place of the old one. Call it while the slot is not listed.
     pub(super) fn set(&mut self, slot: u32, hint: Hint, now_ms: u64) {
         self.forget(slot);
+        self.given += 1;
         let said = match hint {
             Hint::Superseded => Said::Doomed(Eviction::Superseded),
             Hint::Dead => Said::Doomed(Eviction::DeadChild),
             Hint::Retain { until_ms, permille } => {
                 let wait_ms = until_ms.saturating_sub(now_ms).max(1);
                 let chance = f64::from(permille.min(1000)) / 1000.0;
-                Said::Retained { until_ms, worth: (chance / wait_ms as f64).to_bits() }
+                let worth = (chance / wait_ms as f64).to_bits();
+                Said::Retained { until_ms, worth, number: self.given }
             }
             Hint::Pin { until_ms } if self.pinned < self.pinned_max => Said::Pinned { until_ms },
             Hint::Pin { .. } | Hint::None => return,
@@ -134,7 +140,7 @@ impl Hints {
     }
 
     pub(super) fn least_retained(&self) -> Option<(u64, u32)> {
-        self.retained.first().copied()
+        self.retained.first().map(|&(worth, _, slot)| (worth, slot))
     }
 
     /// A slot that is pinned and could go if nothing else can.
