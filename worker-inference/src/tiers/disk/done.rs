@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{DiskTier, For, News, READ_FAILURES_MAX, Reading, Stage};
+use super::reads::{For, Reading, Stage};
+use super::{DiskTier, News, READ_FAILURES_MAX};
 use crate::prefix::Key;
 use crate::tiers::buffers::Buffer;
 use crate::tiers::check::Sum;

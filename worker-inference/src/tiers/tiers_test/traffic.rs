@@ -193,15 +193,18 @@ impl Model {
         self.wait_for_all();
         (0..24).for_each(|number| self.tiers().cancel(&key(number)));
         self.tiers().flush();
-        while self.tiers().disk.wait(SECOND) {}
-        self.tiers().poll();
+        // Twice, because the first call may start the one read that measures the disk.
+        for _ in 0..2 {
+            while self.tiers().disk.wait(SECOND) {}
+            self.tiers().poll();
+        }
         let tiers = self.tiers();
         assert_eq!(tiers.buffers.in_use(), tiers.host.len());
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn nothing_wrong_ever_comes_back(calls in calls(), host in 0..6_u64, blocks in 1..12_u32) {
         let mut model = Model::new(host, blocks);
