@@ -8,7 +8,9 @@
 Each MODEL is measured as it is, and requantised to each of `--formats` as `llama-quantize --allow-requantize` does
 it. The text is worker-inference/tests/data/harbour.txt in the windows of `llama-perplexity -c 512`: each begins
 anew, with BOS where the model wants it, and its last 255 tokens are scored. Writes bench/results/DATE-quality.md.
-`--golden NAME` also writes llama.cpp's figures for the first model where the test in CI reads them. Needs numpy.
+`--golden NAME` also writes llama.cpp's figures for the first model where the test in CI reads them. `--kl` also
+measures how far both are from the same weights in 32-bit floats: the mean Kullback-Leibler divergence over the scored
+tokens, with llama.cpp and 32-bit keys and values as the floats. Needs numpy.
 """
 
 import argparse
@@ -37,11 +39,11 @@ def main():
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for model in options.models:
-            results.append(measure(options, model, f"{model.stem} as it is"))
+            results.append(measure(options, model, f"{model.stem} as it is", pathlib.Path(scratch)))
             for format in options.formats:
                 target = pathlib.Path(scratch) / f"{model.stem}-{format}.gguf"
                 llama_library.quantize(options.library, model, target, FILE_TYPES[format])
-                results.append(measure(options, target, f"{model.stem} to {format}"))
+                results.append(measure(options, target, f"{model.stem} to {format}", pathlib.Path(scratch)))
                 target.unlink()
     if options.golden:
         write_golden(options, results[0]["theirs"])
@@ -58,18 +60,38 @@ def parse():
     parser.add_argument("models", type=pathlib.Path, nargs="+")
     listed = lambda text: [name for name in text.split(",") if name]
     parser.add_argument("--formats", type=listed, default=[], help=", ".join(FILE_TYPES))
+    parser.add_argument("--kl", action="store_true", help="takes gigabytes of scratch for a large vocabulary")
     parser.add_argument("--golden", help="name of the golden file, as gemma3-270m")
     return parser.parse_args()
 
 
-def measure(options, model, title):
-    theirs = of_llama(options, model)
-    command = [options.figures, "quality", model, compare.TEXT, compare.PROMPTS]
+def measure(options, model, title, scratch):
+    theirs, ours = of_llama(options, model), scratch / "ours"
+    command = [options.figures, "quality", model, compare.TEXT, compare.PROMPTS, *([ours] if options.kl else [])]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{title}: {done.stderr[-2000:]}")
     print(title, theirs["mean_log_likelihood"], json.loads(done.stdout)["mean_log_likelihood"], flush=True)
-    return {"title": title, "types": types(model), "theirs": theirs, "ours": json.loads(done.stdout)}
+    result = {"title": title, "types": types(model), "theirs": theirs, "ours": json.loads(done.stdout)}
+    return {**result, "kl": divergences(options, model, scratch) if options.kl else None}
+
+
+def divergences(options, path, scratch):
+    """The mean divergence of llama.cpp and of us from the same weights in floats."""
+    floats = scratch / "floats.gguf"
+    llama_library.quantize(options.library, path, floats, FILE_TYPES["F32"])
+    truth = llama_library.Llama(options.library, floats, WINDOW, llama_library.F32, os.cpu_count())
+    theirs = llama_library.Llama(options.library, path, WINDOW, threads=os.cpu_count())
+    ours = np.memmap(scratch / "ours", dtype="<f4", mode="r").reshape(-1, theirs.width)
+    tokens, bos, found = theirs.tokens(compare.TEXT.read_text().removesuffix("\n")), theirs.bos(), []
+    for number, window in enumerate(windows(tokens)):
+        window = [window[0] if bos is None else bos, *window[1:]]
+        expected = log_softmax(truth.logits(window, SKIP)[:-1])
+        mine = ours[number * len(expected) : (number + 1) * len(expected)].astype(np.float64)
+        others = [log_softmax(theirs.logits(window, SKIP)[:-1]), mine]
+        found.append([(np.exp(expected) * (expected - other)).sum(-1) for other in others])
+    floats.unlink()
+    return np.concatenate(found, axis=1).mean(1)
 
 
 def of_llama(options, path):
@@ -95,10 +117,13 @@ def windows(tokens):
 def scored(model, window, bos):
     """Log-likelihoods of the window's last 255 tokens."""
     window = [window[0] if bos is None else bos, *window[1:]]
-    logits = model.logits(window, SKIP)[:-1].astype(np.float64)
-    logits -= logits.max(-1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    logits = log_softmax(model.logits(window, SKIP)[:-1])
     return logits[np.arange(len(logits)), window[SKIP + 1 :]]
+
+
+def log_softmax(logits):
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def types(path):
@@ -136,17 +161,19 @@ def lines(options, results):
     formats = f" --formats {','.join(options.formats)}" if options.formats else ""
     yield f"Made by `bench/quality.py LIBRARY FIGURES {' '.join(model.name for model in options.models)}{formats}`."
     yield ""
-    yield "Mean log-likelihood of harbour.txt in windows of 512 tokens, the last 255 scored. Must be at most 0.005 apart."
+    yield "Mean log-likelihood of harbour.txt in windows of 512 tokens, the last 255 scored."
+    yield "Must be at most 0.005 apart, or our mean divergence from 32-bit floats at most 1.1 times llama.cpp's."
     yield ""
-    yield "| model | matrices | scored | llama.cpp | ours | apart | first tokens the same |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| model | matrices | scored | llama.cpp | ours | apart | divergence, llama.cpp / ours | first tokens the same |"
+    yield "|---|---|---|---|---|---|---|---|"
     for result in results:
         ours, theirs = result["ours"], result["theirs"]
         apart = ours["mean_log_likelihood"] - theirs["mean_log_likelihood"]
         same = sum(a == b for a, b in zip(theirs["first_tokens"], ours["first_tokens"], strict=True))
         figures = f"{theirs['mean_log_likelihood']:.6f} | {ours['mean_log_likelihood']:.6f} | {apart:+.6f}"
         count = len(theirs["first_tokens"])
-        yield f"| {result['title']} | {result['types']} | {ours['scored']} | {figures} | {same} of {count} |"
+        divergence = "" if result["kl"] is None else "{:.6f} / {:.6f} ({:.2f})".format(*result["kl"], result["kl"][1] / result["kl"][0])
+        yield f"| {result['title']} | {result['types']} | {ours['scored']} | {figures} | {divergence} | {same} of {count} |"
 
 
 if __name__ == "__main__":
