@@ -25,6 +25,9 @@ use worker_inference::{Grammar, Sampling, TokenLogprobs};
 /// Jobs and cancels that wait for the engine's attention; beyond, callers are told that the engine is full.
 const ORDERS_WAITING: usize = 1024;
 
+/// Between two pieces of work that an idle engine does.
+const REST: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// A prompt to continue.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
@@ -112,6 +115,10 @@ pub trait Steps: Send {
     /// One round of computing; what it brought.
     fn step(&mut self) -> Vec<(u64, JobEvent)>;
     fn is_idle(&self) -> bool;
+    /// Nothing is asked: some of the work that can wait, if there is any. True when some is left.
+    fn rest(&mut self) -> bool {
+        false
+    }
     fn observe(&self) -> EngineObserved;
 }
 
@@ -124,7 +131,7 @@ pub struct RunningJob {
 
 enum Order {
     Run {
-        job: Job,
+        job: Box<Job>,
         events: mpsc::Sender<JobEvent>,
         stop: CancellationToken,
         place: Option<OwnedSemaphorePermit>,
@@ -170,7 +177,7 @@ impl EngineThread {
     ) -> Result<RunningJob, RefusedJob> {
         let (events, heard) = mpsc::channel(job.max_new as usize + 2);
         let stop = stop.child_token();
-        self.give(Order::Run { job, events, stop: stop.clone(), place })?;
+        self.give(Order::Run { job: Box::new(job), events, stop: stop.clone(), place })?;
         let (orders, stopped) = (self.orders.clone(), stop.clone());
         tokio::spawn(async move {
             stopped.cancelled().await;
@@ -232,7 +239,7 @@ impl<E: Steps> Worker<E> {
     fn work(&mut self, inbox: &channel::Receiver<Order>) {
         loop {
             if self.engine.is_idle() {
-                match inbox.recv() {
+                match self.rest(inbox) {
                     Ok(order) => self.take(order),
                     Err(channel::RecvError) => return,
                 }
@@ -255,9 +262,21 @@ impl<E: Steps> Worker<E> {
         }
     }
 
+    /// Waits for an order. What the engine may do in idle moments is done first, a little at a time.
+    fn rest(&mut self, inbox: &channel::Receiver<Order>) -> Result<Order, channel::RecvError> {
+        while self.engine.rest() {
+            match inbox.recv_timeout(REST) {
+                Ok(order) => return Ok(order),
+                Err(channel::RecvTimeoutError::Timeout) => {}
+                Err(channel::RecvTimeoutError::Disconnected) => return Err(channel::RecvError),
+            }
+        }
+        inbox.recv()
+    }
+
     fn take(&mut self, order: Order) {
         let Order::Run { job, events, stop, place } = order else { return };
-        match self.engine.submit(job) {
+        match self.engine.submit(*job) {
             Ok(id) => {
                 self.open.insert(id, Open { events, stop, cancelled: false, _place: place });
             }

@@ -105,6 +105,10 @@ impl Steps for RealEngine {
         self.engine.is_idle()
     }
 
+    fn rest(&mut self) -> bool {
+        self.engine.write_behind()
+    }
+
     fn observe(&self) -> EngineObserved {
         let observed = self.engine.observe();
         EngineObserved {

@@ -173,8 +173,8 @@ fn random_chains(policy: Box<dyn Policy>) {
         chains.blocks.set_time(round * 50);
         let held = chains.held.len();
         match next(8) {
-            0 | 1 | 2 => chains.grow((held > 0).then(|| next(held)), next(6), next(6)),
-            3 | 4 | 5 if held > 0 => chains.drop_chain(next(held)),
+            0..=2 => chains.grow((held > 0).then(|| next(held)), next(6), next(6)),
+            3..=5 if held > 0 => chains.drop_chain(next(held)),
             6 => drop(chains.blocks.evict_of(&[next(2) as u8; 32], Eviction::ProjectLimit)),
             _ => {
                 let hint = [Hint::Dead, Hint::Superseded, Hint::Pin { until_ms: 400 }, Hint::None][next(4)];

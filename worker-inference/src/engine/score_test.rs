@@ -1,5 +1,8 @@
 //! Scoring with parts of the prefix left out, on a tiny random model.
 
+// A list of one range is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::engine_test::{load, tiny_model};
 use super::*;
 use crate::blocks::BLOCK_TOKENS;

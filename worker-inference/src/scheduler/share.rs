@@ -6,8 +6,8 @@ use crate::blocks::{BLOCK_TOKENS, BlockId};
 use crate::prefix::{BlockTokens, Key};
 use crate::sequence::SequenceId;
 
-/// A sequence waits a step for a block that another one computes only if they share so many of its tokens.
-const WORTH_WAITING: usize = 4;
+/// Beginnings of a block with fewer common tokens are not worth a copy, nor a step of waiting.
+const WORTH_SHARING: usize = 4;
 
 /// Blocks that are asked for together when they are far away.
 const AHEAD: usize = 16;
@@ -138,7 +138,8 @@ impl Scheduler {
         let next = &sequence.tokens()[sequence.stored..];
         // The row after the last token runs in any case; whole blocks are found by key.
         let most = next.len().min(BLOCK_TOKENS - 1);
-        self.contents.closest(&parent, &next[..most])
+        let closest = self.contents.closest(&parent, &next[..most]);
+        closest.filter(|(_, tokens)| *tokens >= WORTH_SHARING.min(most))
     }
 
     /// The key of the content before the next block, if the sequence stands between two blocks.
@@ -166,7 +167,7 @@ impl Scheduler {
         if !sequence.shares_until(sequence.stored + BLOCK_TOKENS) {
             return false;
         }
-        claimed.iter().any(|tokens| common(tokens, next) >= WORTH_WAITING.min(next.len()))
+        claimed.iter().any(|tokens| common(tokens, next) >= WORTH_SHARING.min(next.len()))
     }
 
     /// A block is full: it can be found from now on, unless its content is already known.

@@ -79,10 +79,10 @@ impl Returns {
 /// The most returns for the time kept, over all moments at which one may stop to wait (a Gittins index).
 fn best_rate(chances: &[f64; AGES], from: usize) -> f64 {
     let (mut here, mut time_ms, mut best) = (1.0, 0.0, 0.0_f64);
-    for age in from..AGES {
+    for (age, chance) in chances.iter().enumerate().skip(from) {
         // Who comes back does so half way through the age.
-        time_ms += here * width_ms(age) * (1.0 - chances[age] / 2.0);
-        here *= 1.0 - chances[age];
+        time_ms += here * width_ms(age) * (1.0 - chance / 2.0);
+        here *= 1.0 - chance;
         best = best.max((1.0 - here) / time_ms);
     }
     best
