@@ -8,6 +8,9 @@
 //! out = fma(least_w, scale_x * sum of q_x, out)                            (formats with a least value)
 //! ```
 //!
+//! Where the format has factors, scale_w and least_w are those of the block times those of the 32 columns, which is
+//! exact; for Q6_K the integer is `factor * sum` of the first half plus that of the second, exact as well.
+//!
 //! For float weights four sums take the columns in turn, `s[col % 4] = fma(w, x, s[col % 4])`, and
 //! `out = (s0 + s1) + (s2 + s3)`.
 
