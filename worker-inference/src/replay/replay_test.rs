@@ -52,7 +52,7 @@ fn bad_lines_are_named() {
         (r#"{"timestamp":-1,"input_length":3,"hash_ids":[1]}"#, "-1"),
         (r#"{"timestamp":1,"input_length":18446744073709551615,"hash_ids":[1]}"#, "36028797018963968 blocks"),
         (r#"{"timestamp":1,"input_length":1e300,"hash_ids":[1]}"#, "invalid type"),
-        (r#"{"timestamp":1,"input_length":3,"hash_ids":[99999999999999999999]}"#, "number"),
+        (r#"{"timestamp":1,"input_length":3,"hash_ids":[99999999999999999999]}"#, "u64"),
     ] {
         let text = format!("{good}\n\n{bad}\n");
         let error = mooncake::Trace::read(text.as_bytes(), "t.jsonl").expect_err("a bad line").to_string();

@@ -144,7 +144,10 @@ fn part(hasher: &mut Hasher, text: &str) {
 /// Arguments without the freedom of JSON: clients may write them anew.
 fn canonical(arguments: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(arguments) {
-        Ok(value) => value.to_string(),
+        Ok(mut value) => {
+            value.sort_all_objects();
+            value.to_string()
+        }
         Err(_) => arguments.to_owned(),
     }
 }
