@@ -3,12 +3,16 @@
 mod daemon;
 mod engine;
 mod model;
+mod replay;
 mod serve;
 
 pub use daemon::{DevOptions, dev, start};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
 pub use model::{model_inspect, model_list, model_pull};
+pub use replay::{ReplayOptions, TraceFormat, engine_replay};
 pub use serve::{ServeOptions, engine_serve};
+pub use worker_inference::replay::Costs;
+pub use worker_inference::replay::miniswe::Rules;
 
 use crate::config;
 use crate::models::ModelStore;

@@ -1,9 +1,11 @@
 //! The one binary: it parses and calls. Verbs that ask a cluster live in `cli`, those of this machine in `node::local`.
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
 use cli::{Command, Exit, Failure, Format, Globals};
-use node::local::{self, BenchOptions, DevOptions, ScoreOptions, ServeOptions};
+use node::local::{
+    self, BenchOptions, Costs, DevOptions, ReplayOptions, Rules, ScoreOptions, ServeOptions, TraceFormat,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +77,49 @@ enum Engine {
         #[arg(long, default_value_t = 256)]
         skip: usize,
     },
+    /// Recorded traffic through the engine's decisions, in virtual time
+    Replay(Replay),
+}
+
+#[derive(Args)]
+struct Replay {
+    /// The form of the trace
+    #[arg(long, value_enum)]
+    format: TraceForm,
+    /// A file, or for miniswe a folder of .jsonl files
+    trace: PathBuf,
+    /// Blocks of the KV pool, of 512 tokens for mooncake, else of 16 [default: 5000 for mooncake, half of the
+    /// working set for miniswe, room for 16 of the largest requests for azure]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    blocks: Vec<usize>,
+    /// Whose tokenizer is used for the text of miniswe [default: four bytes are a token]
+    #[arg(short, long)]
+    model: Option<String>,
+    /// Tokens that fit into one call of miniswe; a session ends before the first that doesn't
+    #[arg(long, default_value_t = 8192)]
+    window: usize,
+    /// Which tool calls of miniswe take 10 to 120 s longer
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Prompt tokens that the engine computes a second
+    #[arg(long, value_name = "TOKENS", default_value_t = 1000.0)]
+    prefill_tok_s: f64,
+    /// Steps a second in which every running answer gets a token
+    #[arg(long, value_name = "TOKENS", default_value_t = 100.0)]
+    decode_tok_s: f64,
+    /// Bytes a second from the host and disk tiers
+    #[arg(long, value_name = "BYTES", default_value_t = 1e9)]
+    restore_bytes_s: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TraceForm {
+    /// Chains of block hashes
+    Mooncake,
+    /// Arrivals and sizes
+    Azure,
+    /// Agent sessions with their text
+    Miniswe,
 }
 
 /// Lists, as in `-d 0,512`, are measured in every combination.
@@ -198,6 +243,7 @@ fn main() -> ExitCode {
         Verb::Engine(Engine::Score { model, file, window, skip }) => {
             local::engine_score(ScoreOptions { model, file, window, skip, json })
         }
+        Verb::Engine(Engine::Replay(replay)) => local::engine_replay(replay.options(json)),
         Verb::Model(Model::Pull { source }) => local::model_pull(&source, json),
         Verb::Model(Model::List { cluster: false }) => local::model_list(json),
         Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),
@@ -205,6 +251,30 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => Exit::Ok.into(),
         Err(error) => failed(&error, globals.output),
+    }
+}
+
+impl Replay {
+    fn options(self, json: bool) -> ReplayOptions {
+        let costs = Costs {
+            prefill_tokens_s: self.prefill_tok_s,
+            decode_steps_s: self.decode_tok_s,
+            restore_bytes_s: self.restore_bytes_s,
+            ..Costs::default()
+        };
+        ReplayOptions {
+            format: match self.format {
+                TraceForm::Mooncake => TraceFormat::Mooncake,
+                TraceForm::Azure => TraceFormat::Azure,
+                TraceForm::Miniswe => TraceFormat::Miniswe,
+            },
+            trace: self.trace,
+            blocks: self.blocks,
+            model: self.model,
+            rules: Rules { window: self.window, seed: self.seed },
+            costs,
+            json,
+        }
     }
 }
 

@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 use std::io::BufRead;
 
-use super::drive::{Call, Costs, Drive, Prompt, Setup};
+use super::drive::{Answer, Call, Costs, Drive, Prompt, Setup, WAITING_MAX};
 use super::lines::each_line;
 use super::{ReplayError, Row};
 use crate::blocks::BLOCK_TOKENS;
 use crate::scheduler::Limits;
 
 /// Tokens of one request; more is taken for a damaged line.
-const REQUEST_MAX: usize = 1 << 20;
+const REQUEST_MAX: usize = 1 << 18;
 
 /// Sequences that run at the same time.
 const RUNNING: usize = 64;
@@ -53,8 +53,7 @@ impl Trace {
         let calls: Vec<Call> = self.requests.iter().map(call).collect();
         let due: BTreeSet<(u64, usize)> =
             self.requests.iter().enumerate().map(|(number, request)| (request.at_us, number)).collect();
-        let setup =
-            Setup { limits: limits(calls.len()), costs, host_blocks: 0, disk_blocks: 0, hints: false };
+        let setup = Setup { limits: limits(), costs, host_blocks: 0, disk_blocks: 0, hints: false };
         ["lru", "ours"]
             .into_iter()
             .map(|name| Drive::new(&calls, due.clone(), setup.clone(), super::pool(name, blocks)?).run(name))
@@ -70,12 +69,12 @@ impl Trace {
 }
 
 fn call(request: &Request) -> Call {
-    let answer = vec![0; request.generated];
-    Call { prompt: Prompt::Unique(request.context), answer, then: None }
+    let answer = Answer::Any(request.generated);
+    Call { prompt: Prompt::Unique(request.context), answer, then: None, paused_us: None }
 }
 
-fn limits(waiting: usize) -> Limits {
-    Limits { step_tokens: 512, chunk_tokens: 256, running: RUNNING, waiting, window: usize::MAX }
+fn limits() -> Limits {
+    Limits { step_tokens: 512, chunk_tokens: 256, running: RUNNING, waiting: WAITING_MAX, window: usize::MAX }
 }
 
 fn request(text: &str) -> Result<Request, String> {

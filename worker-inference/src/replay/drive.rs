@@ -79,13 +79,39 @@ impl Prompt {
     }
 }
 
+/// What the model says.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    Given(Vec<u32>),
+    /// So many tokens, whichever.
+    Any(usize),
+}
+
+impl Answer {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Answer::Given(tokens) => tokens.len(),
+            Answer::Any(len) => *len,
+        }
+    }
+
+    fn token(&self, place: usize) -> Option<u32> {
+        match self {
+            Answer::Given(tokens) => tokens.get(place).copied(),
+            Answer::Any(len) => (place < *len).then_some(0),
+        }
+    }
+}
+
 /// One call to the model.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) prompt: Prompt,
-    pub(super) answer: Vec<u32>,
-    /// The session's next call, and how long after this one's end it comes.
+    pub(super) answer: Answer,
+    /// The session's next call, and how many µs after this one's end it comes.
     pub(super) then: Option<(u64, usize)>,
+    /// How many µs after the end of the one before it came.
+    pub(super) paused_us: Option<u64>,
 }
 
 /// How it is run.
@@ -107,10 +133,14 @@ pub(super) fn naming() -> Naming {
     Naming::new(Hash([0; 32]))
 }
 
-/// A session is expected back within this time.
-const RETURN_MS: u64 = 30_000;
-/// That it comes back, of 1000: a tool may end the session.
-const RETURN_PERMILLE: u16 = 950;
+/// Calls whose tokens are in memory before they run; later ones wait outside, in the same order.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// Of 1000 pauses, how many end within the time that a session is kept for.
+const RETURN_PERMILLE: u16 = 900;
+/// That time, while few pauses have been seen, ms.
+const RETURN_MS: u64 = 10_000;
+const PAUSES_MIN: usize = 20;
 
 struct Live {
     call: usize,
@@ -133,6 +163,8 @@ pub(super) struct Drive<'a> {
     computed: u64,
     new: u64,
     waits_ms: Vec<u64>,
+    /// How long pauses took that are over, ascending.
+    pauses_ms: Vec<u64>,
 }
 
 impl<'a> Drive<'a> {
@@ -156,6 +188,7 @@ impl<'a> Drive<'a> {
             computed: 0,
             new: 0,
             waits_ms: Vec::new(),
+            pauses_ms: Vec::new(),
             setup,
         }
     }
@@ -176,7 +209,9 @@ impl<'a> Drive<'a> {
     }
 
     fn submit_due(&mut self) -> Result<(), ReplayError> {
-        while let Some(&(due_us, number)) = self.due.first().filter(|(due_us, _)| *due_us <= self.now_us) {
+        while self.scheduler.waiting() < WAITING_MAX
+            && let Some(&(due_us, number)) = self.due.first().filter(|(due_us, _)| *due_us <= self.now_us)
+        {
             self.due.pop_first();
             let call = &self.calls[number];
             let prompt = call.prompt.tokens(number);
@@ -191,6 +226,9 @@ impl<'a> Drive<'a> {
                     ReplayError::Refused { line: format!("call {}", number + 1), why: cause.to_string() }
                 })?;
             self.live.insert(id, Live { call: number, due_us, started: false });
+            if let Some(paused_us) = call.paused_us {
+                self.end_pause(paused_us / 1000);
+            }
         }
         Ok(())
     }
@@ -226,7 +264,8 @@ impl<'a> Drive<'a> {
         self.computed += prompt_rows as u64;
         let restored = self.below.restored_blocks - self.restored;
         self.restored = self.below.restored_blocks;
-        self.now_us += self.setup.costs.step_us(prompt_rows, generates, restored);
+        let step_us = self.setup.costs.step_us(prompt_rows, generates, restored);
+        self.now_us = self.now_us.saturating_add(step_us);
     }
 
     /// The next token of the recorded answer, if all rows before it ran.
@@ -236,8 +275,8 @@ impl<'a> Drive<'a> {
             return;
         }
         let answer = &self.calls[self.live[&id].call].answer;
-        let goes_on = match answer.get(sequence.generated().len()) {
-            Some(&token) => self.scheduler.append(id, token),
+        let goes_on = match answer.token(sequence.generated().len()) {
+            Some(token) => self.scheduler.append(id, token),
             None => false,
         };
         if !goes_on {
@@ -263,10 +302,21 @@ impl<'a> Drive<'a> {
         let now_ms = self.now_us / 1000;
         self.scheduler.set_time(now_ms);
         if goes_on {
-            self.scheduler.retain(&SCOPE, tokens, now_ms + RETURN_MS, RETURN_PERMILLE);
+            self.scheduler.retain(&SCOPE, tokens, now_ms + self.pause_ms(), RETURN_PERMILLE);
         } else {
             self.scheduler.drop_chain(&SCOPE, tokens, 0, true);
         }
+    }
+
+    /// How long a pause takes at most, in nine cases of ten so far.
+    fn pause_ms(&self) -> u64 {
+        let seen = self.pauses_ms.len();
+        if seen < PAUSES_MIN { RETURN_MS } else { self.pauses_ms[seen * usize::from(RETURN_PERMILLE) / 1000] }
+    }
+
+    fn end_pause(&mut self, pause_ms: u64) {
+        let place = self.pauses_ms.partition_point(|other| *other < pause_ms);
+        self.pauses_ms.insert(place, pause_ms);
     }
 
     fn row(self, policy: &str, begun_us: u64) -> Row {

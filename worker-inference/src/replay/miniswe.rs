@@ -11,7 +11,7 @@ use std::io::BufRead;
 
 use serde::Deserialize;
 
-use super::drive::{Call, Costs, Drive, Prompt, SCOPE, Setup, naming};
+use super::drive::{Answer, Call, Costs, Drive, Prompt, SCOPE, Setup, WAITING_MAX, naming};
 use super::lines::each_line;
 use super::seen::Seen;
 use super::{ReplayError, Row};
@@ -131,10 +131,14 @@ impl Sessions {
             self.first.insert((0, begin));
         }
         let times: Vec<u64> = turns.iter().map(|turn| turn.at_us).collect();
+        let mut paused_us = None;
         for (index, turn) in turns.into_iter().enumerate() {
             let gap = times.get(index + 1).map(|next| next - turn.at_us);
-            let then = gap.map(|gap| (gap.saturating_add(tail_us(random)), begin + index + 1));
-            self.calls.push(Call { prompt: Prompt::Given(turn.prompt), answer: turn.answer, then });
+            let pause_us = gap.map(|gap| gap.saturating_add(tail_us(random)));
+            let (prompt, answer) = (Prompt::Given(turn.prompt), Answer::Given(turn.answer));
+            let then = pause_us.map(|pause_us| (pause_us, begin + index + 1));
+            self.calls.push(Call { prompt, answer, then, paused_us });
+            paused_us = pause_us;
         }
     }
 
@@ -167,13 +171,7 @@ impl Sessions {
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            step_tokens: 512,
-            chunk_tokens: 256,
-            running: 64,
-            waiting: self.calls.len().max(1),
-            window: self.window,
-        }
+        Limits { step_tokens: 512, chunk_tokens: 256, running: 64, waiting: WAITING_MAX, window: self.window }
     }
 }
 

@@ -52,7 +52,7 @@ fn bad_lines_are_named() {
         (r#"{"timestamp":-1,"input_length":3,"hash_ids":[1]}"#, "-1"),
         (r#"{"timestamp":1,"input_length":18446744073709551615,"hash_ids":[1]}"#, "36028797018963968 blocks"),
         (r#"{"timestamp":1,"input_length":1e300,"hash_ids":[1]}"#, "invalid type"),
-        (r#"{"timestamp":1,"input_length":3,"hash_ids":[99999999999999999999]}"#, "u64"),
+        (r#"{"timestamp":1,"input_length":3,"hash_ids":[99999999999999999999]}"#, "invalid type"),
     ] {
         let text = format!("{good}\n\n{bad}\n");
         let error = mooncake::Trace::read(text.as_bytes(), "t.jsonl").expect_err("a bad line").to_string();
@@ -160,6 +160,8 @@ fn agents_that_pause_recompute_little_with_half_the_room() {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(&folder).expect("readable").map(|file| file.expect("readable").path()).collect();
     files.sort();
+    // The whole folder is `bench/replay.sh`'s.
+    files.truncate(6);
     let opened = files.iter().map(|file| (file.display().to_string(), open(file)));
     let sessions = Sessions::read(opened, Words::FourBytes, Rules::default()).expect("good sessions");
     let rows = sessions.replay(sessions.half(), Costs::default()).expect("runs");
