@@ -5,7 +5,7 @@ mod engine;
 mod model;
 
 pub use daemon::{DevOptions, dev, start};
-pub use engine::{BenchOptions, ScoreOptions, engine_bench, engine_score};
+pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
 pub use model::{model_inspect, model_list, model_pull};
 
 use crate::config;

@@ -111,7 +111,7 @@ impl Bench {
         self.prompt.iter().chain(&self.generate).all(|&tokens| tokens == 0)
     }
 
-    fn options(self, json: bool) -> BenchOptions {
+    fn options(self, output: Format) -> BenchOptions {
         let numbers = |list: Vec<u32>| list.into_iter().map(|number| number as usize).collect();
         BenchOptions {
             model: self.model,
@@ -121,7 +121,11 @@ impl Bench {
             parallel: numbers(self.parallel),
             threads: self.threads as usize,
             repeats: self.repeats as usize,
-            json,
+            form: match output {
+                Format::Table => local::Form::Table,
+                Format::Json => local::Form::Json,
+                Format::Jsonl => local::Form::Lines,
+            },
         }
     }
 }
@@ -157,7 +161,7 @@ fn main() -> ExitCode {
         Verb::Model(Model::List { cluster: true }) => return cli::run(Command::Models, &globals),
         Verb::Start { config, insecure } => local::start(&config, insecure),
         Verb::Dev(Dev { ephemeral, model, data }) => local::dev(DevOptions { ephemeral, model, data }),
-        Verb::Engine(Engine::Bench(bench)) => local::engine_bench(bench.options(json)),
+        Verb::Engine(Engine::Bench(bench)) => local::engine_bench(bench.options(globals.output)),
         Verb::Engine(Engine::Score { model, file, window, skip }) => {
             local::engine_score(ScoreOptions { model, file, window, skip, json })
         }

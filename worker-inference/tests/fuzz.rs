@@ -1,8 +1,8 @@
 //! Random hostile input for the readers of model files and of texts: no panic, no hang, no memory by a length that
 //! the input names.
 //!
-//! Inputs are bent copies of good ones. An input whose answer has not been seen before (an error that reads
-//! differently, or another size of what was read) joins those that are bent next, so that damage builds upon damage
+//! Inputs are bent copies of good ones. An input whose answer has not been seen before (another kind of error,
+//! another size of what was read) joins those that are bent next, so that damage builds upon damage
 //! and gets behind the first checks. `FUZZ_SECONDS` sets how long each of them runs (2); `FUZZ_SEED` sets the
 //! first seed (the time where it is `time`), which a failure prints beside the file that keeps its input.
 
@@ -16,11 +16,27 @@ mod tiny;
 
 use fuzz::Fuzz;
 use tiny::File;
-use worker_inference::model::gguf::Gguf;
-use worker_inference::{Engine, EngineConfig, Message, TextModel, last_logits};
+use worker_inference::model::gguf::{Gguf, GgufError};
+use worker_inference::{Engine, EngineConfig, LoadError, Message, TextModel, last_logits};
 
-fn log2(number: usize) -> u32 {
-    number.checked_ilog2().unwrap_or(0)
+/// A size in words that differ for other powers of two.
+fn size(number: usize) -> String {
+    "x".repeat(number.checked_ilog2().map_or(0, |log| log as usize + 1))
+}
+
+/// The beginning of an error, which says what kind it is; the rest names what was in the input.
+fn kind(error: impl std::fmt::Display) -> String {
+    error.to_string().chars().filter(char::is_ascii_lowercase).take(24).collect()
+}
+
+fn kind_of_file_error(error: &GgufError) -> String {
+    match error {
+        GgufError::Invalid { why, .. } => kind(why),
+        GgufError::Truncated { .. } => "truncated".into(),
+        GgufError::TooMany { .. } => "too many".into(),
+        GgufError::Extent { .. } => "extent".into(),
+        other => kind(other),
+    }
 }
 
 /// The tiny model without its weights: what the reader of headers looks at.
@@ -42,11 +58,10 @@ fn headers() -> Vec<Vec<u8>> {
 #[test]
 fn gguf() {
     Fuzz::new("gguf", headers()).run(&|input| match Gguf::parse(input) {
-        Err(error) => error.to_string(),
+        Err(error) => kind_of_file_error(&error),
         Ok(gguf) => {
-            let read = gguf.tensors().map(|(_, tensor)| log2(tensor.bytes.len())).max();
-            let text = TextModel::from_gguf(&gguf).err().map(|error| error.to_string());
-            format!("{:?} of {} and {}: {text:?}", read, gguf.metadata().count(), gguf.tensors().count())
+            let text = TextModel::from_gguf(&gguf).err().map(kind);
+            format!("{} and {}: {text:?}", size(gguf.metadata().count()), size(gguf.tensors().count()))
         }
     });
 }
@@ -61,10 +76,13 @@ fn model() {
     Fuzz::new("model", vec![File::tiny().build()]).run(&|input| {
         std::fs::write(&path, input).expect("writable");
         match Engine::load(&path, config.clone()) {
-            Err(error) => error.to_string(),
+            Err(LoadError::File { cause, .. }) => kind_of_file_error(&cause),
+            Err(LoadError::Text { cause, .. }) => kind(cause),
+            Err(LoadError::Model { cause, .. }) => kind(cause),
+            Err(error) => kind(error),
             Ok(mut engine) => match last_logits(&mut engine, [0; 32], &[1, 2, 3]) {
-                Ok(logits) => format!("{} logits", log2(logits.len())),
-                Err(error) => error.to_string(),
+                Ok(logits) => size(logits.len()),
+                Err(error) => kind(error),
             },
         }
     });
@@ -85,13 +103,13 @@ fn tokenizer() {
         let (text, tokenizer) = (String::from_utf8_lossy(input), &model.tokenizer);
         let ids: Vec<u32> =
             input.iter().map(|&byte| u32::from(byte) * 2 % tokenizer.vocabulary() as u32).collect();
-        let decoded = log2(tokenizer.decode(&ids).len());
+        let decoded = size(tokenizer.decode(&ids).len());
         let plain = tokenizer.encode(&text, false).expect("the vocabulary has every byte");
         assert_eq!(tokenizer.decode(&plain), text, "the text does not come back");
-        let special = tokenizer.encode(&text, true).map(|tokens| log2(tokens.len()));
+        let special = tokenizer.encode(&text, true).map(|tokens| size(tokens.len())).map_err(kind);
         let message = Message::new("user", text.as_ref());
-        let chat = model.encode_next(&[], &message, true).map(|tokens| log2(tokens.len()));
-        format!("{} {special:?} {chat:?} {decoded}", log2(plain.len()))
+        let chat = model.encode_next(&[], &message, true).map(|tokens| size(tokens.len())).map_err(kind);
+        format!("{} {special:?} {chat:?} {decoded}", size(plain.len()))
     });
 }
 
@@ -127,11 +145,11 @@ fn chat_template() {
         let template = String::from_utf8_lossy(input);
         let chat = match worker_inference::Chat::new(&template, "<s>", "</s>") {
             Ok(chat) => chat,
-            Err(error) => return error.to_string(),
+            Err(error) => return kind(error),
         };
         match chat.render_next(&[], &Message::new("user", "hello"), true) {
-            Ok(rendered) => format!("{} bytes", log2(rendered.len())),
-            Err(error) => error.to_string(),
+            Ok(rendered) => size(rendered.len()),
+            Err(error) => kind(error),
         }
     });
 }

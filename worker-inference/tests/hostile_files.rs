@@ -112,11 +112,7 @@ fn sizes_that_overflow() {
             |file| file.tensor("token_embd.weight").dimensions = vec![1 << 62, 1 << 2],
             "64 bits",
         ),
-        (
-            "just below 2^64",
-            |file| file.tensor("output_norm.weight").dimensions = vec![u64::MAX / 4],
-            "truncated",
-        ),
+        ("just below 2^63", |file| file.tensor("output_norm.weight").dimensions = vec![1 << 60], "truncated"),
         ("offset and size", |file| file.tensor("output_norm.weight").offset = Some(u64::MAX - 31), "64 bits"),
     ]);
 }
@@ -319,10 +315,12 @@ fn every_header_byte_may_be_wrong() {
         (file.build(), file.tensors.iter().map(|t| t.data.len().next_multiple_of(32)).sum::<usize>());
     let header = whole.len() - data;
     let mut seed = 77;
-    for at in (0..header).filter(|_| random(&mut seed).is_multiple_of(23)) {
+    let mut at = 0;
+    while at < header {
         let mut bytes = whole.clone();
         bytes[at] = random(&mut seed) as u8;
         // Taken or refused: both are answers.
         drop(folder.load(&bytes));
+        at += 1 + random(&mut seed) as usize % 45;
     }
 }

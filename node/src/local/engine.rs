@@ -4,7 +4,7 @@ mod bench;
 mod plan;
 
 pub use bench::engine_bench;
-pub use plan::BenchOptions;
+pub use plan::{BenchOptions, Form};
 
 use super::model_path;
 use anyhow::Context;

@@ -7,10 +7,10 @@ use worker_inference::{Engine, ForkRequest, Sampling, SubmitError};
 use super::common::{Random, request};
 
 /// The shortest and the longest chain that is forked.
-pub const CHAINS: std::ops::RangeInclusive<usize> = 4001..=4015;
+pub(crate) const CHAINS: std::ops::RangeInclusive<usize> = 4001..=4015;
 
 /// Microseconds of `each` forks of every length.
-pub fn run(engine: &mut Engine, each: usize) -> Result<Vec<f64>, SubmitError> {
+pub(crate) fn run(engine: &mut Engine, each: usize) -> Result<Vec<f64>, SubmitError> {
     let mut random = Random(23);
     let tokens = random.tokens(engine, *CHAINS.end());
     // The parent answers while it is forked; a step between the forks takes their last events away.

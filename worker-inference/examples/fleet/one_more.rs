@@ -6,36 +6,36 @@ use super::common::{Random, ask, request};
 
 /// The shape of the load.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub agents: usize,
+pub(crate) struct Shape {
+    pub(crate) agents: usize,
     /// Tokens of each agent's beginning, which no other shares.
-    pub begin: usize,
+    pub(crate) begin: usize,
     /// Tokens that each round adds before the agent asks.
-    pub added: usize,
-    pub answer: usize,
-    pub rounds: usize,
+    pub(crate) added: usize,
+    pub(crate) answer: usize,
+    pub(crate) rounds: usize,
 }
 
 impl Shape {
     /// Tokens of an agent after the last round.
-    pub fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         self.begin + self.rounds * (self.added + self.answer)
     }
 }
 
 /// One agent's turn in a round after the first.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn {
-    pub round: usize,
-    pub agent: usize,
+pub(crate) struct Turn {
+    pub(crate) round: usize,
+    pub(crate) agent: usize,
     /// Rows computed again that had been computed before, to those of a cold start.
-    pub again: f64,
+    pub(crate) again: f64,
     /// Time to the first token beyond what the new tokens took, to that of a cold start.
-    pub waited: f64,
+    pub(crate) waited: f64,
 }
 
 /// Runs the rounds, one agent after the other.
-pub fn run(engine: &mut Engine, shape: Shape) -> Result<Vec<Turn>, SubmitError> {
+pub(crate) fn run(engine: &mut Engine, shape: Shape) -> Result<Vec<Turn>, SubmitError> {
     let mut random = Random(17);
     let seconds_a_row = seconds_a_row(engine, &mut random, shape.begin)?;
     engine.clear_cache();

@@ -8,32 +8,33 @@ use super::common::{Random, ended, request};
 /// What a step costs beside its rows, in rows.
 const STEP_ROWS: f64 = 16.0;
 
+/// Requests that always wait where the capacity is found: enough that the engine never wants for work.
+const WAITING: usize = 8;
+
 /// One agent's request.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub shared: usize,
-    pub private: usize,
-    pub answer: usize,
+pub(crate) struct Shape {
+    pub(crate) shared: usize,
+    pub(crate) private: usize,
+    pub(crate) answer: usize,
     /// Requests that would keep the engine busy for the whole run.
-    pub requests: usize,
+    pub(crate) requests: usize,
 }
 
 /// What came of one offered load.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    /// To the engine's capacity.
-    pub offered: f64,
+pub(crate) struct Outcome {
     /// Answered tokens of whole requests, in a thousand rows of time.
-    pub goodput: f64,
-    pub finished: usize,
-    pub refused: usize,
+    pub(crate) goodput: f64,
+    pub(crate) finished: usize,
+    pub(crate) refused: usize,
 }
 
 /// Requests in a thousand rows of time when there is always another.
-pub fn capacity(engine: &mut Engine, shape: Shape) -> Result<f64, SubmitError> {
+pub(crate) fn capacity(engine: &mut Engine, shape: Shape) -> Result<f64, SubmitError> {
     let mut run = Run::new(engine, shape, 1);
     while run.finished < shape.requests {
-        while run.live() < 64 && run.arrived < shape.requests {
+        while run.engine.observe().waiting < WAITING && run.arrived < shape.requests {
             run.arrive()?;
         }
         run.step();
@@ -42,7 +43,12 @@ pub fn capacity(engine: &mut Engine, shape: Shape) -> Result<f64, SubmitError> {
 }
 
 /// Requests arrive evenly, at `offered` times the capacity, for as long as `shape.requests` would take at it.
-pub fn run(engine: &mut Engine, shape: Shape, capacity: f64, offered: f64) -> Result<Outcome, SubmitError> {
+pub(crate) fn run(
+    engine: &mut Engine,
+    shape: Shape,
+    capacity: f64,
+    offered: f64,
+) -> Result<Outcome, SubmitError> {
     let until = shape.requests as f64 / capacity;
     let mut run = Run::new(engine, shape, (offered * 100.0) as u64);
     let mut next = 0.0;
@@ -59,7 +65,7 @@ pub fn run(engine: &mut Engine, shape: Shape, capacity: f64, offered: f64) -> Re
     let (finished, refused, now) = (run.finished, run.refused, run.now);
     run.cancel();
     let goodput = (finished * shape.answer) as f64 / now;
-    Ok(Outcome { offered, goodput, finished, refused })
+    Ok(Outcome { goodput, finished, refused })
 }
 
 struct Run<'a> {

@@ -9,24 +9,24 @@ const SECOND: Scope = [22; 32];
 
 /// What was seen. Times are seconds to the first token.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Tokens that the second project found in the cache, of prompts that the first has asked.
-    pub shared: usize,
+    pub(crate) shared: usize,
     /// Tokens that the first project found of its own, and those that it could have found.
-    pub own: usize,
-    pub own_most: usize,
+    pub(crate) own: usize,
+    pub(crate) own_most: usize,
     /// The second project's waits for prompts that the first has asked, and for new ones.
-    pub known: Vec<f64>,
-    pub unknown: Vec<f64>,
+    pub(crate) known: Vec<f64>,
+    pub(crate) unknown: Vec<f64>,
     /// The first project's waits when it asks again.
-    pub again: Vec<f64>,
+    pub(crate) again: Vec<f64>,
     /// Rows computed for each of them.
-    pub known_rows: Vec<usize>,
-    pub unknown_rows: Vec<usize>,
+    pub(crate) known_rows: Vec<usize>,
+    pub(crate) unknown_rows: Vec<usize>,
 }
 
 /// `count` prompts of each kind, in mixed order.
-pub fn run(engine: &mut Engine, count: usize, length: usize, seed: u64) -> Result<Seen, SubmitError> {
+pub(crate) fn run(engine: &mut Engine, count: usize, length: usize, seed: u64) -> Result<Seen, SubmitError> {
     let mut random = Random(seed);
     engine.clear_cache();
     let prompts: Vec<Vec<u32>> = (0..count).map(|_| random.tokens(engine, length)).collect();
@@ -58,7 +58,7 @@ pub fn run(engine: &mut Engine, count: usize, length: usize, seed: u64) -> Resul
 }
 
 /// How likely two samples of one distribution are to differ as much: Kolmogorov and Smirnov's test.
-pub fn same_distribution(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn same_distribution(a: &[f64], b: &[f64]) -> f64 {
     let sorted = |values: &[f64]| {
         let mut values = values.to_vec();
         values.sort_by(f64::total_cmp);

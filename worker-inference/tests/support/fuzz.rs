@@ -1,4 +1,5 @@
-//! A small fuzzer: bent copies of good inputs, and those that brought a new answer are bent further.
+//! A small fuzzer: bent copies of good inputs, and those that brought a new answer are bent further. Answers should
+//! be few: the kind of an error, a size.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ const MEMORY_MAX: u64 = 256 << 20;
 const ODD: [u64; 12] =
     [0, 1, 15, 16, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, u64::MAX];
 
-pub struct Fuzz {
+pub(crate) struct Fuzz {
     name: &'static str,
     seed: u64,
     corpus: Vec<Vec<u8>>,
@@ -28,7 +29,7 @@ pub struct Fuzz {
 }
 
 impl Fuzz {
-    pub fn new(name: &'static str, corpus: Vec<Vec<u8>>) -> Fuzz {
+    pub(crate) fn new(name: &'static str, corpus: Vec<Vec<u8>>) -> Fuzz {
         let seed = match std::env::var("FUZZ_SEED") {
             Ok(text) if text == "time" => since_1970().as_nanos() as u64,
             Ok(text) => text.parse().expect("FUZZ_SEED is a number, or `time`"),
@@ -38,12 +39,12 @@ impl Fuzz {
     }
 
     /// Also puts these into inputs.
-    pub fn with_words(self, words: &'static [&'static str]) -> Fuzz {
+    pub(crate) fn with_words(self, words: &'static [&'static str]) -> Fuzz {
         Fuzz { words, ..self }
     }
 
     /// Bends inputs for the set time and gives them to `target`, which tells what became of each.
-    pub fn run(mut self, target: &dyn Fn(&[u8]) -> String) {
+    pub(crate) fn run(mut self, target: &dyn Fn(&[u8]) -> String) {
         let seconds =
             std::env::var("FUZZ_SECONDS").map_or(2, |text| text.parse().expect("FUZZ_SECONDS is a number"));
         let first_seed = self.seed;
@@ -73,7 +74,7 @@ impl Fuzz {
         let answer = catch_unwind(AssertUnwindSafe(|| target(input)));
         let slow = start.elapsed() > INPUT_TIME;
         match answer {
-            Ok(answer) if !slow => without_numbers(&answer),
+            Ok(answer) if !slow => answer,
             ended => {
                 let path = self.keep(input);
                 let what = if slow { "took too long" } else { "panicked" };
@@ -94,12 +95,17 @@ impl Fuzz {
     }
 
     fn bend(&mut self) -> Vec<u8> {
-        let mut input = self.corpus[self.below(self.corpus.len())].clone();
+        let mut input = self.any_input();
         for _ in 0..1 + self.below(6) {
             self.bend_once(&mut input);
         }
         input.truncate(BYTES_MAX);
         input
+    }
+
+    fn any_input(&mut self) -> Vec<u8> {
+        let which = self.below(self.corpus.len());
+        self.corpus[which].clone()
     }
 
     fn bend_once(&mut self, input: &mut Vec<u8>) {
@@ -123,7 +129,7 @@ impl Fuzz {
                 input.splice(at..at, copy);
             }
             6 => {
-                let other = self.corpus[self.below(self.corpus.len())].clone();
+                let other = self.any_input();
                 let from = self.below(other.len().max(1)).min(other.len());
                 let end = (from + 1 + self.below(256)).min(other.len());
                 input.splice(at..(at + end - from).min(len), other[from..end].iter().copied());
@@ -162,20 +168,8 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970")
 }
 
-/// Errors that differ in a number alone come from the same place.
-fn without_numbers(text: &str) -> String {
-    let mut short = String::new();
-    for letter in text.chars().take(300) {
-        let letter = if letter.is_ascii_digit() { '0' } else { letter };
-        if letter != '0' || !short.ends_with('0') {
-            short.push(letter);
-        }
-    }
-    short
-}
-
 /// The largest address space so far, in bytes: it grows by what is asked for, touched or not.
-pub fn most_bytes() -> u64 {
+pub(crate) fn most_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").expect("a Linux machine");
     let line = text.lines().find_map(|line| line.strip_prefix("VmPeak:")).expect("the kernel tells it");
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");

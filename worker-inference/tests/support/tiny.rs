@@ -1,8 +1,8 @@
 //! A whole small model file, field by field, so that tests can bend any of them. The tests' own encoder.
 
-pub const TEXT: u32 = 8;
-pub const LIST: u32 = 9;
-pub const U32: u32 = 4;
+pub(crate) const TEXT: u32 = 8;
+pub(crate) const LIST: u32 = 9;
+pub(crate) const U32: u32 = 4;
 const F32: u32 = 6;
 
 const HIDDEN: u64 = 32;
@@ -13,50 +13,50 @@ const Q8_0: u32 = 8;
 
 /// A GGUF file before it is written.
 #[derive(Debug, Clone)]
-pub struct File {
-    pub version: u32,
+pub(crate) struct File {
+    pub(crate) version: u32,
     /// What the header says, where it is not the truth.
-    pub tensor_count: Option<u64>,
-    pub pair_count: Option<u64>,
-    pub pairs: Vec<Pair>,
-    pub tensors: Vec<Tensor>,
-    pub alignment: usize,
+    pub(crate) tensor_count: Option<u64>,
+    pub(crate) pair_count: Option<u64>,
+    pub(crate) pairs: Vec<Pair>,
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) alignment: usize,
 }
 
 /// One metadata entry: the key, the number of its kind, the value as it is written.
 #[derive(Debug, Clone)]
-pub struct Pair {
-    pub key: Vec<u8>,
-    pub kind: u32,
-    pub value: Vec<u8>,
+pub(crate) struct Pair {
+    pub(crate) key: Vec<u8>,
+    pub(crate) kind: u32,
+    pub(crate) value: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Tensor {
-    pub name: String,
-    pub dimensions: Vec<u64>,
-    pub type_id: u32,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) dimensions: Vec<u64>,
+    pub(crate) type_id: u32,
     /// Where the file says that it lies, where that is not the truth.
-    pub offset: Option<u64>,
-    pub data: Vec<u8>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) data: Vec<u8>,
 }
 
-pub fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-pub fn texts(texts: &[String]) -> Vec<u8> {
+pub(crate) fn texts(texts: &[String]) -> Vec<u8> {
     let head = [&TEXT.to_le_bytes()[..], &(texts.len() as u64).to_le_bytes()].concat();
     texts.iter().fold(head, |list, entry| [list, text(entry)].concat())
 }
 
-pub fn numbers(values: &[u32]) -> Vec<u8> {
+pub(crate) fn numbers(values: &[u32]) -> Vec<u8> {
     let head = [&5_u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes()].concat();
     values.iter().fold(head, |list, value| [&list[..], &value.to_le_bytes()].concat())
 }
 
 /// The printable characters that stand for bytes, two merged tokens, and two control tokens.
-pub fn vocabulary() -> Vec<String> {
+pub(crate) fn vocabulary() -> Vec<String> {
     let printable = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).chain(0x100..=0x143);
     let mut tokens: Vec<String> = printable.filter_map(char::from_u32).map(String::from).collect();
     tokens.extend(["he", "Ġw", "<|im_end|>", "<|im_start|>"].map(String::from));
@@ -65,7 +65,7 @@ pub fn vocabulary() -> Vec<String> {
 
 impl File {
     /// A llama of two layers in Q8_0 with random weights and a window of 8,192 tokens, that runs.
-    pub fn tiny() -> File {
+    pub(crate) fn tiny() -> File {
         let tokens = vocabulary();
         let mut file = File {
             version: 3,
@@ -135,26 +135,26 @@ impl File {
     }
 
     /// Writes over a metadata entry, or adds it.
-    pub fn set(&mut self, key: &str, kind: u32, value: Vec<u8>) {
+    pub(crate) fn set(&mut self, key: &str, kind: u32, value: Vec<u8>) {
         match self.pairs.iter_mut().find(|pair| pair.key == key.as_bytes()) {
             Some(pair) => (pair.kind, pair.value) = (kind, value),
             None => self.pairs.push(Pair { key: key.into(), kind, value }),
         }
     }
 
-    pub fn set_text(&mut self, key: &str, value: &str) {
+    pub(crate) fn set_text(&mut self, key: &str, value: &str) {
         self.set(key, TEXT, text(value));
     }
 
-    pub fn set_number(&mut self, key: &str, value: u32) {
+    pub(crate) fn set_number(&mut self, key: &str, value: u32) {
         self.set(key, U32, value.to_le_bytes().to_vec());
     }
 
-    pub fn remove(&mut self, key: &str) {
+    pub(crate) fn remove(&mut self, key: &str) {
         self.pairs.retain(|pair| pair.key != key.as_bytes());
     }
 
-    pub fn tensor(&mut self, name: &str) -> &mut Tensor {
+    pub(crate) fn tensor(&mut self, name: &str) -> &mut Tensor {
         self.tensors
             .iter_mut()
             .find(|tensor| tensor.name == name)
@@ -162,7 +162,7 @@ impl File {
     }
 
     /// The bytes of the file.
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(self.version.to_le_bytes());
         out.extend(self.tensor_count.unwrap_or(self.tensors.len() as u64).to_le_bytes());
@@ -201,7 +201,7 @@ fn bytes_in_blocks(count: u64, seed: &mut u64) -> Vec<u8> {
 }
 
 /// splitmix64.
-pub fn random(seed: &mut u64) -> u64 {
+pub(crate) fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16

@@ -1,6 +1,6 @@
 //! `engine bench`: rows of tokens a second, each repetition computed anew and checked.
 
-use super::plan::{BenchOptions, Row, rows, settings};
+use super::plan::{BenchOptions, Form, Row, rows, settings};
 use crate::local::model_path;
 use anyhow::{Context, ensure};
 use serde::Serialize;
@@ -42,12 +42,15 @@ pub fn engine_bench(options: BenchOptions) -> anyhow::Result<()> {
     for (at, &row) in rows.iter().enumerate() {
         let figure = bench.row(row, options.repeats, &sha256).with_context(|| row.name())?;
         eprintln!("{} of {}: {}: {:.1} tokens/s", at + 1, rows.len(), row.name(), figure.avg_ts);
+        if options.form == Form::Lines {
+            println!("{}", serde_json::to_string(&figure)?);
+        }
         figures.push(figure);
     }
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
-    } else {
-        print_table(&figures);
+    match options.form {
+        Form::Table => print_table(&figures),
+        Form::Json => println!("{}", serde_json::to_string_pretty(&figures)?),
+        Form::Lines => {}
     }
     Ok(())
 }

@@ -18,7 +18,17 @@ pub struct BenchOptions {
     /// 0: all cores that this process may use.
     pub threads: usize,
     pub repeats: usize,
-    pub json: bool,
+    pub form: Form,
+}
+
+/// How the rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Table,
+    /// A list of objects.
+    Json,
+    /// An object a line, each as soon as it is known.
+    Lines,
 }
 
 /// One line of the result.
@@ -121,7 +131,7 @@ mod tests {
             parallel: vec![1, 32],
             threads: 2,
             repeats: 5,
-            json: true,
+            form: Form::Json,
         }
     }
 
