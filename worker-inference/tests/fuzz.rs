@@ -21,7 +21,7 @@ use worker_inference::{Engine, EngineConfig, LoadError, Message, TextModel, last
 
 /// A size in words that differ for other powers of two.
 fn size(number: usize) -> String {
-    "x".repeat(number.checked_ilog10().map_or(0, |log| log as usize + 1))
+    "x".repeat(number.checked_ilog2().map_or(0, |log| log as usize + 1))
 }
 
 /// The beginning of an error, which says what kind it is; the rest names what was in the input.
