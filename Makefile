@@ -1,11 +1,12 @@
 # One-line verbs. `make demo` shows the main job, `make test` runs every test, `make prove` the long proofs.
 SHELL := /bin/bash
 INPUT ?=
+MODEL ?= smollm2
 NEXTEST := 0.9.143
 OPENAI := 3.57.0
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model openai-client tools lint unit bench docs clean
+.PHONY: help demo test prove verify fix build model random-models openai-client tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -28,14 +29,25 @@ lint:
 build: ## every crate, test and binary, once
 	cargo build --workspace --all-targets
 
-model: build ## the model that the tests and the demo use
+model: build ## the models that the tests and the demo use
 	./target/debug/quorate model pull smollm2
+	./target/debug/quorate model pull gemma3-270m
 
 openai-client: ## OpenAI's official Python client, for the test of the HTTP face
 	@.tools/openai/bin/python -c 'import openai; assert openai.__version__ == "$(OPENAI)"' 2>/dev/null || \
 		(python3 -m venv .tools/openai && .tools/openai/bin/pip install -q openai==$(OPENAI))
 
-unit: model openai-client
+# A small model of every architecture. The packages that write them stay below target/; what they write is compared
+# by SHA-256, so that any numpy will do.
+random-models: target/random-models/done ## the models of random weights that tests run
+
+target/random-models/done: worker-inference/tests/random_models.py
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target target/random-models/python \
+		gguf==0.19.0 'numpy<3' 'pyyaml<7'
+	PYTHONPATH=target/random-models/python python3 $< target/random-models
+	touch $@
+
+unit: model random-models openai-client
 	cargo nextest run --workspace
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)
@@ -49,7 +61,7 @@ fix: ## formats, and applies what clippy can fix by itself
 
 bench: ## figures of the engine on this machine
 	cargo build --release -p quorate
-	./target/release/quorate engine bench -m smollm2
+	./target/release/quorate engine bench -m $(MODEL) -p 512 -n 128 -d 0,512 -b 1,8,16 -t 2 -r 3
 
 docs: ## the API's pages
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

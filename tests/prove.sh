@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The long proofs: optimised binaries, full seeds, cut points and kill series. Prints dated results, and ends with 1
-# when anything failed. Every length can be set: QUORATE_CUTS, SIM_SEEDS, QUORATE_KILLS.
+# when anything failed. Every length can be set: QUORATE_CUTS, SIM_SEEDS, QUORATE_KILLS, FUZZ_SECONDS.
 set -u -o pipefail
 cd "$(dirname "$0")/.."
 export QUORATE_CUTS="${QUORATE_CUTS:-300}" SIM_SEEDS="${SIM_SEEDS:-2000}" QUORATE_KILLS="${QUORATE_KILLS:-20}"
+export FUZZ_SECONDS="${FUZZ_SECONDS:-1800}" FUZZ_SEED="${FUZZ_SEED:-time}"
 export RUST_BACKTRACE="${RUST_BACKTRACE:-0}"
 results="${PROVE_RESULTS:-target/prove-$(date -u +%Y-%m-%dT%H%M%SZ).txt}"
 mkdir -p "$(dirname "$results")"
@@ -30,7 +31,7 @@ prove() {
 }
 
 say "commit $(git rev-parse --short HEAD 2>/dev/null || echo none), $(nproc) cores, $(uname -sr)"
-say "cuts $QUORATE_CUTS, seeds $SIM_SEEDS, kills $QUORATE_KILLS"
+say "cuts $QUORATE_CUTS, seeds $SIM_SEEDS, kills $QUORATE_KILLS, fuzzing $FUZZ_SECONDS s each"
 
 nextest=(cargo nextest run --profile prove --release --no-capture --color never)
 prove build cargo build --release -p quorate
@@ -42,6 +43,16 @@ prove freezes "${nextest[@]}" -p quorate-tests -E 'test(/freeze/)'
 prove all-killed "${nextest[@]}" -p quorate-tests -E 'test(/all_killed/)'
 prove idle "${nextest[@]}" -p quorate-tests -E 'test(/idle/)'
 prove real-model "${nextest[@]}" -p quorate-tests -E 'test(/real_model/)'
+# The readers of hostile input: model files, texts, templates, HTTP bodies. All at the same time, so that the whole
+# takes FUZZ_SECONDS.
+prove fuzz "${nextest[@]}" --test-threads 8 -p worker-inference -p node -E 'binary(fuzz) | test(/fuzz_test/)'
+
+# What fleets ask of an engine, with times; these want a machine that does nothing else.
+model="${QUORATE_MODEL:-${QUORATE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/quorate}/models/smollm2.gguf}"
+prove build-fleet cargo build --release -p worker-inference --example fleet
+for load in overload forks projects one-more; do
+    prove "fleet-$load" "${CARGO_TARGET_DIR:-target}/release/examples/fleet" "$load" "$model"
+done
 
 say "results are in $results"
 exit "$failed"

@@ -5,13 +5,13 @@
 #
 # The source is the one inside the source archive of the Python package llama-cpp-python, which any mirror of
 # the Python index carries. Needs python3 with venv, and a C++ compiler; takes about ten minutes of two cores
-# and 500 MB. Afterwards FOLDER/bin holds llama-bench, llama-perplexity, llama-quantize and llama-server, and
+# and 500 MB. Afterwards FOLDER/bin holds llama-bench, llama-batched-bench, llama-perplexity, llama-quantize and llama-server, and
 # FOLDER/version says what they were built from.
 set -euo pipefail
 
 package=llama-cpp-python
 version=${LLAMA_CPP_PYTHON_VERSION:-0.3.36}
-tools=(llama-bench llama-perplexity llama-quantize llama-server)
+tools=(llama-bench llama-batched-bench llama-perplexity llama-quantize llama-server)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=${1:-$here/llama}

@@ -35,6 +35,8 @@ slots = 8
 [engine]
 models = ["smollm2"]
 kv_bytes = 268435456
+host_kv_bytes = 268435456
+disk_kv_bytes = 0
 threads = 0
 
 [timings]
@@ -152,6 +154,10 @@ pub struct Engine {
     pub models: Vec<String>,
     /// Memory for the KV cache of each model, taken when first used.
     pub kv_bytes: u64,
+    /// Memory of each model for blocks that left its KV cache; 0: none.
+    pub host_kv_bytes: u64,
+    /// Bytes on disk of each model for KV blocks, found again after a restart; 0: none.
+    pub disk_kv_bytes: u64,
     /// Compute threads; 0 means: chosen from the cores.
     pub threads: u32,
 }

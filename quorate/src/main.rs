@@ -1,6 +1,7 @@
 //! The one binary: it parses and calls. Verbs that ask a cluster live in `cli`, those of this machine in `node::local`.
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use cli::{Command, Exit, Failure, Format, Globals};
 use node::local::{self, BenchOptions, DevOptions, ScoreOptions, ServeOptions};
 use std::net::SocketAddr;
@@ -55,12 +56,8 @@ struct Dev {
 
 #[derive(Subcommand)]
 enum Engine {
-    /// Tokens a second of prompts and of answers
-    Bench {
-        /// A pulled model, or a GGUF file
-        #[arg(short, long, default_value = "smollm2")]
-        model: String,
-    },
+    /// Tokens a second of prompts and of answers, every repetition computed anew
+    Bench(Bench),
     /// Serve models to OpenAI's clients over HTTP, without a cluster, until it is told to stop
     Serve(Serve),
     /// Mean log-likelihood of a text, in windows as perplexity tools use them
@@ -94,12 +91,77 @@ struct Serve {
     /// Memory for the KV cache of each model
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     kv_bytes: usize,
+    /// Memory of each model for KV that left the cache
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    host_kv_bytes: u64,
+    /// A folder for KV that left memory; it is found again after a restart. It tells the texts that it was made from
+    #[arg(long, value_name = "FOLDER")]
+    disk_kv_dir: Option<PathBuf>,
+    /// Bytes of each model in that folder
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, requires = "disk_kv_dir")]
+    disk_kv_bytes: u64,
     /// Answers that are generated at the same time by each model; others wait
     #[arg(long, default_value_t = 128)]
     running: usize,
     /// Listen beyond this machine, without encryption and without keys: for closed networks only
     #[arg(long)]
     insecure: bool,
+}
+
+/// Lists, as in `-d 0,512`, are measured in every combination.
+#[derive(Args)]
+struct Bench {
+    /// A pulled model, or a GGUF file
+    #[arg(short, long, default_value = "smollm2")]
+    model: String,
+    /// Tokens of a prompt; 0: no prompts
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "512", value_parser = tokens())]
+    prompt: Vec<u32>,
+    /// Tokens of an answer; 0: no answers
+    #[arg(short = 'n', long, value_name = "LIST", value_delimiter = ',', default_value = "128", value_parser = tokens())]
+    generate: Vec<u32>,
+    /// Tokens of context before what is measured
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "0", value_parser = tokens())]
+    depth: Vec<u32>,
+    /// Sequences that are answered together
+    #[arg(short = 'b', long, value_name = "LIST", value_delimiter = ',', default_value = "1,8",
+          value_parser = value_parser!(u32).range(1..=1024))]
+    parallel: Vec<u32>,
+    /// Compute threads; 0: all cores that this process may use
+    #[arg(short, long, default_value_t = 0, value_parser = value_parser!(u32).range(0..=1024))]
+    threads: u32,
+    /// Repetitions that count
+    #[arg(short, long, default_value_t = 5, value_parser = value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+}
+
+/// A number of tokens; the model's own window is looked at once it is loaded.
+fn tokens() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(0..=1 << 24)
+}
+
+impl Bench {
+    fn measures_nothing(&self) -> bool {
+        self.prompt.iter().chain(&self.generate).all(|&tokens| tokens == 0)
+    }
+
+    fn options(self, output: Format) -> BenchOptions {
+        let numbers = |list: Vec<u32>| list.into_iter().map(|number| number as usize).collect();
+        BenchOptions {
+            model: self.model,
+            prompt: numbers(self.prompt),
+            generate: numbers(self.generate),
+            depth: numbers(self.depth),
+            parallel: numbers(self.parallel),
+            threads: self.threads as usize,
+            repeats: self.repeats as usize,
+            form: match output {
+                Format::Table => local::Form::Table,
+                Format::Json => local::Form::Json,
+                Format::Jsonl => local::Form::Lines,
+            },
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -117,8 +179,16 @@ enum Model {
 
 impl From<Serve> for ServeOptions {
     fn from(serve: Serve) -> Self {
-        let Serve { model: models, listen, threads, kv_bytes, running, insecure } = serve;
-        ServeOptions { models, listen, threads, kv_bytes, running, insecure }
+        ServeOptions {
+            models: serve.model,
+            listen: serve.listen,
+            threads: serve.threads,
+            kv_bytes: serve.kv_bytes,
+            host_kv_bytes: serve.host_kv_bytes,
+            disk_kv: serve.disk_kv_dir.map(|folder| (folder, serve.disk_kv_bytes)),
+            running: serve.running,
+            insecure: serve.insecure,
+        }
     }
 }
 
@@ -127,13 +197,20 @@ fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => return cli::usage_error(&error, asks_for_json()),
     };
+    if let Verb::Engine(Engine::Bench(bench)) = &verb
+        && bench.measures_nothing()
+    {
+        let error = Line::command()
+            .error(ErrorKind::ValueValidation, "-p and -n ask for 0 tokens; give one of them more");
+        return cli::usage_error(&error, asks_for_json());
+    }
     let json = globals.output != Format::Table;
     let done = match verb {
         Verb::Cluster(command) => return cli::run(command, &globals),
         Verb::Model(Model::List { cluster: true }) => return cli::run(Command::Models, &globals),
         Verb::Start { config, insecure } => local::start(&config, insecure),
         Verb::Dev(Dev { ephemeral, model, data }) => local::dev(DevOptions { ephemeral, model, data }),
-        Verb::Engine(Engine::Bench { model }) => local::engine_bench(BenchOptions { model, json }),
+        Verb::Engine(Engine::Bench(bench)) => local::engine_bench(bench.options(globals.output)),
         Verb::Engine(Engine::Serve(serve)) => local::engine_serve(serve.into()),
         Verb::Engine(Engine::Score { model, file, window, skip }) => {
             local::engine_score(ScoreOptions { model, file, window, skip, json })

@@ -49,6 +49,26 @@ pub trait DiskFile: Send {
     fn set_len(&mut self, bytes: u64) -> io::Result<()>;
     /// The file's length in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Grows the file to at least so many bytes, of which the new ones are zero, and sets their room on the
+    /// disk aside where the file system can do that: later writes below this length then do not find it full.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        if self.size()? < bytes { self.set_len(bytes) } else { Ok(()) }
+    }
+    /// Overwrites a range with zeros, or unmaps it so that it reads as zeros. It must lie inside the file.
+    fn erase(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        write_zeros(self, offset, bytes)
+    }
+}
+
+fn write_zeros(file: &mut (impl DiskFile + ?Sized), offset: u64, bytes: u64) -> io::Result<()> {
+    let zeros = [0; 4096];
+    let mut done = 0;
+    while done < bytes {
+        let len = (bytes - done).min(zeros.len() as u64);
+        file.write_at(offset + done, &zeros[..len as usize])?;
+        done += len;
+    }
+    Ok(())
 }
 
 /// Writes a whole file so that after a crash there is the old one or the new one, never a mixture:
@@ -100,6 +120,15 @@ mod tests {
         file.set_len(5).unwrap();
         file.sync().unwrap();
         assert_eq!(disk.read("a/b/one").unwrap(), b"\0\0\0xy");
+        let mut room = disk.open("a/b/room").unwrap();
+        room.write_at(0, &[7; 9000]).unwrap();
+        room.reserve(10_000).unwrap();
+        room.reserve(5).unwrap();
+        room.erase(1, 8998).unwrap();
+        let erased = disk.read("a/b/room").unwrap();
+        assert_eq!((erased.len(), erased[0], erased[8999]), (10_000, 7, 7));
+        assert!(erased[1..8999].iter().chain(&erased[9000..]).all(|&byte| byte == 0));
+        disk.remove("a/b/room").unwrap();
         assert_eq!((file.size().unwrap(), file.read_at(3, &mut [0; 8]).unwrap()), (5, 2));
 
         write_durably(disk, "a/b/two", b"second").unwrap();
@@ -125,6 +154,23 @@ mod tests {
     fn a_folder_of_the_machine() {
         let root = std::env::temp_dir().join(format!("quorate-disk-{}", std::process::id()));
         behaves_like_a_disk(&RealDisk::new(&root).unwrap());
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_private_folder_has_one_user_and_one_program() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = std::env::temp_dir().join(format!("quorate-private-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let disk = RealDisk::private(&root).unwrap();
+        behaves_like_a_disk(&disk);
+        drop(disk.open("file").unwrap());
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&root), mode(&root.join("file"))), (0o700, 0o600));
+        let refused = RealDisk::private(&root).unwrap_err();
+        assert!(refused.to_string().contains("in use"), "{refused}");
+        drop(disk);
+        RealDisk::private(&root).unwrap();
         std::fs::remove_dir_all(root).unwrap();
     }
 

@@ -5,25 +5,30 @@ mod answer;
 mod config;
 mod deliver;
 mod load;
+mod lower;
 mod observe;
+mod probe;
 mod request;
 mod rows;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kernels::{Cpu, KvPool};
 
-use crate::model::llama::Llama;
+use crate::model::decoder::Decoder;
 use crate::prefix::Scope;
 use crate::sampler::Sampling;
-use crate::scheduler::{Batch, Copy, Fork, Scheduler, SubmitError};
-use crate::sequence::{SequenceId, Work};
+use crate::scheduler::{Batch, Fork, Scheduler, SubmitError};
+use crate::sequence::{SequenceId, TreeId, Work};
 use crate::text::TextModel;
 
 use answer::Answer;
-pub use config::{EngineConfig, EngineInfo, LoadError};
+pub use config::{DiskKv, EngineConfig, EngineInfo, LoadError};
+use lower::{Lower, TiersBelow};
 pub use observe::Observed;
 use observe::Totals;
 pub use request::{Event, FinishReason, ForkRequest, Request, TokenLogprobs, Usage};
@@ -31,6 +36,8 @@ use rows::RowBuffers;
 
 /// Stop strings of one request: more would slow every token.
 const STOPS_MAX: usize = 16;
+/// How long an engine with nothing to compute waits for a block from the disk before it looks around again.
+const FETCH_WAIT: Duration = Duration::from_millis(2);
 /// Bytes of one stop string.
 const STOP_BYTES_MAX: usize = 1024;
 
@@ -42,7 +49,7 @@ pub struct Engine {
     config: EngineConfig,
     info: EngineInfo,
     text: Arc<TextModel>,
-    model: Llama,
+    model: Decoder,
     cpu: Cpu,
     kv: KvPool,
     scheduler: Scheduler,
@@ -52,6 +59,8 @@ pub struct Engine {
     pending: Vec<Event>,
     totals: Totals,
     file_bytes: usize,
+    below: Option<TiersBelow>,
+    started: Instant,
 }
 
 /// What a sequence is run for.
@@ -94,11 +103,12 @@ impl Engine {
         config: EngineConfig,
         info: EngineInfo,
         text: Arc<TextModel>,
-        model: Llama,
+        model: Decoder,
         cpu: Cpu,
         kv: KvPool,
         scheduler: Scheduler,
         file_bytes: usize,
+        below: Option<TiersBelow>,
     ) -> Engine {
         Engine {
             config,
@@ -113,6 +123,8 @@ impl Engine {
             pending: Vec::new(),
             totals: Totals::default(),
             file_bytes,
+            below,
+            started: Instant::now(),
         }
     }
 
@@ -147,7 +159,7 @@ impl Engine {
         let answer = answer.in_the_form_of(request.grammar).with_logprobs(request.logprobs);
         let logits_from = request.tokens.len().saturating_sub(1);
         let Request { tokens, scope, max_new, class, .. } = request;
-        let work = Work { tokens, scope, max_new, logits_from, class };
+        let work = Work { max_new, logits_from, class, ..self.work(tokens, scope) };
         self.submit_work(work, Purpose::Generate(Box::new(answer)))
     }
 
@@ -187,15 +199,11 @@ impl Engine {
         }
         // The last token is only a target: no row needs to run for it.
         let tokens = [prefix, &continuation[..continuation.len() - 1]].concat();
-        let work = Work { tokens, scope, max_new: 0, logits_from: first, class };
         let omit: Vec<Range<usize>> = omit.iter().filter(|range| !range.is_empty()).cloned().collect();
-        let sees_all = omit.is_empty();
+        let private_from = if omit.is_empty() { usize::MAX } else { first };
+        let work = Work { logits_from: first, private_from, class, ..self.work(tokens, scope) };
         let purpose = Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new(), omit };
-        let id = self.submit_work(work, purpose)?;
-        if !sees_all {
-            self.scheduler.keep_private(id, first);
-        }
-        Ok(id)
+        self.submit_work(work, purpose)
     }
 
     /// Asks for the logits after the last token; answered by [`Event::Logits`].
@@ -206,7 +214,7 @@ impl Engine {
         class: u8,
     ) -> Result<SequenceId, SubmitError> {
         let logits_from = tokens.len().saturating_sub(1);
-        self.submit_work(Work { tokens, scope, max_new: 0, logits_from, class }, Purpose::Logits)
+        self.submit_work(Work { logits_from, class, ..self.work(tokens, scope) }, Purpose::Logits)
     }
 
     /// Starts a sequence over the beginning of another, at the cost of at most one copied block. It starts
@@ -215,10 +223,9 @@ impl Engine {
         check_generation(request.max_new, &request.sampling, &request.stop)?;
         self.check_tokens(&request.append)?;
         let ForkRequest { keep, append, max_new, class, .. } = request;
-        let (id, copy) = self.scheduler.fork(parent, Fork { keep, append, max_new, class })?;
-        if let Some(Copy { from, to, tokens }) = copy {
-            self.kv.copy_tokens(from.0, to.0, tokens);
-        }
+        let fork = Fork { keep, append, max_new, class };
+        let id =
+            self.scheduler.fork(parent, fork, &mut Lower { kv: &mut self.kv, below: self.below.as_mut() })?;
         let answer = Answer::new(request.sampling, request.stop, request.ignore_eos);
         self.purposes.insert(id, Purpose::Generate(Box::new(answer)));
         Ok(id)
@@ -247,13 +254,61 @@ impl Engine {
         self.commit(&batch, outcomes)
     }
 
+    /// Writes sealed blocks to the disk tier, as far as its bandwidth goes. True when some are left: whoever has
+    /// nothing else to do calls it again a little later.
+    pub fn write_behind(&mut self) -> bool {
+        let now_us = self.started.elapsed().as_micros() as u64;
+        let Some(below) = &mut self.below else { return false };
+        let (kv, scheduler) = (&self.kv, &self.scheduler);
+        below.tiers.pump(now_us, |key| scheduler.block_of(key).map(|block| kv.block(block.0)));
+        below.tiers.observed().wanted > 0
+    }
+
+    /// Waits until everything that is to be written to the disk tier is there.
+    pub fn flush(&mut self) {
+        while self.write_behind() {
+            std::thread::sleep(FETCH_WAIT);
+        }
+        if let Some(below) = &mut self.below {
+            below.tiers.flush();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Hands events back that were taken by somebody who waited for another sequence's.
     pub(crate) fn keep_events(&mut self, events: Vec<Event>) {
         self.pending.splice(0..0, events);
     }
 
     fn schedule(&mut self) -> Batch {
-        self.scheduler.plan()
+        self.scheduler.set_time(self.now_ms());
+        if let Some(below) = &mut self.below {
+            below.tiers.poll();
+        }
+        let batch = self.scheduler.plan(&mut Lower { kv: &mut self.kv, below: self.below.as_mut() });
+        if let Some(below) = &mut self.below {
+            below.settle();
+            if batch.is_empty() && !self.scheduler.is_idle() {
+                below.tiers.wait(FETCH_WAIT);
+            }
+        }
+        batch
+    }
+
+    /// Work that wants nothing but its tokens run.
+    fn work(&self, tokens: Vec<u32>, scope: Scope) -> Work {
+        Work {
+            tokens,
+            scope,
+            max_new: 0,
+            logits_from: 0,
+            class: 0,
+            tree: TreeId::ALONE,
+            private_from: usize::MAX,
+        }
     }
 
     fn run(&mut self, batch: &Batch) -> Vec<(SequenceId, Outcome)> {
@@ -265,16 +320,21 @@ impl Engine {
         let sink = self.info.kv_blocks as u32;
         let purposes = &self.purposes;
         self.rows.fill(batch, &self.scheduler, sink, &|id| purposes.get(&id).map_or(&[], Purpose::omitted));
+        let start = Instant::now();
         let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
         rows.run(model, cpu, kv, &mut |id, position, logits| {
             let purpose = purposes.get_mut(&id).expect("every planned sequence has a purpose");
             outcomes.push((id, deliver::read(cpu, purpose, position, logits, text.tokenizer.ends())));
         });
+        if let Some(below) = &mut self.below {
+            below.learn(batch.rows(), start.elapsed());
+        }
         outcomes
     }
 
     fn commit(&mut self, batch: &Batch, outcomes: Vec<(SequenceId, Outcome)>) -> Vec<Event> {
-        self.scheduler.commit(batch);
+        self.scheduler.commit(batch, &mut Lower { kv: &mut self.kv, below: self.below.as_mut() });
+        self.write_behind();
         self.totals.steps += u64::from(!batch.is_empty());
         let mut events = std::mem::take(&mut self.pending);
         outcomes.into_iter().for_each(|(id, outcome)| self.deliver(id, outcome, &mut events));

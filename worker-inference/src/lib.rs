@@ -6,13 +6,15 @@
 //! The same tokens, seed and numerics id give the same bits, whatever else runs, however a prompt is cut
 //! into chunks, and whether its prefix was cached.
 //!
-//! Read: `sequence`, `blocks` and `prefix` (what is kept), `scheduler` (what runs next), `engine` (the step:
-//! schedule, run, commit), `sampler`, `grammar` and `stop`, `model` (the file and the forward pass), then the text side
+//! Read: `sequence`, `blocks` and `prefix` (what is kept), `tiers` (where it goes when memory is short),
+//! `scheduler` (what runs next), `engine` (the step: schedule, run, commit), `sampler`, `grammar` and `stop`,
+//! `model` (the file and the forward pass), then the text side
 //! (`tokenizer`, `chat`, `text`) and `score`.
 
 pub mod blocks;
 pub mod chat;
 pub mod engine;
+pub mod evict;
 pub mod grammar;
 pub mod model;
 pub mod prefix;
@@ -22,21 +24,23 @@ pub mod score;
 pub mod sequence;
 pub mod stop;
 pub mod text;
+pub mod tiers;
 pub mod tokenizer;
 
-pub use blocks::Eviction;
 pub use chat::{Chat, ChatError, Message};
 pub use engine::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
+    DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
     TokenLogprobs, Usage,
 };
+pub use evict::{Eviction, Hint, Owner, Use};
 pub use grammar::{Grammar, GrammarError, Grammars};
 pub use prefix::Scope;
 pub use sampler::Sampling;
-pub use scheduler::SubmitError;
+pub use scheduler::{SubmitError, Verb, VerbOutcome};
 pub use score::{ScoreError, TextScore, last_logits, perplexity, score, score_without};
-pub use sequence::SequenceId;
+pub use sequence::{SequenceId, TreeId};
 pub use text::{TextError, TextModel};
+pub use tiers::{Tiers, TiersConfig};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
 
 /// The instruction sets that this processor can run, plainest first.

@@ -1,13 +1,11 @@
-//! Names of block contents, and the index that finds them: the only place where a block key is derived.
+//! Names of block contents: the only place where a block key is derived.
 //!
 //! key = BLAKE3(numerics id, scope salt, parent key, 16 token ids). Equal keys mean equal KV bits: the same
 //! model, kernels and KV type, the same scope (nobody outside it can hit), the same tokens from the start.
 
-use std::collections::BTreeMap;
-
 use types::Hash;
 
-use crate::blocks::{BLOCK_TOKENS, BlockId};
+use crate::blocks::BLOCK_TOKENS;
 
 /// The name of a block's content and of everything before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,50 +45,23 @@ impl Naming {
         }
         Key(*hasher.finalize().as_bytes())
     }
-}
 
-#[derive(Debug, Clone)]
-struct Entry {
-    block: BlockId,
-    tokens: BlockTokens,
-}
-
-/// Which block holds which content.
-#[derive(Debug, Clone, Default)]
-pub struct PrefixIndex {
-    entries: BTreeMap<Key, Entry>,
-}
-
-impl PrefixIndex {
-    /// The block with this content. The token ids are compared, so that even a colliding key can't mix
-    /// up two prefixes.
-    pub fn find(&self, key: &Key, tokens: &BlockTokens) -> Option<BlockId> {
-        self.entries.get(key).filter(|entry| entry.tokens == *tokens).map(|entry| entry.block)
+    /// Stands for the content before the first block of a scope's sequences.
+    pub fn root(&self, scope: &Scope) -> Key {
+        let mut hasher = blake3::Hasher::new_derive_key("quorate v1 kv root");
+        hasher.update(&self.numerics.0);
+        hasher.update(scope);
+        Key(*hasher.finalize().as_bytes())
     }
 
-    /// Remembers a sealed block. False when the content is already known under another block: then that one
-    /// stays, and the new block must not be keyed.
-    pub fn insert(&mut self, key: Key, tokens: BlockTokens, block: BlockId) -> bool {
-        match self.entries.entry(key) {
-            std::collections::btree_map::Entry::Occupied(_) => false,
-            std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(Entry { block, tokens });
-                true
-            }
+    /// The key of fewer than 16 tokens after `parent`.
+    pub fn tail(&self, parent: &Key, tokens: &[u32]) -> Key {
+        let mut hasher = blake3::Hasher::new_derive_key("quorate v1 kv tail");
+        hasher.update(&parent.0);
+        for token in tokens {
+            hasher.update(&token.to_le_bytes());
         }
-    }
-
-    /// Forgets a content, because its block was evicted.
-    pub fn remove(&mut self, key: &Key) {
-        self.entries.remove(key);
-    }
-
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        Key(*hasher.finalize().as_bytes())
     }
 }
 
@@ -116,17 +87,5 @@ mod tests {
             assert!(!keys[..index].contains(key), "{index}");
         }
         assert_eq!(base, naming.key(&[2; 32], None, &tokens));
-    }
-
-    #[test]
-    fn a_key_with_other_tokens_is_no_hit() {
-        let mut index = PrefixIndex::default();
-        let key = Key([9; 32]);
-        assert!(index.insert(key, [1; 16], BlockId(3)));
-        assert!(!index.insert(key, [1; 16], BlockId(4)));
-        assert_eq!(index.find(&key, &[1; 16]), Some(BlockId(3)));
-        assert_eq!(index.find(&key, &[2; 16]), None);
-        index.remove(&key);
-        assert!(index.is_empty());
     }
 }

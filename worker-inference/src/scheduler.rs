@@ -1,21 +1,36 @@
 //! What runs next: a pure machine over sequences and blocks. No clock, no bytes, no arithmetic.
 //!
 //! One step's token budget goes first to every sequence that generates (one token each), then to prompts in
-//! order of class and arrival, in chunks that end on block borders. A sequence is admitted only when all the
-//! blocks that it may ever need are set aside, so nothing that runs is ever thrown out to make room. A block
-//! that several prompts need is computed by one of them; the others wait for it and then share it.
+//! order (`order`), in chunks that end on block borders. A sequence is admitted only when all the blocks that it
+//! may ever need are set aside, so nothing that runs is thrown out to make room for its like; a more urgent class
+//! may put less urgent sequences aside (`aside`). A block that several prompts need is computed by one of them;
+//! the others wait for it and then share it, to the token (`share`).
 
 mod admission;
+mod aside;
+mod bytes;
+mod contents;
 mod fork;
+mod order;
+mod share;
+mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::blocks::{BLOCK_TOKENS, BlockId, Blocks, Eviction};
-use crate::prefix::{Key, Naming, PrefixIndex};
+use crate::evict::{Owner, Use};
+use crate::prefix::{BlockTokens, Key, Naming, Scope};
 use crate::sequence::{Sequence, SequenceId, Work};
 
-pub use fork::{Copy, Fork};
+pub use aside::Asides;
+pub use bytes::{Below, Bytes, NoBytes, Whole};
+use contents::Contents;
+pub use fork::Fork;
+use order::Service;
+pub use share::Shared;
+use verbs::Verbs;
+pub use verbs::{Verb, VerbOutcome};
 
 /// The bounds of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +119,18 @@ pub struct Scheduler {
     sequences: BTreeMap<SequenceId, Sequence>,
     waiting: BTreeSet<Order>,
     running: BTreeSet<Order>,
+    paused: BTreeSet<SequenceId>,
+    service: Service,
     blocks: Blocks,
-    index: PrefixIndex,
+    contents: Contents,
     /// Blocks set aside for running sequences and not yet taken.
     promised: usize,
+    /// Something has come or gone since somebody last did not fit.
+    changed: bool,
+    step: u64,
+    shared: Shared,
+    asides: Asides,
+    verbs: Verbs,
     next_id: u64,
 }
 
@@ -117,6 +140,14 @@ impl Scheduler {
     /// # Panics
     /// When the limits can't work: too few rows for all running sequences and one block of a prompt.
     pub fn new(limits: Limits, naming: Naming, blocks: usize) -> Scheduler {
+        Scheduler::over(limits, naming, Blocks::new(blocks))
+    }
+
+    /// The same over a pool with its own eviction policy.
+    ///
+    /// # Panics
+    /// As [`Scheduler::new`].
+    pub fn over(limits: Limits, naming: Naming, blocks: Blocks) -> Scheduler {
         assert!(limits.running > 0 && limits.running + BLOCK_TOKENS <= limits.step_tokens, "{limits:?}");
         assert!(limits.chunk_tokens >= BLOCK_TOKENS, "{limits:?}");
         Scheduler {
@@ -125,9 +156,16 @@ impl Scheduler {
             sequences: BTreeMap::new(),
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
-            blocks: Blocks::new(blocks),
-            index: PrefixIndex::default(),
+            paused: BTreeSet::new(),
+            service: Service::default(),
+            blocks,
+            contents: Contents::default(),
             promised: 0,
+            changed: false,
+            step: 0,
+            shared: Shared::default(),
+            asides: Asides::default(),
+            verbs: Verbs::default(),
             next_id: 1,
         }
     }
@@ -152,50 +190,88 @@ impl Scheduler {
         self.running.len()
     }
 
+    /// Sequences that were put aside until somebody lets them go on.
+    pub fn paused(&self) -> usize {
+        self.paused.len()
+    }
+
+    /// What was taken over so far.
+    pub fn shared(&self) -> Shared {
+        self.shared
+    }
+
+    /// How often sequences were put aside so far.
+    pub fn asides(&self) -> Asides {
+        self.asides
+    }
+
+    /// Nothing runs and nothing waits to run; paused sequences don't count.
     pub fn is_idle(&self) -> bool {
-        self.sequences.is_empty()
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The time of what follows, in ms since any fixed moment. It only changes what is kept, never a token.
+    pub fn set_time(&mut self, now_ms: u64) {
+        self.blocks.set_time(now_ms);
+    }
+
+    /// The block that holds a content.
+    pub fn block_of(&self, key: &Key) -> Option<BlockId> {
+        self.contents.block_of(key)
+    }
+
+    /// A project's share of the computing beside other projects, 1 when nobody says otherwise.
+    pub fn set_weight(&mut self, scope: Scope, weight: u32) {
+        self.service.set_weight(scope, weight);
     }
 
     /// Puts a sequence in line.
     pub fn submit(&mut self, work: Work) -> Result<SequenceId, SubmitError> {
         self.check(&work)?;
-        if self.waiting.len() >= self.limits.waiting {
-            return Err(SubmitError::Busy { waiting: self.waiting.len() });
+        let waiting = self.waiting.len() + self.paused.len();
+        if waiting >= self.limits.waiting {
+            return Err(SubmitError::Busy { waiting });
         }
-        let sequence = Sequence::new(work);
+        let mut sequence = Sequence::new(work);
+        sequence.arrived = self.step;
         let id = self.name();
+        self.service.enter(&sequence, self.step);
+        self.changed = true;
         self.waiting.insert((sequence.class, id));
         self.sequences.insert(id, sequence);
         Ok(id)
     }
 
-    /// What a waiting sequence computes from position `from` on is its own; see [`Sequence::keep_private`].
-    pub(crate) fn keep_private(&mut self, id: SequenceId, from: usize) {
-        self.sequence_mut(id).keep_private(from);
-    }
-
     /// Decides the next step. The batch must then be run and committed.
-    pub fn plan(&mut self) -> Batch {
-        self.admit();
-        let mut plan =
-            Plan { left: self.limits.step_tokens, claimed: BTreeSet::new(), batch: Batch::default() };
-        let order: Vec<SequenceId> = self.running.iter().map(|(_, id)| *id).collect();
-        for id in &order {
-            self.plan_decode(*id, &mut plan);
+    pub fn plan(&mut self, bytes: &mut dyn Bytes) -> Batch {
+        self.step += 1;
+        self.admit(bytes);
+        let mut plan = Plan { left: self.limits.step_tokens, ..Plan::default() };
+        for id in self.in_order() {
+            self.plan_decode(id, &mut plan, bytes);
         }
-        for id in &order {
-            self.plan_prompt(*id, &mut plan);
+        // Those that have caught up generate in this step already.
+        for id in self.in_order() {
+            self.plan_prompt(id, &mut plan, bytes);
         }
         plan.batch
     }
 
+    fn in_order(&self) -> Vec<SequenceId> {
+        let rank = |id: SequenceId| self.service.rank(id, &self.sequences[&id], self.step);
+        let mut order: Vec<SequenceId> = self.running.iter().map(|(_, id)| *id).collect();
+        order.sort_by_cached_key(|&id| rank(id));
+        order
+    }
+
     /// The batch was run: full blocks are sealed and can be found from now on.
-    pub fn commit(&mut self, batch: &Batch) {
+    pub fn commit(&mut self, batch: &Batch, bytes: &mut dyn Bytes) {
         for chunk in &batch.chunks {
             let before = self.sequences[&chunk.id].stored / BLOCK_TOKENS;
             self.sequence_mut(chunk.id).advance(&chunk.rows);
+            self.service.charge(&self.sequences[&chunk.id], chunk.rows.len(), self.step);
             let full = self.sequences[&chunk.id].stored / BLOCK_TOKENS;
-            (before..full).for_each(|block| self.seal(chunk.id, block));
+            (before..full).for_each(|block| self.seal(chunk.id, block, bytes));
         }
     }
 
@@ -208,20 +284,38 @@ impl Scheduler {
 
     /// Ends a sequence, whatever its state, and lets go of its blocks. None when it is unknown.
     pub fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        if self.sequences.contains_key(&id) {
+            self.seal_tail(id);
+        }
         let sequence = self.sequences.remove(&id)?;
         self.waiting.remove(&(sequence.class, id));
+        self.paused.remove(&id);
         if self.running.remove(&(sequence.class, id)) {
-            self.promised -= sequence.blocks_at_most() - sequence.table.len();
+            self.promised -= sequence.missing_blocks();
         }
-        // From the end: the blocks that fewest others can use are then the first to be evicted.
-        sequence.table.iter().rev().for_each(|&block| self.blocks.release(block));
+        self.let_go(&sequence.table, sequence.prompt(), sequence.generated().len(), sequence.found());
+        self.service.leave(&sequence);
+        self.changed = true;
         Some(sequence)
+    }
+
+    /// Releases a table from its end. `found` of its blocks were there when the call began.
+    fn let_go(&mut self, table: &[BlockId], prompt: usize, answer: usize, found: usize) {
+        for (index, &block) in table.iter().enumerate().rev() {
+            let call = Use {
+                prompt: prompt as u32,
+                answer: answer as u32,
+                after: (table.len() - 1 - index) as u32,
+                hit: index < found,
+            };
+            self.blocks.release_after(block, &call);
+        }
     }
 
     /// Frees every idle block, as if no prompt had been seen before. Running sequences keep theirs.
     pub fn clear_cache(&mut self) {
         while let Some(key) = self.blocks.evict(Eviction::Cleared) {
-            self.index.remove(&key);
+            self.contents.remove(&key);
         }
     }
 
@@ -236,46 +330,37 @@ impl Scheduler {
     }
 
     /// One row for a sequence that generates.
-    fn plan_decode(&mut self, id: SequenceId, plan: &mut Plan) {
+    fn plan_decode(&mut self, id: SequenceId, plan: &mut Plan, bytes: &mut dyn Bytes) {
         let sequence = &self.sequences[&id];
         if sequence.is_decoding() && sequence.pending() > 0 {
             let rows = sequence.next_row..sequence.next_row + 1;
-            self.schedule(id, rows, plan);
+            self.schedule(id, rows, plan, bytes);
         }
     }
 
-    /// A chunk of a prompt, unless its next block is being computed by a sequence before it in line.
-    fn plan_prompt(&mut self, id: SequenceId, plan: &mut Plan) {
-        if self.sequences[&id].is_decoding() {
-            return;
-        }
-        self.adopt(id);
-        if self.next_block_is_claimed(id, plan) {
+    /// A chunk of a prompt, unless its next block is being computed by a sequence before it in line, or brought
+    /// up from below.
+    fn plan_prompt(&mut self, id: SequenceId, plan: &mut Plan, bytes: &mut dyn Bytes) {
+        if self.sequences[&id].is_decoding() || !self.adopt(id, bytes) || self.next_block_is_claimed(id, plan)
+        {
             return;
         }
         let sequence = &self.sequences[&id];
         let start = sequence.next_row;
         let end = chunk_end(start, sequence.tokens().len(), plan.left.min(self.limits.chunk_tokens));
         if end > start {
-            self.schedule(id, start..end, plan);
+            self.schedule(id, start..end, plan, bytes);
         }
     }
 
-    fn next_block_is_claimed(&mut self, id: SequenceId, plan: &Plan) -> bool {
-        let naming = self.naming.clone();
-        let sequence = self.sequence_mut(id);
-        let on_border = sequence.stored.is_multiple_of(BLOCK_TOKENS);
-        let key = if on_border { sequence.key(&naming, sequence.stored / BLOCK_TOKENS) } else { None };
-        key.is_some_and(|key| plan.claimed.contains(&key))
-    }
-
-    fn schedule(&mut self, id: SequenceId, rows: Range<usize>, plan: &mut Plan) {
+    fn schedule(&mut self, id: SequenceId, rows: Range<usize>, plan: &mut Plan, bytes: &mut dyn Bytes) {
         let first = self.sequences[&id].stored / BLOCK_TOKENS;
-        let naming = self.naming.clone();
         for block in first..rows.end.div_ceil(BLOCK_TOKENS) {
-            plan.claimed.extend(self.sequence_mut(id).key(&naming, block));
+            if (block + 1) * BLOCK_TOKENS <= rows.end {
+                self.claim(id, block, plan);
+            }
             if block >= self.sequences[&id].table.len() {
-                let taken = self.take();
+                let taken = self.take(id, bytes);
                 self.sequence_mut(id).table.push(taken);
             }
         }
@@ -284,53 +369,46 @@ impl Scheduler {
         plan.batch.chunks.push(Chunk { id, rows, store_from });
     }
 
+    /// This step fills a block: whoever needs the same can wait for it.
+    fn claim(&mut self, id: SequenceId, block: usize, plan: &mut Plan) {
+        let sequence = &self.sequences[&id];
+        if let Some(&tokens) =
+            sequence.block_tokens(block).filter(|_| sequence.shares_until((block + 1) * BLOCK_TOKENS))
+        {
+            let parent = self.parent_key(id, block);
+            plan.claimed.entry(parent).or_default().push(tokens);
+        }
+    }
+
     /// Takes one of the blocks set aside for a running sequence.
-    fn take(&mut self) -> BlockId {
-        let taken = self.blocks.take().expect("admission set this block aside");
-        if let Some(key) = taken.evicted {
-            self.index.remove(&key);
+    fn take(&mut self, id: SequenceId, bytes: &mut dyn Bytes) -> BlockId {
+        self.take_for(owner(&self.sequences[&id]), bytes)
+    }
+
+    /// Takes a block that was set aside. What it held is offered to the tiers below.
+    fn take_for(&mut self, owner: Owner, bytes: &mut dyn Bytes) -> BlockId {
+        let taken = self.blocks.take_for(owner).expect("admission set this block aside");
+        if let Some(lost) = taken.lost
+            && let Some(content) = self.contents.remove(&lost.key)
+            && let Some(whole) = content.whole(&lost.key, lost.worth)
+        {
+            bytes.demote(whole);
         }
         self.promised -= 1;
         taken.block
     }
+}
 
-    /// Takes over every next block of a prompt that the index knows.
-    fn adopt(&mut self, id: SequenceId) {
-        while let Some(block) = self.find_block(id, self.sequences[&id].stored) {
-            self.blocks.hold(block);
-            self.promised -= 1;
-            self.sequence_mut(id).adopt(block, BLOCK_TOKENS);
-        }
-    }
-
-    /// The block that begins at `position`, if its content is known.
-    fn find_block(&mut self, id: SequenceId, position: usize) -> Option<BlockId> {
-        if !position.is_multiple_of(BLOCK_TOKENS) {
-            return None;
-        }
-        let naming = self.naming.clone();
-        let block = position / BLOCK_TOKENS;
-        let key = self.sequence_mut(id).key(&naming, block)?;
-        let tokens = self.sequences[&id].block_tokens(block)?;
-        self.index.find(&key, tokens)
-    }
-
-    fn seal(&mut self, id: SequenceId, block: usize) {
-        let naming = self.naming.clone();
-        let sequence = self.sequence_mut(id);
-        let held = sequence.table[block];
-        let Some(key) = sequence.key(&naming, block) else { return self.blocks.seal(held, None) };
-        let tokens = *sequence.block_tokens(block).expect("a full block has 16 known tokens");
-        let is_new = self.index.insert(key, tokens, held);
-        self.blocks.seal(held, is_new.then_some(key));
-    }
+fn owner(sequence: &Sequence) -> Owner {
+    Owner { project: *sequence.scope(), class: sequence.class }
 }
 
 /// A step being put together.
+#[derive(Debug, Default)]
 struct Plan {
     left: usize,
-    /// Keys of the blocks that this step computes.
-    claimed: BTreeSet<Key>,
+    /// The blocks that this step fills, by the content before them.
+    claimed: BTreeMap<Key, Vec<BlockTokens>>,
     batch: Batch,
 }
 

@@ -15,6 +15,15 @@ impl std::fmt::Display for SequenceId {
     }
 }
 
+/// The task tree that a sequence belongs to: what a tree has had orders its sequences beside others of its project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TreeId(pub u64);
+
+impl TreeId {
+    /// No tree: the sequence stands for itself.
+    pub const ALONE: TreeId = TreeId(0);
+}
+
 /// What a sequence wants to be run for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
@@ -28,6 +37,10 @@ pub struct Work {
     pub logits_from: usize,
     /// Smaller is more urgent.
     pub class: u8,
+    pub tree: TreeId,
+    /// From this position on its values are its own: computed with something left out, so that neither they nor
+    /// others' may be shared. `usize::MAX` for all ordinary work.
+    pub private_from: usize,
 }
 
 /// The state of one sequence.
@@ -35,18 +48,26 @@ pub struct Work {
 pub struct Sequence {
     pub(crate) class: u8,
     scope: Scope,
+    tree: TreeId,
+    /// The step in which it came.
+    pub(crate) arrived: u64,
     tokens: Vec<u32>,
     prompt: usize,
     max_new: usize,
     logits_from: usize,
-    /// Blocks with a token at or behind this position are neither looked for nor shown to others.
     private_from: usize,
     /// Tokens whose keys and values lie in the table's blocks.
     pub(crate) stored: usize,
     /// Positions before this one need no row any more: they ran, or their values were found.
     pub(crate) next_row: usize,
     /// Rows that really ran.
-    pub(crate) computed: usize,
+    computed: usize,
+    /// Of those, rows that had run before, whose values were lost while it did not run.
+    recomputed: usize,
+    /// Positions that needed no row, because their values were found or shared.
+    cached: usize,
+    /// The furthest `next_row` so far.
+    reached: usize,
     pub(crate) table: Vec<BlockId>,
     /// Keys of the full blocks, as far as somebody asked.
     keys: Vec<Key>,
@@ -58,14 +79,19 @@ impl Sequence {
         Sequence {
             class: work.class,
             scope: work.scope,
+            tree: work.tree,
+            arrived: 0,
             prompt: work.tokens.len(),
             tokens: work.tokens,
             max_new: work.max_new,
             logits_from: work.logits_from,
-            private_from: usize::MAX,
+            private_from: work.private_from,
             stored: 0,
             next_row: 0,
             computed: 0,
+            recomputed: 0,
+            cached: 0,
+            reached: 0,
             table: Vec::new(),
             keys: Vec::new(),
         }
@@ -88,7 +114,22 @@ impl Sequence {
 
     /// Positions that no row was run for, because their values were found or shared.
     pub fn cached(&self) -> usize {
-        self.next_row - self.computed
+        self.cached
+    }
+
+    /// Blocks at its beginning that were found and not computed.
+    pub(crate) fn found(&self) -> usize {
+        self.cached / BLOCK_TOKENS
+    }
+
+    /// Rows that ran although they had run before: the price of having been put aside.
+    pub fn recomputed(&self) -> usize {
+        self.recomputed
+    }
+
+    /// The task tree it belongs to.
+    pub fn tree(&self) -> TreeId {
+        self.tree
     }
 
     /// Rows that ran for it.
@@ -106,6 +147,11 @@ impl Sequence {
         self.stored
     }
 
+    /// Whether values before this position may be shared.
+    pub(crate) fn shares_until(&self, position: usize) -> bool {
+        position <= self.private_from
+    }
+
     pub(crate) fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -120,9 +166,10 @@ impl Sequence {
         self.tokens.len() - self.next_row
     }
 
-    /// Whether it has run its prompt and goes on token by token.
+    /// Whether it has run its prompt and goes on token by token. One that was put aside is not, until it has
+    /// caught up.
     pub(crate) fn is_decoding(&self) -> bool {
-        self.next_row >= self.prompt
+        self.next_row >= self.prompt && self.pending() <= 1
     }
 
     /// Whether nothing may be appended any more and all rows ran.
@@ -135,6 +182,16 @@ impl Sequence {
         (self.prompt + self.max_new).div_ceil(BLOCK_TOKENS)
     }
 
+    /// Blocks of those that it has not taken yet.
+    pub(crate) fn missing_blocks(&self) -> usize {
+        self.blocks_at_most() - self.table.len()
+    }
+
+    /// The block taken for the next tokens, if none of them is stored yet; it is taken out of the table.
+    pub(crate) fn spare_block(&mut self) -> Option<BlockId> {
+        if self.table.len() > self.stored.div_ceil(BLOCK_TOKENS) { self.table.pop() } else { None }
+    }
+
     pub(crate) fn push(&mut self, token: u32) {
         self.tokens.push(token);
     }
@@ -144,17 +201,8 @@ impl Sequence {
         self.tokens.get(block * BLOCK_TOKENS..(block + 1) * BLOCK_TOKENS)?.try_into().ok()
     }
 
-    /// Rows from this position on are computed in a way of their own: nobody else may use their values, and it
-    /// may not use those of others.
-    pub(crate) fn keep_private(&mut self, from: usize) {
-        self.private_from = from;
-    }
-
-    /// The key of a block, when all 16 tokens are known and the block is not private.
+    /// The key of a block, when all 16 tokens are known.
     pub(crate) fn key(&mut self, naming: &Naming, block: usize) -> Option<Key> {
-        if (block + 1) * BLOCK_TOKENS > self.private_from {
-            return None;
-        }
         while self.keys.len() <= block {
             let tokens = self.block_tokens(self.keys.len())?;
             let key = naming.key(&self.scope, self.keys.last(), tokens);
@@ -167,13 +215,38 @@ impl Sequence {
     pub(crate) fn adopt(&mut self, block: BlockId, tokens: usize) {
         self.table.push(block);
         self.stored += tokens;
-        self.next_row = self.next_row.max(self.stored.min(self.logits_from));
+        self.skip_to(self.stored.min(self.logits_from));
+    }
+
+    fn skip_to(&mut self, row: usize) {
+        if row > self.next_row {
+            self.cached += row.saturating_sub(self.reached.max(self.next_row));
+            self.next_row = row;
+            self.reached = self.reached.max(row);
+        }
+    }
+
+    /// Gives its blocks away, to begin anew later: what it has generated stays, and only the row after the last
+    /// token is wanted again.
+    pub(crate) fn put_aside(&mut self) -> Vec<BlockId> {
+        if !self.generated().is_empty() {
+            self.logits_from = self.tokens.len() - 1;
+        }
+        (self.stored, self.next_row) = (0, 0);
+        std::mem::take(&mut self.table)
+    }
+
+    /// Whether it may be put aside and begin anew: nobody has heard a part of its answer that would be given twice.
+    pub(crate) fn can_be_put_aside(&self) -> bool {
+        self.max_new > 0 || self.reached <= self.logits_from
     }
 
     /// Rows were run and their values stored.
     pub(crate) fn advance(&mut self, rows: &Range<usize>) {
         self.computed += rows.len();
+        self.recomputed += rows.end.min(self.reached).saturating_sub(rows.start);
         self.next_row = rows.end;
+        self.reached = self.reached.max(rows.end);
         self.stored = self.stored.max(rows.end);
     }
 }

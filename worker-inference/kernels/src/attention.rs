@@ -1,7 +1,7 @@
 //! Attention over paged keys and values.
 //!
 //! A query row sees the tokens of its sequence's table that are present (mask bit set) and stand at or before its
-//! own position. The key axis is cut at absolute multiples of 256 tokens. For one query and one cut:
+//! own position, less than a window behind it where the layer has one. The key axis is cut at absolute multiples of 256 tokens. For one query and one cut:
 //!
 //! ```text
 //! s[t] = (sum over even d of q[d] * k[t][d] + sum over odd d) * scale     each by fused multiply-add, d ascending
@@ -15,6 +15,8 @@
 //! who computes them or where the blocks lie, so a prompt in chunks, a batch and a single decode agree in every
 //! bit. A token left out is never read: what lies in its place cannot matter.
 
+mod gathered;
+mod plan;
 mod scalar;
 mod vector;
 
@@ -22,13 +24,15 @@ use crate::cpu::Cpu;
 use crate::kv::{BLOCK_TOKENS, BlockRef, CUT_TOKENS, HEAD_DIM_MAX, KvPool};
 use crate::pool::Shards;
 use crate::simd::{Operation, Sixteen};
+use gathered::{Gathered, Slots};
+use plan::{Item, Part, Plan, Row, Shape};
 use std::ops::Range;
 
 /// Blocks of a cut.
 const CUT_BLOCKS: usize = CUT_TOKENS / BLOCK_TOKENS;
 
-/// Rows of a sequence that are given out together.
-const ROWS_A_TASK: usize = 4;
+/// Queries that are computed together, so that a key or value is read and widened once for all of them.
+const TILE: usize = 12;
 
 /// Query and key values whose product takes as long as one number of the operations between matrix products.
 const PRODUCTS_A_NUMBER: usize = 8;
@@ -42,15 +46,27 @@ pub struct Sequence<'a> {
     pub rows: Range<usize>,
 }
 
+/// What attention keeps from call to call, so that it need not be allocated again.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    plan: Plan,
+    workspaces: Vec<Workspace>,
+    slots: Vec<f32>,
+}
+
 impl Cpu {
     /// Attention of one layer for a whole batch. `q` and `out` have a row of `heads * head_dim` values for each of
     /// `positions`; `heads` is a multiple of the KV heads, and query head `h` reads KV head
-    /// `h / (heads / kv_heads)`. Scores are multiplied by `scale`. Rows in no sequence are left as they are; a row
-    /// that sees no token becomes zero.
+    /// `h / (heads / kv_heads)`. Scores are multiplied by `scale`. A row at position `p` sees the tokens at `t <= p`,
+    /// with a `window` only those with `p - t < window`. Rows in no sequence are left as they are; a row that sees
+    /// no token becomes zero.
+    ///
+    /// Sequences whose tables begin with the same entries (blocks and masks) read those blocks together, in
+    /// whatever order they come.
     ///
     /// # Panics
-    /// If shapes do not fit, a present block is not in the pool, rows of two sequences overlap or are not
-    /// ascending, or a row stands past the end of its table.
+    /// If shapes do not fit, the window is 0, a present block is not in the pool, rows of two sequences overlap or
+    /// are not ascending, or a row stands past the end of its table.
     #[allow(clippy::too_many_arguments)]
     pub fn attention(
         &self,
@@ -59,10 +75,13 @@ impl Cpu {
         sequences: &[Sequence<'_>],
         positions: &[u32],
         scale: f32,
+        window: Option<usize>,
         q: &[f32],
         out: &mut [f32],
     ) {
         let layout = pool.layout();
+        let window = window.unwrap_or(usize::MAX);
+        assert!(window > 0, "a window of 0 tokens");
         assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
         assert_eq!(q.len(), out.len(), "one output a query value");
         check(pool, sequences, positions);
@@ -72,38 +91,29 @@ impl Cpu {
         }
         let group = q.len() / head_rows;
         assert!(group > 0 && q.len() == group * head_rows, "query heads are no multiple of the KV heads");
-        let total: u64 = sequences.iter().map(|sequence| cost(sequence, positions)).sum();
-        let out = Shards::new(out);
-        let numbers = usize::try_from(total).unwrap_or(usize::MAX).saturating_mul(group * layout.head_dim)
+        let seen: u64 = positions.iter().map(|&position| (u64::from(position) + 1).min(window as u64)).sum();
+        let numbers = usize::try_from(seen).unwrap_or(usize::MAX).saturating_mul(group * layout.head_dim)
             / PRODUCTS_A_NUMBER;
-        self.on_threads(numbers, &|thread, threads| {
-            let mut done = 0;
-            for sequence in sequences {
-                for kv_head in 0..layout.kv_heads {
-                    for start in sequence.rows.clone().step_by(ROWS_A_TASK) {
-                        let rows = start..sequence.rows.end.min(start + ROWS_A_TASK);
-                        // A task belongs to the thread in whose share of the cost it begins.
-                        let mine = done * threads as u64 / (total * layout.kv_heads as u64) == thread as u64;
-                        done += rows_cost(rows.clone(), positions);
-                        if mine {
-                            let blocks = sequence.blocks;
-                            self.perform(Attend {
-                                pool,
-                                layer,
-                                kv_head,
-                                group,
-                                blocks,
-                                positions,
-                                rows,
-                                scale,
-                                q,
-                                out: &out,
-                            });
-                        }
-                    }
-                }
-            }
+        let threads = self.threads_for(numbers);
+        let mut scratch = self.attention_scratch();
+        let Scratch { plan, workspaces, slots } = &mut *scratch;
+        plan.fill(Shape { kv_heads: layout.kv_heads, group, window, threads }, sequences, positions);
+        workspaces.resize_with(workspaces.len().max(threads), Workspace::default);
+        slots.resize(plan.slots() * Slots::floats(layout.head_dim), 0.0);
+        let (workspaces, slots) = (Shards::new(workspaces), Shards::new(slots));
+        let slots = Slots { floats: &slots, head_dim: layout.head_dim };
+        let attend =
+            Attend { pool, layer, sequences, plan, slots, window, scale, q, out: &Shards::new(out), group };
+        self.run(threads, &|thread| {
+            // SAFETY: each thread is run once and has a workspace of its own.
+            let workspace = unsafe { &mut workspaces.slice(thread..thread + 1)[0] };
+            self.perform(Share { attend: &attend, parts: plan.parts_of(thread), workspace });
         });
+        if plan.slots() > 0 {
+            // SAFETY: the threads are done.
+            let workspace = unsafe { &mut workspaces.slice(0..1)[0] };
+            self.perform(Finish { attend: &attend, workspace });
+        }
     }
 }
 
@@ -124,26 +134,19 @@ fn check(pool: &KvPool, sequences: &[Sequence<'_>], positions: &[u32]) {
     }
 }
 
-fn cost(sequence: &Sequence<'_>, positions: &[u32]) -> u64 {
-    rows_cost(sequence.rows.clone(), positions)
-}
-
-fn rows_cost(rows: Range<usize>, positions: &[u32]) -> u64 {
-    positions[rows].iter().map(|&position| u64::from(position) + 1).sum()
-}
-
-/// Some rows of one sequence and the query heads of one KV head. Nobody else writes these outputs.
+/// One call of attention, as all threads see it.
 struct Attend<'a> {
     pool: &'a KvPool,
     layer: usize,
-    kv_head: usize,
-    group: usize,
-    blocks: &'a [BlockRef],
-    positions: &'a [u32],
-    rows: Range<usize>,
+    sequences: &'a [Sequence<'a>],
+    plan: &'a Plan,
+    slots: Slots<'a>,
+    /// At least 1; `usize::MAX` where the layer has none.
+    window: usize,
     scale: f32,
     q: &'a [f32],
     out: &'a Shards<'a, f32>,
+    group: usize,
 }
 
 impl Attend<'_> {
@@ -151,81 +154,140 @@ impl Attend<'_> {
         self.pool.layout().head_dim
     }
 
-    /// One query for each row and each query head of the group.
-    fn queries(&self) -> usize {
-        self.rows.len() * self.group
+    /// The blocks of a cut that a sequence has.
+    #[inline(always)]
+    fn entries(&self, sequence: usize, cut: usize) -> &[BlockRef] {
+        let blocks = self.sequences[sequence].blocks;
+        let start = (cut * CUT_BLOCKS).min(blocks.len());
+        &blocks[start..blocks.len().min(start + CUT_BLOCKS)]
     }
 
-    fn position(&self, query: usize) -> usize {
-        self.positions[self.rows.start + query / self.group] as usize
+    #[inline(always)]
+    fn head(&self, block: u32, part: &Part) -> (&[u16], &[u16]) {
+        self.pool.head(self.layer, block, part.kv_head)
     }
 
-    /// Where the values of a query lie in `q` and in `out`.
-    fn place(&self, query: usize) -> Range<usize> {
+    /// Where the values of a query of a part lie in `q` and in `out`.
+    fn place(&self, part: &Part, query: usize) -> Range<usize> {
+        let row = self.plan.rows(part)[query / part.heads.len()].row;
         let heads = self.group * self.pool.layout().kv_heads;
-        let row = self.rows.start + query / self.group;
-        let head = self.kv_head * self.group + query % self.group;
+        let head = part.heads.start + query % part.heads.len();
         let start = (row * heads + head) * self.head_dim();
         start..start + self.head_dim()
     }
 
-    /// The tokens of block `index` that a query at `position` sees.
+    /// The tokens of each block of a cut that a row sees.
     #[inline(always)]
-    fn visible(&self, index: usize, position: usize) -> u16 {
-        let first = index * BLOCK_TOKENS;
-        if position < first {
-            return 0;
+    fn sight(&self, row: &Row, cut: usize) -> [u16; CUT_BLOCKS] {
+        let mut masks = [0; CUT_BLOCKS];
+        let entries = self.entries(row.sequence, cut);
+        let begin = cut * CUT_TOKENS;
+        let (from, to) =
+            (row.horizon(self.window).saturating_sub(begin), (row.position + 1).saturating_sub(begin));
+        for (block, (mask, entry)) in masks.iter_mut().zip(entries).enumerate() {
+            let (from, to) = (in_block(from, block), in_block(to, block));
+            *mask = entry.mask & ((1u32 << to) - (1u32 << from.min(to))) as u16;
         }
-        let before = match position - first {
-            past @ 0..BLOCK_TOKENS => (2u32 << past) - 1,
-            _ => 0xffff,
-        };
-        self.blocks[index].mask & before as u16
-    }
-
-    /// The keys of the block after `index`, if there is one to be read.
-    #[inline(always)]
-    fn next_keys(&self, index: usize) -> Option<&[u16]> {
-        let next = self.blocks.get(index + 1).filter(|next| next.mask != 0)?;
-        Some(self.pool.head(self.layer, next.block, self.kv_head).0)
+        masks
     }
 
     #[inline(always)]
-    fn write(&self, query: usize, acc: &[f32], sum: f32) {
-        // SAFETY: this row and head belong to this operation alone, and the slice dies here.
-        let out = unsafe { self.out.slice(self.place(query)) };
-        if sum == 0.0 {
+    fn write(&self, part: &Part, query: usize, total: &Gathered) {
+        // SAFETY: one thread writes this row and head, and the slice dies here.
+        let out = unsafe { self.out.slice(self.place(part, query)) };
+        if total.sum == 0.0 {
             return out.fill(0.0);
         }
-        let inverse = 1.0 / sum;
-        for (out, acc) in out.iter_mut().zip(acc) {
+        let inverse = 1.0 / total.sum;
+        for (out, acc) in out.iter_mut().zip(&total.acc) {
             *out = acc * inverse;
         }
     }
 }
 
-/// What a query has gathered from the cuts so far, or from one cut.
-#[derive(Clone, Copy)]
-struct Gathered {
-    max: f32,
-    sum: f32,
-    acc: [f32; HEAD_DIM_MAX],
+/// How many of a block's tokens lie before `token` of its cut.
+#[inline(always)]
+fn in_block(token: usize, block: usize) -> usize {
+    token.saturating_sub(block * BLOCK_TOKENS).min(BLOCK_TOKENS)
 }
 
-impl Gathered {
-    const NOTHING: Gathered = Gathered { max: f32::NEG_INFINITY, sum: 0.0, acc: [0.0; HEAD_DIM_MAX] };
+/// The working memory of a thread.
+#[repr(C, align(64))]
+struct Workspace {
+    q: [[f32; HEAD_DIM_MAX]; TILE],
+    /// Scores of a cut, then powers; meaningful where visible.
+    scores: [[f32; CUT_TOKENS]; TILE],
+    part: [Gathered; TILE],
+    total: [Gathered; TILE],
 }
 
-impl Operation for Attend<'_> {
+impl Default for Workspace {
+    fn default() -> Workspace {
+        Workspace {
+            q: [[0.0; HEAD_DIM_MAX]; TILE],
+            scores: [[0.0; CUT_TOKENS]; TILE],
+            part: [Gathered::NOTHING; TILE],
+            total: [Gathered::NOTHING; TILE],
+        }
+    }
+}
+
+/// What one thread does of a call.
+struct Share<'a> {
+    attend: &'a Attend<'a>,
+    parts: &'a [Part],
+    workspace: &'a mut Workspace,
+}
+
+impl Operation for Share<'_> {
     type Output = ();
 
     fn scalar(self) {
-        (0..self.queries()).for_each(|query| scalar::query(&self, query));
+        self.parts.iter().for_each(|part| scalar::part(self.attend, part));
     }
 
     #[inline(always)]
     fn vector<S: Sixteen>(self) {
-        vector::queries::<S>(&self);
+        vector::parts::<S>(self.attend, self.parts, self.workspace);
+    }
+}
+
+/// Merges the cuts of the units that were split among threads.
+struct Finish<'a> {
+    attend: &'a Attend<'a>,
+    workspace: &'a mut Workspace,
+}
+
+impl Finish<'_> {
+    #[inline(always)]
+    fn merge(self, merge: impl Fn(&mut Gathered, &Gathered, usize)) {
+        let [total, read] = &mut self.workspace.total[..2] else { unreachable!("a tile has two queries") };
+        for part in self.attend.plan.split() {
+            for query in 0..part.queries() {
+                total.clear();
+                for slot in part.slots_of(query).into_iter().flatten() {
+                    self.attend.slots.read(slot, read);
+                    merge(total, read, self.attend.head_dim());
+                }
+                self.attend.write(part, query, total);
+            }
+        }
+    }
+}
+
+impl Operation for Finish<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        self.merge(gathered::merge);
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        self.merge(
+            #[inline(always)]
+            |total, part, dim| gathered::merge_lanes::<S>(total, part, dim),
+        );
     }
 }
 

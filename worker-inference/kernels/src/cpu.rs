@@ -1,8 +1,10 @@
 //! The handle that every operation hangs on: an instruction set that this CPU has, and a pool of threads.
 
+use crate::attention::Scratch;
 use crate::isa::Isa;
 use crate::pool::{Pool, Shards, share};
 use crate::simd::{self, Operation};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Work smaller than this many numbers stays on the calling thread: waking another costs more. Tests share
 /// everything, so that they see every split.
@@ -13,6 +15,7 @@ const SHARED_MIN: usize = if cfg!(test) { 1 } else { 16 * 1024 };
 pub struct Cpu {
     isa: Isa,
     pool: Pool,
+    scratch: Mutex<Scratch>,
 }
 
 impl Cpu {
@@ -24,7 +27,7 @@ impl Cpu {
     pub fn new(isa: Isa, threads: usize, on_start: impl Fn(usize) + Send + Sync + 'static) -> Cpu {
         // Every vector instruction of the crate relies on this check.
         assert!(isa.is_available(), "this CPU lacks the instructions of the {isa} kernels");
-        Cpu { isa, pool: Pool::new(threads, on_start) }
+        Cpu { isa, pool: Pool::new(threads, on_start), scratch: Mutex::default() }
     }
 
     pub fn isa(&self) -> Isa {
@@ -44,9 +47,20 @@ impl Cpu {
         simd::run(self.isa, operation)
     }
 
+    /// How many threads share work on this many numbers.
+    pub(crate) fn threads_for(&self, numbers: usize) -> usize {
+        if numbers < SHARED_MIN { 1 } else { self.threads() }
+    }
+
+    /// What attention keeps between calls. Callers take turns.
+    pub(crate) fn attention_scratch(&self) -> MutexGuard<'_, Scratch> {
+        // Whatever a panic left there is overwritten before it is read.
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Calls `task(thread, threads)` once on every thread, or once as the only one if there is little to do.
     pub(crate) fn on_threads(&self, numbers: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-        let threads = if numbers < SHARED_MIN { 1 } else { self.threads() };
+        let threads = self.threads_for(numbers);
         self.pool.run(threads, &|thread| task(thread, threads));
     }
 

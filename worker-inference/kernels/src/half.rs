@@ -14,6 +14,12 @@ pub(crate) fn to_f32(half: u16) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
+/// The exact value of a bfloat16, which is the upper half of an f32.
+#[inline(always)]
+pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// The nearest half float, ties to even; too large becomes infinity.
 pub(crate) fn from_f32(value: f32) -> u16 {
     let bits = value.to_bits();

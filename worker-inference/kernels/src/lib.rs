@@ -2,7 +2,7 @@
 //! keys and values, and the small operations between them.
 //!
 //! **What it is not.** It knows no model, no file, no sequence, no schedule, reads no environment and no clock
-//! for anything but how long an idle thread spins. It depends on nothing but `std`.
+//! for anything but how long an idle thread spins and how fast the machine is now (`probe`). It depends on nothing but `std`.
 //!
 //! **The promise.** Every result is the same, bit for bit, on every instruction set, for any batch, any split
 //! among threads, any chunking of a prompt and any cache state. Each operation therefore has one fixed order of
@@ -29,6 +29,7 @@ mod isa;
 mod cpu;
 mod memory;
 mod pool;
+mod probe;
 
 mod half;
 mod math;

@@ -51,7 +51,7 @@ pub(crate) fn exp_lanes<V: Vector>(x: V::F) -> V::F {
     for term in &EXP_SERIES[1..] {
         sum = V::fma(sum, r, V::splat(*term));
     }
-    V::zero_below(x, V::splat(EXP_BOTTOM), V::mul(sum, V::power_of_two(n)))
+    V::zero_below(x, V::splat(EXP_BOTTOM), V::scale_by_power(sum, n))
 }
 
 /// The fixed tree over 16 lanes: halves are folded onto each other until one is left.

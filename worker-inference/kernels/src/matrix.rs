@@ -4,16 +4,18 @@
 //! a sum never has to cross its lanes. Only the places change, never a value. Per group, for each block of 32
 //! columns:
 //!
-//! - 4-bit formats: 4 x 16 x 4 bytes; byte `(j, row, i)` holds column `4j + i` below and `16 + 4j + i` above;
-//! - Q8_0: 8 x 16 x 4 bytes; byte `(j, row, i)` holds column `4j + i`, 128 added;
-//! - then, in sections of their own, 16 half-float scales and (Q4_1) 16 half-float least values a block;
-//! - F32 and F16: 16 values a column.
+//! - block formats: a *unit* of the numbers, see [`packing`];
+//! - then, in sections of their own, 16 half-float scales and (formats with a least value) 16 half-float least
+//!   values for each block of the format, and (K formats) 2 x 16 one-byte factors for each 32 columns;
+//! - F32, F16 and BF16: 16 values a column.
 //!
 //! Rows that fill up the last group are zero.
 
+pub(crate) mod packing;
+
 use crate::half;
 use crate::memory::{ALIGN, Arena, Piece, numbers, numbers_mut};
-use crate::quant::{BLOCK, Format, half_at};
+use crate::quant::{BLOCK, Factors, Format, Part};
 use std::fmt;
 use std::ops::Range;
 
@@ -48,30 +50,37 @@ struct Plan {
     values: Range<usize>,
     scales: Range<usize>,
     leasts: Range<usize>,
+    factors: Range<usize>,
 }
 
 impl Plan {
     fn new(format: Format, rows: usize, cols: usize) -> Option<Plan> {
         let groups = rows.div_ceil(GROUP);
-        let units = groups.checked_mul(cols / format.block_len())?;
-        let (values, scales, leasts) = match format {
-            Format::F32 => (64, 0, 0),
-            Format::F16 => (32, 0, 0),
-            Format::Q4_0 => (256, 32, 0),
-            Format::Q4_1 => (256, 32, 32),
-            Format::Q8_0 => (512, 32, 0),
-        };
+        let blocks = groups.checked_mul(cols / format.block_len())?;
+        let units = groups.checked_mul(cols / BLOCK)?;
+        let least = if format.has_least() { 32 } else { 0 };
+        let factor = if format.factors() == Factors::None { 0 } else { 32 };
         let mut end = 0usize;
-        let mut section = |bytes: usize| {
+        let mut section = |count: usize, bytes: usize| {
             let start = end.checked_next_multiple_of(ALIGN)?;
-            end = start.checked_add(units.checked_mul(bytes)?)?;
+            end = start.checked_add(count.checked_mul(bytes)?)?;
             Some(start..end)
         };
-        Some(Plan { values: section(values)?, scales: section(scales)?, leasts: section(leasts)? })
+        let (values, scale) = match format {
+            Format::F32 => (section(blocks, 64)?, 0),
+            Format::F16 | Format::BF16 => (section(blocks, 32)?, 0),
+            _ => (section(units, packing::unit_bytes(format.bits()))?, 32),
+        };
+        Some(Plan {
+            values,
+            scales: section(blocks, scale)?,
+            leasts: section(blocks, least)?,
+            factors: section(units, factor)?,
+        })
     }
 
     fn bytes(&self) -> usize {
-        self.leasts.end
+        self.factors.end
     }
 }
 
@@ -138,25 +147,51 @@ impl Matrix {
     }
 
     fn value(&self, row: usize, col: usize) -> f32 {
-        let unit = (row / GROUP * (self.cols / self.format.block_len())) + col / self.format.block_len();
-        let lane = unit * GROUP + row % GROUP;
+        let (group, lane) = (row / GROUP, row % GROUP);
+        let column = (group * self.cols + col) * GROUP + lane;
         match self.format {
-            Format::F32 => self.floats()[lane],
-            Format::F16 => half::to_f32(self.halves()[lane]),
-            Format::Q4_0 => {
-                let q = nibble(&self.values()[unit * 256..], row % GROUP, col % BLOCK);
-                half::to_f32(self.scales()[lane]) * (f32::from(q) - 8.0)
-            }
-            Format::Q4_1 => {
-                let q = nibble(&self.values()[unit * 256..], row % GROUP, col % BLOCK);
-                half::to_f32(self.scales()[lane]) * f32::from(q) + half::to_f32(self.leasts()[lane])
-            }
-            Format::Q8_0 => {
+            Format::F32 => self.floats()[column],
+            Format::F16 => half::to_f32(self.halves()[column]),
+            Format::BF16 => half::bf16_to_f32(self.halves()[column]),
+            format => {
+                let unit = group * (self.cols / BLOCK) + col / BLOCK;
+                let (scale, least) = (self.scale(unit, lane), self.least(unit, lane));
                 let col = col % BLOCK;
-                let q = self.values()[unit * 512 + col / 4 * 64 + row % GROUP * 4 + col % 4] ^ 0x80;
-                half::to_f32(self.scales()[lane]) * f32::from(q as i8)
+                format.value(col, self.number(unit, lane, col), scale, least, self.fine(unit, lane))
             }
         }
+    }
+
+    /// The number of row `lane` of a group at column `col` of unit `unit`, which counts all units of the matrix.
+    pub(crate) fn number(&self, unit: usize, lane: usize, col: usize) -> u8 {
+        let bytes = packing::unit_bytes(self.format.bits());
+        packing::get(&self.values()[unit * bytes..][..bytes], self.format.bits(), lane, col)
+    }
+
+    /// The scale of the block that a unit is part of.
+    pub(crate) fn scale(&self, unit: usize, lane: usize) -> f32 {
+        half::to_f32(self.scales()[self.block(unit) * GROUP + lane])
+    }
+
+    /// The least value of the block that a unit is part of; 0 if the format has none.
+    pub(crate) fn least(&self, unit: usize, lane: usize) -> f32 {
+        if self.format.has_least() {
+            half::to_f32(self.leasts()[self.block(unit) * GROUP + lane])
+        } else {
+            0.0
+        }
+    }
+
+    /// The factors of a unit; nothing of interest if the format has none.
+    pub(crate) fn fine(&self, unit: usize, lane: usize) -> [u8; 2] {
+        match self.format.factors() {
+            Factors::None => [0; 2],
+            _ => [0, GROUP].map(|which| self.factors()[unit * 2 * GROUP + which + lane]),
+        }
+    }
+
+    fn block(&self, unit: usize) -> usize {
+        unit * BLOCK / self.format.block_len()
     }
 
     /// Groups of [`GROUP`] rows.
@@ -169,14 +204,19 @@ impl Matrix {
         &self.piece.bytes()[self.plan.values.clone()]
     }
 
-    /// Scales as half floats, 16 a block.
+    /// Scales as half floats, 16 a block of the format.
     pub(crate) fn scales(&self) -> &[u16] {
         numbers(&self.piece.bytes()[self.plan.scales.clone()])
     }
 
-    /// Least values as half floats, 16 a block; empty unless Q4_1.
+    /// Least values as half floats, 16 a block of the format; empty if it has none.
     pub(crate) fn leasts(&self) -> &[u16] {
         numbers(&self.piece.bytes()[self.plan.leasts.clone()])
+    }
+
+    /// Factors of the units, two times 16 each; empty if the format has none.
+    pub(crate) fn factors(&self) -> &[u8] {
+        &self.piece.bytes()[self.plan.factors.clone()]
     }
 
     /// The interleaved values of F32.
@@ -184,63 +224,86 @@ impl Matrix {
         numbers(self.values())
     }
 
-    /// The interleaved values of F16.
+    /// The interleaved values of F16 and BF16.
     pub(crate) fn halves(&self) -> &[u16] {
         numbers(self.values())
     }
 
     fn filled(mut self, data: &[u8]) -> Matrix {
-        let block_bytes = self.format.block_bytes();
-        let blocks = self.cols / self.format.block_len();
-        let bytes = self.piece.bytes_mut();
-        let (values, rest) = bytes[self.plan.values.start..].split_at_mut(self.plan.scales.start);
-        let (scales, leasts) = rest.split_at_mut(self.plan.leasts.start - self.plan.scales.start);
-        let scales = numbers_mut::<u16>(&mut scales[..self.plan.scales.len()]);
-        let leasts = numbers_mut::<u16>(leasts);
-        for (row, line) in data.chunks_exact(blocks * block_bytes).enumerate() {
-            for (index, block) in line.chunks_exact(block_bytes).enumerate() {
-                let unit = row / GROUP * blocks + index;
-                let (lane, row) = (unit * GROUP + row % GROUP, row % GROUP);
-                match self.format {
-                    Format::F32 => {
-                        let value = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-                        values[lane * 4..][..4].copy_from_slice(&value.to_ne_bytes());
-                    }
-                    Format::F16 => {
-                        values[lane * 2..][..2].copy_from_slice(&half_at(block, 0).to_ne_bytes());
-                    }
-                    Format::Q4_0 => {
-                        scales[lane] = half_at(block, 0);
-                        interleave(&mut values[unit * 256..][..256], row, &block[2..], 0);
-                    }
-                    Format::Q4_1 => {
-                        scales[lane] = half_at(block, 0);
-                        leasts[lane] = half_at(block, 2);
-                        interleave(&mut values[unit * 256..][..256], row, &block[4..], 0);
-                    }
-                    Format::Q8_0 => {
-                        scales[lane] = half_at(block, 0);
-                        interleave(&mut values[unit * 512..][..512], row, &block[2..], 0x80);
-                    }
-                }
+        let line_bytes = data.len() / self.rows;
+        for (row, line) in data.chunks_exact(line_bytes).enumerate() {
+            if self.format.is_quantised() {
+                self.fill_parts(row, line);
+            } else {
+                self.fill_floats(row, line);
             }
         }
         self
     }
-}
 
-/// Puts the bytes of one row of a block into its lane, four by four.
-fn interleave(unit: &mut [u8], row: usize, bytes: &[u8], flip: u8) {
-    for (four, vector) in bytes.chunks_exact(4).zip(unit.chunks_exact_mut(4 * GROUP)) {
-        for (to, from) in vector[row * 4..][..4].iter_mut().zip(four) {
-            *to = from ^ flip;
+    fn fill_floats(&mut self, row: usize, line: &[u8]) {
+        let width = self.format.block_bytes();
+        let start = (row / GROUP * self.cols * GROUP + row % GROUP) * width;
+        let values = &mut self.piece.bytes_mut()[self.plan.values.clone()][start..];
+        for (from, to) in line.chunks_exact(width).zip(values.chunks_mut(GROUP * width)) {
+            match *from {
+                [a, b] => to[..2].copy_from_slice(&u16::from_le_bytes([a, b]).to_ne_bytes()),
+                [a, b, c, d] => to[..4].copy_from_slice(&u32::from_le_bytes([a, b, c, d]).to_ne_bytes()),
+                _ => unreachable!("floats of {width} bytes"),
+            }
+        }
+    }
+
+    fn fill_parts(&mut self, row: usize, line: &[u8]) {
+        let (format, lane) = (self.format, row % GROUP);
+        let (parts, bits) = (format.block_len() / BLOCK, format.bits());
+        let unit_bytes = packing::unit_bytes(bits);
+        let first = row / GROUP * (self.cols / format.block_len());
+        let mut sections = self.plan.sections(self.piece.bytes_mut());
+        for (block, bytes) in (first..).zip(line.chunks_exact(format.block_bytes())) {
+            for index in 0..parts {
+                let (part, unit) = (format.part(bytes, index), block * parts + index);
+                packing::put(&mut sections.values[unit * unit_bytes..][..unit_bytes], bits, lane, &part.q);
+                sections.keep(format, block * GROUP + lane, unit * 2 * GROUP + lane, &part);
+            }
         }
     }
 }
 
-/// Column `col` of 32 of an interleaved 4-bit block.
-fn nibble(unit: &[u8], row: usize, col: usize) -> u8 {
-    unit[col % 16 / 4 * 64 + row * 4 + col % 4] >> (col / 16 * 4) & 15
+/// The sections of a block format, to be written.
+struct Sections<'a> {
+    values: &'a mut [u8],
+    scales: &'a mut [u16],
+    leasts: &'a mut [u16],
+    factors: &'a mut [u8],
+}
+
+impl Plan {
+    fn sections<'a>(&self, bytes: &'a mut [u8]) -> Sections<'a> {
+        let (values, rest) = bytes.split_at_mut(self.scales.start);
+        let (scales, rest) = rest.split_at_mut(self.leasts.start - self.scales.start);
+        let (leasts, factors) = rest.split_at_mut(self.factors.start - self.leasts.start);
+        Sections {
+            values: &mut values[self.values.clone()],
+            scales: numbers_mut(&mut scales[..self.scales.len()]),
+            leasts: numbers_mut(&mut leasts[..self.leasts.len()]),
+            factors,
+        }
+    }
+}
+
+impl Sections<'_> {
+    #[inline(always)]
+    fn keep(&mut self, format: Format, place: usize, factor: usize, part: &Part) {
+        self.scales[place] = part.scale;
+        if format.has_least() {
+            self.leasts[place] = part.least;
+        }
+        if format.factors() != Factors::None {
+            self.factors[factor] = part.fine[0];
+            self.factors[factor + GROUP] = part.fine[1];
+        }
+    }
 }
 
 fn check(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Plan, ShapeError> {
@@ -283,13 +346,11 @@ mod tests {
     use super::*;
     use crate::quant::dequantize;
 
-    const FORMATS: [Format; 5] = [Format::F32, Format::F16, Format::Q4_0, Format::Q4_1, Format::Q8_0];
-
     #[test]
     fn repacking_changes_no_value() {
-        for format in FORMATS {
+        for format in Format::ALL {
             for (rows, blocks) in [(1, 1), (15, 3), (16, 2), (17, 5), (48, 1)] {
-                let cols = blocks * 32;
+                let cols = blocks * format.block_len().max(32);
                 let bytes = rows * format.row_bytes(cols).unwrap();
                 // A multiplier that visits all bytes; exponents of all ones are kept out so that values compare.
                 let data: Vec<u8> = (0..bytes).map(|i| (i * 37 % 251) as u8 & 0xbb).collect();

@@ -19,6 +19,17 @@ impl Cpu {
         });
     }
 
+    /// [`Cpu::rmsnorm`] where the rows lie. With a `weight` as long as a head, each head of `x` is normalised by
+    /// itself, as the queries and keys of Qwen 3 and Gemma 3 are.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows.
+    pub fn rmsnorm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
+        let len = weight.len();
+        assert!(len > 0 && x.len().is_multiple_of(len), "{} values are not rows of {len}", x.len());
+        self.on_rows(x, len, &|_, x| self.perform(NormalizeInPlace { x, weight, eps }));
+    }
+
     /// The gate of a SwiGLU: `gate = gate / (1 + exp(-gate)) * up`.
     ///
     /// # Panics
@@ -29,6 +40,31 @@ impl Cpu {
             let up = &up[first..][..gate.len()];
             self.perform(SiluMul { gate, up });
         });
+    }
+
+    /// The gate of a GeGLU, with the approximation by tanh that Gemma was trained with:
+    /// `gate = gate / 2 * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) * up`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "one value of `up` for each of `gate`");
+        self.on_rows(gate, 1, &|first, gate| {
+            let up = &up[first..][..gate.len()];
+            self.perform(GeluMul { gate, up });
+        });
+    }
+
+    /// Adds `bias` to each row of `x`, which is as long as `bias`.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows.
+    pub fn add_rows(&self, x: &mut [f32], bias: &[f32]) {
+        let len = bias.len();
+        assert!(len > 0 && x.len().is_multiple_of(len), "{} values are not rows of {len}", x.len());
+        for row in x.chunks_exact_mut(len) {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
     }
 
     /// `x += y`.
@@ -53,49 +89,98 @@ struct Normalize<'a> {
     out: &'a mut [f32],
 }
 
+struct NormalizeInPlace<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    eps: f32,
+}
+
 /// What a row is multiplied with, given the sum of its squares.
 #[inline(always)]
 fn inverse_root(sum: f32, len: usize, eps: f32) -> f32 {
     1.0 / (sum / len as f32 + eps).sqrt()
 }
 
-impl Operation for Normalize<'_> {
-    type Output = ();
-
-    fn scalar(self) {
-        let len = self.weight.len();
-        for (x, out) in self.x.chunks_exact(len).zip(self.out.chunks_exact_mut(len)) {
-            let mut lanes = [0.0f32; 16];
-            for chunk in x.chunks(16) {
-                for (lane, value) in lanes.iter_mut().zip(padded(chunk)) {
-                    *lane = value.mul_add(value, *lane);
-                }
-            }
-            let factor = inverse_root(math::sum_of_lanes(lanes), len, self.eps);
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
-                *out = x * factor * weight;
-            }
+/// What a row is multiplied with.
+fn factor(x: &[f32], eps: f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for chunk in x.chunks(16) {
+        for (lane, value) in lanes.iter_mut().zip(padded(chunk)) {
+            *lane = value.mul_add(value, *lane);
         }
     }
+    inverse_root(math::sum_of_lanes(lanes), x.len(), eps)
+}
 
+/// [`factor`] with vectors.
+#[inline(always)]
+fn factor_lanes<S: Sixteen>(x: &[f32], eps: f32) -> f32 {
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut lanes = S::splat(0.0);
+    for chunk in chunks {
+        let value = load16::<S>(chunk);
+        lanes = S::fma(value, value, lanes);
+    }
+    let value = load16::<S>(&padded(rest));
+    lanes = S::fma(value, value, lanes);
+    inverse_root(S::sum(lanes), x.len(), eps)
+}
+
+impl Normalize<'_> {
     #[inline(always)]
-    fn vector<S: Sixteen>(self) {
+    fn rows(self, factor: impl Fn(&[f32], f32) -> f32) {
         let len = self.weight.len();
         for (x, out) in self.x.chunks_exact(len).zip(self.out.chunks_exact_mut(len)) {
-            let (chunks, rest) = x.as_chunks::<16>();
-            let mut lanes = S::splat(0.0);
-            for chunk in chunks {
-                let value = load16::<S>(chunk);
-                lanes = S::fma(value, value, lanes);
-            }
-            let value = load16::<S>(&padded(rest));
-            lanes = S::fma(value, value, lanes);
-            let factor = inverse_root(S::sum(lanes), len, self.eps);
+            let factor = factor(x, self.eps);
             // Products alone, which round the same however they are compiled.
             for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
                 *out = x * factor * weight;
             }
         }
+    }
+}
+
+impl Operation for Normalize<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        self.rows(factor);
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        self.rows(
+            #[inline(always)]
+            |x, eps| factor_lanes::<S>(x, eps),
+        );
+    }
+}
+
+impl NormalizeInPlace<'_> {
+    #[inline(always)]
+    fn rows(self, factor: impl Fn(&[f32], f32) -> f32) {
+        for x in self.x.chunks_exact_mut(self.weight.len()) {
+            let factor = factor(x, self.eps);
+            for (x, weight) in x.iter_mut().zip(self.weight) {
+                *x = *x * factor * weight;
+            }
+        }
+    }
+}
+
+impl Operation for NormalizeInPlace<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        self.rows(factor);
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        self.rows(
+            #[inline(always)]
+            |x, eps| factor_lanes::<S>(x, eps),
+        );
     }
 }
 
@@ -121,17 +206,55 @@ impl Operation for SiluMul<'_> {
 
     #[inline(always)]
     fn vector<S: Sixteen>(self) {
-        let (gates, gate_rest) = self.gate.as_chunks_mut::<16>();
-        let (ups, up_rest) = self.up.as_chunks::<16>();
-        for (gate, up) in gates.iter_mut().zip(ups) {
-            let result = silu_mul_lanes::<S>(load16::<S>(gate), load16::<S>(up));
-            store16::<S>(gate, result);
-        }
-        let mut last = padded(gate_rest);
-        let result = silu_mul_lanes::<S>(load16::<S>(&last), load16::<S>(&padded(up_rest)));
-        store16::<S>(&mut last, result);
-        gate_rest.copy_from_slice(&last[..gate_rest.len()]);
+        gated::<S>(self.gate, self.up, silu_mul_lanes::<S>);
     }
+}
+
+struct GeluMul<'a> {
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+/// `(1 + tanh(y)) / 2` is `1 / (1 + exp(-2y))`: the exponent, without the gate that both of its terms have.
+const GELU_LINEAR: f32 = -1.595_769;
+const GELU_CUBIC: f32 = -0.071_354_82;
+
+#[inline(always)]
+fn gelu_mul_lanes<S: Sixteen>(gate: S::F, up: S::F) -> S::F {
+    let slope = S::fma(S::mul(gate, gate), S::splat(GELU_CUBIC), S::splat(GELU_LINEAR));
+    let below = S::add(S::splat(1.0), crate::math::exp_lanes::<S>(S::mul(slope, gate)));
+    S::mul(S::div(gate, below), up)
+}
+
+impl Operation for GeluMul<'_> {
+    type Output = ();
+
+    fn scalar(self) {
+        for (gate, up) in self.gate.iter_mut().zip(self.up) {
+            let slope = (*gate * *gate).mul_add(GELU_CUBIC, GELU_LINEAR);
+            *gate = *gate / (1.0 + math::exp(slope * *gate)) * up;
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Sixteen>(self) {
+        gated::<S>(self.gate, self.up, gelu_mul_lanes::<S>);
+    }
+}
+
+/// `gate = one(gate, up)`, 16 at a time.
+#[inline(always)]
+fn gated<S: Sixteen>(gate: &mut [f32], up: &[f32], one: impl Fn(S::F, S::F) -> S::F) {
+    let (gates, gate_rest) = gate.as_chunks_mut::<16>();
+    let (ups, up_rest) = up.as_chunks::<16>();
+    for (gate, up) in gates.iter_mut().zip(ups) {
+        let result = one(load16::<S>(gate), load16::<S>(up));
+        store16::<S>(gate, result);
+    }
+    let mut last = padded(gate_rest);
+    let result = one(load16::<S>(&last), load16::<S>(&padded(up_rest)));
+    store16::<S>(&mut last, result);
+    gate_rest.copy_from_slice(&last[..gate_rest.len()]);
 }
 
 #[cfg(test)]
@@ -201,6 +324,73 @@ mod tests {
             out
         });
         assert!(found[0].abs() < 1e-30 && found[6] == 1000.0);
+    }
+
+    #[test]
+    fn rmsnorm_in_place_has_the_bits_of_rmsnorm() {
+        // Heads of the models that normalise them, and lengths that leave a rest.
+        for (len, rows) in [(1, 3), (17, 5), (64, 9), (128, 32), (256, 12)] {
+            let (x, weight) = (numbers(rows * len, 5), numbers(len, 6));
+            let apart = assert_same_everywhere("rmsnorm", |cpu| {
+                let mut out = vec![0.0; x.len()];
+                cpu.rmsnorm(&x, &weight, 1e-6, &mut out);
+                out
+            });
+            let in_place = assert_same_everywhere("rmsnorm_in_place", |cpu| {
+                let mut x = x.clone();
+                cpu.rmsnorm_in_place(&mut x, &weight, 1e-6);
+                x
+            });
+            assert_eq!(bits(&in_place), bits(&apart), "rows of {len}");
+        }
+    }
+
+    #[test]
+    fn gelu_mul_of_all_lengths() {
+        for len in (1..=70).chain([20_000]) {
+            let (gate, up) = (numbers(len, 3), numbers(len, 4));
+            let found = assert_same_everywhere("gelu_mul", |cpu| {
+                let mut out = gate.clone();
+                cpu.gelu_mul(&mut out, &up);
+                out
+            });
+            for ((found, gate), up) in found.iter().zip(&gate).zip(&up) {
+                let g = f64::from(*gate);
+                let exponent = 2.0 * (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044_715 * g.powi(3));
+                let truth = g / (1.0 + (-exponent).exp()) * f64::from(*up);
+                // An error of the exponent is one of the result, times the exponent.
+                let error = 2e-7 * truth.abs() * (10.0 + exponent.abs()) + 1e-30;
+                assert!((f64::from(*found) - truth).abs() <= error, "{gate} {up}: {found} {truth}");
+                let by_tanh = g / 2.0 * (1.0 + (exponent / 2.0).tanh()) * f64::from(*up);
+                assert!((truth - by_tanh).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn gelu_of_extreme_values() {
+        let gate = [-1e30, -1000.0, -12.0, -0.0, 0.0, 12.0, 1000.0, 1e30, f32::INFINITY];
+        let found = assert_same_everywhere("gelu_mul", |cpu| {
+            let mut out = gate.to_vec();
+            cpu.gelu_mul(&mut out, &[1.0; 9]);
+            out
+        });
+        assert!(found[0].abs() < 1e-7 && found[1].abs() < 1e-30 && found[2].abs() < 1e-30, "{found:?}");
+        assert!(found[3..5].iter().all(|zero| *zero == 0.0), "{found:?}");
+        assert_eq!(found[5..], gate[5..]);
+    }
+
+    #[test]
+    fn a_bias_is_added_to_every_row() {
+        let mut x = vec![1.0, 2.0, 3.0, 4.0];
+        Cpu::new(Isa::Scalar, 1, |_| ()).add_rows(&mut x, &[0.5, -1.0]);
+        assert_eq!(x, [1.5, 1.0, 3.5, 3.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "3 values are not rows of 2")]
+    fn a_bias_for_other_rows_is_refused() {
+        Cpu::new(Isa::Scalar, 1, |_| ()).add_rows(&mut [0.0; 3], &[0.0; 2]);
     }
 
     #[test]

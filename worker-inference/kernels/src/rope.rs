@@ -25,7 +25,8 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// Angles `position / (base ^ (2i / head_dim) * factors[i])` for positions `0..positions`. `factors` are the
-    /// per-pair divisors of models with a stretched window; without, 1.
+    /// per-pair divisors of models with a stretched window; without, 1. Linear scaling by `s` is `s` for every pair.
+    /// A model whose layers differ in base or scaling has a table for each kind.
     ///
     /// # Panics
     /// If `head_dim` is odd or 0, `base` is not above 0, or there is not one factor for each pair.
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn heads_are_turned_alike_everywhere() {
         for style in [RopeStyle::Interleaved, RopeStyle::Halves] {
-            for dim in [2, 8, 16, 32, 48, 64, 80, 128] {
+            for dim in [2, 8, 16, 32, 48, 64, 80, 128, 256] {
                 let table = RopeTable::new(style, dim, 300, 1e5, None);
                 let positions = [0, 1, 299, 17];
                 let x: Vec<f32> = (0..4 * 3 * dim).map(|i| (i * 37 % 101) as f32 / 10.0 - 5.0).collect();
@@ -226,6 +227,17 @@ mod tests {
             assert!(
                 (f64::from(x[a]) - angle.cos()).abs() < 1e-6 && (f64::from(x[b]) - angle.sin()).abs() < 1e-6
             );
+        }
+    }
+
+    #[test]
+    fn equal_factors_stretch_all_positions() {
+        let plain = RopeTable::new(RopeStyle::Halves, 256, 9, 1e6, None);
+        let stretched = RopeTable::new(RopeStyle::Halves, 256, 65, 1e6, Some(&[8.0; 128]));
+        for position in 0..9 {
+            let (at, far) = (position * 256, position * 8 * 256);
+            assert_eq!(plain.cos[at..at + 256], stretched.cos[far..far + 256]);
+            assert_eq!(plain.sin[at..at + 256], stretched.sin[far..far + 256]);
         }
     }
 

@@ -39,6 +39,11 @@ pub(crate) trait Vector {
     fn round(a: Self::F) -> Self::F;
     /// Two to the power of whole numbers from -126 to 127.
     fn power_of_two(n: Self::F) -> Self::F;
+    /// `a` times two to the power of whole numbers from -126 to 127, where that is a normal number.
+    #[inline(always)]
+    fn scale_by_power(a: Self::F, n: Self::F) -> Self::F {
+        Self::mul(a, Self::power_of_two(n))
+    }
     /// `x < bound ? 0 : y`.
     fn zero_below(x: Self::F, bound: Self::F, y: Self::F) -> Self::F;
     /// Lane `i` of `a` where bit `i` is set, of `b` elsewhere.
@@ -55,8 +60,11 @@ pub(crate) trait Vector {
     fn low_nibbles(a: Self::I) -> Self::I;
     /// The upper four bits of each byte.
     fn high_nibbles(a: Self::I) -> Self::I;
-    /// Adds to each lane the products of its four bytes: `w` from 0 to 15, `a` from -127 to 127.
-    fn dot_u4(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
+    /// `a` with the bits of `bits`, moved down by `down` places (up if negative) inside each byte, where `mask`
+    /// has ones. Bits of a neighbour byte move in: `mask` must not let them through.
+    fn or_bits(a: Self::I, bits: Self::I, down: i32, mask: u8) -> Self::I;
+    /// Adds to each lane the products of its four bytes: `w` from 0 to 127, `a` from -127 to 127.
+    fn dot_u7(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
     /// As above for weights from -128 to 127 stored with 128 added; sums `(w + I8_BIAS) * a`.
     fn dot_i8(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
 
@@ -71,6 +79,15 @@ pub(crate) trait Vector {
     /// # Safety
     /// `from` points at `LANES` half floats.
     unsafe fn load_half(from: *const u16) -> Self::F;
+    /// # Safety
+    /// `from` points at `LANES` numbers, each the upper half of an f32.
+    unsafe fn load_bf16(from: *const u16) -> Self::F;
+    /// # Safety
+    /// `from` points at `LANES` bytes.
+    unsafe fn load_u8(from: *const u8) -> Self::F;
+    /// # Safety
+    /// `from` points at `LANES` bytes.
+    unsafe fn load_i8(from: *const i8) -> Self::F;
     /// # Safety
     /// `to` points at room for `LANES` half floats.
     unsafe fn store_half(to: *mut u16, a: Self::F);

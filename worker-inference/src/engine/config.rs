@@ -33,6 +33,22 @@ pub struct EngineConfig {
     pub cores: Vec<usize>,
     /// Whether compute threads give way to all others (SCHED_BATCH, nice 10).
     pub low_priority: bool,
+    /// What decides which cached block goes when room is needed: `ours`, or one of [`crate::evict::POLICIES`].
+    pub eviction: String,
+    /// Memory for blocks that left the pool; 0: none.
+    pub host_kv_bytes: u64,
+    /// A folder for blocks, found again after a restart.
+    pub disk_kv: Option<DiskKv>,
+}
+
+/// The disk tier of an engine. KV tells the text that it was made from: the folder is made private.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskKv {
+    pub folder: PathBuf,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Bytes a second that may be written.
+    pub bytes_s: u64,
 }
 
 impl Default for EngineConfig {
@@ -48,6 +64,9 @@ impl Default for EngineConfig {
             window: None,
             cores: Vec::new(),
             low_priority: true,
+            eviction: "ours".into(),
+            host_kv_bytes: 0,
+            disk_kv: None,
         }
     }
 }
@@ -60,6 +79,9 @@ impl EngineConfig {
         }
         if self.chunk_tokens < BLOCK_TOKENS {
             return Err(LoadError::Config("engine.chunk_tokens must be at least 16"));
+        }
+        if crate::evict::policy(&self.eviction, 2).is_none() {
+            return Err(LoadError::Config("engine.eviction must be ours, lru, slru, arc, s3-fifo or ttl"));
         }
         if self.threads > 1024 || self.step_tokens > 1 << 16 {
             return Err(LoadError::Config(

@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use kernels::{Cpu, Isa, KvPool};
 use sys::Mapped;
+use sys::disk::{Disk, RealDisk};
 use types::Hash;
 
+use super::lower::TiersBelow;
 use super::{Engine, EngineConfig, EngineInfo, LoadError};
-use crate::blocks::BLOCK_TOKENS;
+use crate::blocks::{BLOCK_TOKENS, Blocks};
+use crate::model::decoder::{Decoder, Shape};
 use crate::model::gguf::Gguf;
-use crate::model::llama::{Llama, LlamaConfig};
 use crate::prefix::Naming;
 use crate::scheduler::Scheduler;
 use crate::text::TextModel;
+use crate::tiers::{Tiers, TiersConfig};
 
 /// Raised whenever a change of the arithmetic changes any bit of any result.
 const KERNEL_FAMILY: &str = "cpu-1";
+/// Blocks on their way to or from the disk, in memory.
+const STAGING_BLOCKS: usize = 64;
 const KV_TYPE: &str = "f16";
 
 impl Engine {
@@ -28,14 +33,14 @@ impl Engine {
         file.will_read_in_order();
         let path = file.path().to_path_buf();
         let gguf = Gguf::parse(&file).map_err(|cause| LoadError::File { path: path.clone(), cause })?;
-        let sizes =
-            LlamaConfig::from_gguf(&gguf).map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
+        let shape =
+            Shape::from_gguf(&gguf).map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
         let text =
             TextModel::from_gguf(&gguf).map_err(|cause| LoadError::Text { path: path.clone(), cause })?;
-        let blocks = kv_blocks(&config, &sizes)?;
-        let window = config.window.unwrap_or(sizes.window).min(sizes.window);
+        let blocks = kv_blocks(&config, &shape)?;
+        let window = config.window.unwrap_or(shape.window).min(shape.window);
         let reach = window.min(blocks * BLOCK_TOKENS);
-        let model = Llama::load(&gguf, reach, config.step_tokens)
+        let model = Decoder::load(&gguf, reach, config.step_tokens)
             .map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
         let kv = KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
             sys::advise_huge(bytes);
@@ -44,18 +49,46 @@ impl Engine {
         let info = EngineInfo {
             model_digest,
             numerics_id: numerics_id(&model_digest),
-            architecture: "llama".into(),
+            architecture: shape.architecture.name().into(),
             window,
-            vocab: sizes.vocabulary,
+            vocab: shape.vocabulary,
             kv_blocks: blocks,
             isa: isa.to_string(),
             threads: config.threads(),
         };
         tracing::info!(model = %path.display(), isa = %info.isa, threads = info.threads, blocks, "model loaded");
-        let scheduler = Scheduler::new(config.limits(window), Naming::new(info.numerics_id), blocks);
+        let policy = crate::evict::policy(&config.eviction, blocks).expect("checked with the other settings");
+        let pool = Blocks::with_policy(blocks, policy);
+        let scheduler = Scheduler::over(config.limits(window), Naming::new(info.numerics_id), pool);
+        let below = open_tiers(&config, info.numerics_id, kv.layout().block_bytes());
         let cpu = new_cpu(isa, &config);
-        Ok(Engine::assemble(config, info, Arc::new(text), model, cpu, kv, scheduler, file.len()))
+        Ok(Engine::assemble(config, info, Arc::new(text), model, cpu, kv, scheduler, file.len(), below))
     }
+}
+
+/// The tiers below the pool, if the settings ask for any. A folder that can't be used costs the disk tier only.
+fn open_tiers(config: &EngineConfig, numerics: Hash, block_bytes: usize) -> Option<TiersBelow> {
+    if config.host_kv_bytes == 0 && config.disk_kv.is_none() {
+        return None;
+    }
+    let disk = config.disk_kv.as_ref().and_then(|disk| match RealDisk::private(&disk.folder) {
+        Ok(disk) => Some(Box::new(disk) as Box<dyn Disk>),
+        Err(error) => {
+            tracing::error!(%error, "no disk tier for KV blocks; the engine goes on without it");
+            None
+        }
+    });
+    let (disk_bytes, keep_bytes_s) =
+        config.disk_kv.as_ref().map_or((0, 0), |disk| (disk.bytes, disk.bytes_s));
+    let tiers = TiersConfig {
+        numerics,
+        block_bytes,
+        host_bytes: config.host_kv_bytes,
+        disk_bytes,
+        staging_blocks: STAGING_BLOCKS,
+        keep_bytes_s,
+    };
+    Some(TiersBelow::new(Tiers::open(tiers, disk)))
 }
 
 /// Lets the calling thread give way and pins it, as the settings say. Refusals are logged, not fatal.
@@ -75,8 +108,8 @@ fn new_cpu(isa: Isa, config: &EngineConfig) -> Cpu {
     Cpu::new(isa, config.threads(), move |thread| settle(&settings, thread))
 }
 
-fn kv_blocks(config: &EngineConfig, sizes: &LlamaConfig) -> Result<usize, LoadError> {
-    let block_bytes = sizes.kv_layout().block_bytes();
+fn kv_blocks(config: &EngineConfig, shape: &Shape) -> Result<usize, LoadError> {
+    let block_bytes = shape.kv_layout().block_bytes();
     let blocks = (config.kv_bytes / block_bytes).min(u32::MAX as usize - 2);
     if blocks < 2 {
         return Err(LoadError::Kv { kv_bytes: config.kv_bytes, needed: 2 * block_bytes });

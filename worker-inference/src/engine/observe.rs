@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::Engine;
-use crate::blocks::Eviction;
+use crate::blocks::{Eviction, OwnerBlocks};
+use crate::evict::Owner;
+use crate::scheduler::{Asides, Shared, Verb, VerbOutcome};
 use crate::sequence::Sequence;
 
 /// A snapshot. Totals count since the engine was loaded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observed {
     pub waiting: usize,
     pub running: usize,
+    /// Put aside until somebody lets them go on.
+    pub paused: usize,
     pub blocks_total: usize,
     /// Never used, or given up.
     pub blocks_free: usize,
@@ -24,6 +28,16 @@ pub struct Observed {
     /// Rows that were not needed, because their values were found.
     pub tokens_cached: u64,
     pub tokens_generated: u64,
+    /// Of the computed ones, rows that had been computed before and were lost.
+    pub tokens_recomputed: u64,
+    /// What was taken over from the pool and from below it.
+    pub shared: Shared,
+    pub asides: Asides,
+    pub verbs: BTreeMap<(Verb, VerbOutcome), u64>,
+    /// Blocks of the pool by project and class.
+    pub by_owner: BTreeMap<Owner, OwnerBlocks>,
+    /// The tiers below the pool, when there are any.
+    pub tiers: Option<crate::tiers::Observed>,
     pub evictions: BTreeMap<Eviction, u64>,
     /// Bytes of the model file.
     pub model_bytes: usize,
@@ -42,12 +56,14 @@ pub(super) struct Totals {
     pub(super) generated: u64,
     computed: u64,
     cached: u64,
+    recomputed: u64,
 }
 
 impl Totals {
     pub(super) fn add(&mut self, sequence: &Sequence) {
         self.computed += sequence.computed() as u64;
         self.cached += sequence.cached() as u64;
+        self.recomputed += sequence.recomputed() as u64;
     }
 }
 
@@ -60,6 +76,7 @@ impl Engine {
         Observed {
             waiting: self.scheduler.waiting(),
             running: self.scheduler.running(),
+            paused: self.scheduler.paused(),
             blocks_total: blocks.total(),
             blocks_free: blocks.free(),
             blocks_used: blocks.used(),
@@ -68,6 +85,12 @@ impl Engine {
             tokens_computed: self.totals.computed + sum(Sequence::computed),
             tokens_cached: self.totals.cached + sum(Sequence::cached),
             tokens_generated: self.totals.generated,
+            tokens_recomputed: self.totals.recomputed + sum(Sequence::recomputed),
+            shared: self.scheduler.shared(),
+            asides: self.scheduler.asides(),
+            verbs: self.scheduler.verbs().clone(),
+            by_owner: blocks.by_owner().clone(),
+            tiers: self.below.as_ref().map(|below| below.tiers.observed()),
             evictions: blocks.evictions().clone(),
             model_bytes: self.file_bytes,
             repacked_bytes: self.model.repacked_bytes(),

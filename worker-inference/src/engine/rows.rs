@@ -5,7 +5,7 @@ use std::ops::Range;
 use kernels::{BlockRef, Place};
 
 use crate::blocks::BLOCK_TOKENS;
-use crate::model::llama::{Llama, Rows};
+use crate::model::decoder::{Decoder, Rows};
 use crate::scheduler::{Batch, Chunk, Scheduler};
 use crate::sequence::{Sequence, SequenceId};
 
@@ -58,7 +58,7 @@ impl RowBuffers {
     /// Runs the model; `on_logits` gets the sequence and the position of each wanted row.
     pub(super) fn run(
         &self,
-        model: &mut Llama,
+        model: &mut Decoder,
         cpu: &kernels::Cpu,
         kv: &mut kernels::KvPool,
         on_logits: &mut dyn FnMut(SequenceId, usize, &[f32]),

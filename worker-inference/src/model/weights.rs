@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kernels::{Arena, Format, Matrix};
 
+use super::decoder::Architecture;
 use super::gguf::{Gguf, GgufError, Tensor, TypeId};
 
 /// Why a model file that is well formed can't be run.
@@ -11,22 +12,28 @@ use super::gguf::{Gguf, GgufError, Tensor, TypeId};
 pub enum ModelError {
     #[error(transparent)]
     File(#[from] GgufError),
-    #[error("architecture {0:?} is not supported (only llama); use another model")]
+    #[error("architecture {0:?} is not supported ({known} are); use another model", known = known_architectures())]
     Architecture(String),
     #[error("the model uses {0}, which is not supported; use another model")]
     Feature(String),
     #[error(
-        "{key} is {found}, expected {expected}; the model file is damaged or not a llama, use another one"
+        "{key} is {found}, expected {expected}; the model file is damaged or made for another reader, use another one"
     )]
     Shape { key: String, found: String, expected: String },
     #[error(
-        "tensor {name} has format {format}, which is not supported (F32, F16, Q4_0, Q4_1, Q8_0 are); convert the model to one of them"
+        "tensor {name} has format {format}, which is not supported ({} are); convert the model to one of them",
+        supported()
     )]
     Format { name: String, format: String },
     #[error(
-        "tensor {0} is no part of a llama that we know, so the answers would be wrong; use another model"
+        "tensor {0} is no part of the architecture as we know it, so the answers would be wrong; use another model"
     )]
     Stranger(String),
+}
+
+/// The names of all formats that have kernels.
+fn supported() -> String {
+    Format::ALL.map(|format| format.to_string()).join(", ")
 }
 
 /// Hands out a file's tensors by name and remembers which were asked for.
@@ -98,6 +105,10 @@ impl<'f, 'a> Weights<'f, 'a> {
         }
         Ok(tensor)
     }
+}
+
+fn known_architectures() -> String {
+    Architecture::ALL.map(Architecture::name).join(", ")
 }
 
 fn without_ones(dimensions: &[u64]) -> &[u64] {

@@ -1,6 +1,6 @@
 //! Who may start: checks at submit, and setting blocks aside.
 
-use super::{Scheduler, SubmitError};
+use super::{Bytes, Scheduler, SubmitError};
 use crate::blocks::BLOCK_TOKENS;
 use crate::sequence::{SequenceId, Work};
 
@@ -24,27 +24,47 @@ impl Scheduler {
     }
 
     /// Admits from the front of the line. Nobody overtakes: what waits for many blocks would wait for ever.
-    pub(super) fn admit(&mut self) {
-        while self.running.len() < self.limits.running {
-            let Some(&(class, id)) = self.waiting.first() else { return };
-            if !self.fits(id) {
-                return;
+    pub(super) fn admit(&mut self, bytes: &mut dyn Bytes) {
+        // Who did not fit fits only after something has come, ended or been put aside.
+        while self.changed {
+            let Some(id) = self.next_in_line() else { break };
+            if !self.fits(id) && !self.preempt_for(id) {
+                break;
             }
-            self.waiting.remove(&(class, id));
-            self.running.insert((class, id));
-            self.promised += self.sequences[&id].blocks_at_most();
-            self.adopt(id);
+            self.start(id, bytes);
         }
+        self.changed = false;
     }
 
-    /// Whether every block that the sequence may need, beyond those it can share now, can be set aside.
-    fn fits(&mut self, id: SequenceId) -> bool {
+    fn next_in_line(&self) -> Option<SequenceId> {
+        let (class, _) = *self.waiting.first()?;
+        let same = self.waiting.range((class, SequenceId(0))..=(class, SequenceId(u64::MAX)));
+        same.map(|(_, id)| *id).min_by_key(|id| self.service.rank(*id, &self.sequences[id], self.step))
+    }
+
+    fn start(&mut self, id: SequenceId, bytes: &mut dyn Bytes) {
+        let class = self.sequences[&id].class;
+        self.waiting.remove(&(class, id));
+        self.running.insert((class, id));
+        self.promised += self.sequences[&id].blocks_at_most();
+        self.adopt(id, bytes);
+    }
+
+    /// Whether there is a place, and every block that the sequence may need can be set aside.
+    pub(super) fn fits(&mut self, id: SequenceId) -> bool {
+        let (needed, shared_idle) = self.need(id);
+        self.running.len() < self.limits.running
+            && self.blocks.available() - shared_idle >= self.promised + needed
+    }
+
+    /// Blocks that a waiting sequence may need beyond those in the pool that it can share now; and how many of
+    /// these are idle.
+    pub(super) fn need(&mut self, id: SequenceId) -> (usize, usize) {
         let (mut shared, mut shared_idle) = (0, 0);
         while let Some(block) = self.find_block(id, shared * BLOCK_TOKENS) {
             shared += 1;
             shared_idle += usize::from(self.blocks.is_idle(block));
         }
-        let needed = self.sequences[&id].blocks_at_most() - shared;
-        self.blocks.available() - shared_idle >= self.promised + needed
+        (self.sequences[&id].blocks_at_most() - shared, shared_idle)
     }
 }

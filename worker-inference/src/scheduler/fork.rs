@@ -1,7 +1,7 @@
 //! Copy-on-write: a second sequence over the same beginning.
 
-use super::{Scheduler, SubmitError};
-use crate::blocks::{BLOCK_TOKENS, BlockId};
+use super::{Bytes, Scheduler, SubmitError, Verb, VerbOutcome, owner};
+use crate::blocks::BLOCK_TOKENS;
 use crate::sequence::{Sequence, SequenceId, Work};
 
 /// A new sequence that begins like another one.
@@ -15,14 +15,6 @@ pub struct Fork {
     pub class: u8,
 }
 
-/// Bytes that the engine has to copy before the next step: the first `tokens` tokens of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Copy {
-    pub from: BlockId,
-    pub to: BlockId,
-    pub tokens: usize,
-}
-
 impl Scheduler {
     /// Starts a sequence that shares all full blocks of its parent and copies at most the last, partial one.
     /// It runs at once or is refused: a fork that waited would hold blocks while it waits.
@@ -30,18 +22,42 @@ impl Scheduler {
         &mut self,
         parent: SequenceId,
         fork: Fork,
-    ) -> Result<(SequenceId, Option<Copy>), SubmitError> {
+        bytes: &mut dyn Bytes,
+    ) -> Result<SequenceId, SubmitError> {
+        let forked = self.try_fork(parent, fork, bytes);
+        let outcome = match &forked {
+            Ok(_) => VerbOutcome::Done,
+            Err(SubmitError::Unknown(_)) => VerbOutcome::Unknown,
+            Err(_) => VerbOutcome::Refused,
+        };
+        self.verbs.count(Verb::Fork, outcome);
+        forked
+    }
+
+    fn try_fork(
+        &mut self,
+        parent: SequenceId,
+        fork: Fork,
+        bytes: &mut dyn Bytes,
+    ) -> Result<SequenceId, SubmitError> {
         let from = self.sequences.get(&parent).ok_or(SubmitError::Unknown(parent))?;
         let kept = fork.keep.unwrap_or(from.tokens().len()).min(from.tokens().len());
         let tokens = [&from.tokens()[..kept], &fork.append].concat();
         let logits_from = tokens.len().saturating_sub(1);
-        let work =
-            Work { tokens, scope: *from.scope(), max_new: fork.max_new, logits_from, class: fork.class };
+        let work = Work {
+            tokens,
+            scope: *from.scope(),
+            max_new: fork.max_new,
+            logits_from,
+            class: fork.class,
+            tree: from.tree(),
+            private_from: usize::MAX,
+        };
         self.check(&work)?;
         let shared = from.stored.min(kept);
         let child = Sequence::new(work);
         self.check_room(&child, shared / BLOCK_TOKENS)?;
-        Ok(self.start_fork(parent, child, shared))
+        Ok(self.start_fork(parent, child, shared, bytes))
     }
 
     fn check_room(&self, child: &Sequence, shared_blocks: usize) -> Result<(), SubmitError> {
@@ -62,7 +78,8 @@ impl Scheduler {
         parent: SequenceId,
         mut child: Sequence,
         shared: usize,
-    ) -> (SequenceId, Option<Copy>) {
+        bytes: &mut dyn Bytes,
+    ) -> SequenceId {
         self.promised += child.blocks_at_most();
         let from = self.sequences[&parent].table.clone();
         for &block in &from[..shared / BLOCK_TOKENS] {
@@ -71,14 +88,16 @@ impl Scheduler {
             child.adopt(block, BLOCK_TOKENS);
         }
         let tail = shared % BLOCK_TOKENS;
-        let copy = (tail > 0).then(|| {
-            let to = self.take();
+        if tail > 0 {
+            let to = self.take_for(owner(&child), bytes);
+            bytes.copy(from[shared / BLOCK_TOKENS], to, tail);
             child.adopt(to, tail);
-            Copy { from: from[shared / BLOCK_TOKENS], to, tokens: tail }
-        });
+        }
+        child.arrived = self.step;
         let id = self.name();
+        self.service.enter(&child, self.step);
         self.running.insert((child.class, id));
         self.sequences.insert(id, child);
-        (id, copy)
+        id
     }
 }

@@ -10,6 +10,7 @@ struct Scene {
     pool: KvPool,
     /// Table of each sequence.
     tables: Vec<Vec<BlockRef>>,
+    window: Option<usize>,
 }
 
 fn noise(seed: usize, index: usize) -> f32 {
@@ -41,7 +42,7 @@ impl Scene {
                 }
             }
         }
-        let mut scene = Scene { layout, group, pool, tables };
+        let mut scene = Scene { layout, group, pool, tables, window: None };
         for (sequence, &length) in lengths.iter().enumerate() {
             scene.store(sequence, length);
         }
@@ -83,7 +84,7 @@ impl Scene {
         }
         let mut out = vec![f32::NAN; q.len()];
         let cpu = Cpu::new(isa, threads, |_| ());
-        cpu.attention(&self.pool, 1, &sequences, &positions, 0.125, &q, &mut out);
+        cpu.attention(&self.pool, 1, &sequences, &positions, 0.125, self.window, &q, &mut out);
         out.chunks(self.row_len()).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
     }
 
@@ -92,7 +93,9 @@ impl Scene {
         let dim = self.layout.head_dim;
         let q = self.query(sequence, position);
         let table = &self.tables[sequence];
-        let tokens: Vec<usize> = (0..=position).filter(|t| table[t / 16].mask >> (t % 16) & 1 == 1).collect();
+        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let tokens: Vec<usize> =
+            (first..=position).filter(|t| table[t / 16].mask >> (t % 16) & 1 == 1).collect();
         let mut out = Vec::new();
         for (head, q) in q.chunks(dim).enumerate() {
             let part = |token: usize| self.pool.head(1, table[token / 16].block, head / self.group);
@@ -210,6 +213,44 @@ fn tokens_left_out_do_not_exist() {
         assert_eq!(everything[position], expected, "position {position}");
         assert_close(&expected, &scene.truth(0, position), &format!("position {position}"));
     }
+}
+
+#[test]
+fn a_window_hides_what_is_far_behind() {
+    let mut scene = Scene::new(layout(2, 32), 2, &[700]);
+    scene.tables[0][20].mask = 0x0ff0;
+    for window in [1, 2, 15, 16, 17, 100, 255, 256, 257, 512, 699, 700, 5000] {
+        scene.window = Some(window);
+        let everything = scene.attend(Isa::available().into_iter().max().unwrap(), 2, &[(0, 0..700)]);
+        for position in [0, 1, 16, 99, 255, 256, 300, 320, 322, 400, 511, 512, 699] {
+            let expected = scene.attend(Isa::Scalar, 1, &[(0, position..position + 1)]).remove(0);
+            for isa in Isa::available() {
+                let found = scene.attend(isa, 1, &[(0, position..position + 1)]).remove(0);
+                assert_eq!(found, expected, "{isa}, window {window}, position {position}");
+            }
+            assert_eq!(everything[position], expected, "window {window}, position {position}");
+            if window > 2 || !(320..340).contains(&position) {
+                let what = format!("window {window}, position {position}");
+                assert_close(&expected, &scene.truth(0, position), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_as_long_as_the_table_changes_nothing() {
+    let mut scene = Scene::new(layout(1, 64), 3, &[400]);
+    let all = scene.attend(Isa::Scalar, 1, &[(0, 390..400)]);
+    scene.window = Some(400);
+    assert_eq!(scene.attend(Isa::Scalar, 1, &[(0, 390..400)]), all);
+}
+
+#[test]
+#[should_panic(expected = "a window of 0 tokens")]
+fn a_window_of_nothing_is_refused() {
+    let mut scene = Scene::new(layout(1, 16), 1, &[32]);
+    scene.window = Some(0);
+    scene.attend(Isa::Scalar, 1, &[(0, 0..32)]);
 }
 
 #[test]

@@ -4,65 +4,62 @@ use super::Multiply;
 use crate::activations::Panel;
 use crate::half;
 use crate::matrix::GROUP;
-use crate::quant::{BLOCK, Format};
+use crate::quant::{BLOCK, Factors, Format};
 
 pub(super) fn tile(product: &Multiply<'_>, group: usize, panel: usize) {
     for row in 0..product.activations.width(panel) {
-        let lanes = match product.matrix.format() {
-            Format::F32 | Format::F16 => floats(product, group, panel * super::PANEL + row),
-            Format::Q4_0 | Format::Q4_1 | Format::Q8_0 => {
-                blocks(product, group, product.activations.panel(panel), row)
-            }
+        let lanes = if product.matrix.format().is_quantised() {
+            blocks(product, group, product.activations.panel(panel), row)
+        } else {
+            floats(product, group, panel * super::PANEL + row)
         };
         product.write(group, panel, row, &lanes);
     }
 }
 
 fn blocks(product: &Multiply<'_>, group: usize, panel: Panel<'_>, row: usize) -> [f32; GROUP] {
-    let count = product.matrix.cols() / BLOCK;
+    let (matrix, format) = (product.matrix, product.matrix.format());
+    let count = matrix.cols() / BLOCK;
     let mut out = [0.0f32; GROUP];
     for block in 0..count {
         let unit = group * count + block;
         let item = block * panel.width + row;
-        let sums = integer_sums(product, unit, &panel.bytes[item * BLOCK..][..BLOCK]);
-        for lane in 0..GROUP {
-            let scale = half::to_f32(product.matrix.scales()[unit * GROUP + lane]) * panel.scales[item];
-            out[lane] = (sums[lane] as f32).mul_add(scale, out[lane]);
-            if product.matrix.format() == Format::Q4_1 {
-                let least = half::to_f32(product.matrix.leasts()[unit * GROUP + lane]);
-                out[lane] = least.mul_add(panel.sums[item], out[lane]);
+        let x = &panel.bytes[item * BLOCK..][..BLOCK];
+        for (lane, out) in out.iter_mut().enumerate() {
+            let halves = integer_sums(product, unit, lane, x);
+            let [first, second] = matrix.fine(unit, lane);
+            let (mut scale, mut least) = (matrix.scale(unit, lane), matrix.least(unit, lane));
+            let mut sum = (halves[0] + halves[1]) as f32;
+            match format.factors() {
+                Factors::None => {}
+                Factors::ScaleAndLeast => {
+                    scale *= f32::from(first);
+                    least *= f32::from(second);
+                }
+                // Exact: no more than 2 * 16 * 32 * 127 * 128 < 2^24.
+                Factors::Halves => {
+                    let products = [first, second].map(|factor| f32::from(factor as i8));
+                    sum = (halves[1] as f32).mul_add(products[1], halves[0] as f32 * products[0]);
+                }
+            }
+            *out = sum.mul_add(scale * panel.scales[item], *out);
+            if format.has_least() {
+                *out = least.mul_add(panel.sums[item], *out);
             }
         }
     }
     out
 }
 
-/// The sum over one block of weight times activation, for 16 weight rows.
-fn integer_sums(product: &Multiply<'_>, unit: usize, x: &[i8]) -> [i32; GROUP] {
-    let mut sums = [0; GROUP];
-    for (j, four) in x.chunks_exact(4).enumerate() {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let weights = four_weights(product, unit, j, lane);
-            *sum += (0..4).map(|i| weights[i] * i32::from(four[i])).sum::<i32>();
-        }
+/// The sums over the halves of one unit of weight times activation, for one weight row.
+fn integer_sums(product: &Multiply<'_>, unit: usize, lane: usize, x: &[i8]) -> [i32; 2] {
+    let zero = product.matrix.format().zero();
+    let mut halves = [0; 2];
+    for (col, x) in x.iter().enumerate() {
+        let weight = i32::from(product.matrix.number(unit, lane, col)) - zero;
+        halves[col / 16] += weight * i32::from(*x);
     }
-    sums
-}
-
-/// Columns `4j..4j + 4` of one row of a block.
-fn four_weights(product: &Multiply<'_>, unit: usize, j: usize, lane: usize) -> [i32; 4] {
-    let values = product.matrix.values();
-    match product.matrix.format() {
-        Format::Q8_0 => {
-            let bytes = &values[unit * 512 + j * 64 + lane * 4..][..4];
-            std::array::from_fn(|i| i32::from(bytes[i]) - 128)
-        }
-        format => {
-            let bytes = &values[unit * 256 + j % 4 * 64 + lane * 4..][..4];
-            let zero = if format == Format::Q4_0 { 8 } else { 0 };
-            std::array::from_fn(|i| i32::from(bytes[i] >> (j / 4 * 4) & 15) - zero)
-        }
-    }
+    halves
 }
 
 fn floats(product: &Multiply<'_>, group: usize, row: usize) -> [f32; GROUP] {
@@ -74,6 +71,7 @@ fn floats(product: &Multiply<'_>, group: usize, row: usize) -> [f32; GROUP] {
             let place = (group * cols + col) * GROUP + lane;
             let weight = match product.matrix.format() {
                 Format::F32 => product.matrix.floats()[place],
+                Format::BF16 => half::bf16_to_f32(product.matrix.halves()[place]),
                 _ => half::to_f32(product.matrix.halves()[place]),
             };
             sums[col % 4] = weight.mul_add(*x, sums[col % 4]);

@@ -122,8 +122,18 @@ impl Vector for Avx2 {
         op!(_mm256_and_si256(_mm256_srli_epi16::<4>(a), _mm256_set1_epi8(15)))
     }
     #[inline(always)]
-    fn dot_u4(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        // Pairs reach 2 * 15 * 127, far inside i16.
+    fn or_bits(a: __m256i, bits: __m256i, down: i32, mask: u8) -> __m256i {
+        // The count is a constant wherever this is called, and so becomes part of the instruction.
+        let moved = if down < 0 {
+            op!(_mm256_sll_epi16(bits, _mm_cvtsi32_si128(-down)))
+        } else {
+            op!(_mm256_srl_epi16(bits, _mm_cvtsi32_si128(down)))
+        };
+        op!(_mm256_or_si256(a, _mm256_and_si256(moved, _mm256_set1_epi8(mask as i8))))
+    }
+    #[inline(always)]
+    fn dot_u7(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // Pairs reach 2 * 127 * 127 = 32,258 and fit i16.
         op!(_mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))))
     }
     #[inline(always)]
@@ -153,6 +163,22 @@ impl Vector for Avx2 {
     unsafe fn load_half(from: *const u16) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m256 {
+        // SAFETY: the caller's promise.
+        let words = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())) };
+        op!(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)))
+    }
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
     }
     #[inline(always)]
     unsafe fn store_half(to: *mut u16, a: __m256) {
@@ -206,7 +232,7 @@ impl Vector for Pair {
         to_float(a: I) -> F;
         low_nibbles(a: I) -> I;
         high_nibbles(a: I) -> I;
-        dot_u4(sum: I, w: I, a: I) -> I;
+        dot_u7(sum: I, w: I, a: I) -> I;
         dot_i8(sum: I, w: I, a: I) -> I;
     }
 
@@ -221,6 +247,10 @@ impl Vector for Pair {
     #[inline(always)]
     fn select(mask: u16, a: Self::F, b: Self::F) -> Self::F {
         (Avx2::select(mask, a.0, b.0), Avx2::select(mask >> 8, a.1, b.1))
+    }
+    #[inline(always)]
+    fn or_bits(a: Self::I, bits: Self::I, down: i32, mask: u8) -> Self::I {
+        (Avx2::or_bits(a.0, bits.0, down, mask), Avx2::or_bits(a.1, bits.1, down, mask))
     }
     #[inline(always)]
     fn prefetch(from: *const u8) {
@@ -243,6 +273,21 @@ impl Vector for Pair {
     unsafe fn load_half(from: *const u16) -> Self::F {
         // SAFETY: the caller's promise covers both halves.
         unsafe { (Avx2::load_half(from), Avx2::load_half(from.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self::F {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe { (Avx2::load_bf16(from), Avx2::load_bf16(from.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> Self::F {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe { (Avx2::load_u8(from), Avx2::load_u8(from.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe { (Avx2::load_i8(from), Avx2::load_i8(from.add(8))) }
     }
     #[inline(always)]
     unsafe fn store_half(to: *mut u16, a: Self::F) {

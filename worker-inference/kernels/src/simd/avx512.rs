@@ -72,6 +72,10 @@ impl Vector for Avx512 {
         op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
     }
     #[inline(always)]
+    fn scale_by_power(a: __m512, n: __m512) -> __m512 {
+        op!(_mm512_scalef_ps(a, n))
+    }
+    #[inline(always)]
     fn zero_below(x: __m512, bound: __m512, y: __m512) -> __m512 {
         op!(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, bound), y))
     }
@@ -109,7 +113,17 @@ impl Vector for Avx512 {
         op!(_mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15)))
     }
     #[inline(always)]
-    fn dot_u4(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
+    fn or_bits(a: __m512i, bits: __m512i, down: i32, mask: u8) -> __m512i {
+        // The count is a constant wherever this is called, and so becomes part of the instruction.
+        let moved = if down < 0 {
+            op!(_mm512_sll_epi16(bits, _mm_cvtsi32_si128(-down)))
+        } else {
+            op!(_mm512_srl_epi16(bits, _mm_cvtsi32_si128(down)))
+        };
+        op!(_mm512_or_si512(a, _mm512_and_si512(moved, _mm512_set1_epi8(mask as i8))))
+    }
+    #[inline(always)]
+    fn dot_u7(sum: __m512i, w: __m512i, a: __m512i) -> __m512i {
         op!(_mm512_dpbusd_epi32(sum, w, a))
     }
     #[inline(always)]
@@ -135,6 +149,22 @@ impl Vector for Avx512 {
     unsafe fn load_half(from: *const u16) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m512 {
+        // SAFETY: the caller's promise.
+        let words = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) };
+        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+    }
+    #[inline(always)]
+    unsafe fn load_u8(from: *const u8) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
     }
     #[inline(always)]
     unsafe fn store_half(to: *mut u16, a: __m512) {

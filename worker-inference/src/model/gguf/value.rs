@@ -84,6 +84,17 @@ impl<'a> Value<'a> {
         bytes.chunks_exact(len).map(|bytes| scalar(*kind, bytes, "", 0).ok()?.number()).collect()
     }
 
+    /// A list of yes and no, which some writers store as numbers; None when it is no such list.
+    pub fn flags(&self) -> Option<Vec<bool>> {
+        let Value::Array(Array::Scalars { kind, bytes }) = self else { return None };
+        let len = scalar_bytes(*kind)?;
+        let flag = |bytes| match scalar(*kind, bytes, "", 0).ok()? {
+            Value::Flag(flag) => Some(flag),
+            value => value.number().map(|number| number != 0),
+        };
+        bytes.chunks_exact(len).map(flag).collect()
+    }
+
     /// What it is, for error messages.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,0 +1,93 @@
+//! Block formats.
+
+use super::Sums;
+use super::unit::{Blocks, Unit, Weights};
+use crate::activations::{PANEL, Panel};
+use crate::matmul::Multiply;
+use crate::matrix::GROUP;
+use crate::quant::BLOCK;
+use crate::simd::Vector;
+
+/// How far ahead weights are asked for, in bytes: the processor does so by itself only up to the end of a page,
+/// and with a few rows of input that costs a fifth of the speed. (Twice as far is no faster with one large matrix,
+/// and slower with a thread's small parts of many, where it asks for another thread's part.)
+const AHEAD: usize = 4096;
+
+#[inline(always)]
+pub(super) fn blocks<V: Vector, B: Blocks>(product: &Multiply<'_>, group: usize, panel: usize) {
+    let input = product.activations.panel(panel);
+    let weights = Weights::of::<B>(product, group);
+    let count = weights.count;
+    // The pointers of `block_tile` rely on these lengths.
+    assert!(input.scales.len() == count * input.width && input.bytes.len() == count * input.width * BLOCK);
+    assert!(input.sums.len() == input.scales.len() && input.offsets.len() == input.scales.len());
+    assert!(input.halves.len() == input.scales.len());
+    let mut sums: Sums = [[0.0; GROUP]; PANEL];
+    let mut row = 0;
+    while row < input.width {
+        let left = input.width - row;
+        // SAFETY: the slices have the lengths just checked, and the tile stays inside the panel.
+        row += unsafe {
+            match left {
+                16.. if V::LANES == 16 => block_tile::<V, B, 16>(&weights, &input, row, &mut sums),
+                8.. if V::LANES == 16 => block_tile::<V, B, 8>(&weights, &input, row, &mut sums),
+                4.. => block_tile::<V, B, 4>(&weights, &input, row, &mut sums),
+                3 => block_tile::<V, B, 3>(&weights, &input, row, &mut sums),
+                2 => block_tile::<V, B, 2>(&weights, &input, row, &mut sums),
+                _ => block_tile::<V, B, 1>(&weights, &input, row, &mut sums),
+            }
+        };
+    }
+    for (row, lanes) in sums[..input.width].iter().enumerate() {
+        product.write(group, panel, row, lanes);
+    }
+}
+
+/// Rows `first..first + C` of the panel. Returns `C`.
+///
+/// # Safety
+/// `weights` has `count` units; `input` has `count * width` items; `first + C <= width`.
+#[inline(always)]
+unsafe fn block_tile<V: Vector, B: Blocks, const C: usize>(
+    weights: &Weights<'_>,
+    input: &Panel<'_>,
+    first: usize,
+    sums: &mut Sums,
+) -> usize {
+    for lane in (0..GROUP).step_by(V::LANES) {
+        let mut out = [V::splat(0.0); C];
+        for unit in 0..weights.count {
+            if first + lane == 0 {
+                let ahead = weights.values.as_ptr().wrapping_add(unit * B::UNIT + AHEAD);
+                for line in (0..B::UNIT).step_by(64) {
+                    V::prefetch(ahead.wrapping_add(line));
+                }
+            }
+            let item = unit * input.width + first;
+            // SAFETY: inside the slices by the caller's promise; lanes `lane..lane + LANES` of 16.
+            unsafe {
+                let unit = Unit::<V>::load::<B>(weights, unit, lane);
+                if V::LANES < 16 || C < 4 {
+                    for c in 0..C {
+                        unit.add::<B, 1>(input, item + c, &mut out[c..]);
+                    }
+                    continue;
+                }
+                // Spelled out: a loop over so much code would keep `out` in memory.
+                unit.add::<B, 4>(input, item, &mut out);
+                if C >= 8 {
+                    unit.add::<B, 4>(input, item + 4, &mut out[4..]);
+                }
+                if C >= 16 {
+                    unit.add::<B, 4>(input, item + 8, &mut out[8..]);
+                    unit.add::<B, 4>(input, item + 12, &mut out[12..]);
+                }
+            }
+        }
+        for c in 0..C {
+            // SAFETY: `LANES` places from `lane` on.
+            unsafe { V::store(sums[first + c].as_mut_ptr().add(lane), out[c]) };
+        }
+    }
+    C
+}

@@ -1,0 +1,238 @@
+//! The decoder: grouped-query attention, RMS norms, rotary positions, a gated feed-forward network. One forward
+//! pass for all architectures, which reads from top to bottom, over a batch of rows from many sequences.
+//!
+//! Where architectures differ, a layer has a part or has none (`layer`), and the [`Shape`] holds the constants
+//! (`shape`); which model has what is decided in one place, `architecture`.
+
+mod architecture;
+mod layer;
+mod ropes;
+mod shape;
+
+use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
+
+pub use architecture::Architecture;
+pub use shape::{Shape, Sliding};
+
+use super::gguf::Gguf;
+use super::weights::{ModelError, Weights};
+use architecture::Gate;
+use layer::Layer;
+use ropes::Ropes;
+
+/// Rows whose logits are computed together: enough for the fast matrix path, little enough memory.
+const LOGIT_ROWS: usize = 32;
+
+/// The weights and the working memory of one model.
+pub struct Decoder {
+    shape: Shape,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    /// None: the embedding serves as output matrix too.
+    output: Option<Matrix>,
+    ropes: Ropes,
+    repacked: usize,
+    buffers: Buffers,
+}
+
+/// One step's rows: token, position and KV place of each, and which rows read which block table.
+pub struct Rows<'a> {
+    pub tokens: &'a [u32],
+    pub positions: &'a [u32],
+    pub places: &'a [Place],
+    pub sequences: &'a [kernels::Sequence<'a>],
+    /// Rows whose logits are wanted, ascending.
+    pub wanted: &'a [usize],
+}
+
+/// Working memory for `max_rows` rows, allocated once.
+struct Buffers {
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    mixed: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    delta: Vec<f32>,
+    chosen: Vec<f32>,
+    logits: Vec<f32>,
+    activations: Activations,
+}
+
+impl Decoder {
+    /// Reads and repacks all weights. `window` positions and `max_rows` rows a step will be enough.
+    pub fn load(gguf: &Gguf<'_>, window: usize, max_rows: usize) -> Result<Decoder, ModelError> {
+        let shape = Shape::from_gguf(gguf)?;
+        let mut weights = Weights::new(gguf);
+        let embedding = weights.matrix("token_embd.weight", shape.vocabulary, shape.hidden)?;
+        let layers = (0..shape.layers)
+            .map(|index| Layer::load(&mut weights, &shape, index))
+            .collect::<Result<Vec<Layer>, ModelError>>()?;
+        let norm = weights.vector("output_norm.weight", shape.hidden)?;
+        let output = match weights.has("output.weight") {
+            true => Some(weights.matrix("output.weight", shape.vocabulary, shape.hidden)?),
+            false => None,
+        };
+        let ropes = Ropes::load(&mut weights, &shape, window.min(shape.window))?;
+        weights.finish()?;
+        let (repacked, buffers) = (weights.repacked_bytes(), Buffers::new(&shape, max_rows));
+        Ok(Decoder { shape, embedding, layers, norm, output, ropes, repacked, buffers })
+    }
+
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Bytes of the weights as they lie in memory.
+    pub fn repacked_bytes(&self) -> usize {
+        self.repacked
+    }
+
+    /// The shape of this model's KV.
+    pub fn kv_layout(&self) -> KvLayout {
+        self.shape.kv_layout()
+    }
+
+    /// Runs the rows through the model, stores their keys and values, and hands out the logits of the
+    /// wanted rows, in order.
+    ///
+    /// # Panics
+    /// When there are more rows than `max_rows`, or the slices disagree.
+    pub fn forward(
+        &mut self,
+        cpu: &Cpu,
+        kv: &mut KvPool,
+        rows: &Rows<'_>,
+        on_logits: &mut dyn FnMut(usize, &[f32]),
+    ) {
+        self.embed(cpu, rows.tokens);
+        for index in 0..self.layers.len() {
+            self.attend(cpu, kv, rows, index);
+            self.feed_forward(cpu, rows.tokens.len(), index);
+        }
+        self.read_out(cpu, rows.wanted, on_logits);
+    }
+
+    /// x = embedding(token) * scale
+    fn embed(&mut self, cpu: &Cpu, tokens: &[u32]) {
+        let width = self.shape.hidden;
+        let x = &mut self.buffers.x[..tokens.len() * width];
+        for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
+            self.embedding.dequantize_row(token as usize, row);
+        }
+        if self.shape.embedding_scale != 1.0 {
+            cpu.scale(x, self.shape.embedding_scale);
+        }
+    }
+
+    /// x += norm(o(attention(rope(norm(q(norm(x)))), rope(norm(k(norm(x)))), v(norm(x))))), where the inner norms
+    /// are of each head, and they, biases and the outer norm are there where the model has them.
+    fn attend(&mut self, cpu: &Cpu, kv: &mut KvPool, rows: &Rows<'_>, index: usize) {
+        let Decoder { shape, layers, buffers, ropes, .. } = self;
+        let (layer, count) = (&layers[index], rows.tokens.len());
+        let rope = ropes.of(layer);
+        let x = &mut buffers.x[..count * shape.hidden];
+        let normed = &mut buffers.normed[..count * shape.hidden];
+        let q = &mut buffers.q[..count * shape.q_width()];
+        let k = &mut buffers.k[..count * shape.kv_width()];
+        let v = &mut buffers.v[..count * shape.kv_width()];
+        let mixed = &mut buffers.mixed[..count * shape.q_width()];
+        let delta = &mut buffers.delta[..count * shape.hidden];
+
+        cpu.rmsnorm(x, &layer.attention_norm, shape.epsilon, normed);
+        cpu.prepare(&mut buffers.activations, normed, count, &[&layer.q, &layer.k, &layer.v]);
+        cpu.matmul_many(&mut [(&layer.q, q), (&layer.k, k), (&layer.v, v)], &buffers.activations);
+        if let Some(bias) = &layer.biases {
+            cpu.add_rows(q, &bias.q);
+            cpu.add_rows(k, &bias.k);
+            cpu.add_rows(v, &bias.v);
+        }
+        if let Some(norm) = &layer.head_norms {
+            cpu.rmsnorm_in_place(q, &norm.q, shape.epsilon);
+            cpu.rmsnorm_in_place(k, &norm.k, shape.epsilon);
+        }
+        cpu.rope(rope, q, rows.positions);
+        cpu.rope(rope, k, rows.positions);
+        cpu.store_kv(kv, index, rows.places, k, v);
+        let scale = shape.attention_scale;
+        cpu.attention(kv, index, rows.sequences, rows.positions, scale, layer.sliding, q, mixed);
+        cpu.prepare(&mut buffers.activations, mixed, count, &[&layer.o]);
+        cpu.matmul(&layer.o, &buffers.activations, delta);
+        if let Some(norm) = &layer.post_attention_norm {
+            cpu.rmsnorm_in_place(delta, norm, shape.epsilon);
+        }
+        cpu.add(x, delta);
+    }
+
+    /// x += norm(down(gated(gate(norm(x))) * up(norm(x)))), where the outer norm is there where the model has it.
+    fn feed_forward(&mut self, cpu: &Cpu, count: usize, index: usize) {
+        let Decoder { shape, layers, buffers, .. } = self;
+        let layer = &layers[index];
+        let x = &mut buffers.x[..count * shape.hidden];
+        let normed = &mut buffers.normed[..count * shape.hidden];
+        let gate = &mut buffers.gate[..count * shape.ffn];
+        let up = &mut buffers.up[..count * shape.ffn];
+        let delta = &mut buffers.delta[..count * shape.hidden];
+
+        cpu.rmsnorm(x, &layer.ffn_norm, shape.epsilon, normed);
+        cpu.prepare(&mut buffers.activations, normed, count, &[&layer.gate, &layer.up]);
+        cpu.matmul_many(&mut [(&layer.gate, gate), (&layer.up, up)], &buffers.activations);
+        match shape.gate {
+            Gate::Silu => cpu.silu_mul(gate, up),
+            Gate::Gelu => cpu.gelu_mul(gate, up),
+        }
+        cpu.prepare(&mut buffers.activations, gate, count, &[&layer.down]);
+        cpu.matmul(&layer.down, &buffers.activations, delta);
+        if let Some(norm) = &layer.post_ffn_norm {
+            cpu.rmsnorm_in_place(delta, norm, shape.epsilon);
+        }
+        cpu.add(x, delta);
+    }
+
+    /// logits = output(norm(x)), for the wanted rows only.
+    fn read_out(&mut self, cpu: &Cpu, wanted: &[usize], on_logits: &mut dyn FnMut(usize, &[f32])) {
+        let Decoder { shape, buffers, embedding, output, norm, .. } = self;
+        let output = output.as_ref().unwrap_or(embedding);
+        let width = shape.hidden;
+        for group in wanted.chunks(LOGIT_ROWS) {
+            let chosen = &mut buffers.chosen[..group.len() * width];
+            for (target, &row) in chosen.chunks_exact_mut(width).zip(group) {
+                target.copy_from_slice(&buffers.x[row * width..(row + 1) * width]);
+            }
+            let normed = &mut buffers.normed[..group.len() * width];
+            let logits = &mut buffers.logits[..group.len() * shape.vocabulary];
+            cpu.rmsnorm(chosen, norm, shape.epsilon, normed);
+            cpu.prepare(&mut buffers.activations, normed, group.len(), &[output]);
+            cpu.matmul(output, &buffers.activations, logits);
+            let rows = logits.chunks_exact(shape.vocabulary);
+            group.iter().zip(rows).for_each(|(&row, logits)| on_logits(row, logits));
+        }
+    }
+}
+
+impl Buffers {
+    fn new(shape: &Shape, rows: usize) -> Buffers {
+        // The read-out reuses `normed` for up to LOGIT_ROWS rows.
+        let wide = rows.max(LOGIT_ROWS);
+        Buffers {
+            x: vec![0.0; wide * shape.hidden],
+            normed: vec![0.0; wide * shape.hidden],
+            q: vec![0.0; rows * shape.q_width()],
+            k: vec![0.0; rows * shape.kv_width()],
+            v: vec![0.0; rows * shape.kv_width()],
+            mixed: vec![0.0; rows * shape.q_width()],
+            gate: vec![0.0; rows * shape.ffn],
+            up: vec![0.0; rows * shape.ffn],
+            delta: vec![0.0; rows * shape.hidden],
+            chosen: vec![0.0; LOGIT_ROWS * shape.hidden],
+            logits: vec![0.0; LOGIT_ROWS * shape.vocabulary],
+            activations: Activations::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
