@@ -70,6 +70,7 @@ fn generate(engine: &mut Engine, prompt: usize, answer: usize) -> Result<f64, Bo
         stop: Vec::new(),
         ignore_eos: true,
         class: 1,
+        ..Request::default()
     })?;
     while !engine.is_idle() {
         engine.step();

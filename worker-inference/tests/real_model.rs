@@ -53,6 +53,7 @@ fn request(tokens: Vec<u32>, max_new: usize) -> Request {
         stop: Vec::new(),
         ignore_eos: true,
         class: 1,
+        ..Request::default()
     }
 }
 
@@ -188,7 +189,7 @@ fn answers_do_not_depend_on_company() {
     let mut engine = load(|_| {});
     let tokens = encode(&engine, TEXT);
     let sampled = |start: usize, seed: u64| Request {
-        sampling: Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed },
+        sampling: Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed, ..Sampling::default() },
         ..request(tokens[start..start + 50].to_vec(), 24)
     };
     let alone: Vec<Answer> = (0..4).map(|n| ask(&mut engine, sampled(n as usize * 40, n))).collect();
