@@ -122,6 +122,37 @@ enum TraceForm {
     Miniswe,
 }
 
+#[derive(Args)]
+struct Serve {
+    /// A pulled model, or a GGUF file; may be given several times
+    #[arg(short, long, default_value = "smollm2")]
+    model: Vec<String>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Compute threads of each model; 0 means all cores
+    #[arg(short, long, default_value_t = 0)]
+    threads: usize,
+    /// Memory for the KV cache of each model
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    kv_bytes: usize,
+    /// Memory of each model for KV that left the cache
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    host_kv_bytes: u64,
+    /// A folder for KV that left memory; it is found again after a restart. It tells the texts that it was made from
+    #[arg(long, value_name = "FOLDER")]
+    disk_kv_dir: Option<PathBuf>,
+    /// Bytes of each model in that folder
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, requires = "disk_kv_dir")]
+    disk_kv_bytes: u64,
+    /// Answers that are generated at the same time by each model; others wait
+    #[arg(long, default_value_t = 128)]
+    running: usize,
+    /// Listen beyond this machine, without encryption and without keys: for closed networks only
+    #[arg(long)]
+    insecure: bool,
+}
+
 /// Lists, as in `-d 0,512`, are measured in every combination.
 #[derive(Args)]
 struct Bench {
@@ -178,28 +209,6 @@ impl Bench {
     }
 }
 
-#[derive(Args)]
-struct Serve {
-    /// A pulled model, or a GGUF file; may be given several times
-    #[arg(short, long, default_value = "smollm2")]
-    model: Vec<String>,
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Compute threads of each model; 0 means all cores
-    #[arg(short, long, default_value_t = 0)]
-    threads: usize,
-    /// Memory for the KV cache of each model
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
-    kv_bytes: usize,
-    /// Answers that are generated at the same time by each model; others wait
-    #[arg(long, default_value_t = 128)]
-    running: usize,
-    /// Listen beyond this machine, without encryption and without keys: for closed networks only
-    #[arg(long)]
-    insecure: bool,
-}
-
 #[derive(Subcommand)]
 enum Model {
     /// Take a model in: a known name, or a GGUF file of your own
@@ -215,8 +224,16 @@ enum Model {
 
 impl From<Serve> for ServeOptions {
     fn from(serve: Serve) -> Self {
-        let Serve { model: models, listen, threads, kv_bytes, running, insecure } = serve;
-        ServeOptions { models, listen, threads, kv_bytes, running, insecure }
+        ServeOptions {
+            models: serve.model,
+            listen: serve.listen,
+            threads: serve.threads,
+            kv_bytes: serve.kv_bytes,
+            host_kv_bytes: serve.host_kv_bytes,
+            disk_kv: serve.disk_kv_dir.map(|folder| (folder, serve.disk_kv_bytes)),
+            running: serve.running,
+            insecure: serve.insecure,
+        }
     }
 }
 

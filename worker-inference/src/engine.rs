@@ -199,9 +199,9 @@ impl Engine {
         }
         // The last token is only a target: no row needs to run for it.
         let tokens = [prefix, &continuation[..continuation.len() - 1]].concat();
-        let private_from = if omit.iter().all(Range::is_empty) { usize::MAX } else { first };
-        let work = Work { logits_from: first, class, private_from, ..self.work(tokens, scope) };
         let omit: Vec<Range<usize>> = omit.iter().filter(|range| !range.is_empty()).cloned().collect();
+        let private_from = if omit.is_empty() { usize::MAX } else { first };
+        let work = Work { logits_from: first, private_from, class, ..self.work(tokens, scope) };
         let purpose = Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new(), omit };
         self.submit_work(work, purpose)
     }

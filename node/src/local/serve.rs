@@ -9,13 +9,16 @@ use crate::telemetry;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use worker_inference::EngineConfig;
+use worker_inference::{DiskKv, EngineConfig};
 
 /// Sequences that wait inside an engine. The face lets fewer in.
 const WAITING: usize = 1024;
+
+/// What the disk tier may write a second: nothing else waits for this disk.
+const DISK_KV_BYTES_S: u64 = 256 << 20;
 
 pub struct ServeOptions {
     /// Pulled models, or GGUF files.
@@ -24,6 +27,10 @@ pub struct ServeOptions {
     /// Compute threads of each model; 0 means all cores.
     pub threads: usize,
     pub kv_bytes: usize,
+    /// Memory of each model for KV that left the cache.
+    pub host_kv_bytes: u64,
+    /// A folder for KV that left memory, and its bytes for each model.
+    pub disk_kv: Option<(PathBuf, u64)>,
     /// Sequences of each model that run at the same time.
     pub running: usize,
     /// Listen beyond this machine.
@@ -70,7 +77,7 @@ fn load(options: &ServeOptions) -> anyhow::Result<Vec<LoadedModel>> {
     let one = |model: &String| {
         let name = name_of(model);
         ensure!(names.insert(name.clone()), "two models have the name {name:?}; rename one of the files");
-        let loaded = LoadedModel::load(&name, &model_path(model)?, config(options))?;
+        let loaded = LoadedModel::load(&name, &model_path(model)?, config(options, &name))?;
         state(&loaded);
         Ok(loaded)
     };
@@ -88,10 +95,16 @@ fn name_of(model: &str) -> String {
     }
 }
 
-fn config(options: &ServeOptions) -> EngineConfig {
+fn config(options: &ServeOptions, model: &str) -> EngineConfig {
     let defaults = EngineConfig::default();
     EngineConfig {
         kv_bytes: options.kv_bytes,
+        host_kv_bytes: options.host_kv_bytes,
+        disk_kv: options.disk_kv.as_ref().map(|(folder, bytes)| DiskKv {
+            folder: folder.join(model),
+            bytes: *bytes,
+            bytes_s: DISK_KV_BYTES_S,
+        }),
         threads: options.threads,
         isa: std::env::var("QUORATE_KERNELS").ok(),
         running: options.running,

@@ -74,3 +74,5 @@ fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
 
 #[cfg(test)]
 mod body_test;
+#[cfg(test)]
+mod fuzz_test;

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 /// A request's head must be here by then; idle connections are closed after it.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long somebody who is turned away may take to hear it.
-const REFUSAL_TIME: Duration = Duration::from_secs(2);
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
 /// How long answers in the making may go on once the process was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// After a failed accept: usually there are no file descriptors left for a moment.
