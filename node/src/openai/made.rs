@@ -2,7 +2,7 @@
 
 mod tools;
 
-use super::body::{Chat, Completion, Form, Prompt, Settings, ToolChoice};
+use super::body::{self, Chat, Completion, Form, Prompt, Said, Settings, ToolChoice};
 use super::error::Failure;
 use super::face::Face;
 use super::told::{Asked, Kind, Tooling};
@@ -10,8 +10,7 @@ use crate::engine_thread::Job;
 use crate::engine_thread::real::LoadedModel;
 use axum::body::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
-use worker_inference::Grammar;
-use worker_inference::chat::Message;
+use worker_inference::{ChatOptions, Grammar, Message, ToolCall, Tools};
 
 /// What a completion generates when its request does not say: OpenAI's number.
 const COMPLETION_TOKENS: u32 = 16;
@@ -110,17 +109,47 @@ fn tokens(model: &LoadedModel, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
     }
 }
 
+/// The whole conversation through the model's own template, with the tools that it may call.
 fn conversation(model: &LoadedModel, asked: &Chat) -> Result<Vec<u32>, Failure> {
-    let failed = |error: worker_inference::TextError| Failure::field("messages", error.to_string());
-    let mut prior: Vec<Message> = Vec::with_capacity(asked.messages.len());
-    let mut tokens = Vec::new();
-    for (index, said) in asked.messages.iter().enumerate() {
-        let next = Message::new(said.role.as_str(), said.content.as_str());
-        let last = index + 1 == asked.messages.len();
-        tokens.extend(model.text.encode_next(&prior, &next, last).map_err(failed)?);
-        prior.push(next);
+    let messages: Vec<Message> = asked.messages.iter().map(message).collect();
+    let options = ChatOptions { tools: offered(asked)?, now_unix_s: Some(today()), thinking: None };
+    let tokens = model.text.encode_chat(&messages, &options, true);
+    tokens.map_err(|error| Failure::field("messages", error.to_string()))
+}
+
+fn message(said: &Said) -> Message {
+    let call = |call: &body::ToolCall| ToolCall {
+        id: call.id.clone(),
+        name: call.name.clone(),
+        arguments: call.arguments.clone(),
+    };
+    Message {
+        role: said.role.clone(),
+        content: said.content.clone(),
+        reasoning: None,
+        tool_calls: said.tool_calls.iter().map(call).collect(),
+        tool_call_id: said.tool_call_id.clone(),
+        name: said.name.clone(),
     }
-    Ok(tokens)
+}
+
+/// The tools as the client wrote them; none where they must not be called.
+fn offered(asked: &Chat) -> Result<Option<Tools>, Failure> {
+    if asked.tools.is_empty() || asked.choice == ToolChoice::None {
+        return Ok(None);
+    }
+    let tools: Vec<&str> = asked.tools.iter().map(|tool| tool.json.as_str()).collect();
+    let tools = Tools::from_json(&format!("[{}]", tools.join(",")));
+    tools.map(Some).map_err(|why| Failure::field("tools", why))
+}
+
+/// The beginning of the day (UTC), for templates that name the date: any other time of the day would change the
+/// tokens from one turn to the next.
+fn today() -> i64 {
+    const DAY_S: u64 = 86_400;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let day = since.map_or(0, |since| since.as_secs() / DAY_S * DAY_S);
+    i64::try_from(day).unwrap_or(0)
 }
 
 fn start(face: &Face, kind: Kind, work: Work) -> Result<Asked, Failure> {
