@@ -1,5 +1,5 @@
 //! Speed of attention at the shapes of SmolLM2-135M (9 query heads, 3 KV heads of 64 values, half-float KV):
-//! `cargo run --release -p kernels --example attention [threads] [isa]`.
+//! `cargo run --release -p kernels --example attention [threads] [isa] [part of a case's name]`.
 //!
 //! Each case runs all 30 layers over cold keys and values, as a step of the model does. `Gflop/s` counts what the
 //! rows see, shared or not; `GB/s` counts keys and values once for each block that is read.
@@ -14,22 +14,27 @@ const BLOCK: usize = 16;
 fn main() {
     let mut args = std::env::args().skip(1);
     let threads = args.next().map_or(2, |threads| threads.parse().expect("a number of threads"));
-    let wanted = args.next();
+    let (wanted, case) = (args.next(), args.next().unwrap_or_default());
     for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
         if wanted.as_ref().is_some_and(|wanted| *wanted != isa.to_string()) {
             continue;
         }
         println!("{isa}, {threads} threads     ms a step   Gflop/s      GB/s");
         let cpu = Cpu::new(isa, threads, |_| ());
+        let measure = |name: &str, batch, shared, own, rows| {
+            if name.contains(&case) {
+                measure(&cpu, name, batch, shared, own, rows);
+            }
+        };
         for (batch, shared, own) in
             [(1, 0, 512), (1, 0, 2000), (16, 0, 512), (16, 0, 2000), (16, 1536, 600), (16, 1500, 600)]
         {
             let name = format!("decode {batch:2} x ({shared} shared + {own})");
-            measure(&cpu, &name, batch, shared, own, 1);
+            measure(&name, batch, shared, own, 1);
         }
-        measure(&cpu, "prefill of 512", 1, 0, 512, 512);
-        measure(&cpu, "last 512 of 2048", 1, 0, 2048, 512);
-        measure(&cpu, "prefill of 2048", 1, 0, 2048, 2048);
+        measure("prefill of 512", 1, 0, 512, 512);
+        measure("last 512 of 2048", 1, 0, 2048, 512);
+        measure("prefill of 2048", 1, 0, 2048, 2048);
     }
 }
 

@@ -3,6 +3,9 @@ use crate::isa::Isa;
 use crate::kv::{KvLayout, Place};
 use crate::{half, kv};
 
+mod plan;
+mod shared;
+
 /// A batch over one pool: what the tests vary is how it is computed.
 struct Scene {
     layout: KvLayout,
