@@ -99,6 +99,27 @@ pub struct EngineObserved {
     pub tokens_generated: u64,
     /// KV blocks whose content was given up, by reason.
     pub evictions: Vec<(&'static str, u64)>,
+    /// Bytes of KV in use or kept, by whose they are and where.
+    pub kv: Vec<KvHeld>,
+    /// Bytes of KV that came back into the pool, by tier.
+    pub kv_restored: Vec<(&'static str, u64)>,
+    /// What was said about sequences and chains, and what became of it.
+    pub verbs: Vec<(&'static str, &'static str, u64)>,
+    /// Sequences that gave up their place for more urgent ones.
+    pub preempted: u64,
+    /// Rows that were computed again because their values were lost.
+    pub tokens_recomputed: u64,
+}
+
+/// KV of one project and class in one tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvHeld {
+    /// The salt of the project; see [`crate::gateway::local::scope_of`].
+    pub scope: [u8; 32],
+    pub class: u8,
+    /// `memory`, `host` or `disk`.
+    pub tier: &'static str,
+    pub bytes: u64,
 }
 
 /// What the thread needs of an engine; `worker_inference::Engine` in production.

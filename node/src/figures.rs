@@ -1,11 +1,15 @@
 //! Metrics that are read from the state of the node when someone asks for them.
 
+use crate::engine_thread::EngineObserved;
+use crate::gateway::local::scope_of;
 use crate::node::Facts;
 use crate::telemetry::{Metrics, names};
 use coordinator::{Client, Coordinator};
 use ledger::query::{Answer, Query};
 use metrics::{counter, gauge};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use types::ProjectName;
 
 /// Cheap to clone; empty until the node is a member.
 #[derive(Clone)]
@@ -48,11 +52,7 @@ impl Sources {
         if let Some(rss) = device.rss_bytes {
             gauge!(names::RESIDENT_BYTES).set(rss as f64);
         }
-        for (reason, blocks) in
-            self.facts.vitals.models.iter().flat_map(|model| model.thread.observe().evictions)
-        {
-            counter!(names::KV_EVICTIONS_TOTAL, "reason" => reason).absolute(blocks);
-        }
+        self.facts.vitals.models.iter().for_each(|model| read_engine(&model.name, &model.thread.observe()));
         gauge!(names::SEGMENTS).set(beat.segments as f64);
         gauge!(names::SEGMENT_BYTES).set(beat.segment_bytes as f64);
         counter!(names::CONTEXT_BYTES_FULL_TOTAL).absolute(beat.context_bytes_full);
@@ -64,10 +64,24 @@ impl Sources {
             counter!(names::TOKENS_COMPUTED_TOTAL, "model" => model.clone()).absolute(engine.tokens_computed);
             counter!(names::TOKENS_CACHED_TOTAL, "model" => model.clone()).absolute(engine.tokens_cached);
             counter!(names::TOKENS_GENERATED_TOTAL, "model" => model).absolute(engine.tokens_generated);
-            // One pool for all projects in this version: the labels say so.
-            let used = engine.kv_blocks_used * engine.kv_bytes.checked_div(engine.kv_blocks).unwrap_or(0);
-            gauge!(names::KV_BYTES, "project" => "all", "class" => "all", "tier" => "memory")
-                .set(used as f64);
+        }
+    }
+
+    /// KV by project: engines know projects by their salts only, so that the names of those with a quota are tried.
+    fn read_kv(&self, rows: &[ledger::rows::QuotaRow]) {
+        let named = rows.iter().filter_map(|row| row.path.strip_prefix("projects/"));
+        let names = named.filter_map(|name| ProjectName::parse(name).ok());
+        let names = names.chain(ProjectName::parse(ProjectName::DEFAULT).ok());
+        let projects: BTreeMap<[u8; 32], String> =
+            names.map(|name| (scope_of(&name), name.as_str().to_owned())).collect();
+        let mut sums: BTreeMap<(String, u8, &'static str), u64> = BTreeMap::new();
+        for held in self.facts.vitals.models.iter().flat_map(|model| model.thread.observe().kv) {
+            let project = projects.get(&held.scope).cloned().unwrap_or_else(|| "other".into());
+            *sums.entry((project, held.class, held.tier)).or_default() += held.bytes;
+        }
+        for ((project, class, tier), bytes) in sums {
+            gauge!(names::KV_BYTES, "project" => project, "class" => class_name(class), "tier" => tier)
+                .set(bytes as f64);
         }
     }
 
@@ -85,6 +99,7 @@ impl Sources {
         }
         if let Ok((Answer::Quotas(rows), _, _)) = self.client.read_stale(Query::Quotas).await {
             rows.iter().for_each(read_quota);
+            self.read_kv(&rows);
         }
         if let Ok((Answer::Nodes(rows), _, _)) = self.client.read_stale(Query::Nodes).await {
             let sum = |kind: fn(&ledger::rows::Fenced) -> u64| {
@@ -95,6 +110,30 @@ impl Sources {
                 .absolute(sum(|fenced| fenced.reservations));
             counter!(names::FENCED_TOTAL, "kind" => "spawn").absolute(sum(|fenced| fenced.spawns));
         }
+    }
+}
+
+fn read_engine(model: &str, observed: &EngineObserved) {
+    for (reason, blocks) in &observed.evictions {
+        counter!(names::KV_EVICTIONS_TOTAL, "reason" => *reason).absolute(*blocks);
+    }
+    for (tier, bytes) in &observed.kv_restored {
+        counter!(names::KV_RESTORED_BYTES_TOTAL, "tier" => *tier).absolute(*bytes);
+    }
+    for (verb, outcome, count) in &observed.verbs {
+        counter!(names::KV_VERBS_TOTAL, "verb" => *verb, "outcome" => *outcome).absolute(*count);
+    }
+    counter!(names::SEQUENCES_PREEMPTED_TOTAL).absolute(observed.preempted);
+    counter!(names::TOKENS_RECOMPUTED_TOTAL, "model" => model.to_owned())
+        .absolute(observed.tokens_recomputed);
+}
+
+fn class_name(class: u8) -> &'static str {
+    match class {
+        0 => "system",
+        1 => "interactive",
+        2 => "batch",
+        _ => "best-effort",
     }
 }
 

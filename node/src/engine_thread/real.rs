@@ -1,13 +1,14 @@
 //! `worker_inference::Engine` behind the thread.
 
-use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, RefusedJob, Steps};
+use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, KvHeld, RefusedJob, Steps};
 use crate::link::EngineFacts;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use worker_inference::tiers::Tier;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Request, SequenceId, SubmitError,
-    TextModel,
+    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Observed, Request, SequenceId,
+    SubmitError, TextModel,
 };
 
 /// A model that is loaded and runs on its thread.
@@ -122,8 +123,38 @@ impl Steps for RealEngine {
             tokens_cached: observed.tokens_cached,
             tokens_generated: observed.tokens_generated,
             evictions: observed.evictions.iter().map(|(why, count)| (why.name(), *count)).collect(),
+            kv: kv_held(&observed),
+            kv_restored: observed.tiers.as_ref().map_or_else(Vec::new, |tiers| {
+                vec![("host", tiers.restored_host_bytes), ("disk", tiers.restored_disk_bytes)]
+            }),
+            verbs: observed
+                .verbs
+                .iter()
+                .map(|((verb, outcome), count)| (verb.name(), outcome.name(), *count))
+                .collect(),
+            preempted: observed.asides.preempted,
+            tokens_recomputed: observed.tokens_recomputed,
         }
     }
+}
+
+fn kv_held(observed: &Observed) -> Vec<KvHeld> {
+    let block = observed.block_bytes as u64;
+    let pool = observed.by_owner.iter().map(|(owner, blocks)| KvHeld {
+        scope: owner.project,
+        class: owner.class,
+        tier: "memory",
+        bytes: (blocks.held + blocks.idle) as u64 * block,
+    });
+    let below = observed.tiers.iter().flat_map(|tiers| &tiers.bytes);
+    let below = below.map(|(&(tier, scope, class), &bytes)| {
+        let tier = match tier {
+            Tier::Host => "host",
+            Tier::Disk => "disk",
+        };
+        KvHeld { scope, class, tier, bytes }
+    });
+    pool.chain(below).collect()
 }
 
 impl RealEngine {
