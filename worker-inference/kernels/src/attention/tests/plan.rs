@@ -1,5 +1,8 @@
 //! The plan shares out everything once, evenly, and finds what is shared.
 
+// A list of one range is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::*;
 use crate::attention::plan::{Plan, Shape};
 
