@@ -206,7 +206,13 @@ impl Operation for SiluMul<'_> {
 
     #[inline(always)]
     fn vector<S: Sixteen>(self) {
-        gated::<S>(self.gate, self.up, silu_mul_lanes::<S>);
+        // A function's name would be called, without the instructions; a closure is inlined.
+        gated::<S>(
+            self.gate,
+            self.up,
+            #[inline(always)]
+            |gate, up| silu_mul_lanes::<S>(gate, up),
+        );
     }
 }
 
@@ -238,7 +244,13 @@ impl Operation for GeluMul<'_> {
 
     #[inline(always)]
     fn vector<S: Sixteen>(self) {
-        gated::<S>(self.gate, self.up, gelu_mul_lanes::<S>);
+        // A function's name would be called, without the instructions; a closure is inlined.
+        gated::<S>(
+            self.gate,
+            self.up,
+            #[inline(always)]
+            |gate, up| gelu_mul_lanes::<S>(gate, up),
+        );
     }
 }
 
