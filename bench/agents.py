@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 
-from common import Server, Watch, free_port, machine, probe, run, spread
+from common import Server, Watch, end_in_order, free_port, machine, probe, run, spread
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Cores kept busy by other programs above which a run says more about them than about the servers.
@@ -36,6 +36,7 @@ def parse():
 
 def main():
     options = parse()
+    end_in_order()
     with tempfile.TemporaryDirectory() as scratch:
         scratch, servers = pathlib.Path(scratch), []
         try:

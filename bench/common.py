@@ -7,8 +7,23 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import time
 import urllib.request
+
+
+def end_in_order():
+    """On SIGTERM, leave as on an interrupt: servers that were started are ended, stopped ones too."""
+
+    def leave(*_):
+        raise SystemExit("ended by SIGTERM")
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def say(what):
+    """Progress, where it doesn't mix with the table."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 def run(*command, nice=0):

@@ -28,6 +28,7 @@ FIRST_TOKEN = 'llama-server -m MODEL -c 2048 -np 1; POST /completion {"prompt": 
 
 def main():
     options = parse()
+    common.end_in_order()
     options.version = (options.llama / "version").read_text().strip()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)

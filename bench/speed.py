@@ -10,7 +10,7 @@ import time
 import types
 
 import agents_load
-from common import Server, Watch, free_port, probe, run, spread
+from common import Server, Watch, free_port, probe, run, say, spread
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Cores kept busy by other programs above which a ratio of speeds says more about them than about the engines.
@@ -49,6 +49,7 @@ def measure(options, scratch):
             for number in range(options.repeats):
                 for engine in engines[number % len(engines) :] + engines[: number % len(engines)]:
                     engine.rounds.append(one_run(options, engine, threads))
+                    say(f"round {number + 1} of {options.repeats}, {threads} threads: {engine.name}: {told(engine)}")
         finally:
             for engine in engines:
                 if engine.server:
@@ -57,12 +58,17 @@ def measure(options, scratch):
     return found
 
 
+def told(engine):
+    return ", ".join(f"{what} {engine.rounds[-1][what]:.1f}" for what in MEASURES)
+
+
 def engines_of(options, models, threads, scratch):
     for group, model in models.items():
         yield Engine(f"ours, {group}", group, lambda model=model: of_ours(options, model, threads))
         yield Engine(f"llama.cpp, {group}", group, lambda model=model: of_llama(options, model, threads))
     if options.vllm:
         port = free_port()
+        say("vLLM starts: minutes, more at its first start")
         command = [HERE / "peers" / "serve-vllm.sh", options.vllm, options.model, port]
         server = Server("vllm", command, port, scratch / "vllm.log", "/v1/models", 900, {"THREADS": str(threads)})
         words = agents_load.one_token_words(types.SimpleNamespace(words=None, model_file=options.model))

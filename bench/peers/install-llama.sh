@@ -48,6 +48,12 @@ tar --extract --gzip --file "$archive" --directory "$folder/src" --strip-compone
 source=$folder/src/vendor/llama.cpp
 [[ -f "$source/CMakeLists.txt" ]] || fail "$archive holds no vendor/llama.cpp; try another LLAMA_CPP_PYTHON_VERSION"
 
+# GCC's _tile_loadconfig tells the compiler of 8 bytes of the description only, so that it drops the stores of the rest and the
+# first tile instruction is illegal. On processors with AMX the tools would die; this lets them run at their best.
+tiles=$source/ggml/src/ggml-cpu/amx/mmq.cpp
+barrier='__asm__ volatile("" : : "r"(\&tc) : "memory");'
+grep -q 'volatile("" : : "r"(&tc)' "$tiles" || sed -i "s|^\( *\)_tile_loadconfig(&tc);|\1$barrier\n&|" "$tiles"
+
 cmake -S "$source" -B "$folder/build" -G Ninja \
     -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \

@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as channel;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +27,10 @@ use worker_inference::{Grammar, Sampling, TokenLogprobs};
 const ORDERS_WAITING: usize = 1024;
 
 /// Between two pieces of work that an idle engine does.
-const REST: std::time::Duration = std::time::Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(10);
+
+/// While the engine works, its figures are shown anew so often, and when something ends: gathering them costs.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 /// A prompt to continue.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -177,7 +181,8 @@ impl EngineThread {
         let shown = observed.clone();
         let name = format!("engine {name}");
         let alive = Arc::new(AtomicBool::new(true));
-        let worker = Worker { engine, open: BTreeMap::new(), shown, alive: alive.clone() };
+        let worker =
+            Worker { engine, open: BTreeMap::new(), shown, shown_last: Instant::now(), alive: alive.clone() };
         std::thread::Builder::new().name(name).spawn(move || worker.run(inbox))?;
         Ok(EngineThread { orders, observed, alive })
     }
@@ -241,6 +246,7 @@ struct Worker<E> {
     engine: E,
     open: BTreeMap<u64, Open>,
     shown: Arc<Mutex<EngineObserved>>,
+    shown_last: Instant,
     alive: Arc<AtomicBool>,
 }
 
@@ -278,7 +284,9 @@ impl<E: Steps> Worker<E> {
             }
             let events = self.engine.step();
             // The figures first: whoever hears of an end may look at them.
-            self.show();
+            if self.shown_last.elapsed() >= SHOW_EVERY || events.iter().any(|(_, event)| is_last(event)) {
+                self.show();
+            }
             self.pass_on(events);
         }
     }
@@ -316,7 +324,7 @@ impl<E: Steps> Worker<E> {
 
     fn pass_on(&mut self, events: Vec<(u64, JobEvent)>) {
         for (id, event) in events {
-            let last = !matches!(event, JobEvent::Token { .. });
+            let last = is_last(&event);
             if let Some(open) = self.open.get(&id) {
                 // There is room for all; a closed channel means that nobody wants to know.
                 let _ = open.events.try_send(event);
@@ -334,7 +342,13 @@ impl<E: Steps> Worker<E> {
         }
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         *self.shown.lock().expect("nothing panics while it holds the figures") = self.engine.observe();
+        self.shown_last = Instant::now();
     }
+}
+
+/// Whether nothing follows for its job.
+fn is_last(event: &JobEvent) -> bool {
+    !matches!(event, JobEvent::Token { .. })
 }

@@ -7,6 +7,7 @@ mod deliver;
 mod load;
 mod lower;
 mod observe;
+mod pool;
 mod probe;
 mod request;
 mod rows;
@@ -17,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernels::{Cpu, KvPool};
+use kernels::Cpu;
 
 use crate::model::decoder::Decoder;
 use crate::prefix::Scope;
@@ -31,6 +32,7 @@ pub use config::{DiskKv, EngineConfig, EngineInfo, LoadError};
 use lower::{Lower, TiersBelow};
 pub use observe::Observed;
 use observe::Totals;
+use pool::Pool;
 pub use request::{Event, FinishReason, ForkRequest, Request, TokenLogprobs, Usage};
 use rows::RowBuffers;
 
@@ -51,7 +53,7 @@ pub struct Engine {
     text: Arc<TextModel>,
     model: Decoder,
     cpu: Cpu,
-    kv: KvPool,
+    kv: Pool,
     scheduler: Scheduler,
     purposes: BTreeMap<SequenceId, Purpose>,
     rows: RowBuffers,
@@ -105,7 +107,7 @@ impl Engine {
         text: Arc<TextModel>,
         model: Decoder,
         cpu: Cpu,
-        kv: KvPool,
+        kv: Pool,
         scheduler: Scheduler,
         file_bytes: usize,
         below: Option<TiersBelow>,
@@ -261,7 +263,7 @@ impl Engine {
         let Some(below) = &mut self.below else { return false };
         let (kv, scheduler) = (&self.kv, &self.scheduler);
         below.tiers.pump(now_us, |key| scheduler.block_of(key).map(|block| kv.block(block.0)));
-        below.tiers.observed().wanted > 0
+        below.tiers.wanted() > 0
     }
 
     /// Waits until everything that is to be written to the disk tier is there.

@@ -34,8 +34,9 @@ fn engine(blocks: usize, change: impl FnOnce(&mut EngineConfig)) -> Engine {
 #[test]
 fn agents_that_fit_compute_only_what_is_new() {
     let shape = one_more::Shape { agents: 4, begin: 400, added: 40, answer: 8, rounds: 5 };
-    let mut engine = engine(4 * shape.longest().div_ceil(16), |_| {});
-    let turns = one_more::run(&mut engine, shape).expect("all fit");
+    let of_one = shape.longest().div_ceil(16);
+    let (mut tight, mut roomy) = (engine(4 * of_one, |_| {}), engine(5 * of_one, |_| {}));
+    let turns = one_more::medians(&mut tight, &mut roomy, shape, 1).expect("all fit");
     assert_eq!(turns.len(), 4 * 4);
     for turn in turns {
         assert!(turn.again <= 0.05, "{turn:?}");

@@ -43,10 +43,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// An engine whose pool has so many blocks.
+/// An engine whose pool has so many blocks, above a tier in memory as a node has it by default.
 fn load(model: &str, blocks: usize) -> Result<Engine, Box<dyn Error>> {
     let threads = number("THREADS", 2)?;
-    let config = EngineConfig { threads, low_priority: false, ..EngineConfig::default() };
+    let config =
+        EngineConfig { threads, low_priority: false, host_kv_bytes: 256 << 20, ..EngineConfig::default() };
     let block_bytes = Engine::load(model, config.clone())?.observe().block_bytes;
     Ok(Engine::load(model, EngineConfig { kv_bytes: blocks * block_bytes, ..config })?)
 }
@@ -66,9 +67,10 @@ fn told(holds: bool) -> &'static str {
 
 fn one_more(model: &str) -> Outcome {
     let shape = one_more::Shape { agents: 5, begin: 1000, added: 64, answer: 16, rounds: 6 };
-    let mut engine = load(model, 4 * shape.longest().div_ceil(16))?;
-    let turns = one_more::run(&mut engine, shape)?;
-    println!("round  agent  computed again  waited beyond new tokens  (both to a cold start)");
+    let of_one = shape.longest().div_ceil(16);
+    let (mut tight, mut roomy) = (load(model, 4 * of_one)?, load(model, 6 * of_one)?);
+    let turns = one_more::medians(&mut tight, &mut roomy, shape, 5)?;
+    println!("round  agent  computed again  waited for lack of room  (both to a cold start)");
     for turn in &turns {
         println!(
             "{:>5}  {:>5}  {:>13.1}%  {:>23.1}%",

@@ -2,7 +2,7 @@
 
 use worker_inference::{Engine, SubmitError};
 
-use super::common::{Random, ask, request};
+use super::common::{Random, ask, percentile, request};
 
 /// The shape of the load.
 #[derive(Debug, Clone, Copy)]
@@ -30,30 +30,54 @@ pub(crate) struct Turn {
     pub(crate) agent: usize,
     /// Rows computed again that had been computed before, to those of a cold start.
     pub(crate) again: f64,
-    /// Time to the first token beyond what the new tokens took, to that of a cold start.
+    /// Time to the first token beyond that in a pool with room for all, to that of a cold start.
     pub(crate) waited: f64,
 }
 
-/// Runs the rounds, one agent after the other.
-pub(crate) fn run(engine: &mut Engine, shape: Shape) -> Result<Vec<Turn>, SubmitError> {
-    let mut random = Random(17);
-    let seconds_a_row = seconds_a_row(engine, &mut random, shape.begin)?;
-    engine.clear_cache();
-    let mut chains: Vec<Vec<u32>> = (0..shape.agents).map(|_| random.tokens(engine, shape.begin)).collect();
+/// Runs the rounds several times; for every turn the median of what it cost, as a busy moment of the machine looks like
+/// a turn that waited.
+pub(crate) fn medians(
+    tight: &mut Engine,
+    roomy: &mut Engine,
+    shape: Shape,
+    runs: usize,
+) -> Result<Vec<Turn>, SubmitError> {
+    let runs = (0..runs as u64).map(|seed| run(tight, roomy, shape, seed)).collect::<Result<Vec<_>, _>>()?;
+    let median = |turn: usize, of: fn(&Turn) -> f64| {
+        percentile(&runs.iter().map(|turns| of(&turns[turn])).collect::<Vec<_>>(), 0.5)
+    };
+    let turns = runs[0].iter().enumerate();
+    Ok(turns
+        .map(|(index, turn)| Turn {
+            again: median(index, |turn| turn.again),
+            waited: median(index, |turn| turn.waited).max(0.0),
+            ..*turn
+        })
+        .collect())
+}
+
+/// Runs the rounds, one agent after the other, each turn in both pools.
+fn run(tight: &mut Engine, roomy: &mut Engine, shape: Shape, seed: u64) -> Result<Vec<Turn>, SubmitError> {
+    let mut random = Random(17 + seed);
+    let seconds_a_row = seconds_a_row(roomy, &mut random, shape.begin)?;
+    tight.clear_cache();
+    roomy.clear_cache();
+    let mut chains: Vec<Vec<u32>> = (0..shape.agents).map(|_| random.tokens(tight, shape.begin)).collect();
     let mut turns = Vec::new();
     for round in 0..shape.rounds {
         for (agent, chain) in chains.iter_mut().enumerate() {
             let known = if round == 0 { 0 } else { chain.len() };
-            chain.extend(random.tokens(engine, shape.added));
-            let asked = ask(engine, request(chain.clone(), [1; 32], shape.answer))?;
+            chain.extend(random.tokens(tight, shape.added));
+            let at_ease = ask(roomy, request(chain.clone(), [1; 32], shape.answer))?;
+            let asked = ask(tight, request(chain.clone(), [1; 32], shape.answer))?;
+            assert_eq!(asked.tokens, at_ease.tokens, "an answer depends on the room");
             chain.extend(&asked.tokens);
             if round > 0 {
                 // The last answered token was never run, and at most 15 tokens of the tail fill no block.
                 let fresh = asked.usage.prompt - known + asked.usage.generated;
                 let again = asked.usage.computed.saturating_sub(fresh) as f64 / asked.usage.prompt as f64;
-                let expected = (asked.usage.prompt - known) as f64 * seconds_a_row;
                 let cold = asked.usage.prompt as f64 * seconds_a_row;
-                let waited = (asked.first.as_secs_f64() - expected).max(0.0) / cold;
+                let waited = (asked.first.as_secs_f64() - at_ease.first.as_secs_f64()) / cold;
                 turns.push(Turn { round, agent, again, waited });
             }
         }

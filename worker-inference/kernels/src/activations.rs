@@ -7,6 +7,7 @@
 use crate::cpu::Cpu;
 use crate::math;
 use crate::matrix::Matrix;
+use crate::memory::Lines;
 use crate::pool::{Shards, share};
 use crate::quant::BLOCK;
 use crate::simd::{Operation, Sixteen, load16};
@@ -24,7 +25,7 @@ pub struct Activations {
     k: usize,
     has_blocks: bool,
     has_floats: bool,
-    bytes: Vec<i8>,
+    bytes: Lines,
     scales: Vec<f32>,
     sums: Vec<f32>,
     offsets: Vec<i32>,
@@ -90,7 +91,7 @@ impl Activations {
 
     fn quantize(&mut self, cpu: &Cpu, x: &[f32]) {
         let (m, k, blocks) = (self.m, self.k, self.k / BLOCK);
-        self.bytes.resize(m * k, 0);
+        self.bytes.resize(m * k);
         self.scales.resize(m * blocks, 0.0);
         self.sums.resize(m * blocks, 0.0);
         self.offsets.resize(m * blocks, 0);
@@ -233,7 +234,7 @@ mod tests {
     }
 
     fn assert_same(a: &Activations, b: &Activations) {
-        assert_eq!(a.bytes, b.bytes);
+        assert_eq!(a.bytes[..], b.bytes[..]);
         assert_eq!(a.offsets, b.offsets);
         assert_eq!(a.halves, b.halves);
         let bits = |numbers: &[f32]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
@@ -268,7 +269,7 @@ mod tests {
     fn a_block_is_scale_times_q() {
         let x: Vec<f32> = (0..32).map(|i| i as f32 - 10.0).collect();
         let activations = prepared(Isa::Scalar, 1, &x, 1);
-        for (value, &q) in x.iter().zip(&activations.bytes) {
+        for (value, &q) in x.iter().zip(&activations.bytes[..]) {
             assert!(
                 (value - activations.scales[0] * f32::from(q)).abs() <= activations.scales[0] / 2.0 + 1e-6
             );

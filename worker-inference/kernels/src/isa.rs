@@ -11,6 +11,8 @@ pub enum Isa {
     Avx2,
     /// 512-bit vectors with int8 dot products (VNNI).
     Avx512,
+    /// As above, and tile registers (AMX) where 16 rows of input meet quantised weights.
+    Amx,
 }
 
 /// Why an instruction set could not be had.
@@ -37,7 +39,7 @@ impl Isa {
 
     /// Every set that this CPU has, slowest first. Never empty.
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.is_available()).collect()
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx].into_iter().filter(|isa| isa.is_available()).collect()
     }
 
     /// Whether this CPU can run it.
@@ -46,6 +48,7 @@ impl Isa {
             Isa::Scalar => true,
             Isa::Avx2 => has_avx2(),
             Isa::Avx512 => has_avx512(),
+            Isa::Amx => has_amx(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Isa {
             "scalar" => Some(Isa::Scalar),
             "avx2" => Some(Isa::Avx2),
             "avx512" => Some(Isa::Avx512),
+            "amx" => Some(Isa::Amx),
             _ => None,
         }
     }
@@ -78,6 +82,16 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    has_avx512() && crate::simd::amx::is_available()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_amx() -> bool {
+    false
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn has_avx2() -> bool {
     false
@@ -94,6 +108,7 @@ impl fmt::Display for Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         })
     }
 }

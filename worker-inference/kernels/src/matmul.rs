@@ -21,7 +21,7 @@ use crate::activations::{Activations, PANEL};
 use crate::cpu::Cpu;
 use crate::matrix::{GROUP, Matrix};
 use crate::pool::{Shards, share};
-use crate::simd::{Operation, Sixteen};
+use crate::simd::{Operation, Sixteen, Tiles};
 use std::ops::Range;
 
 /// Panels multiplied with a weight group before the next group: 128 rows of input stay in the second-level cache
@@ -56,11 +56,13 @@ impl Cpu {
             products.iter_mut().map(|(matrix, out)| (*matrix, Shards::new(out))).collect::<Vec<_>>();
         self.on_threads(groups * GROUP * k * m / PRODUCTS_A_NUMBER, &|thread, threads| {
             let mut own = share(groups, thread, threads);
+            let tiles = (m >= PANEL).then(|| Tiles::of(self.isa())).flatten();
             for (matrix, out) in &products {
                 let part = own.start.min(matrix.groups())..own.end.min(matrix.groups());
                 own = own.start.saturating_sub(matrix.groups())..own.end.saturating_sub(matrix.groups());
                 if !part.is_empty() {
-                    self.perform(Multiply { matrix, groups: part, activations, out });
+                    let tiles = tiles.as_ref();
+                    self.perform(Multiply { matrix, groups: part, activations, out, tiles });
                 }
             }
         });
@@ -73,31 +75,28 @@ struct Multiply<'a> {
     groups: Range<usize>,
     activations: &'a Activations,
     out: &'a Shards<'a, f32>,
+    /// Tile registers of this thread.
+    tiles: Option<&'a Tiles>,
 }
 
 impl Multiply<'_> {
-    /// Calls `tile` for every pair of a weight group and a panel.
-    #[inline(always)]
-    fn for_tiles(&self, tile: impl Fn(&Self, usize, usize)) {
-        let panels = self.activations.panels();
-        for first in (0..panels).step_by(PANELS_AT_ONCE) {
-            for group in self.groups.clone() {
-                for panel in first..panels.min(first + PANELS_AT_ONCE) {
-                    tile(self, group, panel);
-                }
-            }
-        }
+    /// Every weight group, and the panels to multiply with it before the next.
+    fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let (panels, groups) = (self.activations.panels(), self.groups.clone());
+        (0..panels).step_by(PANELS_AT_ONCE).flat_map(move |first| {
+            let some = first..panels.min(first + PANELS_AT_ONCE);
+            groups.clone().map(move |group| (group, some.clone()))
+        })
     }
 
-    /// Writes what 16 weight rows gave for row `row` of panel `panel`.
+    /// Where the outputs of a weight group go, for row `row` of panel `panel`: 16, fewer in the last group.
     #[inline(always)]
-    fn write(&self, group: usize, panel: usize, row: usize, lanes: &[f32; GROUP]) {
+    #[allow(clippy::mut_from_ref)]
+    fn outputs(&self, group: usize, panel: usize, row: usize) -> &mut [f32] {
         let (first, rows) = (group * GROUP, self.matrix.rows());
         let start = (panel * PANEL + row) * rows + first;
-        let count = GROUP.min(rows - first);
-        // SAFETY: these weight rows belong to this thread alone, and the slice dies here.
-        let out = unsafe { self.out.slice(start..start + count) };
-        out.copy_from_slice(&lanes[..count]);
+        // SAFETY: these weight rows belong to this thread alone, and the slice is written and dropped at once.
+        unsafe { self.out.slice(start..start + GROUP.min(rows - first)) }
     }
 }
 
@@ -105,7 +104,9 @@ impl Operation for Multiply<'_> {
     type Output = ();
 
     fn scalar(self) {
-        self.for_tiles(scalar::tile);
+        for (group, panels) in self.parts() {
+            panels.for_each(|panel| scalar::tile(&self, group, panel));
+        }
     }
 
     #[inline(always)]

@@ -102,6 +102,41 @@ impl Arena {
     }
 }
 
+/// A buffer of signed bytes that begins on a cache line, so that no vector of it lies in two.
+#[derive(Default)]
+pub(crate) struct Lines {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([i8; ALIGN]);
+
+impl Lines {
+    /// New bytes are zero.
+    pub(crate) fn resize(&mut self, len: usize) {
+        self.lines.resize(len.div_ceil(ALIGN), Line([0; ALIGN]));
+        self.len = len;
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [i8];
+
+    fn deref(&self) -> &[i8] {
+        // SAFETY: lines are bytes without gaps, and hold at least `len`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [i8] {
+        // SAFETY: as in `deref`; `&mut self` makes it exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
 /// Numbers for which every bit pattern is a value.
 ///
 /// # Safety

@@ -6,6 +6,8 @@
 //! compiler use the instructions.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -56,6 +58,8 @@ pub(crate) trait Vector {
     /// Whole numbers, ties to even.
     fn to_int(a: Self::F) -> Self::I;
     fn to_float(a: Self::I) -> Self::F;
+    /// `amount` less in each byte.
+    fn sub_bytes(a: Self::I, amount: u8) -> Self::I;
     /// The lower four bits of each byte.
     fn low_nibbles(a: Self::I) -> Self::I;
     /// The upper four bits of each byte.
@@ -94,6 +98,9 @@ pub(crate) trait Vector {
     /// # Safety
     /// `from` points at `4 * LANES` bytes.
     unsafe fn load_bytes(from: *const u8) -> Self::I;
+    /// # Safety
+    /// `to` points at room for `4 * LANES` bytes.
+    unsafe fn store_bytes(to: *mut u8, a: Self::I);
     /// Stores each lane, from -128 to 127, as one byte.
     ///
     /// # Safety
@@ -129,9 +136,29 @@ pub(crate) fn run<O: Operation>(isa: Isa, operation: O) -> O::Output {
         Isa::Avx2 => unsafe { avx2::enter(operation) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above, for AVX-512 F, BW, DQ, VL and VNNI.
-        Isa::Avx512 => unsafe { avx512::enter(operation) },
+        Isa::Avx512 | Isa::Amx => unsafe { avx512::enter(operation) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("{isa} kernels on another architecture"),
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unreachable!("{isa} kernels on another architecture"),
+    }
+}
+
+/// Tile registers, on machines that have them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::Tiles;
+
+/// No tile registers here.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) enum Tiles {}
+
+impl Tiles {
+    /// The tile registers of this thread if `isa`, which this CPU must have, uses them.
+    pub(crate) fn of(isa: Isa) -> Option<Tiles> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Cpu::new`, the one source of `isa`, checked that it is available.
+            Isa::Amx => Some(unsafe { Tiles::new() }),
+            _ => None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub struct EngineConfig {
     pub kv_bytes: usize,
     /// Compute threads, the caller's included. 0: all cores that this process may use.
     pub threads: usize,
-    /// `scalar`, `avx2` or `avx512`; None picks the best of this machine.
+    /// `scalar`, `avx2`, `avx512` or `amx`; None picks the best of this machine.
     pub isa: Option<String>,
     /// Rows of one step. More is faster for prompts, fewer shortens the wait between two generated tokens.
     pub step_tokens: usize,

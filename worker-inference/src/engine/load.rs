@@ -9,6 +9,7 @@ use sys::disk::{Disk, RealDisk};
 use types::Hash;
 
 use super::lower::TiersBelow;
+use super::pool::Pool;
 use super::{Engine, EngineConfig, EngineInfo, LoadError};
 use crate::blocks::{BLOCK_TOKENS, Blocks};
 use crate::model::decoder::{Decoder, Shape};
@@ -42,9 +43,9 @@ impl Engine {
         let reach = window.min(blocks * BLOCK_TOKENS);
         let model = Decoder::load(&gguf, reach, config.step_tokens)
             .map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
-        let kv = KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
+        let kv = Pool::new(KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
             sys::advise_huge(bytes);
-        });
+        }));
         let model_digest = Hash::of(&file);
         let info = EngineInfo {
             model_digest,

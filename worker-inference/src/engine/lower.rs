@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kernels::KvPool;
-
+use super::pool::Pool;
 use crate::blocks::{BLOCK_TOKENS, BlockId};
 use crate::prefix::{BlockTokens, Key};
 use crate::scheduler::{Below, Bytes, Whole};
@@ -77,7 +76,7 @@ impl TiersBelow {
 
 /// The pool and what lies below it, for the time of one call of the scheduler.
 pub(super) struct Lower<'a> {
-    pub(super) kv: &'a mut KvPool,
+    pub(super) kv: &'a mut Pool,
     pub(super) below: Option<&'a mut TiersBelow>,
 }
 
@@ -107,7 +106,7 @@ impl Bytes for Lower<'_> {
     }
 
     fn copy(&mut self, from: BlockId, to: BlockId, tokens: usize) {
-        self.kv.copy_tokens(from.0, to.0, tokens);
+        self.kv.copy_later(from, to, tokens);
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Worth {
     returns: Returns,
     hints: Hints,
     clock: u64,
+    /// The moment up to which everything has aged; None after a hint, which may have ended already.
+    aged_ms: Option<u64>,
 }
 
 impl Worth {
@@ -59,6 +61,7 @@ impl Worth {
             returns: Returns::default(),
             hints: Hints::new(blocks),
             clock: 0,
+            aged_ms: None,
         };
         policy.refresh();
         policy
@@ -78,6 +81,10 @@ impl Worth {
 
     /// Whatever has reached its next age did not come back at the last one.
     fn age(&mut self, now_ms: u64) {
+        // A fork hits hundreds of blocks in one moment.
+        if self.aged_ms.replace(now_ms) == Some(now_ms) {
+            return;
+        }
         for age in 0..AGES - 1 {
             while let Some(&(stamp, number)) = self.aging[age].first() {
                 let item = self.items.get(number);
@@ -254,6 +261,7 @@ impl Policy for Worth {
     }
 
     fn hint(&mut self, slot: u32, hint: Hint, now_ms: u64) {
+        self.aged_ms = None;
         self.relist(slot, |hints| hints.set(slot, hint, now_ms));
     }
 

@@ -113,7 +113,7 @@ impl Tiers {
             restored_disk_bytes: totals.restored_disk_bytes,
             written_bytes: totals.written_bytes,
             wanted_lost: totals.wanted_lost,
-            wanted: self.wanted.len(),
+            wanted: self.wanted(),
             erasing: disk.erasing(),
             buffer_bytes: self.buffers.bytes(),
             file_bytes: disk.file_bytes(),
@@ -121,6 +121,11 @@ impl Tiers {
             disk_off: disk.off().map(str::to_owned),
             speeds: self.speeds(),
         }
+    }
+
+    /// Blocks that wait to be written to the disk tier.
+    pub fn wanted(&self) -> usize {
+        self.wanted.len()
     }
 
     /// What a decision between restoring and computing again needs.

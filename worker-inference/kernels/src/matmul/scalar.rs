@@ -13,7 +13,8 @@ pub(super) fn tile(product: &Multiply<'_>, group: usize, panel: usize) {
         } else {
             floats(product, group, panel * super::PANEL + row)
         };
-        product.write(group, panel, row, &lanes);
+        let out = product.outputs(group, panel, row);
+        out.copy_from_slice(&lanes[..out.len()]);
     }
 }
 

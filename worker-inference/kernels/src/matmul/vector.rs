@@ -9,6 +9,8 @@
 
 mod blocks;
 mod floats;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod unit;
 
 use super::Multiply;
@@ -16,33 +18,35 @@ use crate::activations::PANEL;
 use crate::matrix::GROUP;
 use crate::quant::Format;
 use crate::simd::Vector;
-use blocks::blocks;
-use floats::floats;
 
 /// Sums of one tile: 16 weight rows for each activation row.
 type Sums = [[f32; GROUP]; PANEL];
 
 #[inline(always)]
 pub(super) fn tiles<V: Vector>(product: &Multiply<'_>) {
-    macro_rules! tiles {
-        ($tile:ident, $format:ty) => {
-            product.for_tiles(
-                #[inline(always)]
-                |product, group, panel| $tile::<V, $format>(product, group, panel),
-            )
-        };
-    }
     match product.matrix.format() {
-        Format::F32 => tiles!(floats, floats::F32),
-        Format::F16 => tiles!(floats, floats::F16),
-        Format::BF16 => tiles!(floats, floats::BF16),
-        Format::Q4_0 => tiles!(blocks, unit::Q4_0),
-        Format::Q4_1 => tiles!(blocks, unit::Q4_1),
-        Format::Q5_0 => tiles!(blocks, unit::Q5_0),
-        Format::Q5_1 => tiles!(blocks, unit::Q5_1),
-        Format::Q8_0 => tiles!(blocks, unit::Q8_0),
-        Format::Q4_K => tiles!(blocks, unit::Q4_K),
-        Format::Q5_K => tiles!(blocks, unit::Q5_K),
-        Format::Q6_K => tiles!(blocks, unit::Q6_K),
+        Format::F32 => floats::all::<V, floats::F32>(product),
+        Format::F16 => floats::all::<V, floats::F16>(product),
+        Format::BF16 => floats::all::<V, floats::BF16>(product),
+        Format::Q4_0 => blocks::all::<V, unit::Q4_0>(product),
+        Format::Q4_1 => blocks::all::<V, unit::Q4_1>(product),
+        Format::Q5_0 => blocks::all::<V, unit::Q5_0>(product),
+        Format::Q5_1 => blocks::all::<V, unit::Q5_1>(product),
+        Format::Q8_0 => blocks::all::<V, unit::Q8_0>(product),
+        Format::Q4_K => blocks::all::<V, unit::Q4_K>(product),
+        Format::Q5_K => blocks::all::<V, unit::Q5_K>(product),
+        Format::Q6_K => blocks::all::<V, unit::Q6_K>(product),
+    }
+}
+
+/// Copies what 16 weight rows gave, or the first few of them.
+#[inline(always)]
+fn write<V: Vector>(out: &mut [f32], lanes: &[f32; GROUP]) {
+    if out.len() < GROUP {
+        return out.copy_from_slice(&lanes[..out.len()]);
+    }
+    for lane in (0..GROUP).step_by(V::LANES) {
+        // SAFETY: both have 16 numbers. (A copy of a slice would be a call.)
+        unsafe { V::store(out.as_mut_ptr().add(lane), V::load(lanes.as_ptr().add(lane))) };
     }
 }

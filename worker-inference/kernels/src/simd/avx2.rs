@@ -114,6 +114,10 @@ impl Vector for Avx2 {
         op!(_mm256_cvtepi32_ps(a))
     }
     #[inline(always)]
+    fn sub_bytes(a: __m256i, amount: u8) -> __m256i {
+        op!(_mm256_sub_epi8(a, _mm256_set1_epi8(amount as i8)))
+    }
+    #[inline(always)]
     fn low_nibbles(a: __m256i) -> __m256i {
         op!(_mm256_and_si256(a, _mm256_set1_epi8(15)))
     }
@@ -191,6 +195,11 @@ impl Vector for Avx2 {
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, a: __m256i) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_si256(to.cast(), a) }
+    }
+    #[inline(always)]
     unsafe fn store_i8(to: *mut i8, a: __m256i) {
         let words = op!(_mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a)));
         // SAFETY: the caller's promise: room for the lower 8 bytes.
@@ -249,6 +258,10 @@ impl Vector for Pair {
         (Avx2::select(mask, a.0, b.0), Avx2::select(mask >> 8, a.1, b.1))
     }
     #[inline(always)]
+    fn sub_bytes(a: Self::I, amount: u8) -> Self::I {
+        (Avx2::sub_bytes(a.0, amount), Avx2::sub_bytes(a.1, amount))
+    }
+    #[inline(always)]
     fn or_bits(a: Self::I, bits: Self::I, down: i32, mask: u8) -> Self::I {
         (Avx2::or_bits(a.0, bits.0, down, mask), Avx2::or_bits(a.1, bits.1, down, mask))
     }
@@ -301,6 +314,14 @@ impl Vector for Pair {
     unsafe fn load_bytes(from: *const u8) -> Self::I {
         // SAFETY: the caller's promise covers both halves.
         unsafe { (Avx2::load_bytes(from), Avx2::load_bytes(from.add(32))) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, a: Self::I) {
+        // SAFETY: the caller's promise covers both halves.
+        unsafe {
+            Avx2::store_bytes(to, a.0);
+            Avx2::store_bytes(to.add(32), a.1);
+        }
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, a: Self::I) {

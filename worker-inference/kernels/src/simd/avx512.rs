@@ -105,6 +105,10 @@ impl Vector for Avx512 {
         op!(_mm512_cvtepi32_ps(a))
     }
     #[inline(always)]
+    fn sub_bytes(a: __m512i, amount: u8) -> __m512i {
+        op!(_mm512_sub_epi8(a, _mm512_set1_epi8(amount as i8)))
+    }
+    #[inline(always)]
     fn low_nibbles(a: __m512i) -> __m512i {
         op!(_mm512_and_si512(a, _mm512_set1_epi8(15)))
     }
@@ -175,6 +179,11 @@ impl Vector for Avx512 {
     unsafe fn load_bytes(from: *const u8) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, a: __m512i) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_si512(to.cast(), a) }
     }
     #[inline(always)]
     unsafe fn store_i8(to: *mut i8, a: __m512i) {

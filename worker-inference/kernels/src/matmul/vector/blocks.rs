@@ -1,7 +1,9 @@
 //! Block formats.
 
-use super::Sums;
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::unit::{Blocks, Unit, Weights};
+use super::{Sums, write};
 use crate::activations::{PANEL, Panel};
 use crate::matmul::Multiply;
 use crate::matrix::GROUP;
@@ -14,7 +16,26 @@ use crate::simd::Vector;
 const AHEAD: usize = 4096;
 
 #[inline(always)]
-pub(super) fn blocks<V: Vector, B: Blocks>(product: &Multiply<'_>, group: usize, panel: usize) {
+pub(super) fn all<V: Vector, B: Blocks>(product: &Multiply<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(registers) = product.tiles.filter(|_| tiles::fits::<V, B>()) {
+        return tiles::all::<V, B>(registers, product);
+    }
+    let mut sums: Sums = [[0.0; GROUP]; PANEL];
+    for (group, panels) in product.parts() {
+        for panel in panels {
+            blocks::<V, B>(product, group, panel, &mut sums);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn blocks<V: Vector, B: Blocks>(
+    product: &Multiply<'_>,
+    group: usize,
+    panel: usize,
+    sums: &mut Sums,
+) {
     let input = product.activations.panel(panel);
     let weights = Weights::of::<B>(product, group);
     let count = weights.count;
@@ -22,24 +43,23 @@ pub(super) fn blocks<V: Vector, B: Blocks>(product: &Multiply<'_>, group: usize,
     assert!(input.scales.len() == count * input.width && input.bytes.len() == count * input.width * BLOCK);
     assert!(input.sums.len() == input.scales.len() && input.offsets.len() == input.scales.len());
     assert!(input.halves.len() == input.scales.len());
-    let mut sums: Sums = [[0.0; GROUP]; PANEL];
     let mut row = 0;
     while row < input.width {
         let left = input.width - row;
         // SAFETY: the slices have the lengths just checked, and the tile stays inside the panel.
         row += unsafe {
             match left {
-                16.. if V::LANES == 16 => block_tile::<V, B, 16>(&weights, &input, row, &mut sums),
-                8.. if V::LANES == 16 => block_tile::<V, B, 8>(&weights, &input, row, &mut sums),
-                4.. => block_tile::<V, B, 4>(&weights, &input, row, &mut sums),
-                3 => block_tile::<V, B, 3>(&weights, &input, row, &mut sums),
-                2 => block_tile::<V, B, 2>(&weights, &input, row, &mut sums),
-                _ => block_tile::<V, B, 1>(&weights, &input, row, &mut sums),
+                16.. if V::LANES == 16 => block_tile::<V, B, 16>(&weights, &input, row, sums),
+                8.. if V::LANES == 16 => block_tile::<V, B, 8>(&weights, &input, row, sums),
+                4.. => block_tile::<V, B, 4>(&weights, &input, row, sums),
+                3 => block_tile::<V, B, 3>(&weights, &input, row, sums),
+                2 => block_tile::<V, B, 2>(&weights, &input, row, sums),
+                _ => block_tile::<V, B, 1>(&weights, &input, row, sums),
             }
         };
     }
     for (row, lanes) in sums[..input.width].iter().enumerate() {
-        product.write(group, panel, row, lanes);
+        write::<V>(product.outputs(group, panel, row), lanes);
     }
 }
 

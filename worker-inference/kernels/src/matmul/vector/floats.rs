@@ -1,6 +1,6 @@
 //! Float formats.
 
-use super::Sums;
+use super::{Sums, write};
 use crate::activations::PANEL;
 use crate::matmul::Multiply;
 use crate::matrix::GROUP;
@@ -59,7 +59,16 @@ impl Floats for BF16 {
 }
 
 #[inline(always)]
-pub(super) fn floats<V: Vector, T: Floats>(product: &Multiply<'_>, group: usize, panel: usize) {
+pub(super) fn all<V: Vector, T: Floats>(product: &Multiply<'_>) {
+    for (group, panels) in product.parts() {
+        for panel in panels {
+            floats::<V, T>(product, group, panel);
+        }
+    }
+}
+
+#[inline(always)]
+fn floats<V: Vector, T: Floats>(product: &Multiply<'_>, group: usize, panel: usize) {
     let cols = product.matrix.cols();
     let weights = &T::numbers(product)[group * cols * GROUP..(group + 1) * cols * GROUP];
     let width = product.activations.width(panel);
@@ -77,7 +86,7 @@ pub(super) fn floats<V: Vector, T: Floats>(product: &Multiply<'_>, group: usize,
         };
     }
     for (row, lanes) in sums[..width].iter().enumerate() {
-        product.write(group, panel, row, lanes);
+        write::<V>(product.outputs(group, panel, row), lanes);
     }
 }
 

@@ -62,7 +62,11 @@ impl<'a> Weights<'a> {
     /// # Safety
     /// `unit < count`, `lane + LANES <= 16`.
     #[inline(always)]
-    unsafe fn scale_and_least<V: Vector, B: Blocks>(&self, unit: usize, lane: usize) -> (V::F, V::F) {
+    pub(super) unsafe fn scale_and_least<V: Vector, B: Blocks>(
+        &self,
+        unit: usize,
+        lane: usize,
+    ) -> (V::F, V::F) {
         let place = unit / B::UNITS * GROUP + lane;
         // SAFETY: inside the slices, by the caller's promise and the lengths of `of`.
         unsafe {
@@ -182,6 +186,23 @@ impl<V: Vector> Unit<V> {
             }
         }
         whole
+    }
+}
+
+/// The numbers of a unit as what they stand for, signed bytes, vector by vector.
+///
+/// # Safety
+/// `from` points at a unit of the format; vectors have 16 lanes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn store_signed<V: Vector, B: Blocks>(from: *const u8, to: &mut [[u8; VECTOR]; BLOCK / 4]) {
+    // SAFETY: the caller's promise.
+    let w = unsafe { load::<V, B>(from) };
+    let zero = B::FORMAT.zero() as u8;
+    for (to, w) in to.iter_mut().zip(w) {
+        let signed = if zero == 0 { w } else { V::sub_bytes(w, zero) };
+        // SAFETY: a vector has 64 bytes.
+        unsafe { V::store_bytes(to.as_mut_ptr(), signed) };
     }
 }
 

@@ -1,0 +1,167 @@
+//! Integer products of tiles (AMX): 16 rows of activations with 16 rows of weights in one instruction.
+//!
+//! Sums of integers are exact, so these give the very sums of the vector dot products. Intrinsics are not stable in
+//! Rust yet, hence the assembly. The compiler never uses tile registers by itself.
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid_count, _xgetbv};
+
+/// Rows of a tile, and numbers in a row of sums.
+pub(crate) const SIDE: usize = 16;
+/// Bytes of a row of the first factor: the columns that are summed.
+const DEPTH: usize = 32;
+
+/// Registers for sums: a product takes long, and others can begin before it ends.
+pub(crate) const SUMS: usize = 4;
+
+/// Sums of a tile: one row for each row of the first factor.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct TileSums(pub(crate) [[i32; SIDE]; SIDE]);
+
+/// The second factor: `[j][n][i]` is column `4j + i` of row `n`.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct TileWeights(pub(crate) [[u8; 4 * SIDE]; DEPTH / 4]);
+
+/// Whether the CPU has tiles and the system lets this process use them. Asks the system for it.
+pub(crate) fn is_available() -> bool {
+    cpu_has_tiles() && system_keeps_tiles() && system_permits_tiles()
+}
+
+/// Tiles and their int8 products.
+fn cpu_has_tiles() -> bool {
+    const WANTED: u32 = 1 << 24 | 1 << 25;
+    is_x86_feature_detected!("xsave") && __cpuid_count(7, 0).edx & WANTED == WANTED
+}
+
+/// Whether tile registers survive a change of threads.
+fn system_keeps_tiles() -> bool {
+    const TILES: u64 = 1 << 17 | 1 << 18;
+    #[target_feature(enable = "xsave")]
+    fn kept() -> u64 {
+        // SAFETY: register 0 always exists.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: `cpu_has_tiles` found XSAVE in use.
+    unsafe { kept() & TILES == TILES }
+}
+
+/// Tile registers are large, so Linux keeps them only for processes that ask.
+#[cfg(target_os = "linux")]
+fn system_permits_tiles() -> bool {
+    use std::ffi::c_long;
+    unsafe extern "C" {
+        fn syscall(number: c_long, ...) -> c_long;
+    }
+    const ARCH_PRCTL: c_long = 158;
+    const REQUEST_PERMISSION: c_long = 0x1023;
+    const TILE_DATA: c_long = 18;
+    // SAFETY: asks for a feature, and has no other effect.
+    unsafe { syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_permits_tiles() -> bool {
+    false
+}
+
+/// Shapes of the tile registers.
+#[repr(C, align(64))]
+struct Shapes([u8; 64]);
+
+impl Shapes {
+    /// Registers 0 to 3 hold sums, 4 a first and 5 a second factor.
+    const OURS: Shapes = {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        let mut register = 0;
+        while register < SUMS + 2 {
+            let (row_bytes, rows) = match register {
+                0..SUMS => (4 * SIDE, SIDE),
+                SUMS => (DEPTH, SIDE),
+                _ => (4 * SIDE, DEPTH / 4),
+            };
+            bytes[16 + 2 * register] = row_bytes as u8;
+            bytes[48 + register] = rows as u8;
+            register += 1;
+        }
+        Shapes(bytes)
+    };
+}
+
+/// The tile registers of this thread, shaped for [`Tiles::multiply`] for as long as this lives.
+pub(crate) struct Tiles(());
+
+impl Tiles {
+    /// # Safety
+    /// [`is_available`] was true.
+    pub(crate) unsafe fn new() -> Tiles {
+        // SAFETY: a valid description; the CPU and the system allow it by the caller's promise.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &Shapes::OURS, options(nostack, readonly)) };
+        Tiles(())
+    }
+
+    /// Lets register `register` of [`SUMS`] have the sums over 32 columns of signed bytes: `x` has 16 rows of 32.
+    ///
+    /// # Safety
+    /// `x` points at 512 bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn multiply(&self, register: usize, x: *const i8, weights: &TileWeights) {
+        macro_rules! multiply {
+            ($sums:literal) => {
+                asm!(
+                    concat!("tilezero ", $sums),
+                    "tileloadd tmm4, [{x} + {narrow}]",
+                    "tileloadd tmm5, [{weights} + {wide}]",
+                    concat!("tdpbssd ", $sums, ", tmm4, tmm5"),
+                    x = in(reg) x,
+                    weights = in(reg) weights,
+                    narrow = in(reg) DEPTH,
+                    wide = in(reg) 4 * SIDE,
+                    options(nostack, preserves_flags, readonly),
+                )
+            };
+        }
+        // SAFETY: the registers are shaped for it since `new`, and the memory is there by the caller's promise.
+        unsafe {
+            match register {
+                0 => multiply!("tmm0"),
+                1 => multiply!("tmm1"),
+                2 => multiply!("tmm2"),
+                _ => multiply!("tmm3"),
+            }
+        }
+    }
+
+    /// The sums in register `register`.
+    #[inline(always)]
+    pub(crate) fn store(&self, register: usize, sums: &mut TileSums) {
+        macro_rules! store {
+            ($sums:literal) => {
+                asm!(
+                    concat!("tilestored [{sums} + {wide}], ", $sums),
+                    sums = in(reg) sums,
+                    wide = in(reg) 4 * SIDE,
+                    options(nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the registers are shaped for it since `new`.
+        unsafe {
+            match register {
+                0 => store!("tmm0"),
+                1 => store!("tmm1"),
+                2 => store!("tmm2"),
+                _ => store!("tmm3"),
+            }
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: the registers were in use since `new`.
+        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+    }
+}
