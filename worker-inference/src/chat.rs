@@ -14,7 +14,7 @@ mod values;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 
-pub use calls::{CallFormat, tool_calls};
+pub use calls::{CallFormat, text_before_calls, tool_calls};
 pub use guard::Rendered;
 pub use message::{ChatOptions, Message, ToolCall, Tools};
 

@@ -28,7 +28,9 @@ pub mod text;
 pub mod tiers;
 pub mod tokenizer;
 
-pub use chat::{CallFormat, Chat, ChatError, ChatOptions, Message, ToolCall, Tools, tool_calls};
+pub use chat::{
+    CallFormat, Chat, ChatError, ChatOptions, Message, ToolCall, Tools, text_before_calls, tool_calls,
+};
 pub use engine::{
     DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
     TokenLogprobs, Usage,

@@ -64,12 +64,18 @@ pub(super) async fn chat(face: &Face, body: Bytes, room: OwnedSemaphorePermit) -
                 let form = form(&asked.settings.form).map(|schema| served.grammar("response_format", schema));
                 // An answer in a form can't also be a call in the model's own way.
                 let free = asked.choice == ToolChoice::Auto && form.is_none();
-                (if free { Tooling::Free } else { Tooling::None }, form.transpose()?)
+                (tooling(&served.loaded, free), form.transpose()?)
             }
         };
         Ok(Work { prompts, grammar, settings: asked.settings, model: served.loaded.clone(), tooling })
     });
     start(face, Kind::Chat, work.await?)
+}
+
+/// A model without a chat template gets no conversation, so it does not matter how it would call.
+fn tooling(model: &LoadedModel, free: bool) -> Tooling {
+    let format = model.text.chat().map(|chat| chat.call_format()).ok().filter(|_| free);
+    format.map_or(Tooling::None, Tooling::Free)
 }
 
 fn form(form: &Form) -> Option<&str> {

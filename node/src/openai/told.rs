@@ -1,6 +1,5 @@
 //! Events of jobs as OpenAI's clients read them: one object at the end, or a stream of chunks.
 
-mod calls;
 mod choice;
 mod shape;
 mod stream;

@@ -2,7 +2,10 @@
 //!
 //! Control tokens are not part of decoded text, so a family's marker may be missing in front of its calls.
 
+mod growing;
 mod python;
+
+pub use growing::text_before_calls;
 
 use minijinja::Value;
 
@@ -11,7 +14,8 @@ use super::message::{self, ToolCall};
 /// How a family writes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallFormat {
-    /// Qwen, Hermes, SmolLM: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, any number of them.
+    /// Qwen, Hermes, SmolLM: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, any number of them; small ones
+    /// forget the marks around an answer that is nothing else.
     Hermes,
     /// Llama 3: the whole answer is `{"name": …, "parameters": {…}}`; several are separated by `;` or spaces.
     Llama3,
@@ -41,7 +45,7 @@ const CALLS_MAX: usize = 128;
 /// Parts generated text into what is said and the calls that are made.
 pub fn tool_calls(text: &str, format: CallFormat) -> (String, Vec<ToolCall>) {
     let found = match format {
-        CallFormat::Hermes => Some(hermes(text)),
+        CallFormat::Hermes => hermes(text).or_else(|| whole_json(text)),
         CallFormat::Llama3 => whole_json(text.trim_start_matches("<|python_tag|>")),
         CallFormat::Mistral => mistral(text),
         CallFormat::Gemma => gemma(text),
@@ -54,7 +58,7 @@ pub fn tool_calls(text: &str, format: CallFormat) -> (String, Vec<ToolCall>) {
 
 type Parted = (String, Vec<ToolCall>);
 
-fn hermes(text: &str) -> Parted {
+fn hermes(text: &str) -> Option<Parted> {
     const OPEN: &str = "<tool_call>";
     const CLOSE: &str = "</tool_call>";
     let (mut content, mut calls, mut rest) = (String::new(), Vec::new(), text);
@@ -74,7 +78,7 @@ fn hermes(text: &str) -> Parted {
         }
     }
     content.push_str(rest);
-    (content.trim().to_owned(), calls)
+    (!calls.is_empty()).then(|| (content.trim().to_owned(), calls))
 }
 
 fn mistral(text: &str) -> Option<Parted> {

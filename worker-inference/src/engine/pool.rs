@@ -60,7 +60,7 @@ mod tests {
     /// A pool of blocks that are full of their own number.
     fn pool(blocks: usize) -> Pool {
         let mut pool =
-            Pool::new(KvPool::new(KvLayout { layers: 2, kv_heads: 1, head_dim: 8 }, blocks, |_| ()));
+            Pool::new(KvPool::new(KvLayout { layers: 2, kv_heads: 1, head_dim: 16 }, blocks, |_| ()));
         (0..blocks).for_each(|block| pool.block_mut(block as u32).fill(block as u8));
         pool
     }

@@ -1,16 +1,15 @@
 //! One choice of an answer as it grows: its text, what of it was told, how it ended.
 
 use super::super::error::Failure;
-use super::calls::{self, Call};
 use crate::engine_thread::{JobEnd, JobEvent};
-use worker_inference::TokenLogprobs;
+use worker_inference::{CallFormat, TokenLogprobs, ToolCall, text_before_calls, tool_calls};
 
 /// What the text of a choice may be besides text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Tooling {
     None,
     /// The model may call tools, in the way that it was taught.
-    Free,
+    Free(CallFormat),
     /// A grammar made all of it one call.
     Forced,
 }
@@ -59,7 +58,7 @@ impl News {
 /// How a choice ended, and what is left to be told.
 pub(super) struct Ending {
     pub(super) news: News,
-    pub(super) calls: Vec<Call>,
+    pub(super) calls: Vec<ToolCall>,
     pub(super) finish: &'static str,
 }
 
@@ -110,7 +109,7 @@ impl Choice {
     pub(super) fn news(&mut self) -> Option<News> {
         let sure = match self.tooling {
             Tooling::None => self.text.len(),
-            Tooling::Free => calls::text_before(&self.text),
+            Tooling::Free(format) => text_before_calls(&self.text, format),
             Tooling::Forced => 0,
         };
         let text = self.text.get(self.told..sure).unwrap_or_default().to_owned();
@@ -123,12 +122,16 @@ impl Choice {
 
     /// The end, once the job ended.
     pub(super) fn ending(mut self) -> (Ending, Usage) {
-        let (text, calls) = match self.tooling {
-            Tooling::None => (self.text.as_str(), Vec::new()),
-            Tooling::Free => calls::find(&self.text),
-            Tooling::Forced => calls::only(&self.text),
+        let (content, calls) = match self.tooling {
+            Tooling::None => (self.text.clone(), Vec::new()),
+            Tooling::Free(format) => tool_calls(&self.text, format),
+            // All of it is JSON, as Llama 3 calls.
+            Tooling::Forced => tool_calls(&self.text, CallFormat::Llama3),
         };
-        let text = text.get(self.told..).unwrap_or_default().to_owned();
+        let told = &self.text[..self.told];
+        // Beside calls the text is trimmed, also of what was told in front of it.
+        let told = if calls.is_empty() { told } else { told.trim_start() };
+        let text = content.get(told.len()..).unwrap_or_default().to_owned();
         let finish = match self.end {
             // Cut in the middle of a call: nothing that can be run.
             Some(JobEnd::Length) => "length",

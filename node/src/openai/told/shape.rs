@@ -3,7 +3,7 @@
 use super::choice::{Choice, Ending, Likelihood, News, Usage};
 use super::{About, Kind};
 use serde_json::{Map, Value, json};
-use worker_inference::TextModel;
+use worker_inference::{TextModel, ToolCall};
 
 /// A name that no other answer has.
 pub(super) fn new_id(kind: Kind) -> String {
@@ -139,9 +139,9 @@ fn message_choice(about: &About, index: usize, ending: &Ending) -> Value {
 }
 
 fn tool_calls(ending: &Ending, numbered: bool) -> Value {
-    let one = |(index, call): (usize, &super::calls::Call)| {
+    let one = |(index, call): (usize, &ToolCall)| {
         let mut told = json!({
-            "id": format!("call_{}", random_hex()),
+            "id": if call.id.is_empty() { format!("call_{}", random_hex()) } else { call.id.clone() },
             "type": "function",
             "function": { "name": call.name, "arguments": call.arguments },
         });

@@ -22,6 +22,8 @@ fn hermes() {
     for broken in ["<tool_call>{\"name\": }</tool_call>", "<tool_call>", "</tool_call>", "plain", ""] {
         assert_eq!(parted(broken, CallFormat::Hermes), (broken.to_owned(), vec![]));
     }
+    let bare = "{\"name\": \"find\", \"arguments\": {\"q\": 1}}";
+    assert_eq!(parted(bare, CallFormat::Hermes), (String::new(), one("find", r#"{"q":1}"#)));
     let mixed = "<tool_call>no</tool_call> <tool_call>{\"name\": \"a\"}</tool_call>";
     assert_eq!(parted(mixed, CallFormat::Hermes), ("<tool_call>no</tool_call>".into(), one("a", "{}")));
 }

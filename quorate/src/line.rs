@@ -1,0 +1,259 @@
+//! The command line: its verbs, their arguments, and what those mean to `node::local`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use cli::{Command, Format, Globals};
+use node::local::{BenchOptions, Costs, Form, ReplayOptions, Rules, ServeOptions, TraceFormat};
+
+/// Runs fleets of long-lived LLM agents on your own machines.
+#[derive(Parser)]
+#[command(name = "quorate", version, arg_required_else_help = true)]
+pub(crate) struct Line {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Run a node of a cluster until it is told to stop
+    Start {
+        /// Its configuration; deploy/ has commented ones
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Listen beyond this machine without TLS: for closed networks only
+        #[arg(long)]
+        insecure: bool,
+    },
+    /// Run a whole cluster in one process on this machine
+    Dev(Dev),
+    #[command(flatten)]
+    Cluster(Command),
+    /// Measure and score models on this machine
+    #[command(subcommand)]
+    Engine(Engine),
+    /// Models on this machine
+    #[command(subcommand)]
+    Model(Model),
+}
+
+#[derive(Args)]
+pub(crate) struct Dev {
+    /// Keep nothing: its data goes with the process
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// A pulled model, or a GGUF file
+    #[arg(short, long, default_value = "smollm2")]
+    pub(crate) model: String,
+    /// Where its data is kept [default: the data folder of QUORATE_HOME]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "ephemeral")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Engine {
+    /// Tokens a second of prompts and of answers, every repetition computed anew
+    Bench(Bench),
+    /// Serve models to OpenAI's clients over HTTP, without a cluster, until it is told to stop
+    Serve(Serve),
+    /// Mean log-likelihood of a text, in windows as perplexity tools use them
+    Score {
+        /// A pulled model, or a GGUF file
+        #[arg(short, long)]
+        model: String,
+        /// A UTF-8 text
+        #[arg(long)]
+        file: PathBuf,
+        /// Tokens of a window
+        #[arg(long, default_value_t = 512)]
+        window: usize,
+        /// Tokens at each window's beginning that are not scored
+        #[arg(long, default_value_t = 256)]
+        skip: usize,
+    },
+    /// Recorded traffic through the engine's decisions, in virtual time
+    Replay(Replay),
+}
+
+#[derive(Args)]
+pub(crate) struct Replay {
+    /// The form of the trace
+    #[arg(long, value_enum)]
+    format: TraceForm,
+    /// A file, or for miniswe a folder of .jsonl files
+    trace: PathBuf,
+    /// Blocks of the KV pool, of 512 tokens for mooncake, else of 16 [default: 5000 for mooncake, half of the
+    /// working set for miniswe, room for 16 of the largest requests for azure]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    blocks: Vec<usize>,
+    /// Whose tokenizer is used for the text of miniswe [default: four bytes are a token]
+    #[arg(short, long)]
+    model: Option<String>,
+    /// Tokens that fit into one call of miniswe; a session ends before the first that doesn't
+    #[arg(long, default_value_t = 8192)]
+    window: usize,
+    /// Which tool calls of miniswe take 10 to 120 s longer
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Prompt tokens that the engine computes a second
+    #[arg(long, value_name = "TOKENS", default_value_t = 1000.0)]
+    prefill_tok_s: f64,
+    /// Steps a second in which every running answer gets a token
+    #[arg(long, value_name = "TOKENS", default_value_t = 100.0)]
+    decode_tok_s: f64,
+    /// Bytes a second from the host and disk tiers
+    #[arg(long, value_name = "BYTES", default_value_t = 1e9)]
+    restore_bytes_s: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum TraceForm {
+    /// Chains of block hashes
+    Mooncake,
+    /// Arrivals and sizes
+    Azure,
+    /// Agent sessions with their text
+    Miniswe,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// A pulled model, or a GGUF file; may be given several times
+    #[arg(short, long, default_value = "smollm2")]
+    model: Vec<String>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Compute threads of each model; 0 means all cores
+    #[arg(short, long, default_value_t = 0)]
+    threads: usize,
+    /// Memory for the KV cache of each model
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    kv_bytes: usize,
+    /// Memory of each model for KV that left the cache
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    host_kv_bytes: u64,
+    /// A folder for KV that left memory; it is found again after a restart. It tells the texts that it was made from
+    #[arg(long, value_name = "FOLDER")]
+    disk_kv_dir: Option<PathBuf>,
+    /// Bytes of each model in that folder
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, requires = "disk_kv_dir")]
+    disk_kv_bytes: u64,
+    /// Answers that are generated at the same time by each model; others wait
+    #[arg(long, default_value_t = 128)]
+    running: usize,
+    /// Listen beyond this machine, without encryption and without keys: for closed networks only
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// Lists, as in `-d 0,512`, are measured in every combination.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// A pulled model, or a GGUF file
+    #[arg(short, long, default_value = "smollm2")]
+    model: String,
+    /// Tokens of a prompt; 0: no prompts
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "512", value_parser = tokens())]
+    prompt: Vec<u32>,
+    /// Tokens of an answer; 0: no answers
+    #[arg(short = 'n', long, value_name = "LIST", value_delimiter = ',', default_value = "128", value_parser = tokens())]
+    generate: Vec<u32>,
+    /// Tokens of context before what is measured
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "0", value_parser = tokens())]
+    depth: Vec<u32>,
+    /// Sequences that are answered together
+    #[arg(short = 'b', long, value_name = "LIST", value_delimiter = ',', default_value = "1,8",
+          value_parser = value_parser!(u32).range(1..=1024))]
+    parallel: Vec<u32>,
+    /// Compute threads; 0: all cores that this process may use
+    #[arg(short, long, default_value_t = 0, value_parser = value_parser!(u32).range(0..=1024))]
+    threads: u32,
+    /// Repetitions that count
+    #[arg(short, long, default_value_t = 5, value_parser = value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+}
+
+/// A number of tokens; the model's own window is looked at once it is loaded.
+fn tokens() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(0..=1 << 24)
+}
+
+impl Bench {
+    pub(crate) fn measures_nothing(&self) -> bool {
+        self.prompt.iter().chain(&self.generate).all(|&tokens| tokens == 0)
+    }
+
+    pub(crate) fn options(self, output: Format) -> BenchOptions {
+        let numbers = |list: Vec<u32>| list.into_iter().map(|number| number as usize).collect();
+        BenchOptions {
+            model: self.model,
+            prompt: numbers(self.prompt),
+            generate: numbers(self.generate),
+            depth: numbers(self.depth),
+            parallel: numbers(self.parallel),
+            threads: self.threads as usize,
+            repeats: self.repeats as usize,
+            form: match output {
+                Format::Table => Form::Table,
+                Format::Json => Form::Json,
+                Format::Jsonl => Form::Lines,
+            },
+        }
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Model {
+    /// Take a model in: a known name, or a GGUF file of your own
+    Pull { source: String },
+    /// Models on this machine, or with --cluster those that its nodes hold
+    List {
+        #[arg(long)]
+        cluster: bool,
+    },
+    /// What a model file says of itself
+    Inspect { model: String },
+}
+
+impl From<Serve> for ServeOptions {
+    fn from(serve: Serve) -> Self {
+        ServeOptions {
+            models: serve.model,
+            listen: serve.listen,
+            threads: serve.threads,
+            kv_bytes: serve.kv_bytes,
+            host_kv_bytes: serve.host_kv_bytes,
+            disk_kv: serve.disk_kv_dir.map(|folder| (folder, serve.disk_kv_bytes)),
+            running: serve.running,
+            insecure: serve.insecure,
+        }
+    }
+}
+
+impl Replay {
+    pub(crate) fn options(self, json: bool) -> ReplayOptions {
+        let costs = Costs {
+            prefill_tokens_s: self.prefill_tok_s,
+            decode_steps_s: self.decode_tok_s,
+            restore_bytes_s: self.restore_bytes_s,
+            ..Costs::default()
+        };
+        ReplayOptions {
+            format: match self.format {
+                TraceForm::Mooncake => TraceFormat::Mooncake,
+                TraceForm::Azure => TraceFormat::Azure,
+                TraceForm::Miniswe => TraceFormat::Miniswe,
+            },
+            trace: self.trace,
+            blocks: self.blocks,
+            model: self.model,
+            rules: Rules { window: self.window, seed: self.seed },
+            costs,
+            json,
+        }
+    }
+}
