@@ -2,6 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::math;
+use crate::matrix::Matrix;
 use crate::simd::{Operation, Sixteen, load16, padded, store16};
 
 impl Cpu {
@@ -14,8 +15,8 @@ impl Cpu {
         assert!(len > 0 && x.len().is_multiple_of(len), "{} values are not rows of {len}", x.len());
         assert_eq!(x.len(), out.len(), "one output a value");
         self.on_rows(out, len, &|first, out| {
-            let x = &x[first * len..][..out.len()];
-            self.perform(Normalize { x, weight, eps, out });
+            let from = Some(&x[first * len..][..out.len()]);
+            self.perform(Normalize { from, x: out, weight, eps });
         });
     }
 
@@ -27,7 +28,7 @@ impl Cpu {
     pub fn rmsnorm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
         let len = weight.len();
         assert!(len > 0 && x.len().is_multiple_of(len), "{} values are not rows of {len}", x.len());
-        self.on_rows(x, len, &|_, x| self.perform(NormalizeInPlace { x, weight, eps }));
+        self.on_rows(x, len, &|_, x| self.perform(Normalize { from: None, x, weight, eps }));
     }
 
     /// The gate of a SwiGLU: `gate = gate / (1 + exp(-gate)) * up`.
@@ -73,23 +74,33 @@ impl Cpu {
     /// If the lengths differ.
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
         assert_eq!(x.len(), y.len(), "one value of `y` for each of `x`");
-        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+        self.on_rows(x, 1, &|first, x| x.iter_mut().zip(&y[first..]).for_each(|(x, y)| *x += y));
+    }
+
+    /// Some rows of a matrix, as an embedding takes them.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not as many rows.
+    pub fn take_rows(&self, matrix: &Matrix, rows: &[u32], out: &mut [f32]) {
+        let len = matrix.cols();
+        assert_eq!(out.len(), rows.len() * len, "{} rows of {len}", rows.len());
+        self.on_rows(out, len, &|first, out| {
+            let rows = rows[first..].iter();
+            out.chunks_exact_mut(len)
+                .zip(rows)
+                .for_each(|(out, &row)| matrix.dequantize_row(row as usize, out));
+        });
     }
 
     /// `x *= by`.
     pub fn scale(&self, x: &mut [f32], by: f32) {
-        x.iter_mut().for_each(|x| *x *= by);
+        self.on_rows(x, 1, &|_, x| x.iter_mut().for_each(|x| *x *= by));
     }
 }
 
 struct Normalize<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    eps: f32,
-    out: &'a mut [f32],
-}
-
-struct NormalizeInPlace<'a> {
+    /// Where the rows are taken from; None where they lie in `x` already.
+    from: Option<&'a [f32]>,
     x: &'a mut [f32],
     weight: &'a [f32],
     eps: f32,
@@ -130,37 +141,12 @@ impl Normalize<'_> {
     #[inline(always)]
     fn rows(self, factor: impl Fn(&[f32], f32) -> f32) {
         let len = self.weight.len();
-        for (x, out) in self.x.chunks_exact(len).zip(self.out.chunks_exact_mut(len)) {
+        for (index, x) in self.x.chunks_exact_mut(len).enumerate() {
+            if let Some(from) = self.from {
+                x.copy_from_slice(&from[index * len..][..len]);
+            }
             let factor = factor(x, self.eps);
             // Products alone, which round the same however they are compiled.
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(self.weight) {
-                *out = x * factor * weight;
-            }
-        }
-    }
-}
-
-impl Operation for Normalize<'_> {
-    type Output = ();
-
-    fn scalar(self) {
-        self.rows(factor);
-    }
-
-    #[inline(always)]
-    fn vector<S: Sixteen>(self) {
-        self.rows(
-            #[inline(always)]
-            |x, eps| factor_lanes::<S>(x, eps),
-        );
-    }
-}
-
-impl NormalizeInPlace<'_> {
-    #[inline(always)]
-    fn rows(self, factor: impl Fn(&[f32], f32) -> f32) {
-        for x in self.x.chunks_exact_mut(self.weight.len()) {
-            let factor = factor(x, self.eps);
             for (x, weight) in x.iter_mut().zip(self.weight) {
                 *x = *x * factor * weight;
             }
@@ -168,7 +154,7 @@ impl NormalizeInPlace<'_> {
     }
 }
 
-impl Operation for NormalizeInPlace<'_> {
+impl Operation for Normalize<'_> {
     type Output = ();
 
     fn scalar(self) {

@@ -118,11 +118,8 @@ impl Decoder {
 
     /// x = embedding(token) * scale
     fn embed(&mut self, cpu: &Cpu, tokens: &[u32]) {
-        let width = self.shape.hidden;
-        let x = &mut self.buffers.x[..tokens.len() * width];
-        for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
-            self.embedding.dequantize_row(token as usize, row);
-        }
+        let x = &mut self.buffers.x[..tokens.len() * self.shape.hidden];
+        cpu.take_rows(&self.embedding, tokens, x);
         if self.shape.embedding_scale != 1.0 {
             cpu.scale(x, self.shape.embedding_scale);
         }
