@@ -24,6 +24,12 @@ pub const TASK_CHILDREN: usize = 256;
 pub const TASK_DEPTH: u32 = 8;
 /// Labels on a task.
 pub const TASK_LABELS: usize = 16;
+/// Tasks that one task waits for.
+pub const TASK_AFTER: usize = 64;
+/// Needs of one agent beside a running slot.
+pub const AGENT_NEEDS: usize = 16;
+/// Rows of the audit log; the oldest leave first.
+pub const AUDIT_ROWS: usize = 10_000;
 /// Steps a task may take when its agent says nothing.
 pub const DEFAULT_MAX_STEPS: u32 = 32;
 /// Tokens one model call may generate when its agent says nothing.

@@ -5,7 +5,11 @@ use crate::command::RequestKey;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
 use crate::rows::{AgentKind, AgentRow};
-use types::{Hash, NodeId, ProjectName};
+use crate::keys::Holding;
+use types::{Hash, NodeId, ProjectName, limits};
+
+/// A petabyte: more is a slip of the pen, and keeps sums far from overflow.
+const NEED_MOST: u64 = 1 << 50;
 
 pub(crate) struct Revision<'a> {
     pub project: &'a ProjectName,
@@ -17,6 +21,7 @@ pub(crate) struct Revision<'a> {
     pub etag: Option<u64>,
     pub home: &'a [NodeId],
     pub request: &'a RequestKey,
+    pub needs: &'a Option<Vec<(Holding, u64)>>,
 }
 
 /// Puts a revision in force. Applying the same one again changes nothing but where it is kept.
@@ -45,10 +50,30 @@ pub(crate) fn check_etag(given: Option<u64>, current: u64) -> Result<(), Refusal
 fn check(new: &Revision<'_>) -> Result<(), Refusal> {
     check_name("agent name", new.name)?;
     check_text("model name", new.model)?;
+    check_needs(new.needs.as_deref().unwrap_or_default())?;
     match new.kind {
         AgentKind::Agent if new.model.is_empty() => Err(invalid("model", "an agent needs a model; name one")),
         AgentKind::Agent | AgentKind::Team => Ok(()),
     }
+}
+
+fn check_needs(needs: &[(Holding, u64)]) -> Result<(), Refusal> {
+    if needs.len() > limits::AGENT_NEEDS {
+        return Err(invalid("needs", format!("{} given, at most {}", needs.len(), limits::AGENT_NEEDS)));
+    }
+    for (i, (holding, amount)) in needs.iter().enumerate() {
+        let name = holding.name();
+        if *holding == Holding::Running {
+            return Err(invalid("needs", "every task needs one running slot; leave `running` out"));
+        }
+        if Holding::parse(&name).is_none() || *amount > NEED_MOST {
+            return Err(invalid("needs", format!("{name} = {amount} is not a need; amounts go up to 2^50")));
+        }
+        if needs[..i].iter().any(|(earlier, _)| earlier == holding) {
+            return Err(invalid("needs", format!("{name} is given twice")));
+        }
+    }
+    Ok(())
 }
 
 fn next_row(change: &Change<'_>, new: &Revision<'_>, old: Option<AgentRow>) -> AgentRow {
@@ -58,6 +83,7 @@ fn next_row(change: &Change<'_>, new: &Revision<'_>, old: Option<AgentRow>) -> A
             && row.model == new.model
             && row.revision == new.revision
             && row.definition == new.definition
+            && row.needs == *new.needs
     };
     match old {
         Some(row) if same(&row) => {
@@ -75,6 +101,7 @@ fn next_row(change: &Change<'_>, new: &Revision<'_>, old: Option<AgentRow>) -> A
             etag: old.map_or(0, |row| row.etag) + 1,
             updated_ms: change.state.wall_ms(),
             home,
+            needs: new.needs.clone(),
         },
     }
 }

@@ -2,6 +2,7 @@
 //! commands share are here: entering a state, ending a lease, closing a task.
 
 use crate::effect::Effect;
+use crate::keys::Amounts;
 use crate::reply::Refusal;
 use crate::rows::{Event, EventKind, TaskRow};
 use crate::state::{Place, State};
@@ -55,6 +56,11 @@ impl<'a> Change<'a> {
     /// Moves a task into a state and says so in its events.
     pub(crate) fn enter(&mut self, uid: TaskUid, state: TaskState, reason: &str) {
         let clock = self.state.clock();
+        let row = self.row(uid);
+        if state == TaskState::Pending && !matches!(row.state, TaskState::Pending | TaskState::Running) {
+            let project = row.project.clone();
+            self.state.lift_idle(&project);
+        }
         let (node, epoch) = self.update(uid, |row| {
             row.state = state;
             row.reason = reason.to_string();
@@ -89,14 +95,15 @@ impl<'a> Change<'a> {
 
     /// Takes the lease and the running slot back, and what the lease had set aside. No effect when none is held.
     pub(crate) fn end_lease(&mut self, uid: TaskUid) {
-        self.give_back_reserved(uid, 0);
+        self.give_back_reserved(uid, Amounts::NONE);
         let row = self.row(uid);
         if row.epoch.is_none() {
             return;
         }
         if holds_slot(row) {
-            let project = row.project.clone();
-            self.state.free_slot(&project);
+            let row = row.clone();
+            self.state.free_slot(&row);
+            self.refund(uid);
             self.replan();
         } else {
             self.update(uid, |row| row.unaware.retain(|holder| row.epoch != Some(holder.epoch)));
@@ -104,29 +111,14 @@ impl<'a> Change<'a> {
         self.update(uid, |row| {
             row.node = None;
             row.epoch = None;
+            row.yield_by_ms = None;
         });
-    }
-
-    /// Settles `billed` of what the task has set aside and gives the rest back.
-    pub(crate) fn give_back_reserved(&mut self, uid: TaskUid, billed: u64) {
-        let row = self.row(uid);
-        let (reserved, project) = (row.reserved_tokens, row.project.clone());
-        if reserved == 0 {
-            return;
-        }
-        self.state.settle(&project, reserved, billed);
-        self.update(uid, |row| {
-            row.reserved_tokens = 0;
-            row.settled_tokens = row.settled_tokens.saturating_add(billed);
-        });
-        if billed < reserved {
-            self.replan();
-        }
     }
 
     /// Ends a task for good. Children that are still open are stopped: their result has no reader any more.
     pub(crate) fn finish(&mut self, uid: TaskUid, state: TaskState, reason: &str) {
         self.enter(uid, state, reason);
+        self.tell_followers(uid, state);
         let open: Vec<TaskUid> =
             if self.row(uid).children_open > 0 { self.row(uid).children.clone() } else { vec![] };
         if open.is_empty() {

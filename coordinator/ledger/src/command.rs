@@ -1,6 +1,7 @@
 //! Everything that can be asked of the ledger, and the log entry that carries it.
 
-use crate::rows::{AgentKind, InputRef, QuotaKey, Role, TaskError};
+use crate::keys::{Amounts, Holding, QuotaKey};
+use crate::rows::{AgentKind, Closed, InputRef, Price, Role, TaskError, Want};
 use minicbor::{Decode, Encode};
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
 
@@ -102,6 +103,9 @@ pub enum Command {
         home: Vec<NodeId>,
         #[n(8)]
         request: RequestKey,
+        /// What a task holds while it runs, beside a running slot.
+        #[n(9)]
+        needs: Option<Vec<(Holding, u64)>>,
     },
     #[n(5)]
     CreateTask {
@@ -126,6 +130,8 @@ pub enum Command {
         home: Vec<NodeId>,
         #[n(9)]
         request: RequestKey,
+        #[n(10)]
+        terms: Option<Terms>,
     },
     /// A running task starts children. Repeating it returns the same children.
     #[n(6)]
@@ -166,6 +172,9 @@ pub enum Command {
         min_tokens: u64,
         #[n(5)]
         max_tokens: u64,
+        /// What of the minimum is prompt, and what else the call uses.
+        #[n(6)]
+        want: Option<Want>,
     },
     /// One committed move. `step` must be the task's step + 1; the same record again is answered as done.
     #[n(9)]
@@ -190,6 +199,9 @@ pub enum Command {
         billed_tokens: u64,
         #[n(8)]
         next: Next,
+        /// What the step used beside tokens.
+        #[n(9)]
+        extra: Option<Amounts>,
     },
     /// The lease holder has stopped everything of a CANCELLING task, or gives a lease back at a step boundary.
     #[n(10)]
@@ -256,6 +268,61 @@ pub enum Command {
     /// Time passes: deadlines, refilled buckets that wake paused tasks, forgotten request ids.
     #[n(16)]
     Tick,
+    /// Puts a model's price into the book.
+    #[n(17)]
+    SetPrice {
+        #[n(0)]
+        model: String,
+        #[n(1)]
+        price: Price,
+        /// `Some`: refused unless it is the version in force (0 = has no price yet).
+        #[n(2)]
+        etag: Option<u64>,
+        #[n(3)]
+        reason: String,
+        #[n(4)]
+        request: RequestKey,
+    },
+    /// Asks a running task to make room: at its next step, or when the grace is over.
+    #[n(18)]
+    Preempt {
+        #[n(0)]
+        task: TaskUid,
+        /// The lease that is meant; another one is left alone.
+        #[n(1)]
+        epoch: Epoch,
+        #[n(2)]
+        grace_ms: u64,
+    },
+    /// Closes a node to new tasks, or opens it again with `None`.
+    #[n(19)]
+    CloseNode {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        closed: Option<Closed>,
+        /// What tasks of a draining node have until they are taken away in the middle of a step.
+        #[n(2)]
+        grace_ms: u64,
+        #[n(3)]
+        reason: String,
+        #[n(4)]
+        request: RequestKey,
+    },
+}
+
+/// When a task may begin, and limits of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Terms {
+    /// Limits of the task and everything below it, at `tasks/ID`.
+    #[n(0)]
+    pub limits: Vec<(QuotaKey, u64)>,
+    /// Not before this time, Unix milliseconds; 0: at once.
+    #[n(1)]
+    pub not_before_ms: u64,
+    /// Tasks of the project that have to succeed first. Where one doesn't, this one is cancelled.
+    #[n(2)]
+    pub after: Vec<TaskUid>,
 }
 
 /// What a child is: an agent of the same project on some inputs.

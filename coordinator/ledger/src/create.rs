@@ -1,7 +1,7 @@
 //! New tasks: asked for by people, or spawned by a running task.
 
 use crate::change::{Change, check_name, check_text, invalid, not_found};
-use crate::command::{ChildSpec, RequestKey};
+use crate::command::{ChildSpec, RequestKey, Terms};
 use crate::reply::{Refusal, Reply};
 use crate::rows::{AgentRow, InputRef, Origin, TaskRow};
 use crate::state::State;
@@ -22,6 +22,7 @@ pub(crate) struct NewTask<'a> {
     pub deadline_ms: u64,
     pub home: &'a [NodeId],
     pub request: &'a RequestKey,
+    pub terms: Option<&'a Terms>,
 }
 
 pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
@@ -42,9 +43,14 @@ pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
         deadline_ms: new.deadline_ms,
         request_id: new.request.request_id.clone(),
         body: new.request.body,
+        not_before_ms: new.terms.map(|terms| terms.not_before_ms).filter(|ms| *ms > change.state.wall_ms()),
+        after: new.terms.map(|terms| unfinished(change.state, &terms.after)).filter(|after| !after.is_empty()),
         ..blank(change, change.place.uid(0), &agent, new.home)
     };
     let uid = insert(change, row);
+    if let Some(terms) = new.terms {
+        crate::quota::limit_task(change, uid, &terms.limits)?;
+    }
     Ok(Reply::Task(Box::new(change.row(uid).clone())))
 }
 
@@ -70,7 +76,33 @@ fn check_new(state: &State, new: &NewTask<'_>) -> Result<(), Refusal> {
     if let Some(task_id) = new.task_id {
         check_task_id(state, new.project, task_id)?;
     }
+    if let Some(terms) = new.terms {
+        check_terms(state, new.project, terms)?;
+    }
     check_room(state, new.project, 1)
+}
+
+fn check_terms(state: &State, project: &ProjectName, terms: &Terms) -> Result<(), Refusal> {
+    crate::quota::check_task_limits(&terms.limits)?;
+    if terms.after.len() > limits::TASK_AFTER {
+        return Err(invalid("after", format!("{} given, at most {}", terms.after.len(), limits::TASK_AFTER)));
+    }
+    for uid in &terms.after {
+        let row = state.task(*uid).filter(|row| row.project == *project);
+        let row = row.ok_or_else(|| not_found("task", &uid.to_string()))?;
+        let failed = row.state.is_final() && row.state != TaskState::Succeeded;
+        if failed || row.state == TaskState::Cancelling {
+            return Err(invalid("after", format!("{uid} is {} and will not succeed", row.state.name())));
+        }
+    }
+    Ok(())
+}
+
+/// Those of the tasks that have not succeeded yet, each once.
+fn unfinished(state: &State, after: &[TaskUid]) -> Vec<TaskUid> {
+    let open = |uid: &&TaskUid| state.task(**uid).is_some_and(|row| row.state != TaskState::Succeeded);
+    let open: std::collections::BTreeSet<TaskUid> = after.iter().filter(open).copied().collect();
+    open.into_iter().collect()
 }
 
 fn check_inputs(inputs: &[InputRef]) -> Result<(), Refusal> {
@@ -170,13 +202,24 @@ fn blank(change: &Change<'_>, uid: TaskUid, agent: &AgentRow, home: &[NodeId]) -
         keepers,
         settled_tokens: 0,
         unaware: Vec::new(),
+        held: None,
+        settled: None,
+        want: None,
+        needs: agent.needs.clone(),
+        charged: None,
+        yield_by_ms: None,
+        not_before_ms: None,
+        after: None,
     }
 }
 
 fn insert(change: &mut Change<'_>, row: TaskRow) -> TaskUid {
-    let uid = row.uid;
+    let (uid, waits) = (row.uid, row.not_before_ms.is_some() || row.after.is_some());
+    if !waits {
+        change.state.lift_idle(&row.project);
+    }
     change.state.tasks.insert(row);
-    change.enter(uid, TaskState::Pending, "created");
+    change.enter(uid, TaskState::Pending, if waits { "scheduled" } else { "created" });
     uid
 }
 

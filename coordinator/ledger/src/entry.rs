@@ -5,9 +5,9 @@ use crate::command::{Command, Entry, Stamp};
 use types::limits;
 
 /// The form this version writes.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 /// The newest form this version reads.
-pub const READER: u16 = 1;
+pub const READER: u16 = 2;
 
 /// The node must stop: going on would make a state that differs from the other replicas'.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,10 +6,13 @@
 //! ahead and would take their part of the raise first. That is exact for quotas, and for slots where all the able
 //! nodes can run the same tasks; where models differ between nodes, the slots named are an upper bound.
 
+use crate::command::Stamp;
+use crate::keys::Bound;
 use crate::placement::{Board, Soft, verdicts};
+use crate::plan::Walk;
 use crate::query::{Blocker, Explanation};
 use crate::queue::QueueKey;
-use crate::quota::{Purse, RUNNING, TOKENS_TOTAL, ancestors};
+use crate::quota::{Claims, Fence, Purse, Room};
 use crate::rows::TaskRow;
 use crate::state::State;
 use types::{PauseReason, TaskState, TaskUid};
@@ -18,19 +21,22 @@ use types::{PauseReason, TaskState, TaskUid};
 pub fn explain(state: &State, soft: &Soft, uid: TaskUid) -> Option<Explanation> {
     let row = state.task(uid)?;
     let mut explanation =
-        Explanation { task: Box::new(row.clone()), blockers: Vec::new(), tasks_ahead: 0, nodes: Vec::new() };
+        Explanation { task: Box::new(row.clone()), blockers: Vec::new(), tasks_ahead: 0, nodes: Vec::new(), eta: None };
     match row.state {
         TaskState::Pending => {
             explanation.nodes = verdicts(state, soft, row);
-            explanation.tasks_ahead = ahead(state, soft, row, &[]).len() as u64;
-            explanation.blockers = start_blockers(state, soft, row, &[]);
+            explanation.blockers = waits_for(state, row);
+            let (ahead, blockers) = start_blockers(state, soft, row, &[]);
+            explanation.tasks_ahead = ahead;
+            explanation.blockers.extend(blockers);
         }
         TaskState::Paused(PauseReason::Budget) => {
             let (woken, tokens) = token_blockers(state, soft, row);
             explanation.nodes = verdicts(state, soft, row);
-            explanation.tasks_ahead = ahead(state, soft, row, &woken).len() as u64;
+            let (ahead, blockers) = start_blockers(state, soft, row, &woken);
+            explanation.tasks_ahead = ahead;
             explanation.blockers = tokens;
-            explanation.blockers.extend(start_blockers(state, soft, row, &woken));
+            explanation.blockers.extend(blockers);
         }
         TaskState::Paused(PauseReason::User) => {
             explanation.blockers.push(standing("PAUSED_BY_USER", "someone paused it; resume it to go on"));
@@ -43,7 +49,49 @@ pub fn explain(state: &State, soft: &Soft, uid: TaskUid) -> Option<Explanation> 
         TaskState::Running | TaskState::WaitingTool | TaskState::WaitingInput | TaskState::Cancelling => {}
         TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::Expired => {}
     }
+    explanation.eta = eta(soft, &explanation);
     Some(explanation)
+}
+
+/// Starts come at the pace of the last ones. Only for a task that waits for its turn: when a limit or a missing engine
+/// holds it nobody knows when that ends.
+fn eta(soft: &Soft, explanation: &Explanation) -> Option<(u64, u64)> {
+    let turn = |blocker: &Blocker| matches!(blocker.reason.as_str(), "NO_SLOT" | "TASKS_AHEAD");
+    let waits = explanation.task.state == TaskState::Pending && explanation.blockers.iter().all(turn);
+    let starts = &soft.starts_ms;
+    let (first, last) = (*starts.first()?, *starts.last()?);
+    if !waits || starts.len() < PACE_STARTS || last == first {
+        return None;
+    }
+    // A silence longer than the mean counts as slower pace already.
+    let until = soft.ledger_ms.max(last);
+    let (span, count) = (until - first, starts.len() as u64);
+    let before = explanation.tasks_ahead + 1;
+    let wait = before.saturating_mul(span) / count;
+    // The sum of n gaps spreads as the square root of n; gaps of waiting times spread about as much as their mean.
+    let spread = wait / before.isqrt().max(1) + wait / count.isqrt().max(1);
+    Some((wait, spread))
+}
+
+/// With fewer starts there is no pace.
+const PACE_STARTS: usize = 8;
+
+/// What a pending task waits for outside of the queue: its time, and other tasks.
+fn waits_for(state: &State, row: &TaskRow) -> Vec<Blocker> {
+    let time = row.not_before_ms.map(|ms| Blocker {
+        reason: "NOT_YET".to_string(),
+        resource: "time".to_string(),
+        requested: ms,
+        available: state.wall_ms(),
+        limit: 0,
+        message: format!("it is scheduled for {ms} ms after 1970 (UTC), it is {} now", state.wall_ms()),
+        borrowed_by: None,
+    });
+    let others = row.after.iter().flatten().map(|uid| Blocker {
+        resource: uid.to_string(),
+        ..standing("AFTER", &format!("{uid} has to succeed first; look at it with `task explain {uid}`"))
+    });
+    time.into_iter().chain(others).collect()
 }
 
 fn standing(reason: &str, message: &str) -> Blocker {
@@ -54,6 +102,7 @@ fn standing(reason: &str, message: &str) -> Blocker {
         available: 0,
         limit: 0,
         message: message.to_string(),
+        borrowed_by: None,
     }
 }
 
@@ -65,77 +114,74 @@ fn waiting_children(row: &TaskRow) -> Blocker {
         available: 0,
         limit: row.children.len() as u64,
         message: format!("{} of {} children have not ended yet", row.children_open, row.children.len()),
+        borrowed_by: None,
     }
 }
 
-/// The tasks that would be looked at before this one, in queue order; `woken` ones enter the queue with it.
-fn ahead<'a>(state: &'a State, soft: &Soft, row: &TaskRow, woken: &[TaskUid]) -> Vec<&'a TaskRow> {
-    let place = place(soft, state, row);
-    let pending = state.queue().map(|other| (QueueKey::of(other), other));
-    let entering =
-        woken.iter().filter_map(|uid| state.task(*uid)).map(|other| (self::place(soft, state, other), other));
-    let mut before: Vec<_> = pending.chain(entering).filter(|(key, _)| *key < place).collect();
-    before.sort_by_key(|(key, _)| *key);
-    before.into_iter().map(|(_, other)| other).collect()
-}
-
-fn place(soft: &Soft, state: &State, row: &TaskRow) -> QueueKey {
+/// A task's place in the queue, or the one it would have if it entered now.
+fn place(state: &State, soft: &Soft, row: &TaskRow) -> QueueKey {
     match row.state {
         TaskState::Pending => QueueKey::of(row),
         _ => QueueKey::queued_at(row, soft.ledger_ms.max(state.ledger_ms())),
     }
 }
 
-/// What holds a task that is in the queue, or would be: running slots of the quota tree, nodes, engines, slots.
-fn start_blockers(state: &State, soft: &Soft, row: &TaskRow, woken: &[TaskUid]) -> Vec<Blocker> {
-    let before = ahead(state, soft, row, woken);
-    let today = Board::new(state, soft);
-    let mut board = Board::new(state, soft);
+/// What holds a task that is in the queue, or would be: the tree's holdings, nodes, engines, slots. And how many are
+/// looked at before it.
+fn start_blockers(state: &State, soft: &Soft, row: &TaskRow, woken: &[TaskUid]) -> (u64, Vec<Blocker>) {
+    // With nothing in this task's way, whoever is before it takes what they would take of a raise.
+    let (mut board, mut claims) = (Board::new(state, soft), Claims::new(state));
     board.lift(row);
+    claims.lift(row);
+    let woken = woken.iter().filter_map(|uid| state.task(*uid));
+    let outside = (row.state != TaskState::Pending).then_some(row);
+    let entering = woken.chain(outside).map(|row| (place(state, soft, row), row)).collect();
+    let mut walk = Walk::new(state, board, claims, entering);
     let mut slots_taken = 0;
-    for other in before {
-        let Some(node) = board.best_node(other).filter(|_| board.has_slot(&other.project)) else { continue };
-        slots_taken += u64::from(board.able(row).any(|able| able == node));
-        board.take(other, node);
-    }
-    let mut blockers = running_blockers(state, row, &board);
-    blockers.extend(node_blocker(row, &today, slots_taken));
-    blockers
+    walk.walk_to(row.uid, |board, node| slots_taken += u64::from(board.able(row).any(|able| able == node)));
+    let mut blockers = holding_blockers(state, row, &walk.claims);
+    blockers.extend(node_blocker(row, &Board::new(state, soft), slots_taken));
+    (walk.looked, blockers)
 }
 
-fn running_blockers(state: &State, row: &TaskRow, board: &Board<'_>) -> Vec<Blocker> {
-    let mut blockers = Vec::new();
-    for quota in ancestors(&row.project).iter().filter_map(|path| state.quotas.get(path)) {
-        let Some(limit) = quota.running else { continue };
-        let available = limit.saturating_sub(quota.running_used);
-        // What is over the limit already has to be made up for, too.
-        let requested = 1 + board.taken(&quota.path) + quota.running_used.saturating_sub(limit);
-        if requested > available {
-            let message = format!(
-                "{} allows {limit} running tasks, {} run, {} are ahead; raise running to {}",
-                quota.path,
-                quota.running_used,
-                board.taken(&quota.path),
-                limit + requested - available
-            );
-            let resource = format!("{} {RUNNING}", quota.path);
-            blockers.push(Blocker {
-                reason: "QUOTA_RUNNING".to_string(),
-                resource,
-                requested,
-                available,
-                limit,
-                message,
-            });
-        }
+fn holding_blockers(state: &State, row: &TaskRow, after: &Claims<'_>) -> Vec<Blocker> {
+    let now = Claims::new(state).fences(row);
+    let each = now.into_iter().zip(after.fences(row));
+    each.filter_map(|(now, after)| holding_blocker(state, now, &after)).collect()
+}
+
+/// What is over a limit already has to be made up for, too.
+fn holding_blocker(state: &State, now: Fence, after: &Fence) -> Option<Blocker> {
+    let short = i128::from(now.need) - after.free;
+    if short <= 0 {
+        return None;
     }
-    blockers
+    let available = u64::try_from(now.free.max(0)).unwrap_or(u64::MAX);
+    let short = u64::try_from(short).unwrap_or(u64::MAX);
+    let ahead = now.free - after.free;
+    let (key, path, limit) = (now.key(), now.path, now.limit);
+    let lends = matches!(now.bound, Bound::Guaranteed | Bound::Borrow);
+    let borrowed_by = if lends { state.borrowers(&now.holding) } else { vec![] };
+    let message = format!(
+        "{path} {key} is {limit}: {available} left, {} needed here, {ahead} by tasks ahead; raise {key} to {}",
+        now.need,
+        limit.saturating_add(short)
+    );
+    Some(Blocker {
+        reason: format!("QUOTA_{}", now.holding.name().split(':').next().unwrap_or_default().to_uppercase()),
+        resource: format!("{path} {key}"),
+        requested: available.saturating_add(short),
+        available,
+        limit,
+        message,
+        borrowed_by: (!borrowed_by.is_empty()).then_some(borrowed_by),
+    })
 }
 
 fn node_blocker(row: &TaskRow, board: &Board<'_>, slots_taken: u64) -> Option<Blocker> {
     let blocker = |reason: &str, resource: &str, requested, available, limit, message: String| {
         let (reason, resource) = (reason.to_string(), resource.to_string());
-        Some(Blocker { reason, resource, requested, available, limit, message })
+        Some(Blocker { reason, resource, requested, available, limit, message, borrowed_by: None })
     };
     if !board.has_workers() {
         let message = "no worker is attached; start one, or look at `node list`".to_string();
@@ -160,44 +206,45 @@ fn node_blocker(row: &TaskRow, board: &Board<'_>, slots_taken: u64) -> Option<Bl
 
 /// What a task paused for lack of budget wants on top, and the tasks that would be woken before it.
 fn token_blockers(state: &State, soft: &Soft, row: &TaskRow) -> (Vec<TaskUid>, Vec<Blocker>) {
-    let ledger_ms = soft.ledger_ms.max(state.ledger_ms());
-    let mut purse = Purse::new(state, ledger_ms);
-    purse.lift(&row.project);
+    let clock = Stamp { ledger_ms: soft.ledger_ms.max(state.ledger_ms()), wall_ms: state.wall_ms() };
+    let mut purse = Purse::new(state, clock);
+    purse.lift(row);
     let mut woken = Vec::new();
     let place = QueueKey::on_waking(row);
     for other in state.tasks.index().starved.range(..place).filter_map(|key| state.task(key.uid)) {
-        if purse.fits(&other.project, other.wanted_tokens) {
-            purse.take(&other.project, other.wanted_tokens);
+        if purse.fits(other) {
+            purse.take(other);
             woken.push(other.uid);
         }
     }
-    let mut blockers = Vec::new();
-    for room in state.token_rooms(&row.project, ledger_ms) {
-        let used =
-            state.quotas.get(&room.path).map_or(0, |quota| quota.tokens_settled + quota.tokens_reserved);
-        // A total that was cut below its use has to be made up for; a bucket is never below empty.
-        let over = if room.resource == TOKENS_TOTAL { used.saturating_sub(room.limit) } else { 0 };
-        let requested = row.wanted_tokens + purse.promised(&room.path) + over;
-        if requested > room.available {
-            let message = format!(
-                "{} has {} of {} left, {} wanted here, {} by tasks ahead; raise {} to {}",
-                room.path,
-                room.available,
-                room.limit,
-                row.wanted_tokens,
-                purse.promised(&room.path),
-                room.resource,
-                room.limit + requested - room.available
-            );
-            blockers.push(Blocker {
-                reason: format!("QUOTA_{}", room.resource.to_uppercase()),
-                resource: format!("{} {}", room.path, room.resource),
-                requested,
-                available: room.available,
-                limit: room.limit,
-                message,
-            });
-        }
+    let unpriced = purse.lacks_price(row).then(|| unpriced(row));
+    let short = purse.rooms(row).into_iter().filter_map(budget_blocker);
+    (woken, unpriced.into_iter().chain(short).collect())
+}
+
+fn budget_blocker(room: Room) -> Option<Blocker> {
+    // A budget that was cut below its use has to be made up for; a bucket is never below empty.
+    let requested = room.requested.saturating_add(room.over);
+    if requested <= room.available {
+        return None;
     }
-    (woken, blockers)
+    let Room { path, key, available, limit, .. } = room;
+    let message = format!(
+        "{path} has {available} of {limit} {key} left, {requested} wanted by this task and those ahead; raise {key} to {}",
+        limit.saturating_add(requested - available)
+    );
+    Some(Blocker {
+        reason: format!("QUOTA_{}", key.to_string().to_uppercase()),
+        resource: format!("{path} {key}"),
+        requested,
+        available,
+        limit,
+        message,
+        borrowed_by: None,
+    })
+}
+
+fn unpriced(row: &TaskRow) -> Blocker {
+    let message = format!("money is limited here and {} has no price; set one with `price set`, 0 included", row.model);
+    Blocker { resource: row.model.clone(), ..standing("UNKNOWN_PRICE", &message) }
 }

@@ -3,7 +3,8 @@
 
 use crate::change::{holds_slot, stands_again};
 use crate::command::Stamp;
-use crate::quota::ancestors;
+use crate::keys::{Amounts, Budget, Holding, Window};
+use crate::quota::{blank, needs};
 use crate::rows::{QuotaRow, TaskRow};
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,41 +98,72 @@ fn one_lease_an_epoch(state: &State) -> Result<(), String> {
     must(distinct.len() == epochs.len(), "two leases have the same epoch")
 }
 
-/// Slots, tokens set aside, tokens settled below one place of the tree.
-type Use = (u64, u64, u64);
+/// What the tasks below one place of the tree say is used there.
+#[derive(Default)]
+struct Below {
+    held: BTreeMap<Holding, u64>,
+    /// With the time each reservation was made at.
+    reserved: Vec<(Amounts, u64)>,
+    settled: Amounts,
+}
 
 fn quotas(state: &State) -> Result<(), String> {
-    let mut used: BTreeMap<String, Use> = BTreeMap::new();
+    must(state.pledges == state.pledges_of_rows(), "the index of guarantees differs from the rows")?;
+    let mut below: BTreeMap<String, Below> = BTreeMap::new();
     for row in state.tasks() {
-        for path in ancestors(&row.project) {
-            let sum = used.entry(path).or_default();
-            sum.0 += u64::from(holds_slot(row));
-            sum.1 += row.reserved_tokens;
-            sum.2 += row.settled_tokens;
+        for path in state.places(row) {
+            below.entry(path).or_default().count(row);
         }
     }
-    let paths: BTreeSet<String> =
-        used.keys().cloned().chain(state.quotas.values().map(|row| row.path.clone())).collect();
-    paths.iter().try_for_each(|path| {
-        let found = state
-            .quotas
-            .get(path)
-            .map_or((0, 0, 0), |row| (row.running_used, row.tokens_reserved, row.tokens_settled));
-        let summed = used.get(path).copied().unwrap_or_default();
-        let same = found.0 == summed.0 && found.1 == summed.1;
-        // Tasks that were forgotten take their part of the settled sum with them, the place keeps it.
-        must(
-            same && found.2 >= summed.2,
-            &format!("{path} says {found:?} is used, its tasks say {summed:?}"),
-        )?;
-        state.quotas.get(path).map_or(Ok(()), bucket)
-    })?;
+    let none = Below::default();
+    for path in below.keys().chain(state.quotas.values().map(|row| &row.path)) {
+        let row = state.quotas.get(path).cloned().unwrap_or_else(|| blank(path));
+        let below = below.get(path).unwrap_or(&none);
+        place(&row, below, state.wall_ms()).map_err(|broken| format!("{path}: {broken}"))?;
+    }
     settled_adds_up(state)
 }
 
-fn bucket(row: &QuotaRow) -> Result<(), String> {
-    let full = row.tokens_minute.unwrap_or(0).saturating_mul(1000);
-    must(row.bucket_millitokens <= full, &format!("{}: the bucket holds at most a minute's worth", row.path))
+impl Below {
+    fn count(&mut self, row: &TaskRow) {
+        if holds_slot(row) {
+            needs(row).for_each(|(holding, amount)| *self.held.entry(holding.clone()).or_default() += amount);
+        }
+        let held = row.held.as_deref().copied().unwrap_or_default();
+        self.reserved.push((Amounts { tokens: row.reserved_tokens, ..held.amounts }, held.made_ms));
+        let settled = row.settled.as_deref().copied().unwrap_or_default();
+        self.settled = self.settled.plus(settled).plus(Amounts { tokens: row.settled_tokens, ..Amounts::NONE });
+    }
+}
+
+fn place(row: &QuotaRow, below: &Below, wall_ms: u64) -> Result<(), String> {
+    let known = row.holdings_here().into_iter().map(|held| held.holding);
+    for holding in known.chain(below.held.keys().cloned()) {
+        let (says, summed) = (row.holding(&holding).used, below.held.get(&holding).copied().unwrap_or(0));
+        must(says == summed, &format!("{} says {says} are held, its tasks hold {summed}", holding.name()))?;
+    }
+    for budget in Budget::ALL {
+        for window in Window::ALL {
+            let meter = row.budget(budget, window, wall_ms);
+            let of_window = below.reserved.iter().filter(|(_, made_ms)| *made_ms >= meter.opens_ms);
+            let summed: u64 = of_window.map(|(amounts, _)| amounts.of(budget)).sum();
+            let says = meter.reserved;
+            let what = format!("{} of the {}", budget.name(), window.name());
+            must(says == summed, &format!("{what}: {says} are said to be reserved, by tasks {summed}"))?;
+        }
+        // Tasks that were forgotten take their part of the settled sum with them, the place keeps it.
+        let total = row.budget(budget, Window::Total, wall_ms);
+        let (says, summed) = (total.settled + total.overage, below.settled.of(budget));
+        must(says >= summed, &format!("{} says {says} are settled, its tasks {summed}", budget.name()))?;
+    }
+    buckets(row)
+}
+
+fn buckets(row: &QuotaRow) -> Result<(), String> {
+    let full = |limit: u64| limit.saturating_mul(1000);
+    let requests = row.requests_minute.is_none_or(|bucket| bucket.level_milli <= full(bucket.limit));
+    let tokens = row.bucket_millitokens <= full(row.tokens_minute.unwrap_or(0));
+    must(tokens && requests, "a bucket holds at most a minute's worth")
 }
 
 fn settled_adds_up(state: &State) -> Result<(), String> {
@@ -171,7 +203,7 @@ impl Watch {
     pub fn check_use(&mut self, state: &State) -> Result<(), String> {
         for row in state.quotas.values() {
             if let Some(before) = self.quotas.insert(row.path.clone(), row.clone()) {
-                never_over(&before, row)?;
+                never_over(&before, row, state.wall_ms())?;
             }
         }
         Ok(())
@@ -187,12 +219,19 @@ fn moved_forward(before: Seen, now: Seen) -> Result<(), String> {
     must(now.1 >= before.1 && now.2 >= before.2 && now.3 >= before.3, "step, sequence or epoch went back")
 }
 
-/// No command raises settled + reserved, or running, above the limit in force.
-fn never_over(before: &QuotaRow, now: &QuotaRow) -> Result<(), String> {
-    let tokens = |row: &QuotaRow| row.tokens_settled + row.tokens_reserved;
+/// No command raises settled + reserved, or what is held, above the limit in force.
+fn never_over(before: &QuotaRow, now: &QuotaRow, wall_ms: u64) -> Result<(), String> {
     let over =
         |limit: Option<u64>, before: u64, now: u64| limit.is_some_and(|limit| now > limit && now > before);
-    let rule = format!("{}: use rose above its limit", now.path);
-    must(!over(now.tokens_total, tokens(before), tokens(now)), &rule)?;
-    must(!over(now.running, before.running_used, now.running_used), &rule)
+    for meter in now.budgets_at(wall_ms) {
+        let old = before.budget(meter.budget, meter.window, wall_ms);
+        let (was, is) = (old.settled + old.reserved, meter.settled + meter.reserved);
+        let rule = format!("{}: {} of the {} rose above their limit", now.path, meter.budget.name(), meter.window.name());
+        must(!over(meter.limit, was, is), &rule)?;
+    }
+    for held in now.holdings_here() {
+        let was = before.holding(&held.holding).used;
+        must(!over(held.limit, was, held.used), &format!("{}: {} rose above its limit", now.path, held.holding.name()))?;
+    }
+    Ok(())
 }

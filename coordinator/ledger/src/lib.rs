@@ -14,6 +14,7 @@
 
 pub mod command;
 pub mod effect;
+pub mod keys;
 pub mod query;
 pub mod reply;
 pub mod rows;
@@ -29,7 +30,9 @@ mod queue;
 mod tasks;
 
 mod agents;
+mod audit;
 mod create;
+mod fair;
 mod nodes;
 mod quota;
 mod requests;
@@ -43,6 +46,7 @@ mod explain_test;
 mod filter;
 pub mod invariants;
 pub mod placement;
+pub mod plan;
 mod read;
 
 pub use entry::{FORMAT, Halt, READER, encode_entry};

@@ -3,7 +3,9 @@
 use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::effect::Effect;
 use crate::reply::{Refusal, Reply};
-use crate::rows::{Fenced, ModelRow, NodeRow, Role};
+use crate::command::RequestKey;
+use crate::requests::Memory;
+use crate::rows::{Closed, Fenced, ModelRow, NodeRow, Role, TaskRow};
 use types::{ClusterId, Hash, NodeId, TaskState, TaskUid};
 
 /// Models one node may report: far above what fits a disk.
@@ -38,7 +40,7 @@ pub(crate) struct Candidate<'a> {
 pub(crate) fn admit(change: &mut Change<'_>, new: &Candidate<'_>) -> Outcome {
     check_candidate(new)?;
     let known = change.state.nodes().find(|row| row.name == new.name || row.disk_id == new.disk_id).cloned();
-    let (id, fenced) = match known {
+    let (id, fenced, closed) = match known {
         Some(row) if row.name != new.name => {
             return Err(invalid(
                 "disk",
@@ -48,10 +50,10 @@ pub(crate) fn admit(change: &mut Change<'_>, new: &Candidate<'_>) -> Outcome {
         Some(row) if row.disk_id != new.disk_id => {
             return Err(Refusal::NameTaken { name: row.name, node: row.id });
         }
-        Some(row) => (row.id, row.fenced),
-        None => (new_id(change)?, Fenced::default()),
+        Some(row) => (row.id, row.fenced, row.closed),
+        None => (new_id(change)?, Fenced::default(), None),
     };
-    change.state.nodes.insert(id, node_row(id, new, fenced));
+    change.state.nodes.insert(id, NodeRow { closed, ..node_row(id, new, fenced) });
     change.effect(Effect::Members);
     change.replan();
     Ok(Reply::Node(id))
@@ -90,6 +92,7 @@ fn node_row(id: NodeId, new: &Candidate<'_>, fenced: Fenced) -> NodeRow {
         disk_id: new.disk_id,
         version: new.version.to_string(),
         fenced,
+        closed: None,
     }
 }
 
@@ -218,4 +221,40 @@ fn hold(change: &mut Change<'_>, node: NodeId, models: &[&(String, Hash, u64)]) 
         let row = ModelRow { name: name.clone(), digest: *digest, bytes: *bytes, holders };
         change.state.models.insert(name.clone(), row);
     }
+}
+
+pub(crate) struct Closing<'a> {
+    pub closed: Option<Closed>,
+    pub grace_ms: u64,
+    pub reason: &'a str,
+    pub request: &'a RequestKey,
+}
+
+/// Closes a node to new tasks or opens it again. Draining asks everything that runs there to move.
+pub(crate) fn close(change: &mut Change<'_>, node: NodeId, closing: &Closing<'_>) -> Result<Reply, Refusal> {
+    check_text("reason", closing.reason)?;
+    let scope = format!("nodes/{node}");
+    if let Some(reply) = change.recall(closing.request, &scope)? {
+        return Ok(reply);
+    }
+    let before = change.state.node(node).ok_or_else(|| not_found("node", &node.to_string()))?.closed;
+    change.state.nodes.update(&node, |row| row.closed = closing.closed);
+    if closing.closed == Some(Closed::Draining) {
+        let by_ms = change.state.ledger_ms().saturating_add(closing.grace_ms);
+        let running = |row: &&TaskRow| row.state == TaskState::Running;
+        let leases: Vec<TaskUid> = change.state.leases_of(node).filter(running).map(|row| row.uid).collect();
+        for uid in leases {
+            change.update(uid, |row| row.yield_by_ms = Some(by_ms));
+        }
+    }
+    let shown = |closed: Option<Closed>| match closed {
+        None => "open",
+        Some(Closed::Cordoned) => "cordoned",
+        Some(Closed::Draining) => "draining",
+    };
+    let what = format!("{} -> {}", shown(before), shown(closing.closed));
+    change.audit(&closing.request.author, "node.close", &scope, &what, closing.reason);
+    change.remember(closing.request, &scope, Memory::Reply(Reply::Node(node)));
+    change.replan();
+    Ok(Reply::Node(node))
 }

@@ -1,18 +1,12 @@
-//! Who should get which pending task. A pure proposal: the same state and the same view of the nodes give the same
-//! plan, and `Assign` checks everything again when it is applied.
-//!
-//! The queue is walked in order. A task that may not start (quota, model, slots) is passed over, so nobody blocks the
-//! tasks behind. Among the nodes that could run it: those that keep its segments, then those that run tasks of the
+//! Which node should run a task. Among the nodes that could run it: those that keep its segments, then those that run tasks of the
 //! same agent revision and so share its prefix, then the least loaded. Comfort has a bound: a node that holds `SPREAD`
 //! leases more than the least loaded one is not chosen for comfort.
 
-use crate::command::Command;
-use crate::quota::ancestors;
-use crate::rows::{AgentKind, Role, TaskRow};
+use crate::rows::{AgentKind, Closed, NodeRow, Role, TaskRow};
 use crate::state::State;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Hash, NodeId, ProjectName};
+use types::{Hash, NodeId};
 
 /// Leases by which a node may be ahead of the least loaded one and still be preferred for what it holds.
 const SPREAD: u64 = 2;
@@ -23,6 +17,8 @@ pub struct Soft {
     pub nodes: BTreeMap<NodeId, SoftNode>,
     /// The leader's reading of the ledger's clock: fills buckets for explanations.
     pub ledger_ms: u64,
+    /// When tasks started lately, on the ledger's clock, in order: what an estimate of a wait goes by.
+    pub starts_ms: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,41 +36,10 @@ pub struct SoftNode {
     pub free_kv_tokens: u64,
 }
 
-/// At most `max` assignments, in queue order.
-pub fn plan(state: &State, soft: &Soft, max: usize) -> Vec<Command> {
-    let mut board = Board::new(state, soft);
-    let mut planned = Vec::new();
-    // Capacity only shrinks while planning, so a no stays a no: a long blocked queue is passed over cheaply.
-    let mut full_projects = BTreeSet::new();
-    let mut hopeless_models = BTreeSet::new();
-    for row in state.queue() {
-        if planned.len() == max || board.is_full() {
-            break;
-        }
-        let model = (row.kind == AgentKind::Team, row.model.as_str());
-        if full_projects.contains(&row.project) || hopeless_models.contains(&model) {
-            continue;
-        }
-        if !board.has_slot(&row.project) {
-            full_projects.insert(&row.project);
-        } else if let Some(node) = board.best_node(row) {
-            board.take(row, node);
-            planned.push(Command::Assign { task: row.uid, node });
-        } else {
-            hopeless_models.insert(model);
-        }
-    }
-    planned
-}
-
-/// Capacity while planning: quotas and slots as they will be after the assignments planned so far.
+/// Capacity of the nodes while planning, as it will be after the assignments planned so far.
 pub(crate) struct Board<'a> {
-    state: &'a State,
-    /// Running slots taken by this plan, by path of the quota tree.
-    taken: BTreeMap<String, u64>,
     spots: BTreeMap<NodeId, Spot<'a>>,
-    /// Places and nodes whose limits are looked past, for explanations.
-    lifted_paths: BTreeSet<String>,
+    /// Nodes whose limits are looked past, for explanations.
     lifted_nodes: BTreeSet<NodeId>,
 }
 
@@ -96,26 +61,15 @@ impl<'a> Board<'a> {
         let takes_tasks = |(id, node): &(&NodeId, &SoftNode)| verdict(state, **id, node).is_ok();
         let spots =
             soft.nodes.iter().filter(takes_tasks).map(|(id, node)| (*id, spot(state, *id, node))).collect();
-        Board {
-            state,
-            taken: BTreeMap::new(),
-            spots,
-            lifted_paths: BTreeSet::new(),
-            lifted_nodes: BTreeSet::new(),
-        }
+        Board { spots, lifted_nodes: BTreeSet::new() }
     }
 
     pub(crate) fn lift(&mut self, row: &TaskRow) {
-        self.lifted_paths.extend(ancestors(&row.project));
         self.lifted_nodes = self.able(row).collect();
     }
 
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.spots.values().all(|spot| spot.free() == 0)
-    }
-
-    pub(crate) fn taken(&self, path: &str) -> u64 {
-        self.taken.get(path).copied().unwrap_or(0)
     }
 
     /// Nodes that could run the task if they had a free slot.
@@ -131,14 +85,6 @@ impl<'a> Board<'a> {
     pub(crate) fn slots(&self, row: &TaskRow) -> (u64, u64) {
         let able = self.spots.values().filter(|spot| runs(spot.node, row));
         able.fold((0, 0), |(free, all), spot| (free + spot.free(), all + u64::from(spot.node.slots)))
-    }
-
-    pub(crate) fn has_slot(&self, project: &ProjectName) -> bool {
-        let rows = ancestors(project).into_iter().filter(|path| !self.lifted_paths.contains(path));
-        rows.filter_map(|path| self.state.quotas.get(&path)).all(|row| {
-            let used = row.running_used + self.taken(&row.path);
-            row.running.is_none_or(|limit| used < limit)
-        })
     }
 
     pub(crate) fn best_node(&self, row: &TaskRow) -> Option<NodeId> {
@@ -160,9 +106,6 @@ impl<'a> Board<'a> {
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow, node: NodeId) {
-        for path in ancestors(&row.project) {
-            *self.taken.entry(path).or_default() += 1;
-        }
         if let Some(spot) = self.spots.get_mut(&node) {
             spot.used += 1;
             spot.revisions.insert(row.revision);
@@ -187,6 +130,8 @@ fn verdict(state: &State, id: NodeId, node: &SoftNode) -> Result<(), &'static st
         None => Err("is no member"),
         Some(row) if !row.roles.contains(&Role::Worker) => Err("is no worker"),
         Some(_) if !node.attached => Err("is not attached"),
+        Some(NodeRow { closed: Some(Closed::Cordoned), .. }) => Err("is cordoned"),
+        Some(NodeRow { closed: Some(Closed::Draining), .. }) => Err("is draining"),
         Some(_) if node.draining => Err("is draining"),
         Some(_) if node.slots == 0 => Err("has no slots"),
         Some(_) => Ok(()),

@@ -1,6 +1,8 @@
 //! Reads of the state, as values, so that any node can send them to the leader.
 
-use crate::rows::{AgentRow, Event, ModelRow, NodeRow, QuotaRow, TaskRow};
+use crate::keys::QuotaKey;
+use crate::reply::Refusal;
+use crate::rows::{AgentRow, AuditRow, Event, ModelRow, NodeRow, PriceRow, QuotaRow, TaskRow};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, ProjectName, TaskUid};
 
@@ -81,6 +83,30 @@ pub enum Query {
         #[n(1)]
         id: String,
     },
+    #[n(13)]
+    Prices,
+    /// Audit rows after a number, about one subject or what is below it; an empty subject is all.
+    #[n(14)]
+    Audit {
+        #[n(0)]
+        after: u64,
+        #[n(1)]
+        subject: String,
+        #[n(2)]
+        limit: u32,
+    },
+    /// What a change of limits would do.
+    #[n(15)]
+    PreviewQuota {
+        #[n(0)]
+        path: String,
+        #[n(1)]
+        changes: Vec<(QuotaKey, Option<u64>)>,
+        #[n(2)]
+        etag: Option<u64>,
+        #[n(3)]
+        reason: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -128,6 +154,25 @@ pub enum Answer {
     /// The query could not be understood, such as a bad filter; says what to write instead.
     #[n(11)]
     BadQuery(#[n(0)] String),
+    #[n(12)]
+    Prices(#[n(0)] Vec<PriceRow>),
+    #[n(13)]
+    Audit {
+        #[n(0)]
+        rows: Vec<AuditRow>,
+        #[n(1)]
+        more: bool,
+    },
+    #[n(14)]
+    Preview {
+        #[n(0)]
+        row: Box<QuotaRow>,
+        /// Running tasks that would have to wait.
+        #[n(1)]
+        paused: Vec<TaskUid>,
+    },
+    #[n(15)]
+    Refused(#[n(0)] Refusal),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -168,6 +213,9 @@ pub struct Blocker {
     pub limit: u64,
     #[n(5)]
     pub message: String,
+    /// Who holds more than they are guaranteed of it, and how much more; the greediest first.
+    #[n(6)]
+    pub borrowed_by: Option<Vec<(String, u64)>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -181,4 +229,7 @@ pub struct Explanation {
     /// Node id, eligible, why not.
     #[n(3)]
     pub nodes: Vec<(u64, bool, String)>,
+    /// When it will start, in milliseconds from now, if tasks go on starting as they did; and how far off that may be.
+    #[n(4)]
+    pub eta: Option<(u64, u64)>,
 }

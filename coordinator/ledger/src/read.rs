@@ -4,7 +4,8 @@ use crate::explain::explain;
 use crate::filter::Filter;
 use crate::placement::Soft;
 use crate::query::{Answer, ClusterFacts, Query};
-use crate::quota::{blank, check_path, refill};
+use crate::command::RequestKey;
+use crate::quota::{Cut, blank, preview, read_path};
 use crate::rows::{AgentRow, QuotaRow, TaskRow};
 use crate::state::State;
 use std::ops::Bound;
@@ -37,6 +38,19 @@ impl State {
                 }
                 None => Answer::BadQuery("only the leader can explain; ask it".to_string()),
             },
+            Query::Prices => Answer::Prices(self.prices.values().cloned().collect()),
+            Query::Audit { after, subject, limit } => {
+                let (rows, more) = page(self.audit_after(*after, subject).cloned(), *limit);
+                Answer::Audit { rows, more }
+            }
+            Query::PreviewQuota { path, changes, etag, reason } => {
+                let request = RequestKey::default();
+                let cut = Cut { path, changes, etag: *etag, reason, request: &request };
+                match preview(self, &cut, self.clock()) {
+                    Ok((row, paused)) => Answer::Preview { row: Box::new(row), paused },
+                    Err(refusal) => Answer::Refused(refusal),
+                }
+            }
         }
     }
 
@@ -65,13 +79,13 @@ impl State {
 
     /// A place of the tree that nobody used yet has no limits; a malformed path is `None`.
     pub fn quota(&self, path: &str) -> Option<QuotaRow> {
-        check_path(path).ok()?;
+        read_path(path).ok()?;
         Some(self.quotas.get(&path.to_string()).map_or_else(|| blank(path), |row| self.refilled(row)))
     }
 
     fn refilled(&self, row: &QuotaRow) -> QuotaRow {
         let mut row = row.clone();
-        refill(&mut row, self.ledger_ms());
+        row.refill(self.ledger_ms());
         row
     }
 
@@ -89,7 +103,7 @@ impl State {
 
     fn facts(&self) -> ClusterFacts {
         let by_state = self.tasks.index().by_state.iter();
-        let oldest_ms = self.tasks.index().queue.iter().map(|key| key.queued_ms).min();
+        let oldest_ms = self.tasks.index().queue.values().flatten().map(|key| key.queued_ms).min();
         ClusterFacts {
             cluster_id: self.cluster_id(),
             state_hash: self.state_hash(),

@@ -1,6 +1,6 @@
 //! What a command answers. A refusal is a reply, because it must be the same on every replica.
 
-use crate::rows::{AgentRow, QuotaRow, TaskRow};
+use crate::rows::{AgentRow, PriceRow, QuotaRow, TaskRow};
 use minicbor::{Decode, Encode};
 use types::{Epoch, NodeId, TaskUid};
 
@@ -25,6 +25,8 @@ pub enum Reply {
     Quota(#[n(0)] QuotaRow),
     #[n(8)]
     Refused(#[n(0)] Refusal),
+    #[n(9)]
+    Price(#[n(0)] PriceRow),
 }
 
 /// Why a command changed nothing (except where it says so).
@@ -128,6 +130,13 @@ pub enum Refusal {
         given: u32,
         #[n(1)]
         needed: u32,
+    },
+    /// Money is limited above the task, and its model is not in the price book.
+    #[n(13)]
+    #[error("money is limited here and {model} has no price; set one, 0 included")]
+    Unpriced {
+        #[n(0)]
+        model: String,
     },
 }
 

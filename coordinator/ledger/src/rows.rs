@@ -1,5 +1,7 @@
 //! What the ledger remembers: one row for each node, agent, task, quota, model. Hashes, counts and money; never text.
 
+pub use crate::keys::QuotaKey;
+use crate::keys::{Amounts, Budget, Holding, Window};
 use minicbor::{Decode, Encode};
 use types::{Class, Epoch, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid};
 
@@ -25,6 +27,20 @@ pub struct NodeRow {
     /// Commits, reservations and spawns of this node that came with a stale epoch.
     #[n(7)]
     pub fenced: Fenced,
+    /// Set by an operator: it gets nothing new.
+    #[n(8)]
+    pub closed: Option<Closed>,
+}
+
+/// Why a node gets nothing new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Closed {
+    /// What runs there goes on.
+    #[n(0)]
+    Cordoned,
+    /// What runs there moves at its next step, or when its grace is over.
+    #[n(1)]
+    Draining,
 }
 
 /// What was refused because its epoch was stale.
@@ -79,6 +95,9 @@ pub struct AgentRow {
     /// Nodes that durably hold the definition.
     #[n(8)]
     pub home: Vec<NodeId>,
+    /// What a task of this agent holds while it runs, beside a running slot.
+    #[n(9)]
+    pub needs: Option<Vec<(Holding, u64)>>,
 }
 
 /// One input of a task: a segment and a name for people.
@@ -219,6 +238,28 @@ pub struct TaskRow {
     /// until then they could start something that was granted before the pause. A handful at most.
     #[n(41)]
     pub unaware: Vec<Holder>,
+    /// Beside `reserved_tokens`, `settled_tokens`, `wanted_tokens`: the same of the other budgets.
+    #[n(42)]
+    pub held: Option<Box<Held>>,
+    #[n(43)]
+    pub settled: Option<Box<Amounts>>,
+    #[n(44)]
+    pub want: Option<Box<Want>>,
+    /// What it holds while it runs, beside a running slot. From the agent's revision.
+    #[n(45)]
+    pub needs: Option<Vec<(Holding, u64)>>,
+    /// Cost units that its project was charged for the step under way, before anyone knows what it costs.
+    #[n(46)]
+    pub charged: Option<u64>,
+    /// Asked to make room: at its next step, or at this time on the ledger's clock.
+    #[n(47)]
+    pub yield_by_ms: Option<u64>,
+    /// Not before this time, Unix milliseconds.
+    #[n(48)]
+    pub not_before_ms: Option<u64>,
+    /// Tasks that have to succeed first.
+    #[n(49)]
+    pub after: Option<Vec<TaskUid>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -229,21 +270,10 @@ pub struct TaskError {
     pub text: Option<Hash>,
 }
 
-/// The resources of a quota in this version of the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub enum QuotaKey {
-    /// Tasks that hold a running slot at the same time.
-    #[n(0)]
-    Running,
-    /// New tokens a minute: a bucket that holds one minute's worth.
-    #[n(1)]
-    TokensMinute,
-    /// New tokens, ever.
-    #[n(2)]
-    TokensTotal,
-}
-
-/// One node of the quota tree: `cluster`, `projects/NAME`.
+/// One place of the quota tree: `cluster`, `projects/NAME`, `projects/NAME/agents/NAME`, `tasks/ID`.
+///
+/// The first limits of this ledger (`running`, `tokens_minute`, `tokens_total`) have fields of their own; every other
+/// key is in the lists behind. [`crate::quota`] reads and writes both in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct QuotaRow {
     #[n(0)]
@@ -274,6 +304,169 @@ pub struct QuotaRow {
     pub author: String,
     #[n(12)]
     pub updated_ms: u64,
+    /// Share among the projects that wait; unset counts as 1.
+    #[n(13)]
+    pub weight: Option<u64>,
+    /// Cost units that the project's tasks used, lifted when it comes back from idleness; for its turn in the queue.
+    #[n(14)]
+    pub served: Option<u64>,
+    /// Steps behind `served`, and what they cost: what a next step will cost is guessed by them.
+    #[n(15)]
+    pub steps: Option<(u64, u64)>,
+    /// Sorted by budget and window; new tokens in total are above.
+    #[n(16)]
+    pub budgets: Option<Vec<BudgetRow>>,
+    #[n(17)]
+    pub requests_minute: Option<RequestsRow>,
+    /// Sorted; of `running` only guarantee and borders, the rest is above.
+    #[n(18)]
+    pub holdings: Option<Vec<HoldingRow>>,
+    /// Of budgets with a limit, the highest of 50, 80, 100 percent that was told in the window.
+    #[n(19)]
+    pub crossed: Option<Vec<Crossed>>,
+}
+
+/// What is used of one budget in one window.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BudgetRow {
+    #[n(0)]
+    pub budget: Budget,
+    #[n(1)]
+    pub window: Window,
+    #[n(2)]
+    pub limit: Option<u64>,
+    #[n(3)]
+    pub settled: u64,
+    #[n(4)]
+    pub reserved: u64,
+    /// What was used beyond a reservation; booked, shown, and in the way of new ones.
+    #[n(5)]
+    pub overage: u64,
+    /// Bounds of the window, Unix milliseconds.
+    #[n(6)]
+    pub opens_ms: u64,
+    #[n(7)]
+    pub closes_ms: u64,
+}
+
+/// A bucket of model calls, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RequestsRow {
+    #[n(0)]
+    pub limit: u64,
+    #[n(1)]
+    pub level_milli: u64,
+    #[n(2)]
+    pub at_ms: u64,
+}
+
+/// How one holding is divided here, and what is held.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HoldingRow {
+    #[n(0)]
+    pub holding: Holding,
+    #[n(1)]
+    pub limit: Option<u64>,
+    #[n(2)]
+    pub guaranteed: Option<u64>,
+    #[n(3)]
+    pub borrow: Option<u64>,
+    #[n(4)]
+    pub lend: Option<u64>,
+    #[n(5)]
+    pub used: u64,
+}
+
+/// A share of a budget's limit that was told already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Crossed {
+    #[n(0)]
+    pub budget: Budget,
+    #[n(1)]
+    pub window: Window,
+    #[n(2)]
+    pub percent: u8,
+}
+
+/// What a model costs, in micro-dollars a million tokens. Changes count from the next reservation on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Price {
+    /// New tokens of the prompt.
+    #[n(0)]
+    pub input: u64,
+    /// Tokens of the prompt that were there before.
+    #[n(1)]
+    pub cached: u64,
+    #[n(2)]
+    pub output: u64,
+}
+
+/// A model's place in the price book.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PriceRow {
+    #[n(0)]
+    pub model: String,
+    #[n(1)]
+    pub price: Price,
+    /// Counts the changes; 1 is the first.
+    #[n(2)]
+    pub version: u64,
+    #[n(3)]
+    pub author: String,
+    #[n(4)]
+    pub reason: String,
+    #[n(5)]
+    pub updated_ms: u64,
+}
+
+/// Who changed what, or which budget ran up to where. Its key counts from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AuditRow {
+    #[n(0)]
+    pub number: u64,
+    #[n(1)]
+    pub at_ms: u64,
+    /// Empty: the ledger itself.
+    #[n(2)]
+    pub author: String,
+    /// `quota.set`, `quota.crossed`, `price.set`, …
+    #[n(3)]
+    pub action: String,
+    /// The place of the tree, the model, the node.
+    #[n(4)]
+    pub subject: String,
+    /// In words and numbers: `running 4 -> 8`.
+    #[n(5)]
+    pub change: String,
+    #[n(6)]
+    pub reason: String,
+}
+
+/// What a model call asked for when it was refused: enough to know when it would fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Want {
+    /// Tokens of the prompt that the chain has not; the rest of the tokens wanted is for the answer.
+    #[n(0)]
+    pub fresh_tokens: u64,
+    #[n(1)]
+    pub known_tokens: u64,
+    /// What else the step uses.
+    #[n(2)]
+    pub extra: Amounts,
+}
+
+/// What a lease has set aside beside new tokens, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    #[n(0)]
+    pub amounts: Amounts,
+    #[n(1)]
+    pub price: Option<Price>,
+    /// Unix milliseconds: it settles in the windows of that time.
+    #[n(2)]
+    pub made_ms: u64,
+    #[n(3)]
+    pub known_tokens: u64,
 }
 
 /// A model by name: the file's digest and size, and who has it.

@@ -6,7 +6,9 @@ use crate::state::State;
 use minicbor::{Decoder, Encoder};
 use types::Hash;
 
-const TABLES: u64 = 8;
+const TABLES: u64 = 10;
+/// Tables of form 1, which had neither prices nor an audit log.
+const TABLES_1: u64 = 8;
 
 impl State {
     pub fn snapshot(&self) -> Vec<u8> {
@@ -24,6 +26,8 @@ impl State {
         self.quotas.write(&mut out);
         self.models.write(&mut out);
         self.requests.table().write(&mut out);
+        self.prices.write(&mut out);
+        self.audit.write(&mut out);
         out.into_writer()
     }
 
@@ -50,10 +54,10 @@ impl State {
 fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     let mut from = Decoder::new(bytes);
     expect_array(&mut from, 4)?;
-    from.u16()?;
+    let format = from.u16()?;
     from.u16()?;
     let hash: Hash = from.decode()?;
-    expect_array(&mut from, TABLES)?;
+    expect_array(&mut from, if format == 1 { TABLES_1 } else { TABLES })?;
     let mut state = State::new();
     state.meta.read(&mut from)?;
     state.nodes.read(&mut from)?;
@@ -63,6 +67,11 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     state.quotas.read(&mut from)?;
     state.models.read(&mut from)?;
     state.requests.read(&mut from)?;
+    if format > 1 {
+        state.prices.read(&mut from)?;
+        state.audit.read(&mut from)?;
+    }
+    state.pledges = state.pledges_of_rows();
     if from.position() != bytes.len() {
         return Err(minicbor::decode::Error::message("trailing bytes after the tables"));
     }

@@ -6,7 +6,8 @@ use crate::effect::Effect;
 use crate::entry::{Halt, decode_entry};
 use crate::reply::{Refusal, Reply};
 use crate::requests::Requests;
-use crate::rows::{AgentRow, Event, ModelRow, NodeRow, QuotaRow, TaskRow};
+use crate::quota::Pledges;
+use crate::rows::{AgentRow, AuditRow, Event, ModelRow, NodeRow, PriceRow, QuotaRow, TaskRow};
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
 use crate::{agents, create, nodes, quota, steps, stop, tick};
@@ -25,6 +26,10 @@ pub struct State {
     pub(crate) quotas: Table<String, QuotaRow>,
     pub(crate) models: Table<String, ModelRow>,
     pub(crate) requests: Requests,
+    pub(crate) prices: Table<String, PriceRow>,
+    pub(crate) audit: Table<u64, AuditRow>,
+    /// Places with a guarantee: a function of the quotas, and not part of the hash.
+    pub(crate) pledges: Pledges,
 }
 
 /// What is there once.
@@ -94,6 +99,9 @@ impl State {
             quotas: Table::new("quotas"),
             models: Table::new("models"),
             requests: Requests::new(),
+            prices: Table::new("prices"),
+            audit: Table::new("audit"),
+            pledges: Pledges::new(),
         }
     }
 
@@ -163,6 +171,8 @@ impl State {
             ("quotas", self.quotas.sum(), Box::new(|| self.quotas.recomputed())),
             ("models", self.models.sum(), Box::new(|| self.models.recomputed())),
             ("requests", self.requests.table().sum(), Box::new(|| self.requests.table().recomputed())),
+            ("prices", self.prices.sum(), Box::new(|| self.prices.recomputed())),
+            ("audit", self.audit.sum(), Box::new(|| self.audit.recomputed())),
         ]
     }
 
@@ -228,12 +238,12 @@ impl State {
 
     /// How many tasks wait for a slot.
     pub fn queue_len(&self) -> usize {
-        self.tasks.index().queue.len()
+        self.tasks.index().queue.values().map(std::collections::BTreeSet::len).sum()
     }
 
-    /// Pending tasks in queue order.
+    /// Pending tasks whose time has come, by class, then project, then rank.
     pub fn queue(&self) -> impl Iterator<Item = &TaskRow> {
-        self.tasks.index().queue.iter().filter_map(|key| self.tasks.get(key.uid))
+        self.tasks.index().queue.values().flatten().filter_map(|key| self.tasks.get(key.uid))
     }
 
     pub fn agent(&self, project: &ProjectName, name: &str) -> Option<&AgentRow> {
@@ -267,7 +277,18 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
         ),
         Command::RemoveNode { node } => nodes::remove(change, *node),
         Command::NodeLost { node } => nodes::lost(change, *node),
-        Command::ApplyAgent { project, name, kind, model, revision, definition, etag, home, request } => {
+        Command::ApplyAgent {
+            project,
+            name,
+            kind,
+            model,
+            revision,
+            definition,
+            etag,
+            home,
+            request,
+            needs,
+        } => {
             agents::apply(
                 change,
                 &agents::Revision {
@@ -280,6 +301,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
                     etag: *etag,
                     home,
                     request,
+                    needs,
                 },
             )
         }
@@ -294,6 +316,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             deadline_ms,
             home,
             request,
+            terms,
         } => create::task(
             change,
             &create::NewTask {
@@ -307,6 +330,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
                 deadline_ms: *deadline_ms,
                 home,
                 request,
+                terms: terms.as_ref(),
             },
         ),
         Command::Spawn { parent, epoch, node, step, children } => create::spawn(
@@ -318,16 +342,17 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             },
         ),
         Command::Assign { task, node } => steps::assign(change, *task, *node),
-        Command::Reserve { task, epoch, node, step, min_tokens, max_tokens } => steps::reserve(
+        Command::Reserve { task, epoch, node, step, min_tokens, max_tokens, want } => steps::reserve(
             change,
             &steps::Wish {
                 lease: steps::Lease { task: *task, epoch: *epoch, node: *node },
                 step: *step,
                 min_tokens: *min_tokens,
                 max_tokens: *max_tokens,
+                want: want.unwrap_or_default(),
             },
         ),
-        Command::CommitStep { task, epoch, node, step, head, home, spent, billed_tokens, next } => {
+        Command::CommitStep { task, epoch, node, step, head, home, spent, billed_tokens, next, extra } => {
             steps::commit(
                 change,
                 &steps::Commit {
@@ -338,6 +363,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
                     spent: *spent,
                     billed_tokens: *billed_tokens,
                     next,
+                    extra: extra.unwrap_or_default(),
                 },
             )
         }
@@ -352,5 +378,13 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
         }
         Command::HoldModels { node, models } => nodes::hold_models(change, *node, models),
         Command::Tick => tick::tick(change),
+        Command::SetPrice { model, price, etag, reason, request } => quota::price::set(
+            change,
+            &quota::price::NewPrice { model, price: *price, etag: *etag, reason, request },
+        ),
+        Command::CloseNode { node, closed, grace_ms, reason, request } => {
+            nodes::close(change, *node, &nodes::Closing { closed: *closed, grace_ms: *grace_ms, reason, request })
+        }
+        Command::Preempt { task, epoch, grace_ms } => stop::preempt(change, *task, *epoch, *grace_ms),
     }
 }

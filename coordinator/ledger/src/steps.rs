@@ -3,7 +3,9 @@
 use crate::change::{Change, check_text, invalid, not_found, stands_again};
 use crate::command::{Next, Release};
 use crate::effect::Effect;
-use crate::quota::Room;
+use crate::keys::{Amounts, Budget};
+use crate::quota::Call;
+use crate::rows::Want;
 use crate::reply::{Refusal, Reply};
 use crate::rows::{EventKind, Holder, Role, TaskError, TaskRow};
 use crate::stop::wrong_state;
@@ -60,7 +62,7 @@ pub(crate) fn assign(change: &mut Change<'_>, uid: TaskUid, node: NodeId) -> Out
     if row.state != TaskState::Pending {
         return Err(wrong_state(row.state));
     }
-    let project = row.project.clone();
+    let row = row.clone();
     match change.state.node(node) {
         None => return Err(not_found("node", &node.to_string())),
         Some(member) if !member.roles.contains(&Role::Worker) => {
@@ -68,8 +70,9 @@ pub(crate) fn assign(change: &mut Change<'_>, uid: TaskUid, node: NodeId) -> Out
         }
         Some(_) => {}
     }
-    change.state.check_slot(&project)?;
-    change.state.take_slot(&project);
+    change.state.check_slot(&row)?;
+    change.state.take_slot(&row);
+    change.charge(uid);
     let epoch = Epoch {
         incarnation: change.state.incarnation(),
         index: change.place.index,
@@ -94,6 +97,7 @@ pub(crate) struct Wish {
     pub step: u64,
     pub min_tokens: u64,
     pub max_tokens: u64,
+    pub want: Want,
 }
 
 /// Sets tokens aside on every ancestor or on none. Where not even the minimum is there, the task is paused durably.
@@ -105,25 +109,27 @@ pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish) -> Outcome {
         return Err(wrong_state(row.state));
     }
     check_wish(row, wish)?;
-    let (project, reserved) = (row.project.clone(), row.reserved_tokens);
+    let reserved = row.reserved_tokens;
     // The same wish may come twice, and late: its first answer may be on the way, and the call begun. So what this
     // step has set aside stands as long as it suffices, whatever the budget is by now.
     if reserved >= wish.min_tokens {
         return Ok(Reply::Reserved(reserved.min(wish.max_tokens)));
     }
-    change.give_back_reserved(uid, 0);
-    let scarcest = change.state.scarcest(&project);
-    if let Some(room) = scarcest.filter(|room| room.available < wish.min_tokens) {
-        return Err(starve(change, uid, wish.min_tokens, room));
+    change.give_back_reserved(uid, Amounts::NONE);
+    let row = change.row(uid);
+    let (min_tokens, max_tokens, want) = (wish.min_tokens, wish.max_tokens, wish.want);
+    let call = Call { min_tokens, max_tokens, want, price: change.state.price(&row.model) };
+    match change.state.grant(row, &call) {
+        Ok(granted) => {
+            change.set_aside(uid, &call, granted);
+            Ok(Reply::Reserved(granted))
+        }
+        Err(short) => {
+            let model = row.model.clone();
+            starve(change, uid, &call, &short.word());
+            Err(short.refusal(&model))
+        }
     }
-    let available = change.state.scarcest(&project).map_or(u64::MAX, |room| room.available);
-    let granted = wish.max_tokens.min(available);
-    change.state.set_aside(&project, granted);
-    change.update(uid, |row| {
-        row.reserved_tokens = granted;
-        row.wanted_tokens = 0;
-    });
-    Ok(Reply::Reserved(granted))
 }
 
 fn check_wish(row: &TaskRow, wish: &Wish) -> Result<(), Refusal> {
@@ -132,6 +138,15 @@ fn check_wish(row: &TaskRow, wish: &Wish) -> Result<(), Refusal> {
         let why =
             format!("min {} and max {} must rise and stay below 2^40", wish.min_tokens, wish.max_tokens);
         return Err(invalid("tokens", why));
+    }
+    let Want { fresh_tokens, known_tokens, extra } = wish.want;
+    if fresh_tokens > wish.min_tokens {
+        let why = format!("{fresh_tokens} of the prompt are more than the {} wanted at least", wish.min_tokens);
+        return Err(invalid("fresh_tokens", why));
+    }
+    let largest = Budget::ALL.map(|budget| extra.of(budget)).into_iter().fold(known_tokens, u64::max);
+    if largest > TOKENS_PER_CALL {
+        return Err(invalid("amounts", format!("{largest} is more than any call can use (2^40)")));
     }
     Ok(())
 }
@@ -144,17 +159,13 @@ fn check_next_step(row: &TaskRow, step: u64) -> Result<(), Refusal> {
     }
 }
 
-fn starve(change: &mut Change<'_>, uid: TaskUid, wanted: u64, room: Room) -> Refusal {
+fn starve(change: &mut Change<'_>, uid: TaskUid, call: &Call, why: &str) {
     change.end_lease(uid);
-    change.update(uid, |row| row.wanted_tokens = wanted);
-    change.enter(uid, TaskState::Paused(PauseReason::Budget), room.resource);
-    Refusal::OverQuota {
-        path: room.path,
-        resource: room.resource.to_string(),
-        requested: wanted,
-        available: room.available,
-        limit: room.limit,
-    }
+    change.update(uid, |row| {
+        row.wanted_tokens = call.min_tokens;
+        row.want = (call.want != Want::default()).then(|| Box::new(call.want));
+    });
+    change.enter(uid, TaskState::Paused(PauseReason::Budget), why);
 }
 
 pub(crate) struct Commit<'a> {
@@ -165,6 +176,19 @@ pub(crate) struct Commit<'a> {
     pub spent: Spent,
     pub billed_tokens: u64,
     pub next: &'a Next,
+    pub extra: Amounts,
+}
+
+impl Commit<'_> {
+    /// What the step used, for the budgets: the price is the one the reservation was made with.
+    fn used(&self, row: &TaskRow) -> Amounts {
+        let generated = self.spent.generated_tokens.min(self.billed_tokens);
+        let fresh = self.billed_tokens - generated;
+        let held = row.held.as_deref().copied().unwrap_or_default();
+        let known = if self.billed_tokens > 0 { held.known_tokens } else { 0 };
+        let own = Amounts { tokens: self.billed_tokens, cached_tokens: known, ..Amounts::NONE };
+        own.plus(self.extra).priced(held.price, fresh, known, generated)
+    }
 }
 
 /// The one place where a task moves forward. A record that is there already is answered as done, so a committer that
@@ -208,16 +232,19 @@ fn check_next(next: &Next) -> Result<(), Refusal> {
 
 fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
     let uid = commit.lease.task;
-    change.give_back_reserved(uid, commit.billed_tokens);
+    let used = commit.used(change.row(uid));
+    change.give_back_reserved(uid, used);
+    change.serve(uid, used, commit.spent.generated_tokens);
+    let spent = Spent { micro_usd: used.micro_usd, ..commit.spent };
     let keepers = change.members(commit.home);
     change.update(uid, |row| {
         row.step = commit.step;
         row.head = Some(commit.head);
-        row.spent = row.spent.plus(commit.spent);
+        row.spent = row.spent.plus(spent);
         row.home = lease_node_first(commit.lease.node, &keepers);
         row.keepers = keepers;
     });
-    change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent: commit.spent });
+    change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent });
 }
 
 fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Vec<NodeId> {
@@ -227,7 +254,7 @@ fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Vec<NodeId> {
 fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
     let uid = commit.lease.task;
     if *commit.next == Next::Continue {
-        return;
+        return change.go_on(uid);
     }
     // Whatever else the step says, it gives the lease back: that confirms the cancel.
     if change.row(uid).state == TaskState::Cancelling {

@@ -8,7 +8,7 @@ use crate::effect::Effect;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
 use crate::rows::{Holder, TaskRow};
-use types::{PauseReason, ProjectName, TaskState, TaskUid};
+use types::{Epoch, PauseReason, ProjectName, TaskState, TaskUid};
 
 /// The reason of a task whose deadline passed: its end is EXPIRED and not CANCELLED.
 pub(crate) const DEADLINE: &str = "deadline";
@@ -93,6 +93,16 @@ fn once(
     Ok(Reply::Task(Box::new(change.row(uid).clone())))
 }
 
+/// Asks a running task to make room. Another lease than the one meant is left alone.
+pub(crate) fn preempt(change: &mut Change<'_>, uid: TaskUid, epoch: Epoch, grace_ms: u64) -> Outcome {
+    let row = change.find(uid)?;
+    if row.state == TaskState::Running && row.epoch == Some(epoch) && row.yield_by_ms.is_none() {
+        let by_ms = change.state.ledger_ms().saturating_add(grace_ms);
+        change.update(uid, |row| row.yield_by_ms = Some(by_ms));
+    }
+    Ok(Reply::Done)
+}
+
 /// Ends a lease that its holder does not know to be over.
 fn revoke(change: &mut Change<'_>, uid: TaskUid) {
     if let Some((project, node, epoch)) = lease_of(change.row(uid)) {
@@ -107,6 +117,53 @@ fn lease_of(row: &TaskRow) -> Option<(ProjectName, types::NodeId, types::Epoch)>
 }
 
 impl Change<'_> {
+    /// A step is committed and the task goes on, but for one that was asked to make room.
+    pub(crate) fn go_on(&mut self, uid: TaskUid) {
+        if self.row(uid).yield_by_ms.is_none() {
+            return self.charge(uid);
+        }
+        self.make_room(uid);
+    }
+
+    /// A running task goes back to the queue and its holder is told.
+    pub(crate) fn make_room(&mut self, uid: TaskUid) {
+        // Too many holders who haven't answered yet: it keeps its lease until they have.
+        if self.row(uid).unaware.len() >= UNAWARE_HOLDERS {
+            return self.update(uid, |row| row.yield_by_ms = None);
+        }
+        revoke(self, uid);
+        self.enter(uid, TaskState::Pending, "preempted");
+    }
+
+    /// What waits for a task that ended: ready where it succeeded, stopped where it did not.
+    pub(crate) fn tell_followers(&mut self, uid: TaskUid, state: TaskState) {
+        let followers = self.state.tasks.index().waiting_for.get(&uid).cloned().unwrap_or_default();
+        for follower in followers {
+            if state == TaskState::Succeeded {
+                self.ready(follower, |row| {
+                    row.after.as_mut().into_iter().for_each(|after| after.retain(|other| *other != uid));
+                    row.after.take_if(|after| after.is_empty());
+                });
+            } else {
+                self.stop(follower, "dependency-failed");
+            }
+        }
+    }
+
+    /// Something a pending task waited for is there; when it was the last, the task enters the queue.
+    pub(crate) fn ready(&mut self, uid: TaskUid, change: impl FnOnce(&mut TaskRow)) {
+        let project = self.row(uid).project.clone();
+        let pending = self.row(uid).state == TaskState::Pending;
+        self.state.lift_idle(&project);
+        let waits = self.update(uid, |row| {
+            change(row);
+            row.after.is_some() || row.not_before_ms.is_some()
+        });
+        if pending && !waits {
+            self.enter(uid, TaskState::Pending, "ready");
+        }
+    }
+
     /// Stops a task and everything below it. No effect on a task that is final or stopping already.
     pub(crate) fn stop(&mut self, uid: TaskUid, reason: &str) {
         let row = self.row(uid);

@@ -83,6 +83,10 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
         self.rows.iter().map(|(key, kept)| (key, &kept.value))
     }
 
+    pub(crate) fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {
+        self.rows.keys()
+    }
+
     pub(crate) fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
         self.rows.values().map(|kept| &kept.value)
     }

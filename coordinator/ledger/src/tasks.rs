@@ -1,11 +1,12 @@
 //! The task table and the indexes over it. An index entry is a function of its row, and every change goes through
 //! here, so that no index can be forgotten. Indexes are not part of the state hash and are made again on restore.
 
+use crate::change::holds_slot;
 use crate::queue::QueueKey;
 use crate::rows::TaskRow;
 use crate::table::Table;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{NodeId, PauseReason, ProjectName, TaskState, TaskUid};
+use types::{Class, NodeId, PauseReason, ProjectName, TaskState, TaskUid};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks {
@@ -21,8 +22,18 @@ pub(crate) struct Index {
     /// Project, author, request id of the creation.
     pub by_request: BTreeMap<(ProjectName, String, String), TaskUid>,
     pub by_state: BTreeMap<&'static str, u64>,
-    /// Pending tasks in queue order.
-    pub queue: BTreeSet<QueueKey>,
+    /// Pending tasks whose time has come, by class and project, in the order of their ranks.
+    pub queue: BTreeMap<(Class, ProjectName), BTreeSet<QueueKey>>,
+    /// Tasks that hold a slot, by class.
+    pub running: BTreeMap<Class, u64>,
+    /// Projects with something in the queue or leased, and how much.
+    pub busy: BTreeMap<ProjectName, u64>,
+    /// Running tasks that were asked to make room, by when, on the ledger's clock.
+    pub yielding: BTreeSet<(u64, TaskUid)>,
+    /// Pending tasks that may not begin yet, by when they may, Unix milliseconds.
+    pub later: BTreeSet<(u64, TaskUid)>,
+    /// Tasks that wait for a task to succeed, by that task.
+    pub waiting_for: BTreeMap<TaskUid, BTreeSet<TaskUid>>,
     /// Tasks paused for lack of budget, in the order in which they wake.
     pub starved: BTreeSet<QueueKey>,
     /// Tasks that were woken and have not been served yet.
@@ -41,7 +52,12 @@ pub(crate) struct Index {
 #[derive(PartialEq, Eq)]
 struct Places {
     state: &'static str,
-    queue: Option<QueueKey>,
+    queue: Option<((Class, ProjectName), QueueKey)>,
+    running: Option<Class>,
+    busy: Option<ProjectName>,
+    yielding: Option<u64>,
+    later: Option<u64>,
+    waiting_for: Vec<TaskUid>,
     starved: Option<QueueKey>,
     hopeful: bool,
     node: Option<NodeId>,
@@ -106,12 +122,18 @@ impl Tasks {
 impl Places {
     fn of(row: &TaskRow) -> Places {
         let pending = row.state == TaskState::Pending;
+        let queued = pending && row.not_before_ms.is_none() && row.after.is_none();
         let starved = row.state == TaskState::Paused(PauseReason::Budget);
         let open = !row.state.is_final() && row.state != TaskState::Cancelling;
         let waits_for_tokens = row.wanted_tokens > 0 && (pending || row.state == TaskState::Running);
         Places {
             state: row.state.name(),
-            queue: pending.then(|| QueueKey::of(row)),
+            queue: queued.then(|| ((row.class, row.project.clone()), QueueKey::of(row))),
+            running: holds_slot(row).then_some(row.class),
+            busy: (queued || row.node.is_some()).then(|| row.project.clone()),
+            yielding: row.yield_by_ms,
+            later: row.not_before_ms.filter(|_| pending && row.after.is_none()),
+            waiting_for: row.after.clone().filter(|_| open).unwrap_or_default(),
             starved: starved.then(|| QueueKey::on_waking(row)),
             hopeful: waits_for_tokens,
             node: row.node,
@@ -147,7 +169,20 @@ impl Index {
 
     fn take(&mut self, uid: TaskUid, at: &Places) {
         *self.by_state.entry(at.state).or_default() += 1;
-        self.queue.extend(at.queue);
+        if let Some((line, key)) = &at.queue {
+            self.queue.entry(line.clone()).or_default().insert(*key);
+        }
+        if let Some(class) = at.running {
+            *self.running.entry(class).or_default() += 1;
+        }
+        if let Some(project) = &at.busy {
+            *self.busy.entry(project.clone()).or_default() += 1;
+        }
+        self.yielding.extend(at.yielding.map(|ms| (ms, uid)));
+        self.later.extend(at.later.map(|ms| (ms, uid)));
+        for other in &at.waiting_for {
+            self.waiting_for.entry(*other).or_default().insert(uid);
+        }
         self.starved.extend(at.starved);
         self.hopeful.extend(at.hopeful.then_some(uid));
         if let Some(node) = at.node {
@@ -161,12 +196,21 @@ impl Index {
     }
 
     fn leave(&mut self, uid: TaskUid, at: &Places) {
-        let left = self.by_state.entry(at.state).or_default();
-        *left -= 1;
-        if *left == 0 {
-            self.by_state.remove(at.state);
+        one_less(&mut self.by_state, &at.state);
+        if let Some((line, key)) = &at.queue {
+            remove_from(&mut self.queue, line, key);
         }
-        at.queue.map(|key| self.queue.remove(&key));
+        if let Some(class) = at.running {
+            one_less(&mut self.running, &class);
+        }
+        if let Some(project) = &at.busy {
+            one_less(&mut self.busy, project);
+        }
+        at.yielding.map(|ms| self.yielding.remove(&(ms, uid)));
+        at.later.map(|ms| self.later.remove(&(ms, uid)));
+        for other in &at.waiting_for {
+            remove_from(&mut self.waiting_for, other, &uid);
+        }
         at.starved.map(|key| self.starved.remove(&key));
         if at.hopeful {
             self.hopeful.remove(&uid);
@@ -186,6 +230,15 @@ impl Index {
 fn request_key(row: &TaskRow) -> Option<(ProjectName, String, String)> {
     let asked = row.origin.is_none() && !row.request_id.is_empty();
     asked.then(|| (row.project.clone(), row.author.clone(), row.request_id.clone()))
+}
+
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
 }
 
 fn remove_from<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

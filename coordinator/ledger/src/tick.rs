@@ -3,6 +3,7 @@
 //! nothing.
 
 use crate::change::Change;
+use crate::command::Stamp;
 use crate::quota::wake;
 use crate::reply::{Refusal, Reply};
 use crate::state::State;
@@ -16,6 +17,12 @@ pub(crate) fn tick(change: &mut Change<'_>) -> Result<Reply, Refusal> {
     let clock = change.state.clock();
     for uid in change.state.overdue(clock.wall_ms) {
         change.stop(uid, DEADLINE);
+    }
+    for uid in change.state.past_grace(clock.ledger_ms) {
+        change.make_room(uid);
+    }
+    for uid in change.state.due(clock.wall_ms) {
+        change.ready(uid, |row| row.not_before_ms = None);
     }
     wake(change);
     for slot in change.state.requests.too_old(clock.ledger_ms, PER_TICK) {
@@ -32,7 +39,9 @@ impl State {
     /// tasks that are paused for lack of budget.
     pub fn tick_due(&self, ledger_ms: u64, wall_ms: u64) -> bool {
         !self.overdue(wall_ms).is_empty()
-            || !self.wakes(ledger_ms).is_empty()
+            || !self.past_grace(ledger_ms).is_empty()
+            || !self.due(wall_ms).is_empty()
+            || !self.wakes(Stamp { ledger_ms, wall_ms }).is_empty()
             || !self.requests.too_old(ledger_ms, 1).is_empty()
             || !self.outlived(wall_ms).is_empty()
     }
@@ -41,6 +50,19 @@ impl State {
         let passed =
             self.tasks.index().deadlines.iter().take_while(|(deadline_ms, _)| *deadline_ms <= wall_ms);
         passed.take(PER_TICK).map(|(_, uid)| *uid).collect()
+    }
+
+    /// Tasks that were asked to make room and had their grace.
+    fn past_grace(&self, ledger_ms: u64) -> Vec<TaskUid> {
+        let yielding = self.tasks.index().yielding.iter();
+        let passed = yielding.take_while(|(by_ms, _)| *by_ms <= ledger_ms);
+        passed.take(PER_TICK).map(|(_, uid)| *uid).collect()
+    }
+
+    /// Scheduled tasks whose time has come.
+    fn due(&self, wall_ms: u64) -> Vec<TaskUid> {
+        let due = self.tasks.index().later.iter().take_while(|(ms, _)| *ms <= wall_ms);
+        due.take(PER_TICK).map(|(_, uid)| *uid).collect()
     }
 
     /// Root tasks that ended long ago and have nothing open below them.
@@ -53,6 +75,7 @@ impl State {
 
     fn forget_tree(&mut self, uid: TaskUid) {
         let Some(row) = self.tasks.remove(uid) else { return };
+        self.quotas.remove(&crate::quota::of_task(uid));
         for sequence in self.events_from(uid, 0).map(|event| event.sequence).collect::<Vec<_>>() {
             self.events.remove(&(uid, sequence));
         }

@@ -1,0 +1,151 @@
+//! Whether a task may start by the holdings of the tree: every need at every place above it, all or nothing.
+
+use crate::change::holds_slot;
+use crate::keys::{Bound, Holding, QuotaKey, key_of};
+use crate::quota::pool::Pool;
+use crate::reply::Refusal;
+use crate::rows::TaskRow;
+use crate::state::State;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the task holds while it runs.
+pub(crate) fn needs(row: &TaskRow) -> impl Iterator<Item = (&Holding, u64)> {
+    let more = row.needs.iter().flatten().map(|(holding, amount)| (holding, *amount));
+    std::iter::once((&Holding::Running, 1)).chain(more)
+}
+
+/// A bound of the tree as one task meets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fence {
+    pub path: String,
+    pub holding: Holding,
+    pub bound: Bound,
+    pub limit: u64,
+    /// What is free within it; below zero after a cut.
+    pub free: i128,
+    pub need: u64,
+}
+
+/// Whom else a bound holds back that holds a task back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Everyone of the project: each task needs one of what is missing.
+    Project,
+    /// Tasks of the same agent's revision, which have the same needs.
+    Agent,
+    Task,
+}
+
+impl Fence {
+    pub(crate) fn key(&self) -> QuotaKey {
+        key_of(&self.holding, self.bound)
+    }
+
+    fn holds(&self) -> bool {
+        self.free < i128::from(self.need)
+    }
+}
+
+/// What is held, and what was given away since the state was made.
+pub(crate) struct Claims<'a> {
+    state: &'a State,
+    taken: BTreeMap<(String, Holding), u64>,
+    /// Places whose bounds are looked past, for explanations.
+    lifted: BTreeSet<String>,
+}
+
+impl<'a> Claims<'a> {
+    pub(crate) fn new(state: &'a State) -> Self {
+        Claims { state, taken: BTreeMap::new(), lifted: BTreeSet::new() }
+    }
+
+    pub(crate) fn lift(&mut self, row: &TaskRow) {
+        self.lifted.extend(self.state.places(row));
+    }
+
+    pub(crate) fn fits(&self, row: &TaskRow) -> bool {
+        !self.fences(row).iter().any(|fence| fence.holds() && !self.lifted.contains(&fence.path))
+    }
+
+    pub(crate) fn take(&mut self, row: &TaskRow) {
+        for path in self.state.places(row) {
+            for (holding, amount) in needs(row) {
+                *self.taken.entry((path.clone(), holding.clone())).or_default() += amount;
+            }
+        }
+    }
+
+    /// Whom the bounds hold back that hold this task back.
+    pub(crate) fn reach(&self, row: &TaskRow) -> Reach {
+        let fences = self.fences(row).into_iter();
+        let mut holding = fences.filter(|fence| fence.holds() && !self.lifted.contains(&fence.path));
+        let agent = "/agents/";
+        match holding.next() {
+            Some(fence) if fence.path.starts_with("tasks/") => Reach::Task,
+            Some(Fence { path, holding: Holding::Running, bound: Bound::Limit, .. }) if !path.contains(agent) => {
+                Reach::Project
+            }
+            _ => Reach::Agent,
+        }
+    }
+
+    /// Every bound above the task, in the order of the places.
+    pub(crate) fn fences(&self, row: &TaskRow) -> Vec<Fence> {
+        let places = self.state.places(row);
+        let project = places.iter().rposition(|path| !path.starts_with("tasks/")).unwrap_or(0);
+        let mut fences = vec![];
+        for (holding, need) in needs(row) {
+            let taken = |path: &str| self.taken.get(&(path.to_string(), holding.clone())).copied().unwrap_or(0);
+            let fence =
+                |path, bound, limit, free| Fence { path, holding: holding.clone(), bound, limit, free, need };
+            for quota in places.iter().filter_map(|path| self.state.quotas.get(path)) {
+                let held = quota.holding(holding);
+                if let Some(limit) = held.limit {
+                    let free = i128::from(limit) - i128::from(held.used) - i128::from(taken(&quota.path));
+                    fences.push(fence(quota.path.clone(), Bound::Limit, limit, free));
+                }
+            }
+            if let Some(pool) = Pool::of(self.state, holding, &taken) {
+                let borders = pool.borders(self.state, holding, &places[project], &taken);
+                fences.extend(borders.into_iter().map(|b| fence(b.path, b.bound, b.limit, b.free)));
+            }
+        }
+        fences
+    }
+
+    fn refusal(&self, row: &TaskRow) -> Option<Refusal> {
+        let fence = self.fences(row).into_iter().find(Fence::holds)?;
+        Some(Refusal::OverQuota {
+            resource: fence.key().to_string(),
+            path: fence.path,
+            requested: fence.need,
+            available: fence.free.max(0) as u64,
+            limit: fence.limit,
+        })
+    }
+}
+
+impl State {
+    pub(crate) fn check_slot(&self, row: &TaskRow) -> Result<(), Refusal> {
+        Claims::new(self).refusal(row).map_or(Ok(()), Err)
+    }
+
+    /// Takes what the task holds while it runs, at every place above it.
+    pub(crate) fn take_slot(&mut self, row: &TaskRow) {
+        self.use_quota(row, |quota, _| needs(row).for_each(|(holding, amount)| quota.hold(holding, amount)));
+    }
+
+    pub(crate) fn free_slot(&mut self, row: &TaskRow) {
+        self.use_quota(row, |quota, _| needs(row).for_each(|(holding, amount)| quota.let_go(holding, amount)));
+    }
+
+    /// What tasks of a tree hold now, for a place that was made late.
+    pub(crate) fn held_below(&self, row: &TaskRow) -> Vec<(Holding, u64)> {
+        let own = holds_slot(row).then(|| needs(row).map(|(holding, amount)| (holding.clone(), amount)));
+        let mut held: Vec<(Holding, u64)> = own.into_iter().flatten().collect();
+        for child in row.children.iter().filter_map(|uid| self.task(*uid)) {
+            held.extend(self.held_below(child));
+        }
+        held
+    }
+}
