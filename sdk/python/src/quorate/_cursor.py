@@ -118,7 +118,7 @@ class _Live:
         if event.offset >= self._end:
             self._push(event.offset, end, event.text)
             return [event] if event.text else []
-        rest = self._unseen(event.offset, event.text)
+        rest = self._unseen(event.offset, end, event.text)
         if rest is None:
             return None
         begin = self._end
@@ -130,19 +130,24 @@ class _Live:
     def _push(self, offset: int, end: int, text: str) -> None:
         self._marks[offset] = len(self._text)
         self._text += text
+        self._marks[end] = len(self._text)
         self._end = end
 
-    def _unseen(self, offset: int, text: str) -> Optional[str]:
+    def _unseen(self, offset: int, end: int, text: str) -> Optional[str]:
         """The part of a chunk beyond what was shown; None when both disagree."""
         begin = self._marks.get(offset)
         if begin is None:
-            # It begins inside one of ours: where the texts overlap most is where they meet.
+            # It begins inside one of ours, as of no node that begins at 0: they meet where the texts overlap most.
             meet = next(cut for cut in range(len(text), -1, -1) if self._text.endswith(text[:cut]))
             return text[meet:]
         shown = self._text[begin:]
         if text.startswith(shown):
             return text[len(shown) :]
-        return "" if shown.startswith(text) else None
+        if not shown.startswith(text):
+            return None
+        # Its end is where the node's next chunk begins. Where words repeat, the texts alone could not tell that place.
+        self._marks[end] = begin + len(text)
+        return ""
 
 
 def _retract(event: TokenEvent, attempt: str) -> RetractEvent:

@@ -10,7 +10,7 @@ from . import data
 from ._proto import agent_pb2, cluster_pb2, quota_pb2, task_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_LAST_MS = int((datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) / timedelta(milliseconds=1))
+_LAST_MS = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(milliseconds=1)
 
 CLASS_TO_WIRE: Mapping[data.TaskClass, task_pb2.TaskClass.ValueType] = {
     data.TaskClass.SYSTEM: task_pb2.SYSTEM,
