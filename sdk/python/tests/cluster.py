@@ -86,9 +86,19 @@ class Process:
         self._process.wait()
         self._process = None
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def stop(self) -> None:
         if self._process is not None:
             self.kill()
+
+    def listens(self) -> bool:
+        host, port = self.clients.split(":")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return True
+        return False
 
     def log(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
@@ -138,6 +148,13 @@ class Cluster:
 
     def client(self, first: str = "") -> Client:
         return Client(self.addresses(first))
+
+    def revive(self) -> None:
+        """Starts again what was killed, and waits until all is as it was."""
+        for node in self.nodes.values():
+            if not node.runs:
+                node.start()
+        self.wait_ready()
 
     def leader(self) -> str:
         """Name of the node that leads."""

@@ -199,6 +199,7 @@ class Fake(
         for chunk in self.chunks.popleft():
             if isinstance(chunk, Break):
                 self._misbehave(chunk, context)
+                return
             yield context_pb2.ReadSegmentResponse(chunk=chunk)
 
     def ApplyAgent(self, request: agent_pb2.ApplyAgentRequest, context: Any) -> Any:

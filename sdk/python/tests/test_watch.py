@@ -72,9 +72,17 @@ def test_a_watch_cut_anywhere_reads_as_if_it_was_not(cut: int, fakes: Fakes, con
 
 def test_a_watch_asks_for_what_it_has_not_seen(fakes: Fakes, connect: Connect) -> None:
     (fake,) = fakes(1)
-    share([fake], [*LIFE[:2], End()], [*LIFE[2:]])
+    paused = state(3, task_pb2.PAUSED)
+    share([fake], [*LIFE[:2], paused, End()], [state(4, task_pb2.CANCELLED)])
     follow(connect(fake))
-    assert fake.watched_from == [1, 3]
+    assert fake.watched_from == [1, 4]
+
+
+def test_live_text_goes_on_at_a_node_that_begins_it_with_the_lease(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    share([fake], [*LIFE[:4], End()], [*LIFE[1:]])
+    assert follow(connect(fake)) == ([1, 2, 3, 4], "A quorum is enough.")
+    assert fake.watched_from == [1, 2]
 
 
 def test_the_text_of_a_lost_attempt_is_taken_back(fakes: Fakes, connect: Connect) -> None:

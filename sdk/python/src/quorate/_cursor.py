@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from typing import Optional, Union
 
-from .data import Event, GapEvent, RetractEvent, StateEvent, StepEvent, TokenEvent
+from .data import Event, GapEvent, RetractEvent, StateEvent, StepEvent, TaskState, TokenEvent
 
 # Attempts are lease epochs, maybe with the number of the call under that lease: `1.42.0` or `1.42.0/1`.
 _ATTEMPT = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)(?:/([0-9]+))?")
@@ -22,12 +22,23 @@ class Cursor:
         """Sequence of the committed event that comes next."""
         self.ended = False
         """The final state was seen, or the task ended before the sequence that was asked for."""
+        # Where the lease began under which the task runs now.
+        self._lease_from: Optional[int] = None
         self._committed_step = 0
         self._live: Optional[_Live] = None
         # Text of this step and attempt was taken back; stragglers of it are dropped.
         self._retracted: Optional[tuple[int, str]] = None
         # The sequence for which the stream was opened again after a hole.
         self._asked_again_for = 0
+
+    @property
+    def ask_from(self) -> int:
+        """The sequence to ask another node for.
+
+        A node begins live text with the event that gave the lease, so it is asked for that one again; what was seen
+        before is left out here.
+        """
+        return self.next if self._lease_from is None else self._lease_from
 
     def take(self, event: Event) -> Optional[list[Event]]:
         """What to show of it. None: events are missing without a word, so ask again from `next`."""
@@ -52,6 +63,7 @@ class Cursor:
         self.next = event.sequence + 1
         if isinstance(event, StateEvent):
             self.ended = self.ended or event.state.is_final
+            self._lease_from = event.sequence if event.state is TaskState.RUNNING else None
         else:
             self._committed_step = max(self._committed_step, event.step)
         return [*shown, event]

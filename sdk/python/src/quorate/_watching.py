@@ -83,7 +83,7 @@ class Following:
         self._heard_on_this_stream = False
         message = task_pb2.WatchTaskRequest()
         message.CopyFrom(self._message)
-        message.from_sequence = self._cursor.next
+        message.from_sequence = self._cursor.ask_from
         return message
 
     def take(self, message: task_pb2.TaskEvent) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -88,7 +87,8 @@ class Client:
                 return ask(request, timeout=course.patience_s(), metadata=self._settings.metadata)
             except grpc.RpcError as error:
                 failure = failure_of(error)
-            time.sleep(course.on_failure(node, failure))
+            wait_s = course.on_failure(node, failure)
+            self._nodes.rest(course.node(), failure, wait_s)
 
     def _read_text(self, project: str, hash: str) -> str:
         request = context_pb2.ReadSegmentRequest(project=project, hash=hash)
@@ -103,4 +103,5 @@ class Client:
                 return text.text()
             except grpc.RpcError as error:
                 failure = failure_of(error)
-            time.sleep(course.on_failure(node, failure))
+            wait_s = course.on_failure(node, failure)
+            self._nodes.rest(course.node(), failure, wait_s)

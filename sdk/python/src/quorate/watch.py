@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Optional, Protocol
@@ -84,7 +83,8 @@ class Watch(Iterator[Event]):
             if self._following.must_look and self._following.looked(self._client.tasks.get(self._id)):
                 return
         self.close()
-        time.sleep(self._following.on_failure(node, failure))
+        wait_s = self._following.on_failure(node, failure)
+        self._client._nodes.rest(self._following.node(), failure, wait_s)
 
     def _open(self, node: int) -> Stream:
         ask = self._client._nodes.stubs(node).tasks.WatchTask
