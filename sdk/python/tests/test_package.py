@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import re
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,19 @@ def test_values_are_frozen_and_can_be_taken_apart() -> None:
         assert vars(each)["__dataclass_params__"].frozen, each
 
 
-def test_the_package_says_that_it_is_typed_and_exports_what_it_names() -> None:
-    assert (SDK / "src/quorate/py.typed").is_file()
+def test_what_is_installed_is_whole_and_typed(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=SDK, check=True, timeout=60, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    sources = SDK / "src"
+    kept = {str(file.relative_to(sources)) for file in sources.rglob("*.py*") if file.suffix != ".pyc"}
+    assert {"quorate/py.typed", *kept} <= names
+    assert wheel.name.startswith(f"quorate-{quorate.__version__}-")
+    use = "import quorate; quorate.Client(); print(quorate.__file__)"
+    used = subprocess.run([sys.executable, "-c", use], check=True, capture_output=True, env={"PYTHONPATH": str(wheel)})
+    assert str(wheel) in used.stdout.decode()
+
+
+def test_everything_that_is_named_is_there() -> None:
     assert all(hasattr(quorate, name) for name in quorate.__all__)
