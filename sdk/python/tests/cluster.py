@@ -23,6 +23,8 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60.0
 MODEL = "scripted"
+# The second one is what the examples ask for.
+MODELS = (MODEL, "smollm2")
 
 # Below the range from which the system gives ports to outgoing connections, so that a node that was killed finds its
 # port free when it comes back. Runs at the same time begin at different places.
@@ -72,7 +74,7 @@ class Process:
             f'name = "{name}"\nroles = {roles}\ndata_dir = "{folder / name}"\njoin = {join}\n'
             f'[listen]\nclients = "{self.clients}"\ninternal = "{self.internal}"\nhttp = "127.0.0.1:{_port()}"\n'
             f"[worker]\nslots = 8\n[engine]\nmodels = []\n"
-            f'[[provider]]\nname = "{MODEL}"\nkind = "scripted"\nfile = "{script}"\n'
+            + "".join(f'[[provider]]\nname = "{model}"\nkind = "scripted"\nfile = "{script}"\n' for model in MODELS)
         )
 
     def start(self) -> None:

@@ -95,7 +95,7 @@ class Fake(
 ):
     """Without an answer for the next unary call it answers well."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Optional[grpc.ServerCredentials] = None) -> None:
         self.answers: deque[Answer] = deque()
         self.watches: deque[Sequence[Step]] = deque()
         self.chunks: deque[Sequence[Chunk]] = deque()
@@ -113,7 +113,13 @@ class Fake(
         quota_pb2_grpc.add_QuotaServiceServicer_to_server(self, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, self._server)
         context_pb2_grpc.add_ContextServiceServicer_to_server(self, self._server)
-        self._line = Line(self._server.add_insecure_port("127.0.0.1:0"))
+        listen = "127.0.0.1:0"
+        port = (
+            self._server.add_insecure_port(listen)
+            if credentials is None
+            else self._server.add_secure_port(listen, credentials)
+        )
+        self._line = Line(port)
         self._server.start()
 
     @property

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Callable
 
+import grpc
 import pytest
+import trustme
 from grpc import StatusCode
 
 import quorate
@@ -222,3 +225,21 @@ def test_a_closed_client_says_so(fakes: Fakes, connect: Connect) -> None:
     client.close()
     with pytest.raises(quorate.Conflict, match="CLIENT_CLOSED"):
         client.tasks.get("t_1")
+
+
+def test_with_a_ca_only_the_cluster_it_signed_is_spoken_to(connect: Connect, tmp_path: Path) -> None:
+    ours, other = trustme.CA(), trustme.CA()
+    issued = ours.issue_cert("127.0.0.1")
+    pair = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
+    fake = Fake(grpc.ssl_server_credentials([pair]))  # type: ignore[abstract]
+    for name, ca in (("ours", ours), ("other", other)):
+        ca.cert_pem.write_to_path(str(tmp_path / name))
+    try:
+        assert connect(fake, ca=tmp_path / "ours", api_key="k").tasks.get("t_1").id == "t_1"
+        assert fake.metadata[0]["authorization"] == "Bearer k"
+        for wrong in ({"ca": str(tmp_path / "other")}, {}):
+            with pytest.raises(quorate.Unavailable):
+                connect(fake, timeout=0.5, connect_timeout=0.3, **wrong).tasks.get("t_1")
+        assert fake.calls == 1
+    finally:
+        fake.stop()

@@ -104,6 +104,14 @@ def test_what_is_not_given_comes_from_the_environment_then_from_the_defaults(tmp
     assert settings(environment, endpoints="c", project="x", api_key="l").endpoints.names() == "c:7400"
 
 
+def test_a_key_is_never_shown() -> None:
+    assert "secret" not in repr(settings({}, api_key="secret"))
+    for bad in ("secret\n", "sécret"):
+        with pytest.raises(quorate.InvalidArgument, match="BAD_API_KEY") as raised:
+            settings({}, api_key=bad)
+        assert "cret" not in str(raised.value)
+
+
 def test_a_ca_that_cannot_be_read_and_a_bad_project_are_named() -> None:
     with pytest.raises(quorate.InvalidArgument, match="BAD_CA"):
         settings({}, ca="/nowhere/ca.pem")

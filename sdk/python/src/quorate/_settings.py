@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -46,7 +46,7 @@ class Settings:
     endpoints: Endpoints
     project: str
     policy: Policy
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
     credentials: Optional[grpc.ChannelCredentials]
     options: tuple[tuple[str, Any], ...] = _OPTIONS
 
@@ -77,9 +77,17 @@ def read(
         endpoints=nodes,
         project=_requests.project_name(project or set_in("QUORATE_PROJECT") or "default"),
         policy=policy,
-        metadata=(("authorization", f"Bearer {api_key}"),) if api_key else (),
+        metadata=(("authorization", f"Bearer {_key(api_key)}"),) if api_key else (),
         credentials=_credentials(ca) if any(node.tls for node in nodes.nodes) else None,
     )
+
+
+def _key(text: str) -> str:
+    """The text is never shown: messages end in logs."""
+    if text.isascii() and text.isprintable():
+        return text
+    next = "give the key as the cluster printed it, without line ends"
+    raise local("INVALID_ARGUMENT", "BAD_API_KEY", "the API key has characters that no key has", next)
 
 
 def _credentials(ca: Optional[Union[str, Path]]) -> grpc.ChannelCredentials:
