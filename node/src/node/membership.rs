@@ -6,7 +6,7 @@ use crate::door::InitRequest;
 use crate::measured::Measured;
 use crate::store::identity::{Identity, Member};
 use anyhow::{Context, bail};
-use coordinator::raft::{Flush, GrpcTransport, PlainDialer, Timings};
+use coordinator::raft::{Flush, GrpcTransport, Timings};
 use coordinator::{Client, ClientError, Coordinator, CoordinatorOptions, NodeFacts, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,10 +59,10 @@ async fn wait_for_init(
 }
 
 async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeId, ClusterId)> {
-    let facts = facts(parts, disk_id);
+    let (facts, dialer) = (facts(parts, disk_id), parts.security.dialer());
     let mut said = String::new();
     loop {
-        let joined = Client::join(&PlainDialer, &parts.config.join, facts.clone()).await;
+        let joined = Client::join(&dialer, &parts.config.join, facts.clone()).await;
         match joined {
             Ok(joined) => return Ok(joined),
             Err(ClientError::Refused(why)) => bail!(
@@ -112,8 +112,8 @@ pub(super) async fn coordinator(parts: &Parts, member: Member) -> anyhow::Result
         timings: timings(parts),
         disk: Arc::new(Measured { disk: parts.disk.clone(), what: "log" }),
         flush: Flush::Thread,
-        transport: GrpcTransport::new(Arc::new(PlainDialer)),
-        dialer: Arc::new(PlainDialer),
+        transport: GrpcTransport::new(Arc::new(parts.security.dialer())),
+        dialer: Arc::new(parts.security.dialer()),
         clock: Arc::new(SystemClock::default()),
         seed: u64::from_le_bytes(random()),
         first_start,
