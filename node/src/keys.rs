@@ -4,16 +4,21 @@
 //! nothing about any key.
 
 use crate::identity::{Identity, Role};
+use crate::security::now_s;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
 
 /// What every key begins with, so that scanners for leaked secrets know one.
 pub(crate) const PREFIX: &str = "qk_";
+/// How often a stream looks whether its key has expired.
+const EXPIRY_LOOK: Duration = Duration::from_secs(10);
 const RANDOM_BYTES: usize = 32;
 /// Far more than a file of keys should have; a wrong file named by mistake is not read whole.
 const FILE_BYTES: u64 = 4 << 20;
@@ -33,6 +38,7 @@ pub enum KeysError {
 pub struct Keys {
     file: Arc<PathBuf>,
     table: Arc<RwLock<Arc<Table>>>,
+    reloads: Arc<watch::Sender<()>>,
 }
 
 type Table = BTreeMap<[u8; 32], Known>;
@@ -70,7 +76,11 @@ struct Entry {
 impl Keys {
     pub fn load(file: &Path) -> Result<Keys, KeysError> {
         let table = read(file)?;
-        Ok(Keys { file: Arc::new(file.into()), table: Arc::new(RwLock::new(Arc::new(table))) })
+        Ok(Keys {
+            file: Arc::new(file.into()),
+            table: Arc::new(RwLock::new(Arc::new(table))),
+            reloads: Arc::new(watch::Sender::new(())),
+        })
     }
 
     /// Reads the file again and answers how many keys it has. After an error the old keys stay in force.
@@ -78,6 +88,7 @@ impl Keys {
         let table = read(&self.file)?;
         let count = table.len();
         *self.table.write().expect("no panic while held") = Arc::new(table);
+        self.reloads.send_replace(());
         Ok(count)
     }
 
@@ -86,6 +97,15 @@ impl Keys {
         let table = self.table();
         let known = table.get(blake3::hash(key.as_bytes()).as_bytes())?;
         known.expires_s.is_none_or(|end| now_s < end).then(|| known.identity.clone())
+    }
+
+    /// Resolves when this key no longer stands for this identity: it was taken away, changed, or has expired.
+    pub(crate) async fn until_revoked(self, key: String, identity: Identity) {
+        let mut reloads = self.reloads.subscribe();
+        while self.who(&key, now_s()).as_ref() == Some(&identity) {
+            // The sender lives as long as `self`: what ends the wait is a reload, or the time to look for an expiry.
+            let _ = tokio::time::timeout(EXPIRY_LOOK, reloads.changed()).await;
+        }
     }
 
     fn table(&self) -> Arc<Table> {
@@ -217,6 +237,22 @@ mod tests {
         assert!(other.who(&old.key, 0).is_none() && other.who(&new.key, 0).is_some());
     }
 
+    #[tokio::test]
+    async fn whoever_waits_is_told_when_a_key_is_taken_away() {
+        let (old, new) = (made("a", None, 1), made("a", None, 2));
+        let (folder, keys) = keys(&old.entry);
+        let keys = keys.unwrap();
+        let identity = keys.who(&old.key, 0).unwrap();
+        let waiting = tokio::spawn(keys.clone().until_revoked(old.key.clone(), identity));
+        std::fs::write(folder.path().join("keys.toml"), format!("{}{}", old.entry, new.entry)).unwrap();
+        keys.reload().unwrap();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        std::fs::write(folder.path().join("keys.toml"), &new.entry).unwrap();
+        keys.reload().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("told by the reload").unwrap();
+    }
+
     #[test]
     fn what_is_wrong_is_said_without_showing_a_key() {
         let NewKey { key, entry } = made("a", None, 1);
@@ -231,7 +267,7 @@ mod tests {
             (format!("{entry}\n{entry}"), "twice"),
         ] {
             let (_folder, keys) = keys(&text);
-            let said = keys.err().expect(&text).to_string();
+            let said = keys.expect_err(&text).to_string();
             assert!(said.contains(says) && said.contains("quorate key new"), "{said}");
             assert!(!said.contains(&key), "{said}");
         }

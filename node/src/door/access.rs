@@ -10,6 +10,7 @@ mod closed;
 mod guard;
 #[cfg(test)]
 mod matrix_test;
+mod until;
 
 use crate::identity::{Identity, Role};
 use crate::keys::Keys;
@@ -61,7 +62,6 @@ pub(crate) const TABLE: &[(&str, Role, Scope)] = &[
     ("/quorate.v1.ContextService/ReadSegment", Role::Viewer, Scope::Project),
     ("/quorate.v1.ContextService/GetContext", Role::Viewer, Scope::Project),
     ("/grpc.health.v1.Health/Check", Role::Viewer, Scope::Open),
-    ("/grpc.health.v1.Health/List", Role::Viewer, Scope::Open),
     ("/grpc.health.v1.Health/Watch", Role::Viewer, Scope::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Scope::Open),
 ];
@@ -97,6 +97,12 @@ impl Access {
             whole(&identity, method)?;
         }
         Ok(identity)
+    }
+
+    /// Resolves when the key of this call is taken away. `None`: it has none.
+    fn revoked(&self, headers: &HeaderMap, identity: &Identity) -> Option<impl Future<Output = ()> + use<>> {
+        let (key, keys) = (bearer(headers).ok()??, self.keys.clone()?);
+        Some(keys.until_revoked(key.to_string(), identity.clone()))
     }
 
     /// Metrics name every project.
@@ -180,8 +186,11 @@ mod tests {
     #[test]
     fn without_keys_this_machine_is_the_admin_and_others_are_strangers() {
         let (open, none) = (Access::default(), HeaderMap::new());
-        assert_eq!(open.check(GET, &none, peer("127.0.0.1", None).as_ref()), Ok(Identity::local()));
-        assert_eq!(open.check(GET, &none, peer("[::ffff:127.0.0.1]", None).as_ref()), Ok(Identity::local()));
+        assert_eq!(open.check(GET, &none, peer("127.0.0.1", None).as_ref()).ok(), Some(Identity::local()));
+        assert_eq!(
+            open.check(GET, &none, peer("[::ffff:127.0.0.1]", None).as_ref()).ok(),
+            Some(Identity::local())
+        );
         let code = |answer: Result<Identity, Status>| answer.unwrap_err().code();
         assert_eq!(code(open.check(GET, &none, peer("10.0.0.1", None).as_ref())), Code::Unauthenticated);
         assert_eq!(code(open.check(GET, &none, None)), Code::Unauthenticated);
@@ -199,7 +208,7 @@ mod tests {
     fn a_certificate_speaks_for_its_caller_from_anywhere() {
         let viewer = Identity::new("ci", "a", Role::Viewer).unwrap();
         let (access, at) = (Access::default(), peer("10.0.0.1", Some(viewer.clone())));
-        assert_eq!(access.check(GET, &HeaderMap::new(), at.as_ref()), Ok(viewer));
+        assert_eq!(access.check(GET, &HeaderMap::new(), at.as_ref()).ok(), Some(viewer));
         let refused = access.check("/quorate.v1.TaskService/CreateTask", &HeaderMap::new(), at.as_ref());
         assert!(refused.unwrap_err().message().contains("needs the role submitter, and yours is viewer"));
         // A bad key is not made good by a certificate.

@@ -4,10 +4,12 @@
 use super::certificate::{Certificate, Who};
 use super::{InForce, Tls};
 use crate::identity::Identity;
+use crate::security::now_s;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -70,7 +72,7 @@ pub(crate) fn incoming(listener: TcpListener, tls: Option<Tls>, port: Port) -> I
 type Out = mpsc::Sender<io::Result<Conn>>;
 
 async fn accept(listener: TcpListener, tls: Option<Tls>, port: Port, out: Out) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let (places, refusals) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::<Refusals>::default());
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -95,9 +97,9 @@ async fn accept(listener: TcpListener, tls: Option<Tls>, port: Port, out: Out) {
                 }
             }
             Some(tls) => {
-                let (tls, out) = (tls.in_force(), out.clone());
+                let (tls, out, refusals) = (tls.in_force(), out.clone(), refusals.clone());
                 tokio::spawn(async move {
-                    greet(stream, address, tls.config(port), out).await;
+                    greet(stream, address, tls.config(port), out, refusals).await;
                     drop(place);
                 });
             }
@@ -105,15 +107,40 @@ async fn accept(listener: TcpListener, tls: Option<Tls>, port: Port, out: Out) {
     }
 }
 
-async fn greet(stream: TcpStream, address: SocketAddr, config: Arc<ServerConfig>, out: Out) {
+/// Strangers decide how often they are refused, but not how much is logged about it.
+#[derive(Default)]
+struct Refusals {
+    told_s: AtomicI64,
+    untold: AtomicU64,
+}
+
+impl Refusals {
+    fn tell(&self, address: SocketAddr, why: &dyn std::fmt::Display) {
+        let now_s = now_s();
+        if self.told_s.swap(now_s, Ordering::Relaxed) == now_s {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let others = self.untold.swap(0, Ordering::Relaxed);
+        tracing::info!(%address, %why, others, "a connection was refused");
+    }
+}
+
+async fn greet(
+    stream: TcpStream,
+    address: SocketAddr,
+    config: Arc<ServerConfig>,
+    out: Out,
+    refusals: Arc<Refusals>,
+) {
     let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await;
     match handshake {
         Ok(Ok(stream)) => {
             let peer = Peer { address, certified: certified(&stream) };
             let _ = out.send(Ok(Conn { io: Either::Right(Box::new(stream)), peer })).await;
         }
-        Ok(Err(error)) => tracing::info!(%address, %error, "a connection was refused"),
-        Err(_) => tracing::info!(%address, "a connection was refused: no handshake within 5 s"),
+        Ok(Err(error)) => refusals.tell(address, &error),
+        Err(_) => refusals.tell(address, &"no handshake within 5 s"),
     }
 }
 

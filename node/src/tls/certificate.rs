@@ -136,7 +136,7 @@ mod tests {
             "quorate://c/node",
             "quorate://c/node/a/b",
             "quorate://c/boss/x",
-            "quorate://c/client/root/ci/a",
+            "quorate://c/client/boss/ci/a",
             "quorate://c/client/admin/ci",
             "quorate://c/client/admin/c i/a",
             "quorate://c/client/admin/ci/A",

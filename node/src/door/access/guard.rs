@@ -1,6 +1,7 @@
 //! The layer around all public services: asks who calls, tells the handlers, counts.
 
 use super::Access;
+use super::until::until;
 use crate::telemetry::names;
 use crate::tls::accept::Peer;
 use std::pin::Pin;
@@ -57,15 +58,21 @@ where
         let peer = request.extensions().get::<Peer>();
         match self.access.check(request.uri().path(), request.headers(), peer) {
             Ok(identity) => {
-                request.extensions_mut().insert(identity);
+                let is_stream = STREAMS.iter().any(|stream| request.uri().path().ends_with(stream));
+                let revoked = is_stream.then(|| self.access.revoked(request.headers(), &identity)).flatten();
                 // From here on nothing needs the key, so nothing can show it.
                 request.headers_mut().remove(AUTHORIZATION);
+                request.extensions_mut().insert(identity);
                 let counted = Counted::begin(request.uri().path());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     let response = answer.await?;
                     counted.end(&response);
-                    Ok(too_large(&response).map_or(response, Status::into_http))
+                    let response = too_large(&response).map_or(response, Status::into_http);
+                    Ok(match revoked {
+                        Some(revoked) => response.map(|body| until(body, revoked)),
+                        None => response,
+                    })
                 })
             }
             Err(status) => {
