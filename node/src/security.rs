@@ -6,6 +6,7 @@ use crate::keys::{Keys, KeysError};
 use crate::telemetry::names;
 use crate::tls::dial::NodeDialer;
 use crate::tls::{Tls, TlsError};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// From then on every start and reload says that a new certificate is due.
@@ -15,6 +16,10 @@ const RENEW: Duration = Duration::from_secs(14 * 86_400);
 pub enum SecurityError {
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(
+        "the certificate {file} is that of node {named:?}, and this is {own:?}; make its own with `quorate cert node`"
+    )]
+    OtherNode { file: PathBuf, named: String, own: String },
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
@@ -33,7 +38,11 @@ impl Security {
             tls: config.tls.as_ref().map(Tls::load).transpose()?,
             keys: config.keys.as_deref().map(Keys::load).transpose()?,
         };
-        if let Some(tls) = &security.tls {
+        if let (Some(tls), Some(files)) = (&security.tls, &config.tls) {
+            let (named, own) = (tls.name(), config.name.clone());
+            if named != own {
+                return Err(SecurityError::OtherNode { file: files.cert.clone(), named, own });
+            }
             tell_end(tls.until_s());
         }
         Ok(security)

@@ -13,6 +13,7 @@ mod nodes_only;
 
 use crate::config::TlsFiles;
 use certificate::{Certificate, Who};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -76,6 +77,14 @@ impl Tls {
         self.in_force().own.not_after_s
     }
 
+    /// Of this node, as its certificate has it.
+    pub(crate) fn name(&self) -> String {
+        match &self.in_force().own.who {
+            Some(Who::Node { name, .. }) => name.clone(),
+            _ => String::new(),
+        }
+    }
+
     fn in_force(&self) -> Arc<InForce> {
         self.now.read().expect("no panic while held").clone()
     }
@@ -122,6 +131,10 @@ fn chain(what: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>
 }
 
 fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(file = %file.display(), "others may read this node's key: chmod 600 it");
+    }
     PrivateKeyDer::from_pem_file(file).map_err(|why| refused("the key", file, why))
 }
 

@@ -1,6 +1,7 @@
 use super::accept::{Incoming, Port, incoming};
 use super::dial::NodeDialer;
 use super::*;
+use crate::config::Config;
 use crate::identity::{Identity, Role};
 use coordinator::raft::Dialer;
 use std::os::unix::fs::PermissionsExt;
@@ -94,6 +95,20 @@ fn wrong_files_are_noticed_at_the_start() {
         assert!(said.to_lowercase().contains(&says.to_lowercase()), "{said}");
         assert!(said.contains("quorate cert") || said.contains("made together"), "{said}");
     }
+}
+
+#[test]
+fn a_node_does_not_start_with_anothers_certificate() {
+    let folder = folder();
+    let tls = Some(made(folder.path(), "n1"));
+    let text = |name: &str| format!("name = \"{name}\"\nroles = [\"worker\"]\ndata_dir = \"d\"\n");
+    let with = |name: &str| {
+        let config = Config::parse("x", &text(name), crate::config::Exposure::LoopbackOnly).unwrap();
+        crate::security::Security::load(&Config { tls: tls.clone(), ..config })
+    };
+    assert!(with("n1").is_ok());
+    let said = with("n2").err().expect("another's").to_string();
+    assert!(said.contains("\"n1\"") && said.contains("\"n2\""), "{said}");
 }
 
 /// A health service behind a port; answers its address.
