@@ -17,6 +17,8 @@ use types::{ClusterId, NodeId};
 const RAFT_STARTED: &str = "raft-started";
 /// Pause between two tries to join.
 const JOIN_PAUSE: Duration = Duration::from_millis(300);
+/// Different troubles that are logged while a node waits to join.
+const JOIN_TROUBLES: usize = 16;
 
 /// Waits until the node belongs to a cluster. The request is whoever asked for a new one, and waits for the answer.
 pub(super) async fn obtain(
@@ -60,7 +62,7 @@ async fn wait_for_init(
 
 async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeId, ClusterId)> {
     let (facts, dialer) = (facts(parts, disk_id), parts.security.dialer());
-    let mut said = String::new();
+    let mut said = Vec::new();
     loop {
         let joined = Client::join(&dialer, &parts.config.join, facts.clone()).await;
         match joined {
@@ -71,9 +73,10 @@ async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeI
             ),
             Err(error) => {
                 let text = error.to_string();
-                if text != said {
-                    tracing::info!(why = text, "not joined yet; trying on");
-                    said = text;
+                if !said.contains(&text) && said.len() < JOIN_TROUBLES {
+                    let next = "a node that refuses this one's certificate says so in its own log";
+                    tracing::info!(why = text, next, "not joined yet; trying on");
+                    said.push(text);
                 }
             }
         }
