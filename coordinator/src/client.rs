@@ -158,7 +158,7 @@ impl Client {
                     return Err(ClientError::Refused(status.message().to_string()));
                 }
                 Err(status) => {
-                    last = format!("{address}: {}", status.message());
+                    last = format!("{address}: {}", words(&status));
                     targets.extend(leader_of(&status));
                 }
             }
@@ -348,7 +348,7 @@ impl Client {
                 Err(Miss::Final(ClientError::Refused(status.message().to_string())))
             }
             Ok(Err(status)) => {
-                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address}: {}", status.message())))
+                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address}: {}", words(&status))))
             }
             Err(_) => Err(Miss::Elsewhere(self.leader_besides(address), format!("{address} did not answer"))),
         }
@@ -394,6 +394,17 @@ fn relay(mut stream: tonic::Streaming<pb::EventsResponse>) -> ReceiverStream<Eve
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// Of a call that did not get through, the deepest cause: "transport error" helps nobody.
+fn words(status: &Status) -> String {
+    let mut words = status.message().to_string();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        words = error.to_string();
+        source = error.source();
+    }
+    words
 }
 
 fn leader_of(status: &Status) -> Option<String> {

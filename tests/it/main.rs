@@ -14,6 +14,7 @@ mod leader_kill;
 mod openai;
 mod quotas;
 mod real_model;
+mod security;
 mod stop;
 mod submit;
 mod team;

@@ -2,7 +2,7 @@
 
 use super::agents::etag;
 use super::tasks::{propose, short, some_id, unexpected};
-use super::{Door, convert, identity, status};
+use super::{Door, asked_by, convert, identity, quota_path, status};
 use ledger::command::{Command, RequestKey};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
@@ -15,7 +15,8 @@ use types::Hash;
 #[tonic::async_trait]
 impl QuotaService for Door {
     async fn set_quota(&self, request: Request<pb::SetQuotaRequest>) -> Result<Response<pb::Quota>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
+        quota_path(&caller, &request.get_ref().path)?;
         let inside = self.inside()?;
         let request = request.into_inner();
         short("path", &request.path)?;
@@ -28,10 +29,10 @@ impl QuotaService for Door {
         }
         let etag = etag(&request.etag)?;
         if request.validate_only {
-            return self.get_quota(Request::new(pb::GetQuotaRequest { path: request.path })).await;
+            return self.get_quota(asked_by(caller, pb::GetQuotaRequest { path: request.path })).await;
         }
         let body = Hash::of_parts(&[request.path.as_bytes(), format!("{changes:?}{etag:?}").as_bytes()]);
-        let key = RequestKey { author, request_id: some_id(request.request_id), body };
+        let key = RequestKey { author: caller.author(), request_id: some_id(request.request_id), body };
         let command =
             Command::SetQuota { path: request.path, changes, etag, reason: request.reason, request: key };
         match propose(inside, command).await? {
@@ -41,6 +42,7 @@ impl QuotaService for Door {
     }
 
     async fn get_quota(&self, request: Request<pb::GetQuotaRequest>) -> Result<Response<pb::Quota>, Status> {
+        quota_path(&identity(&request), &request.get_ref().path)?;
         let inside = self.inside()?;
         let path = request.into_inner().path;
         match inside.client.read(Query::Quota { path: path.clone() }).await.map_err(status::from_client)? {
@@ -52,11 +54,12 @@ impl QuotaService for Door {
 
     async fn list_quotas(
         &self,
-        _request: Request<pb::ListQuotasRequest>,
+        request: Request<pb::ListQuotasRequest>,
     ) -> Result<Response<pb::ListQuotasResponse>, Status> {
+        let caller = identity(&request);
         match self.inside()?.client.read(Query::Quotas).await.map_err(status::from_client)? {
             Answer::Quotas(rows) => Ok(Response::new(pb::ListQuotasResponse {
-                quotas: rows.iter().map(convert::quota).collect(),
+                quotas: rows.iter().filter(|row| caller.may_quota(&row.path)).map(convert::quota).collect(),
             })),
             _ => Err(Status::internal("the ledger answered another question")),
         }

@@ -1,6 +1,6 @@
 //! `TaskService`: inputs become segments, requests become commands, rows become tasks.
 
-use super::{Door, Membership, convert, identity, project, status, watch};
+use super::{Door, Identity, Membership, convert, identity, project, status, watch};
 use bytes::Bytes;
 use context::{Kind, Segment, Visibility};
 use ledger::command::{Command, RequestKey};
@@ -22,9 +22,9 @@ impl TaskService for Door {
         &self,
         request: Request<pb::CreateTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
+        let order = Order::check(&caller, request.into_inner())?;
         let inside = self.inside()?;
-        let order = Order::check(author, request.into_inner())?;
         if order.validate_only {
             return inside.dry_run(&order).await.map(Response::new);
         }
@@ -36,9 +36,10 @@ impl TaskService for Door {
     }
 
     async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::Task>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let project = project(&request.project)?;
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         if !request.allow_stale {
             let row = inside.find_task(&project, &request.id).await?;
             return inside.task_message(&row, true).await.map(Response::new);
@@ -57,8 +58,10 @@ impl TaskService for Door {
         &self,
         request: Request<pb::ListTasksRequest>,
     ) -> Result<Response<pb::ListTasksResponse>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(
@@ -67,7 +70,7 @@ impl TaskService for Door {
             ),
         };
         let query = Query::Tasks {
-            project: project(&request.project)?,
+            project,
             filter: request.filter,
             after,
             limit: super::agents::page_size(request.page_size)?,
@@ -93,9 +96,10 @@ impl TaskService for Door {
         &self,
         request: Request<pb::WatchTaskRequest>,
     ) -> Result<Response<EventStream>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let row = inside.find_task(&project(&request.project)?, &request.id).await?;
+        let project = project(&caller, &request.project)?;
+        let row = self.inside()?.find_task(&project, &request.id).await?;
         Ok(Response::new(watch::stream(self.clone(), row, request.from_sequence, !request.no_tokens)))
     }
 
@@ -103,9 +107,9 @@ impl TaskService for Door {
         &self,
         request: Request<pb::CancelTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
         let pb::CancelTaskRequest { project: p, id, request_id } = request.into_inner();
-        self.change(author, "cancel", p, id, request_id, |project, task, request| Command::CancelTask {
+        self.change(&caller, "cancel", p, id, request_id, |project, task, request| Command::CancelTask {
             project,
             task,
             request,
@@ -114,9 +118,9 @@ impl TaskService for Door {
     }
 
     async fn pause_task(&self, request: Request<pb::PauseTaskRequest>) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
         let pb::PauseTaskRequest { project: p, id, request_id } = request.into_inner();
-        self.change(author, "pause", p, id, request_id, |project, task, request| Command::PauseTask {
+        self.change(&caller, "pause", p, id, request_id, |project, task, request| Command::PauseTask {
             project,
             task,
             request,
@@ -128,9 +132,9 @@ impl TaskService for Door {
         &self,
         request: Request<pb::ResumeTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
         let pb::ResumeTaskRequest { project: p, id, request_id } = request.into_inner();
-        self.change(author, "resume", p, id, request_id, |project, task, request| Command::ResumeTask {
+        self.change(&caller, "resume", p, id, request_id, |project, task, request| Command::ResumeTask {
             project,
             task,
             request,
@@ -142,9 +146,11 @@ impl TaskService for Door {
         &self,
         request: Request<pb::ExplainTaskRequest>,
     ) -> Result<Response<pb::ExplainTaskResponse>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let explanation = inside.explain(&project(&request.project)?, &request.id).await?;
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
+        let explanation = inside.explain(&project, &request.id).await?;
         let node = |(id, eligible, reason): (u64, bool, String)| pb::NodeVerdict {
             node: inside.members.name(NodeId(id)),
             eligible,
@@ -163,18 +169,18 @@ impl Door {
     /// A verb on one task that answers with the task as it is then.
     async fn change(
         &self,
-        author: String,
+        caller: &Identity,
         verb: &str,
         project_text: String,
         id: String,
         request_id: String,
         command: impl FnOnce(ProjectName, TaskUid, RequestKey) -> Command,
     ) -> Result<Response<pb::Task>, Status> {
+        let project = project(caller, &project_text)?;
         let inside = self.inside()?;
-        let project = project(&project_text)?;
         let task = inside.find_task(&project, &id).await?.uid;
         let body = Hash::of_parts(&[verb.as_bytes(), task.to_string().as_bytes()]);
-        let key = RequestKey { author, request_id, body };
+        let key = RequestKey { author: caller.author(), request_id, body };
         match propose(inside, command(project, task, key)).await? {
             Reply::Task(row) => inside.task_message(&row, false).await.map(Response::new),
             Reply::Done => {
@@ -229,8 +235,10 @@ struct Order {
 }
 
 impl Order {
-    fn check(author: String, request: pb::CreateTaskRequest) -> Result<Order, Status> {
-        let project = project(&request.project)?;
+    fn check(caller: &Identity, mut request: pb::CreateTaskRequest) -> Result<Order, Status> {
+        let (author, project) = (caller.author(), project(caller, &request.project)?);
+        // What is hashed names the project, also where the request left it out.
+        request.project = project.to_string();
         short("agent", &request.agent)?;
         short("task_id", &request.task_id)?;
         short("request_id", &request.request_id)?;
