@@ -150,7 +150,7 @@ impl Bench {
             ..SoftNode::default()
         };
         let nodes = ids.into_iter().zip(slots).map(|(id, slots)| (id, node(slots))).collect();
-        Soft { nodes, ledger_ms: self.now_ms }
+        Soft { nodes, ledger_ms: self.now_ms, ..Soft::default() }
     }
 }
 

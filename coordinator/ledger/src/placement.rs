@@ -2,25 +2,27 @@
 //! plan, and `Assign` checks everything again when it is applied.
 //!
 //! The queue is walked in order. A task that may not start (quota, model, slots) is passed over, so nobody blocks the
-//! tasks behind. Among the nodes that could run it: those that keep its segments, then those that run tasks of the
-//! same agent revision and so share its prefix, then the least loaded. Comfort has a bound: a node that holds `SPREAD`
-//! leases more than the least loaded one is not chosen for comfort.
+//! tasks behind. Which of the nodes that could run it gets it, [`crate::routing`] decides: by what it would have to
+//! compute there, against the load.
 
 use crate::command::Command;
 use crate::quota::ancestors;
+use crate::routing::{Chain, Fleet, Lot, Routes, View, Wish};
 use crate::rows::{AgentKind, Role, TaskRow};
 use crate::state::State;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Hash, NodeId, ProjectName};
+use std::sync::Arc;
+use types::{NodeId, ProjectName, TaskUid};
 
-/// Leases by which a node may be ahead of the least loaded one and still be preferred for what it holds.
-const SPREAD: u64 = 2;
+/// Pressure from which on a node is chosen last, in thousandths.
+const PRESSED_MILLI: u16 = 800;
 
 /// What the leader knows about the nodes right now. Not part of the replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Soft {
     pub nodes: BTreeMap<NodeId, SoftNode>,
+    /// What they have in their caches, as far as the leader remembers. Empty is right, and costs tokens.
+    pub routes: Arc<Routes>,
     /// The leader's reading of the ledger's clock: fills buckets for explanations.
     pub ledger_ms: u64,
 }
@@ -31,13 +33,27 @@ pub struct SoftNode {
     pub attached: bool,
     /// Goes away soon: gets nothing new.
     pub draining: bool,
+    /// Gets nothing new until someone says otherwise; what runs there stays.
+    pub cordoned: bool,
     /// Tasks it runs at the same time; 0 for a node that only keeps segments.
     pub slots: u32,
     /// Tasks it says it runs; leases it has not heard of yet are counted beside.
     pub running: u32,
     /// Names of the models its engines have loaded.
     pub models: BTreeSet<String>,
+    /// Room in its KV caches that nothing is kept in, and room at all; 0 and 0 where it did not say.
     pub free_kv_tokens: u64,
+    pub kv_tokens: u64,
+    /// Of its memory and its processors, in thousandths of what there is; `None` where it did not say.
+    pub memory_pressure_milli: Option<u16>,
+    pub cpu_pressure_milli: Option<u16>,
+}
+
+impl SoftNode {
+    fn is_pressed(&self) -> bool {
+        let worst = self.memory_pressure_milli.max(self.cpu_pressure_milli);
+        worst.is_some_and(|milli| milli >= PRESSED_MILLI)
+    }
 }
 
 /// At most `max` assignments, in queue order.
@@ -72,46 +88,48 @@ pub(crate) struct Board<'a> {
     state: &'a State,
     /// Running slots taken by this plan, by path of the quota tree.
     taken: BTreeMap<String, u64>,
-    spots: BTreeMap<NodeId, Spot<'a>>,
-    /// Places and nodes whose limits are looked past, for explanations.
+    /// Nodes that take tasks.
+    spots: BTreeMap<NodeId, &'a SoftNode>,
+    fleet: Fleet<'a>,
+    /// Places of the quota tree whose limits are looked past, for explanations.
     lifted_paths: BTreeSet<String>,
-    lifted_nodes: BTreeSet<NodeId>,
-}
-
-/// A node that takes tasks.
-struct Spot<'a> {
-    node: &'a SoftNode,
-    used: u64,
-    revisions: BTreeSet<Hash>,
-}
-
-impl Spot<'_> {
-    fn free(&self) -> u64 {
-        u64::from(self.node.slots).saturating_sub(self.used)
-    }
 }
 
 impl<'a> Board<'a> {
     pub(crate) fn new(state: &'a State, soft: &'a Soft) -> Self {
         let takes_tasks = |(id, node): &(&NodeId, &SoftNode)| verdict(state, **id, node).is_ok();
-        let spots =
-            soft.nodes.iter().filter(takes_tasks).map(|(id, node)| (*id, spot(state, *id, node))).collect();
-        Board {
-            state,
-            taken: BTreeMap::new(),
-            spots,
-            lifted_paths: BTreeSet::new(),
-            lifted_nodes: BTreeSet::new(),
+        let spots: BTreeMap<NodeId, &SoftNode> =
+            soft.nodes.iter().filter(takes_tasks).map(|(id, node)| (*id, node)).collect();
+        let mut fleet = Fleet::new(&soft.routes, soft.ledger_ms);
+        for (id, node) in &spots {
+            fleet.add(*id, lot(state, *id, node), node.models.iter().map(String::as_str));
+        }
+        let mut board = Board { state, taken: BTreeMap::new(), spots, fleet, lifted_paths: BTreeSet::new() };
+        let open: Vec<NodeId> = board.spots.keys().copied().filter(|id| board.free(*id) > 0).collect();
+        open.into_iter().for_each(|id| board.learn(id));
+        board
+    }
+
+    /// What runs on a node says what is in its cache. Of a node without a free slot nobody asks.
+    fn learn(&mut self, id: NodeId) {
+        for row in self.state.leases_of(id) {
+            self.fleet.learn(id, &Chain::of_task(row), team(row));
         }
     }
 
     pub(crate) fn lift(&mut self, row: &TaskRow) {
         self.lifted_paths.extend(ancestors(&row.project));
-        self.lifted_nodes = self.able(row).collect();
+        let able: Vec<NodeId> = self.able(row).collect();
+        for id in able {
+            if self.free(id) == 0 {
+                self.learn(id);
+            }
+            self.fleet.lift(id);
+        }
     }
 
-    fn is_full(&self) -> bool {
-        self.spots.values().all(|spot| spot.free() == 0)
+    pub(crate) fn is_full(&self) -> bool {
+        self.fleet.is_full()
     }
 
     pub(crate) fn taken(&self, path: &str) -> u64 {
@@ -120,7 +138,7 @@ impl<'a> Board<'a> {
 
     /// Nodes that could run the task if they had a free slot.
     pub(crate) fn able(&self, row: &TaskRow) -> impl Iterator<Item = NodeId> {
-        self.spots.iter().filter(|(_, spot)| runs(spot.node, row)).map(|(id, _)| *id)
+        self.spots.iter().filter(|(_, node)| runs(node, row)).map(|(id, _)| *id)
     }
 
     pub(crate) fn has_workers(&self) -> bool {
@@ -129,8 +147,12 @@ impl<'a> Board<'a> {
 
     /// Free slots, and slots at all, of the nodes that could run the task.
     pub(crate) fn slots(&self, row: &TaskRow) -> (u64, u64) {
-        let able = self.spots.values().filter(|spot| runs(spot.node, row));
-        able.fold((0, 0), |(free, all), spot| (free + spot.free(), all + u64::from(spot.node.slots)))
+        let able = self.able(row).filter_map(|id| self.fleet.lot(id));
+        able.fold((0, 0), |(free, all), lot| (free + lot.slots.saturating_sub(lot.used), all + lot.slots))
+    }
+
+    fn free(&self, id: NodeId) -> u64 {
+        self.fleet.lot(id).map_or(0, |lot| lot.slots.saturating_sub(lot.used))
     }
 
     pub(crate) fn has_slot(&self, project: &ProjectName) -> bool {
@@ -142,38 +164,35 @@ impl<'a> Board<'a> {
     }
 
     pub(crate) fn best_node(&self, row: &TaskRow) -> Option<NodeId> {
-        let open = |id: &NodeId, spot: &Spot<'_>| self.lifted_nodes.contains(id) || spot.free() > 0;
-        let able: Vec<(NodeId, &Spot<'_>)> = self
-            .spots
-            .iter()
-            .filter(|(id, spot)| open(id, spot) && runs(spot.node, row))
-            .map(|(id, spot)| (*id, spot))
-            .collect();
-        let least_used = able.iter().map(|(_, spot)| spot.used).min()?;
-        let calm = able.into_iter().filter(|(_, spot)| spot.used <= least_used + SPREAD);
-        calm.min_by_key(|(id, spot)| {
-            let keeps = row.keepers.contains(id);
-            let shares = spot.revisions.contains(&row.revision);
-            (!keeps, !shares, spot.used, Reverse(spot.node.free_kv_tokens), *id)
-        })
-        .map(|(id, _)| id)
+        self.fleet.best(&wish(row, &Chain::of_task(row)))
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow, node: NodeId) {
         for path in ancestors(&row.project) {
             *self.taken.entry(path).or_default() += 1;
         }
-        if let Some(spot) = self.spots.get_mut(&node) {
-            spot.used += 1;
-            spot.revisions.insert(row.revision);
-        }
+        self.fleet.take(node, &wish(row, &Chain::of_task(row)));
     }
 }
 
-fn spot<'a>(state: &State, id: NodeId, node: &'a SoftNode) -> Spot<'a> {
-    let leases = state.leases_of(id).count() as u64;
-    let revisions = state.leases_of(id).map(|row| row.revision).collect();
-    Spot { node, used: leases.max(u64::from(node.running)), revisions }
+fn wish<'w>(row: &'w TaskRow, chain: &'w Chain) -> Wish<'w> {
+    let model = (row.kind != AgentKind::Team).then_some(row.model.as_str());
+    Wish { chain, model, keepers: &row.keepers, team: team(row) }
+}
+
+fn team(row: &TaskRow) -> Option<TaskUid> {
+    row.origin.map(|origin| origin.parent)
+}
+
+fn lot(state: &State, id: NodeId, node: &SoftNode) -> Lot {
+    let leases = state.tasks.index().leases.get(&id).map_or(0, |uids| uids.len() as u64);
+    Lot {
+        slots: u64::from(node.slots),
+        used: leases.max(u64::from(node.running)),
+        pressed: node.is_pressed(),
+        free_kv_tokens: node.free_kv_tokens,
+        kv_tokens: node.kv_tokens,
+    }
 }
 
 /// A team needs no engine of its own.
@@ -188,6 +207,7 @@ fn verdict(state: &State, id: NodeId, node: &SoftNode) -> Result<(), &'static st
         Some(row) if !row.roles.contains(&Role::Worker) => Err("is no worker"),
         Some(_) if !node.attached => Err("is not attached"),
         Some(_) if node.draining => Err("is draining"),
+        Some(_) if node.cordoned => Err("is cordoned"),
         Some(_) if node.slots == 0 => Err("has no slots"),
         Some(_) => Ok(()),
     }
@@ -202,7 +222,8 @@ pub(crate) fn verdicts(state: &State, soft: &Soft, row: &TaskRow) -> Vec<(u64, b
         if !runs(node, row) {
             return Err(format!("has not loaded the model {}", row.model));
         }
-        match spot(state, id, node).free() {
+        let lot = lot(state, id, node);
+        match lot.slots.saturating_sub(lot.used) {
             0 => Err(format!("all {} slots are taken", node.slots)),
             _ => Ok(()),
         }
@@ -214,4 +235,14 @@ pub(crate) fn verdicts(state: &State, soft: &Soft, row: &TaskRow) -> Vec<(u64, b
             (member.id.0, judged.is_ok(), judged.err().unwrap_or_default())
         })
         .collect()
+}
+
+/// The same in numbers, for the nodes that take tasks: what each holds of the prompt, how busy it is, what choosing
+/// it would cost, and why another one would be chosen if the task were next.
+pub fn views(state: &State, soft: &Soft, uid: TaskUid) -> Vec<View> {
+    let Some(row) = state.task(uid) else { return Vec::new() };
+    let mut board = Board::new(state, soft);
+    let full: Vec<NodeId> = board.spots.keys().copied().filter(|id| board.free(*id) == 0).collect();
+    full.into_iter().for_each(|id| board.learn(id));
+    board.fleet.views(&wish(row, &Chain::of_task(row)))
 }

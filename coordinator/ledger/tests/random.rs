@@ -145,7 +145,7 @@ impl World {
         let node =
             |slots| SoftNode { attached: true, slots, models: ["m".into()].into(), ..SoftNode::default() };
         let nodes = self.state.nodes().map(|row| (row.id, node(3))).collect();
-        let soft = Soft { nodes, ledger_ms: self.stamp.ledger_ms };
+        let soft = Soft { nodes, ledger_ms: self.stamp.ledger_ms, ..Soft::default() };
         let planned = placement::plan(&self.state, &soft, 1 + max as usize % 4);
         assert_eq!(planned, placement::plan(&self.state, &soft, 1 + max as usize % 4), "plans are stable");
         for command in planned {
@@ -395,7 +395,7 @@ fn random_commands_reach_what_they_should() {
     let mut runner = TestRunner::deterministic();
     let mut refusals = BTreeSet::new();
     let mut states = BTreeSet::new();
-    for _ in 0..24 {
+    for _ in 0..60 {
         let mut world = World::new();
         for step in moves(90).new_tree(&mut runner).unwrap().current() {
             world.play(step);

@@ -133,6 +133,8 @@ impl Script {
             running: 0,
             models: models.split(',').map(str::to_string).collect(),
             free_kv_tokens: words.number_or("kv", 1000)?,
+            cordoned: words.text("cordoned") == Some("yes"),
+            ..SoftNode::default()
         };
         self.soft.nodes.insert(node(words.plain(0)?)?, soft);
         Ok(vec![])
