@@ -43,6 +43,8 @@ mod explain_test;
 mod filter;
 pub mod invariants;
 pub mod placement;
+#[cfg(test)]
+mod placement_test;
 mod read;
 pub mod routing;
 

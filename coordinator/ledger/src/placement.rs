@@ -14,8 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{NodeId, ProjectName, TaskUid};
 
-/// Pressure from which on a node is chosen last, in thousandths.
-const PRESSED_MILLI: u16 = 800;
+/// Pressure from which on a node is chosen last: the share of time in which some task waited, in thousandths. Engines
+/// keep processors busy by design; waiting for memory is a sign of thrashing much earlier.
+const PRESSED_MEMORY_MILLI: u32 = 200;
+const PRESSED_CPU_MILLI: u32 = 900;
+
+/// Tasks that a new leader looks at to learn who has what: some 10 ms.
+const REMEMBERED: usize = 4096;
 
 /// What the leader knows about the nodes right now. Not part of the replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,15 +49,16 @@ pub struct SoftNode {
     /// Room in its KV caches that nothing is kept in, and room at all; 0 and 0 where it did not say.
     pub free_kv_tokens: u64,
     pub kv_tokens: u64,
-    /// Of its memory and its processors, in thousandths of what there is; `None` where it did not say.
-    pub memory_pressure_milli: Option<u16>,
-    pub cpu_pressure_milli: Option<u16>,
+    /// The share of time in which some task of the node waited for memory, or for a processor, in thousandths; `None`
+    /// where it did not say.
+    pub memory_pressure_milli: Option<u32>,
+    pub cpu_pressure_milli: Option<u32>,
 }
 
 impl SoftNode {
     fn is_pressed(&self) -> bool {
-        let worst = self.memory_pressure_milli.max(self.cpu_pressure_milli);
-        worst.is_some_and(|milli| milli >= PRESSED_MILLI)
+        let memory = self.memory_pressure_milli.is_some_and(|milli| milli >= PRESSED_MEMORY_MILLI);
+        memory || self.cpu_pressure_milli.is_some_and(|milli| milli >= PRESSED_CPU_MILLI)
     }
 }
 
@@ -235,6 +241,19 @@ pub(crate) fn verdicts(state: &State, soft: &Soft, row: &TaskRow) -> Vec<(u64, b
             (member.id.0, judged.is_ok(), judged.err().unwrap_or_default())
         })
         .collect()
+}
+
+/// What a new leader can know of the caches: who ran which task last, of the newest `REMEMBERED` that ran.
+pub fn remembered(state: &State) -> Routes {
+    let ran = |row: &&TaskRow| row.last_epoch.is_some();
+    let newest: Vec<&TaskRow> = state.tasks().rev().filter(ran).take(REMEMBERED).collect();
+    let mut routes = Routes::default();
+    for row in newest.into_iter().rev() {
+        if let Some(node) = row.node.or(row.home.first().copied()) {
+            routes.learn(node, &Chain::of_task(row));
+        }
+    }
+    routes
 }
 
 /// The same in numbers, for the nodes that take tasks: what each holds of the prompt, how busy it is, what choosing

@@ -94,13 +94,14 @@ impl Routes {
         self.shelves.get(&node).map_or(0, |shelf| shelf.work.at(now_ms))
     }
 
-    /// Up to `max` nodes that hold the longest beginnings, and how many tokens of it. Where more hold the same, the
-    /// prompt's own key says with whom to begin, so that prompts that share a beginning look at different nodes.
-    fn holders(&self, chain: &Chain, max: usize) -> Vec<(NodeId, u64)> {
-        let mut found: Vec<(NodeId, u64)> = Vec::new();
+    /// Up to `max` nodes that hold the longest beginnings. Where more hold the same, the prompt's own key says with
+    /// whom to begin, so that prompts that share a beginning look at different nodes.
+    fn holders(&self, chain: &Chain, max: usize) -> Vec<NodeId> {
+        let mut found: Vec<NodeId> = Vec::new();
         let deepest = chain.depth(|key| self.holders.contains_key(&key));
         for depth in (1..=deepest).rev() {
             let Some(nodes) = chain.key_at(depth).and_then(|key| self.holders.get(&key)) else { continue };
+            // Who holds more holds this much, too.
             if nodes.len() == found.len() {
                 continue;
             }
@@ -108,8 +109,8 @@ impl Routes {
                 if found.len() == max {
                     return found;
                 }
-                if !found.iter().any(|(known, _)| *known == node) {
-                    found.push((node, chain.end_of(depth)));
+                if !found.contains(&node) {
+                    found.push(node);
                 }
             }
         }

@@ -196,17 +196,15 @@ impl<'a> Fleet<'a> {
     pub fn best(&self, wish: &Wish<'_>) -> Option<NodeId> {
         let line = self.lines.get(&wish.model)?;
         let least = line.order.first()?;
-        let mut seen: Vec<NodeId> = Vec::with_capacity(HOLDERS * 2 + IDLEST);
+        let mut seen: Vec<NodeId> = Vec::with_capacity(2 * HOLDERS + IDLEST);
         let mut best: Option<Rank> = None;
-        for (node, matched) in self.candidates(line, wish) {
-            let is_new = !seen.contains(&node);
+        for node in self.candidates(line, wish) {
+            let berth = self.berths.get(&node).filter(|_| !seen.contains(&node));
             seen.push(node);
-            let berth = self
-                .berths
-                .get(&node)
-                .filter(|berth| is_new && self.may_take(node, berth, line, least, wish));
-            let Some(berth) = berth else { continue };
-            let rank = self.rank(node, berth, matched, least, wish);
+            let Some(berth) = berth.filter(|berth| may_take(node, berth, line, least, wish)) else {
+                continue;
+            };
+            let rank = self.rank(node, berth, self.matched(node, wish.chain), least, wish);
             if best.as_ref().is_none_or(|other| rank < *other) {
                 best = Some(rank);
             }
@@ -281,29 +279,12 @@ impl<'a> Fleet<'a> {
         format!("costs {} tokens, {chosen} costs {}", price(node), price(chosen))
     }
 
-    /// Nodes worth a look, with the tokens they hold; a node may come twice.
-    fn candidates<'s>(&'s self, line: &'s Line, wish: &Wish<'s>) -> impl Iterator<Item = (NodeId, u64)> + 's {
-        let chain = wish.chain;
-        let fresh = self.fresh.holders(chain, HOLDERS);
-        let known = self.known.holders(chain, HOLDERS);
-        let held = fresh.into_iter().chain(known).map(move |(node, _)| node);
+    /// Nodes worth a look; one may come twice.
+    fn candidates<'s>(&'s self, line: &'s Line, wish: &Wish<'s>) -> impl Iterator<Item = NodeId> + 's {
+        let fresh = self.fresh.holders(wish.chain, HOLDERS);
+        let known = self.known.holders(wish.chain, HOLDERS);
         let idle = line.order.iter().take(IDLEST).map(|standing| standing.node);
-        let keepers = wish.keepers.iter().copied();
-        held.chain(keepers).chain(idle).map(move |node| (node, self.matched(node, chain)))
-    }
-
-    fn may_take(
-        &self,
-        node: NodeId,
-        berth: &Berth<'_>,
-        line: &Line,
-        least: &Standing,
-        wish: &Wish<'_>,
-    ) -> bool {
-        let able = wish.model.is_none_or(|model| berth.models.contains(&model));
-        let calm = berth.lot.pressed == least.pressed && berth.is_calm(node, least);
-        let within_share = node == least.node || berth.work <= line.allowed_work();
-        able && berth.is_open() && calm && within_share
+        fresh.into_iter().chain(known).chain(wish.keepers.iter().copied()).chain(idle)
     }
 
     fn rank(&self, node: NodeId, berth: &Berth<'_>, matched: u64, least: &Standing, wish: &Wish<'_>) -> Rank {
@@ -356,4 +337,12 @@ impl<'a> Fleet<'a> {
             }
         }
     }
+}
+
+/// Whether the price may decide for this node: able, open, calm, and within its share of the work.
+fn may_take(node: NodeId, berth: &Berth<'_>, line: &Line, least: &Standing, wish: &Wish<'_>) -> bool {
+    let able = wish.model.is_none_or(|model| berth.models.contains(&model));
+    let calm = berth.lot.pressed == least.pressed && berth.is_calm(node, least);
+    let within_share = node == least.node || berth.work <= line.allowed_work();
+    able && berth.is_open() && calm && within_share
 }
