@@ -19,12 +19,15 @@ pub use fleet::{Fleet, Lot, View, Wish};
 
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
-use types::NodeId;
+use types::{NodeId, TaskUid};
 
 /// Parts that the whole record may hold: some 30 MiB, whatever the number of nodes.
 const PARTS: usize = 1 << 18;
 /// Bounds of one node's part of it.
 const PARTS_PER_NODE: std::ops::RangeInclusive<usize> = 64..=8192;
+
+/// Placements whose first step is waited for; the oldest are given up.
+const THOUGHTS: usize = 8192;
 
 /// What the nodes have in their caches, as far as placements and reports tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Routes {
     shelves: BTreeMap<NodeId, Shelf>,
     /// By part: the nodes on whose shelf it is.
     holders: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// By task that was placed and has made no step yet: where, and how much of its prompt was thought to be there.
+    thought: BTreeMap<TaskUid, (NodeId, u64)>,
 }
 
 impl Routes {
@@ -42,6 +47,22 @@ impl Routes {
         let shelf = self.shelves.entry(node).or_default();
         shelf.work.add(work_tokens(chain.tokens(), had), now_ms);
         had
+    }
+
+    /// A task goes to a node.
+    pub fn place(&mut self, task: TaskUid, node: NodeId, chain: &Chain, now_ms: u64) {
+        let had = self.note(node, chain, now_ms);
+        self.thought.insert(task, (node, had));
+        if self.thought.len() > THOUGHTS {
+            self.thought.pop_first();
+        }
+    }
+
+    /// The task's first step since says how much the node really had.
+    pub fn hear(&mut self, task: TaskUid, had_tokens: u64) {
+        if let Some((node, thought_tokens)) = self.thought.remove(&task) {
+            self.correct(node, thought_tokens, had_tokens);
+        }
     }
 
     /// The node holds this prompt; nothing is computed for it now.
@@ -94,10 +115,10 @@ impl Routes {
         self.shelves.get(&node).map_or(0, |shelf| shelf.work.at(now_ms))
     }
 
-    /// Up to `max` nodes that hold the longest beginnings. Where more hold the same, the prompt's own key says with
-    /// whom to begin, so that prompts that share a beginning look at different nodes.
-    fn holders(&self, chain: &Chain, max: usize) -> Vec<NodeId> {
-        let mut found: Vec<NodeId> = Vec::new();
+    /// Up to `max` nodes that hold the longest beginnings, and how many tokens. Where more hold the same, the prompt's
+    /// own key says with whom to begin, so that prompts that share a beginning look at different nodes.
+    fn holders(&self, chain: &Chain, max: usize) -> Vec<(NodeId, u64)> {
+        let mut found: Vec<(NodeId, u64)> = Vec::new();
         let deepest = chain.depth(|key| self.holders.contains_key(&key));
         for depth in (1..=deepest).rev() {
             let Some(nodes) = chain.key_at(depth).and_then(|key| self.holders.get(&key)) else { continue };
@@ -109,8 +130,8 @@ impl Routes {
                 if found.len() == max {
                     return found;
                 }
-                if !found.contains(&node) {
-                    found.push(node);
+                if !found.iter().any(|(known, _)| *known == node) {
+                    found.push((node, chain.end_of(depth)));
                 }
             }
         }

@@ -25,8 +25,8 @@ const PULL_TOKENS: u64 = 64;
 /// Prices that differ by less are equal.
 const GRAIN_TOKENS: u64 = 64;
 /// Nodes looked at for what they hold, and for being least loaded.
-const HOLDERS: usize = 8;
-const IDLEST: usize = 4;
+const HOLDERS: usize = 4;
+const IDLEST: usize = 2;
 
 /// A node that takes tasks, as far as routing cares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,15 +196,16 @@ impl<'a> Fleet<'a> {
     pub fn best(&self, wish: &Wish<'_>) -> Option<NodeId> {
         let line = self.lines.get(&wish.model)?;
         let least = line.order.first()?;
+        let held = self.held(wish.chain);
         let mut seen: Vec<NodeId> = Vec::with_capacity(2 * HOLDERS + IDLEST);
         let mut best: Option<Rank> = None;
-        for node in self.candidates(line, wish) {
+        for node in candidates(&held, line, wish) {
             let berth = self.berths.get(&node).filter(|_| !seen.contains(&node));
             seen.push(node);
             let Some(berth) = berth.filter(|berth| may_take(node, berth, line, least, wish)) else {
                 continue;
             };
-            let rank = self.rank(node, berth, self.matched(node, wish.chain), least, wish);
+            let rank = self.rank(node, berth, held.tokens(node), least, wish);
             if best.as_ref().is_none_or(|other| rank < *other) {
                 best = Some(rank);
             }
@@ -279,12 +280,9 @@ impl<'a> Fleet<'a> {
         format!("costs {} tokens, {chosen} costs {}", price(node), price(chosen))
     }
 
-    /// Nodes worth a look; one may come twice.
-    fn candidates<'s>(&'s self, line: &'s Line, wish: &Wish<'s>) -> impl Iterator<Item = NodeId> + 's {
-        let fresh = self.fresh.holders(wish.chain, HOLDERS);
-        let known = self.known.holders(wish.chain, HOLDERS);
-        let idle = line.order.iter().take(IDLEST).map(|standing| standing.node);
-        fresh.into_iter().chain(known).chain(wish.keepers.iter().copied()).chain(idle)
+    fn held<'s>(&'s self, chain: &'s Chain) -> Held<'s> {
+        let found = |routes: &Routes| routes.holders(chain, HOLDERS);
+        Held { chain, records: [self.known, &self.fresh].map(|routes| (routes, found(routes))) }
     }
 
     fn rank(&self, node: NodeId, berth: &Berth<'_>, matched: u64, least: &Standing, wish: &Wish<'_>) -> Rank {
@@ -337,6 +335,33 @@ impl<'a> Fleet<'a> {
             }
         }
     }
+}
+
+/// Who holds most of a prompt, by both records.
+struct Held<'s> {
+    chain: &'s Chain,
+    records: [(&'s Routes, Vec<(NodeId, u64)>); 2],
+}
+
+impl Held<'_> {
+    fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.records.iter().flat_map(|(_, found)| found.iter().map(|(node, _)| *node))
+    }
+
+    fn tokens(&self, node: NodeId) -> u64 {
+        let by_record = self.records.iter().map(|(routes, found)| {
+            let listed = found.iter().find(|(holder, _)| *holder == node).map(|(_, tokens)| *tokens);
+            // A list that is not full names everyone who holds anything.
+            listed.unwrap_or_else(|| if found.len() < HOLDERS { 0 } else { routes.matched(node, self.chain) })
+        });
+        by_record.max().unwrap_or(0)
+    }
+}
+
+/// Nodes worth a look; one may come twice.
+fn candidates<'s>(held: &'s Held<'s>, line: &'s Line, wish: &Wish<'s>) -> impl Iterator<Item = NodeId> + 's {
+    let idle = line.order.iter().take(IDLEST).map(|standing| standing.node);
+    held.nodes().chain(wish.keepers.iter().copied()).chain(idle)
 }
 
 /// Whether the price may decide for this node: able, open, calm, and within its share of the work.

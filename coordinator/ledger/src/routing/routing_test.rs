@@ -76,9 +76,12 @@ fn a_worker_that_had_less_than_thought_is_believed_to_keep_less() {
     routes.correct(NodeId(1), 8000, 1000);
     routes.learn(NodeId(1), &eight);
     assert_eq!(routes.matched(NodeId(1), &eight), 7000);
-    routes.correct(NodeId(1), 7000, 7000);
+    let task = TaskUid { index: 5, position: 0 };
+    routes.place(task, NodeId(1), &eight, 0);
+    routes.hear(task, 7000);
+    routes.hear(task, 0);
     routes.learn(NodeId(1), &eight);
-    assert_eq!(routes.matched(NodeId(1), &eight), 8000, "trust comes back");
+    assert_eq!(routes.matched(NodeId(1), &eight), 8000, "trust comes back; a step is heard once");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use types::{Class, Epoch, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid};
 
 /// As the leader does it: assignments in one entry, and how often it looks at the clock.
 const PLAN_MAX: usize = 64;
-const TICK_MS: u64 = 100;
+const TICK_MS: u64 = 200;
 
 const ONLINE: &str = "online";
 const OFFLINE: &str = "offline";
