@@ -12,7 +12,7 @@ use crate::machine::Committed;
 use ledger::command::Command;
 use ledger::effect::Effect;
 use ledger::placement;
-use ledger::rows::Role;
+use ledger::rows::{EventKind, Role};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use types::NodeId;
@@ -92,16 +92,17 @@ impl Office {
     async fn enter(&mut self, term: u64) {
         let Ok(index) = self.coordinator.raft().read_barrier().await else { return };
         let inner = &self.coordinator.inner;
-        let (ledger_ms, wall_ms) = {
+        let (ledger_ms, wall_ms, routes) = {
             let machine = self.coordinator.locked();
-            (machine.state.ledger_ms(), machine.state.wall_ms())
+            let routes = placement::remembered(&machine.state);
+            (machine.state.ledger_ms(), machine.state.wall_ms(), routes)
         };
         let clock = inner.clock.as_ref();
         *inner.office_clock.lock().expect("no panic while held") =
             OfficeClock::start(ledger_ms, wall_ms, clock);
         let ends_ms = clock.monotonic_ms() + inner.lease_ms + inner.lease_ms / 100 + 50;
         let workers = self.coordinator.nodes().into_iter().map(|row| row.id);
-        inner.link.take_office(workers, ends_ms);
+        inner.link.take_office(workers, routes, ends_ms);
         self.first_index = Some(index);
         self.called_ms = clock.monotonic_ms();
         self.term = term;
@@ -191,6 +192,8 @@ impl Office {
             Effect::Assigned { task, node, epoch } => {
                 let row = self.coordinator.task(task).filter(|row| row.epoch == Some(epoch));
                 if let Some(row) = row {
+                    let ledger_ms = self.coordinator.locked().state.ledger_ms();
+                    link.placed(&row, node, ledger_ms);
                     link.send(
                         node,
                         proto::internal::v1::leader_message::Body::Assignment(link::assignment(&row)),
@@ -201,7 +204,11 @@ impl Office {
             Effect::Revoked { project, task, node, epoch } => {
                 link.send(node, link::revoke(&project, task, epoch));
             }
-            Effect::Event { .. } => {}
+            Effect::Event { task, event } => {
+                if let EventKind::Step { spent, .. } = event.kind {
+                    link.stepped(task, spent.cached_tokens);
+                }
+            }
             Effect::Replan => self.plan_wanted = true,
             Effect::Members => self.follow_members(),
         }

@@ -8,10 +8,13 @@ use crate::proposer::ProposeFailed;
 use ledger::command::Command;
 use ledger::placement::{Soft, SoftNode};
 use ledger::reply::{Refusal, Reply};
+use ledger::routing::{Chain, Routes};
 use ledger::rows::TaskRow;
+use prost::Message;
 use proto::internal::v1 as pb;
 use proto::internal::v1::leader_message::Body as ToNode;
 use proto::internal::v1::node_message::Body as FromNode;
+use proto::v1::Device;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
@@ -44,6 +47,8 @@ struct Table {
     streams: u64,
     /// Declared lost, outcome not known: they attach when it is, so that a full set never tells of leases that end.
     losing: BTreeSet<NodeId>,
+    /// What the nodes have in their caches, as far as this office knows.
+    routes: Arc<Routes>,
     /// The office has begun: before that a node that attached would be forgotten when it does.
     open: bool,
 }
@@ -64,8 +69,23 @@ impl LinkServer {
 
     /// What placement may know of the nodes.
     pub(crate) fn soft(&self, ledger_ms: u64) -> Soft {
-        let nodes = self.table().attached.iter().map(|(id, a)| (*id, soft_node(&a.node))).collect();
-        Soft { nodes, ledger_ms }
+        let table = self.table();
+        let nodes = table.attached.iter().map(|(id, a)| (*id, soft_node(&a.node))).collect();
+        Soft { nodes, routes: Arc::clone(&table.routes), ledger_ms }
+    }
+
+    /// A task was placed: the node will hold its prompt.
+    pub(crate) fn placed(&self, row: &TaskRow, node: NodeId, ledger_ms: u64) {
+        let mut table = self.table();
+        let kv_tokens = table.attached.get(&node).map_or(0, |a| soft_node(&a.node).kv_tokens);
+        let routes = Arc::make_mut(&mut table.routes);
+        routes.resize(node, kv_tokens);
+        routes.place(row.uid, node, &Chain::of_task(row), ledger_ms);
+    }
+
+    /// A step tells how much of the prompt its node really had.
+    pub(crate) fn stepped(&self, task: TaskUid, cached_tokens: u64) {
+        Arc::make_mut(&mut self.table().routes).hear(task, cached_tokens);
     }
 
     /// Wall clocks heard lately.
@@ -76,8 +96,14 @@ impl LinkServer {
     }
 
     /// A new office: every node that may hold a lease gets one whole lease from now on.
-    pub(crate) fn take_office(&self, nodes: impl Iterator<Item = NodeId>, lease_ends_ms: u64) {
+    pub(crate) fn take_office(
+        &self,
+        nodes: impl Iterator<Item = NodeId>,
+        routes: Routes,
+        lease_ends_ms: u64,
+    ) {
         let mut table = self.table();
+        table.routes = Arc::new(routes);
         table.attached.clear();
         table.open = true;
         table.lease_ends_ms = nodes.map(|id| (id, lease_ends_ms)).collect();
@@ -108,6 +134,7 @@ impl LinkServer {
         for id in &lost {
             table.lease_ends_ms.remove(id);
             table.attached.remove(id);
+            Arc::make_mut(&mut table.routes).forget(*id);
         }
         table.losing.extend(&lost);
         lost
@@ -184,13 +211,17 @@ impl LinkServer {
 
 fn soft_node(node: &pb::AttachedNode) -> SoftNode {
     let free = |e: &pb::LinkEngine| e.kv_blocks.saturating_sub(e.kv_blocks_used) * 16;
+    let device = node.beat.as_ref().and_then(|beat| Device::decode(beat.device.as_ref()).ok());
     SoftNode {
         attached: true,
-        draining: false,
         slots: node.slots,
         running: node.beat.as_ref().map_or(0, |beat| beat.running),
         models: node.engines.iter().map(|e| e.model.clone()).collect(),
         free_kv_tokens: node.engines.iter().map(free).sum(),
+        kv_tokens: node.engines.iter().map(|e| e.kv_blocks * 16).sum(),
+        memory_pressure_milli: device.as_ref().and_then(|device| device.memory_pressure_milli),
+        cpu_pressure_milli: device.as_ref().and_then(|device| device.cpu_pressure_milli),
+        ..SoftNode::default()
     }
 }
 

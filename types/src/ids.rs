@@ -1,6 +1,7 @@
 //! Ids as newtypes, so that two of them cannot be swapped by mistake.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A node's number, given by the log index of the entry that admitted it. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -26,9 +27,10 @@ pub struct TaskUid {
     pub position: u32,
 }
 
-/// A tenant's name: lower-case letters, digits, `-`, and `/` between nested projects.
+/// A tenant's name: lower-case letters, digits, `-`, and `/` between nested projects. Shared, because every task of
+/// the ledger carries one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ProjectName(String);
+pub struct ProjectName(Arc<str>);
 
 /// Text that is not an id of the expected kind.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
@@ -136,7 +138,7 @@ impl ProjectName {
                 && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
         };
         if text.len() <= crate::limits::NAME_BYTES && text.split('/').all(good_part) {
-            Ok(ProjectName(text.to_string()))
+            Ok(ProjectName(text.into()))
         } else {
             refuse(text, "a project name (lower-case letters, digits, -, _, and / between nested projects)")
         }
@@ -149,7 +151,7 @@ impl ProjectName {
 
 impl Default for ProjectName {
     fn default() -> Self {
-        ProjectName(Self::DEFAULT.to_string())
+        ProjectName(Self::DEFAULT.into())
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::change::{Change, check_name, check_text, invalid};
 use crate::command::RequestKey;
+use crate::keys::Holding;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
 use crate::rows::{AgentKind, AgentRow};
-use crate::keys::Holding;
 use types::{Hash, NodeId, ProjectName, limits};
 
 /// A petabyte: more is a slip of the pen, and keeps sums far from overflow.

@@ -44,7 +44,10 @@ pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
         request_id: new.request.request_id.clone(),
         body: new.request.body,
         not_before_ms: new.terms.map(|terms| terms.not_before_ms).filter(|ms| *ms > change.state.wall_ms()),
-        after: new.terms.map(|terms| unfinished(change.state, &terms.after)).filter(|after| !after.is_empty()),
+        after: new
+            .terms
+            .map(|terms| unfinished(change.state, &terms.after))
+            .filter(|after| !after.is_empty()),
         ..blank(change, change.place.uid(0), &agent, new.home)
     };
     let uid = insert(change, row);

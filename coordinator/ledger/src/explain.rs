@@ -20,8 +20,13 @@ use types::{PauseReason, TaskState, TaskUid};
 /// `None` when there is no such task.
 pub fn explain(state: &State, soft: &Soft, uid: TaskUid) -> Option<Explanation> {
     let row = state.task(uid)?;
-    let mut explanation =
-        Explanation { task: Box::new(row.clone()), blockers: Vec::new(), tasks_ahead: 0, nodes: Vec::new(), eta: None };
+    let mut explanation = Explanation {
+        task: Box::new(row.clone()),
+        blockers: Vec::new(),
+        tasks_ahead: 0,
+        nodes: Vec::new(),
+        eta: None,
+    };
     match row.state {
         TaskState::Pending => {
             explanation.nodes = verdicts(state, soft, row);
@@ -245,6 +250,7 @@ fn budget_blocker(room: Room) -> Option<Blocker> {
 }
 
 fn unpriced(row: &TaskRow) -> Blocker {
-    let message = format!("money is limited here and {} has no price; set one with `price set`, 0 included", row.model);
+    let message =
+        format!("money is limited here and {} has no price; set one with `price set`, 0 included", row.model);
     Blocker { resource: row.model.clone(), ..standing("UNKNOWN_PRICE", &message) }
 }

@@ -137,7 +137,15 @@ impl Bench {
         self.apply(Command::Assign { task: uid, node });
         if let (Some(epoch), 2..) = (self.state.task(uid).unwrap().epoch, *fate) {
             let (min_tokens, max_tokens) = (*tokens, *tokens);
-            self.apply(Command::Reserve { task: uid, epoch, node, step: 1, min_tokens, max_tokens, want: None });
+            self.apply(Command::Reserve {
+                task: uid,
+                epoch,
+                node,
+                step: 1,
+                min_tokens,
+                max_tokens,
+                want: None,
+            });
         }
     }
 

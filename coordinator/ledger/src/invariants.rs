@@ -132,7 +132,8 @@ impl Below {
         let held = row.held.as_deref().copied().unwrap_or_default();
         self.reserved.push((Amounts { tokens: row.reserved_tokens, ..held.amounts }, held.made_ms));
         let settled = row.settled.as_deref().copied().unwrap_or_default();
-        self.settled = self.settled.plus(settled).plus(Amounts { tokens: row.settled_tokens, ..Amounts::NONE });
+        self.settled =
+            self.settled.plus(settled).plus(Amounts { tokens: row.settled_tokens, ..Amounts::NONE });
     }
 }
 
@@ -226,12 +227,20 @@ fn never_over(before: &QuotaRow, now: &QuotaRow, wall_ms: u64) -> Result<(), Str
     for meter in now.budgets_at(wall_ms) {
         let old = before.budget(meter.budget, meter.window, wall_ms);
         let (was, is) = (old.settled + old.reserved, meter.settled + meter.reserved);
-        let rule = format!("{}: {} of the {} rose above their limit", now.path, meter.budget.name(), meter.window.name());
+        let rule = format!(
+            "{}: {} of the {} rose above their limit",
+            now.path,
+            meter.budget.name(),
+            meter.window.name()
+        );
         must(!over(meter.limit, was, is), &rule)?;
     }
     for held in now.holdings_here() {
         let was = before.holding(&held.holding).used;
-        must(!over(held.limit, was, held.used), &format!("{}: {} rose above its limit", now.path, held.holding.name()))?;
+        must(
+            !over(held.limit, was, held.used),
+            &format!("{}: {} rose above its limit", now.path, held.holding.name()),
+        )?;
     }
     Ok(())
 }

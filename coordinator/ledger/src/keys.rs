@@ -342,7 +342,15 @@ mod tests {
         }
         let names: std::collections::BTreeSet<String> = all.iter().map(QuotaKey::to_string).collect();
         assert_eq!(names.len(), all.len());
-        for wrong in ["", "colours", "tokens_week", "running_guarantee", "connections", "connections:", "connections:a b"] {
+        for wrong in [
+            "",
+            "colours",
+            "tokens_week",
+            "running_guarantee",
+            "connections",
+            "connections:",
+            "connections:a b",
+        ] {
             assert_eq!(QuotaKey::parse(wrong), None, "{wrong:?}");
         }
     }

@@ -8,8 +8,8 @@
 //! Read in this order: [`rows`] (what is remembered), [`command`], [`reply`], [`effect`]; then [`State`] and the
 //! verbs behind it: `create` (tasks and children), `steps` (assign, reserve, commit, release), `stop` (cancel,
 //! pause, deadlines), `quota`, `nodes`, `agents`, `requests`, `tick`. Proposals that change nothing: [`placement`]
-//! (who should get which task), [`explain`] (why a task waits), [`query`] and `read` (answers). [`invariants`] says
-//! what must hold after every command.
+//! (who should get which task) with [`routing`] (on which node), [`explain`] (why a task waits), [`query`] and `read`
+//! (answers). [`invariants`] says what must hold after every command.
 #![deny(clippy::disallowed_types, clippy::float_arithmetic)]
 
 pub mod command;
@@ -47,8 +47,11 @@ mod explain_test;
 mod filter;
 pub mod invariants;
 pub mod placement;
+#[cfg(test)]
+mod placement_test;
 pub mod plan;
 mod read;
+pub mod routing;
 
 pub use entry::{FORMAT, Halt, READER, encode_entry};
 pub use placement::{Soft, SoftNode};

@@ -1,9 +1,9 @@
 //! Members of the cluster and the models they hold. Who is up is not known here: the leader says so by commands.
 
 use crate::change::{Change, check_name, check_text, invalid, not_found};
+use crate::command::RequestKey;
 use crate::effect::Effect;
 use crate::reply::{Refusal, Reply};
-use crate::command::RequestKey;
 use crate::requests::Memory;
 use crate::rows::{Closed, Fenced, ModelRow, NodeRow, Role, TaskRow};
 use types::{ClusterId, Hash, NodeId, TaskState, TaskUid};

@@ -1,20 +1,27 @@
-//! Which node should run a task. Among the nodes that could run it: those that keep its segments, then those that run tasks of the
-//! same agent revision and so share its prefix, then the least loaded. Comfort has a bound: a node that holds `SPREAD`
-//! leases more than the least loaded one is not chosen for comfort.
+//! Which nodes could run a task, and which of them gets it: [`crate::routing`] decides, by what it would have to compute
+//! there, against the load. Who is looked at when is the plan's business ([`crate::plan`]).
 
+use crate::routing::{Chain, Fleet, Lot, Routes, View, Wish};
 use crate::rows::{AgentKind, Closed, NodeRow, Role, TaskRow};
 use crate::state::State;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Hash, NodeId};
+use std::sync::Arc;
+use types::{NodeId, TaskUid};
 
-/// Leases by which a node may be ahead of the least loaded one and still be preferred for what it holds.
-const SPREAD: u64 = 2;
+/// Pressure from which on a node is chosen last: the share of time in which some task waited, in thousandths. Engines
+/// keep processors busy by design; waiting for memory is a sign of thrashing much earlier.
+const PRESSED_MEMORY_MILLI: u32 = 200;
+const PRESSED_CPU_MILLI: u32 = 900;
+
+/// Tasks that a new leader looks at to learn who has what: some 10 ms.
+const REMEMBERED: usize = 4096;
 
 /// What the leader knows about the nodes right now. Not part of the replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Soft {
     pub nodes: BTreeMap<NodeId, SoftNode>,
+    /// What they have in their caches, as far as the leader remembers. Empty is right, and costs tokens.
+    pub routes: Arc<Routes>,
     /// The leader's reading of the ledger's clock: fills buckets for explanations.
     pub ledger_ms: u64,
     /// When tasks started lately, on the ledger's clock, in order: what an estimate of a wait goes by.
@@ -33,48 +40,69 @@ pub struct SoftNode {
     pub running: u32,
     /// Names of the models its engines have loaded.
     pub models: BTreeSet<String>,
+    /// Room in its KV caches that nothing is kept in, and room at all; 0 and 0 where it did not say.
     pub free_kv_tokens: u64,
+    pub kv_tokens: u64,
+    /// The share of time in which some task of the node waited for memory, or for a processor, in thousandths; `None`
+    /// where it did not say.
+    pub memory_pressure_milli: Option<u32>,
+    pub cpu_pressure_milli: Option<u32>,
+}
+
+impl SoftNode {
+    fn is_pressed(&self) -> bool {
+        let memory = self.memory_pressure_milli.is_some_and(|milli| milli >= PRESSED_MEMORY_MILLI);
+        memory || self.cpu_pressure_milli.is_some_and(|milli| milli >= PRESSED_CPU_MILLI)
+    }
 }
 
 /// Capacity of the nodes while planning, as it will be after the assignments planned so far.
 pub(crate) struct Board<'a> {
-    spots: BTreeMap<NodeId, Spot<'a>>,
-    /// Nodes whose limits are looked past, for explanations.
-    lifted_nodes: BTreeSet<NodeId>,
-}
-
-/// A node that takes tasks.
-struct Spot<'a> {
-    node: &'a SoftNode,
-    used: u64,
-    revisions: BTreeSet<Hash>,
-}
-
-impl Spot<'_> {
-    fn free(&self) -> u64 {
-        u64::from(self.node.slots).saturating_sub(self.used)
-    }
+    state: &'a State,
+    /// Nodes that take tasks.
+    spots: BTreeMap<NodeId, &'a SoftNode>,
+    fleet: Fleet<'a>,
 }
 
 impl<'a> Board<'a> {
     pub(crate) fn new(state: &'a State, soft: &'a Soft) -> Self {
         let takes_tasks = |(id, node): &(&NodeId, &SoftNode)| verdict(state, **id, node).is_ok();
-        let spots =
-            soft.nodes.iter().filter(takes_tasks).map(|(id, node)| (*id, spot(state, *id, node))).collect();
-        Board { spots, lifted_nodes: BTreeSet::new() }
+        let spots: BTreeMap<NodeId, &SoftNode> =
+            soft.nodes.iter().filter(takes_tasks).map(|(id, node)| (*id, node)).collect();
+        let mut fleet = Fleet::new(&soft.routes, soft.ledger_ms);
+        for (id, node) in &spots {
+            fleet.add(*id, lot(state, *id, node), node.models.iter().map(String::as_str));
+        }
+        let mut board = Board { state, spots, fleet };
+        let open: Vec<NodeId> = board.spots.keys().copied().filter(|id| board.free(*id) > 0).collect();
+        open.into_iter().for_each(|id| board.learn(id));
+        board
+    }
+
+    /// What runs on a node says what is in its cache. Of a node without a free slot nobody asks.
+    fn learn(&mut self, id: NodeId) {
+        for row in self.state.leases_of(id) {
+            self.fleet.learn(id, &Chain::of_task(row), team(row));
+        }
     }
 
     pub(crate) fn lift(&mut self, row: &TaskRow) {
-        self.lifted_nodes = self.able(row).collect();
+        let able: Vec<NodeId> = self.able(row).collect();
+        for id in able {
+            if self.free(id) == 0 {
+                self.learn(id);
+            }
+            self.fleet.lift(id);
+        }
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.spots.values().all(|spot| spot.free() == 0)
+        self.fleet.is_full()
     }
 
     /// Nodes that could run the task if they had a free slot.
     pub(crate) fn able(&self, row: &TaskRow) -> impl Iterator<Item = NodeId> {
-        self.spots.iter().filter(|(_, spot)| runs(spot.node, row)).map(|(id, _)| *id)
+        self.spots.iter().filter(|(_, node)| runs(node, row)).map(|(id, _)| *id)
     }
 
     pub(crate) fn has_workers(&self) -> bool {
@@ -83,40 +111,41 @@ impl<'a> Board<'a> {
 
     /// Free slots, and slots at all, of the nodes that could run the task.
     pub(crate) fn slots(&self, row: &TaskRow) -> (u64, u64) {
-        let able = self.spots.values().filter(|spot| runs(spot.node, row));
-        able.fold((0, 0), |(free, all), spot| (free + spot.free(), all + u64::from(spot.node.slots)))
+        let able = self.able(row).filter_map(|id| self.fleet.lot(id));
+        able.fold((0, 0), |(free, all), lot| (free + lot.slots.saturating_sub(lot.used), all + lot.slots))
+    }
+
+    fn free(&self, id: NodeId) -> u64 {
+        self.fleet.lot(id).map_or(0, |lot| lot.slots.saturating_sub(lot.used))
     }
 
     pub(crate) fn best_node(&self, row: &TaskRow) -> Option<NodeId> {
-        let open = |id: &NodeId, spot: &Spot<'_>| self.lifted_nodes.contains(id) || spot.free() > 0;
-        let able: Vec<(NodeId, &Spot<'_>)> = self
-            .spots
-            .iter()
-            .filter(|(id, spot)| open(id, spot) && runs(spot.node, row))
-            .map(|(id, spot)| (*id, spot))
-            .collect();
-        let least_used = able.iter().map(|(_, spot)| spot.used).min()?;
-        let calm = able.into_iter().filter(|(_, spot)| spot.used <= least_used + SPREAD);
-        calm.min_by_key(|(id, spot)| {
-            let keeps = row.keepers.contains(id);
-            let shares = spot.revisions.contains(&row.revision);
-            (!keeps, !shares, spot.used, Reverse(spot.node.free_kv_tokens), *id)
-        })
-        .map(|(id, _)| id)
+        self.fleet.best(&wish(row, &Chain::of_task(row)))
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow, node: NodeId) {
-        if let Some(spot) = self.spots.get_mut(&node) {
-            spot.used += 1;
-            spot.revisions.insert(row.revision);
-        }
+        self.fleet.take(node, &wish(row, &Chain::of_task(row)));
     }
 }
 
-fn spot<'a>(state: &State, id: NodeId, node: &'a SoftNode) -> Spot<'a> {
-    let leases = state.leases_of(id).count() as u64;
-    let revisions = state.leases_of(id).map(|row| row.revision).collect();
-    Spot { node, used: leases.max(u64::from(node.running)), revisions }
+fn wish<'w>(row: &'w TaskRow, chain: &'w Chain) -> Wish<'w> {
+    let model = (row.kind != AgentKind::Team).then_some(row.model.as_str());
+    Wish { chain, model, keepers: &row.keepers, team: team(row) }
+}
+
+fn team(row: &TaskRow) -> Option<TaskUid> {
+    row.origin.map(|origin| origin.parent)
+}
+
+fn lot(state: &State, id: NodeId, node: &SoftNode) -> Lot {
+    let leases = state.tasks.index().leases.get(&id).map_or(0, |uids| uids.len() as u64);
+    Lot {
+        slots: u64::from(node.slots),
+        used: leases.max(u64::from(node.running)),
+        pressed: node.is_pressed(),
+        free_kv_tokens: node.free_kv_tokens,
+        kv_tokens: node.kv_tokens,
+    }
 }
 
 /// A team needs no engine of its own.
@@ -147,7 +176,8 @@ pub(crate) fn verdicts(state: &State, soft: &Soft, row: &TaskRow) -> Vec<(u64, b
         if !runs(node, row) {
             return Err(format!("has not loaded the model {}", row.model));
         }
-        match spot(state, id, node).free() {
+        let lot = lot(state, id, node);
+        match lot.slots.saturating_sub(lot.used) {
             0 => Err(format!("all {} slots are taken", node.slots)),
             _ => Ok(()),
         }
@@ -159,4 +189,27 @@ pub(crate) fn verdicts(state: &State, soft: &Soft, row: &TaskRow) -> Vec<(u64, b
             (member.id.0, judged.is_ok(), judged.err().unwrap_or_default())
         })
         .collect()
+}
+
+/// What a new leader can know of the caches: who ran which task last, of the newest `REMEMBERED` that ran.
+pub fn remembered(state: &State) -> Routes {
+    let ran = |row: &&TaskRow| row.last_epoch.is_some();
+    let newest: Vec<&TaskRow> = state.tasks().rev().filter(ran).take(REMEMBERED).collect();
+    let mut routes = Routes::default();
+    for row in newest.into_iter().rev() {
+        if let Some(node) = row.node.or(row.home.first().copied()) {
+            routes.learn(node, &Chain::of_task(row));
+        }
+    }
+    routes
+}
+
+/// The same in numbers, for the nodes that take tasks: what each holds of the prompt, how busy it is, what choosing
+/// it would cost, and why another one would be chosen if the task were next.
+pub fn views(state: &State, soft: &Soft, uid: TaskUid) -> Vec<View> {
+    let Some(row) = state.task(uid) else { return Vec::new() };
+    let mut board = Board::new(state, soft);
+    let full: Vec<NodeId> = board.spots.keys().copied().filter(|id| board.free(*id) == 0).collect();
+    full.into_iter().for_each(|id| board.learn(id));
+    board.fleet.views(&wish(row, &Chain::of_task(row)))
 }

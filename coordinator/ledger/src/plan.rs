@@ -217,7 +217,10 @@ impl<'a> Line<'a> {
         mut rows: Box<dyn Iterator<Item = (QueueKey, &'a TaskRow)> + 'a>,
     ) {
         let Some(head) = rows.next() else { return };
-        self.held.insert(project, self.state.quotas.get(&path_of_project(project)).map_or(0, |row| row.running_used));
+        self.held.insert(
+            project,
+            self.state.quotas.get(&path_of_project(project)).map_or(0, |row| row.running_used),
+        );
         let turn = Standing { borrows: self.borrows(project), turn: self.state.turn_entering(project) };
         self.turns.insert(project, turn);
         let class = self.classes.entry(class).or_default();
@@ -319,16 +322,16 @@ fn reclaims(state: &State, walk: &Walk<'_>, most: usize) -> Vec<Command> {
     let owed: u64 = pledged.iter().map(|path| owed(state, walk, path)).sum();
     let leaving = state.tasks.index().yielding.len();
     let wanted = usize::try_from(owed).unwrap_or(usize::MAX).min(most).saturating_sub(leaving);
-    let preempt = |row: &TaskRow| {
-        row.epoch.map(|epoch| Command::Preempt { task: row.uid, epoch, grace_ms: GRACE_MS })
-    };
+    let preempt =
+        |row: &TaskRow| row.epoch.map(|epoch| Command::Preempt { task: row.uid, epoch, grace_ms: GRACE_MS });
     victims(state, wanted).into_iter().filter_map(preempt).collect()
 }
 
 /// Tasks of a project that wait, could run on some node, and would be within its guarantee.
 fn owed(state: &State, walk: &Walk<'_>, path: &str) -> u64 {
     let of_path = |project: &ProjectName| path_of_project(project) == *path;
-    let started: u64 = walk.started.iter().filter(|(project, _)| of_path(project)).map(|(_, count)| *count).sum();
+    let started: u64 =
+        walk.started.iter().filter(|(project, _)| of_path(project)).map(|(_, count)| *count).sum();
     let held = state.quotas.get(&path.to_string()).map(|row| row.holding(&Holding::Running));
     let short = held.map_or(0, |held| held.guaranteed.unwrap_or(0).saturating_sub(held.used + started));
     if short == 0 {
@@ -336,7 +339,8 @@ fn owed(state: &State, walk: &Walk<'_>, path: &str) -> u64 {
     }
     let lanes = state.tasks.index().queue.iter().filter(|((_, project), _)| of_path(project));
     let able = |key: &&QueueKey| state.task(key.uid).is_some_and(|row| walk.board.able(row).next().is_some());
-    let waiting = lanes.flat_map(|(_, keys)| keys).filter(able).take((short + started) as usize).count() as u64;
+    let waiting =
+        lanes.flat_map(|(_, keys)| keys).filter(able).take((short + started) as usize).count() as u64;
     short.min(waiting.saturating_sub(started))
 }
 
@@ -350,7 +354,13 @@ fn victims(state: &State, wanted: usize) -> Vec<&TaskRow> {
         running.insert(path.clone(), rows);
     }
     while victims.len() < wanted {
-        let Some(greediest) = borrowers.iter_mut().filter(|(path, over)| *over > 0 && !running[path].is_empty()).max_by_key(|(_, over)| *over) else { break };
+        let Some(greediest) = borrowers
+            .iter_mut()
+            .filter(|(path, over)| *over > 0 && !running[path].is_empty())
+            .max_by_key(|(_, over)| *over)
+        else {
+            break;
+        };
         greediest.1 -= 1;
         victims.extend(running.get_mut(&greediest.0).and_then(Vec::pop));
     }
@@ -363,7 +373,8 @@ impl State {
         let leases = self.tasks.index().leases.values().flatten().filter_map(|uid| self.task(*uid));
         leases.filter(move |row| {
             let of_path = path_of_project(&row.project);
-            let below = of_path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            let below =
+                of_path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
             below && row.state == TaskState::Running && row.yield_by_ms.is_none()
         })
     }

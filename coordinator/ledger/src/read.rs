@@ -1,10 +1,10 @@
 //! Answers to queries. Reads only; what is not found is an empty answer, what is not understood a `BadQuery`.
 
+use crate::command::RequestKey;
 use crate::explain::explain;
 use crate::filter::Filter;
 use crate::placement::Soft;
 use crate::query::{Answer, ClusterFacts, Query};
-use crate::command::RequestKey;
 use crate::quota::{Cut, blank, preview, read_path};
 use crate::rows::{AgentRow, QuotaRow, TaskRow};
 use crate::state::State;

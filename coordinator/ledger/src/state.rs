@@ -4,9 +4,9 @@ use crate::change::Change;
 use crate::command::{Command, Stamp};
 use crate::effect::Effect;
 use crate::entry::{Halt, decode_entry};
+use crate::quota::Pledges;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Requests;
-use crate::quota::Pledges;
 use crate::rows::{AgentRow, AuditRow, Event, ModelRow, NodeRow, PriceRow, QuotaRow, TaskRow};
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
@@ -296,23 +296,21 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             home,
             request,
             needs,
-        } => {
-            agents::apply(
-                change,
-                &agents::Revision {
-                    project,
-                    name,
-                    kind: *kind,
-                    model,
-                    revision: *revision,
-                    definition: *definition,
-                    etag: *etag,
-                    home,
-                    request,
-                    needs,
-                },
-            )
-        }
+        } => agents::apply(
+            change,
+            &agents::Revision {
+                project,
+                name,
+                kind: *kind,
+                model,
+                revision: *revision,
+                definition: *definition,
+                etag: *etag,
+                home,
+                request,
+                needs,
+            },
+        ),
         Command::CreateTask {
             project,
             agent,
@@ -390,9 +388,11 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             change,
             &quota::price::NewPrice { model, price: *price, etag: *etag, reason, request },
         ),
-        Command::CloseNode { node, closed, grace_ms, reason, request } => {
-            nodes::close(change, *node, &nodes::Closing { closed: *closed, grace_ms: *grace_ms, reason, request })
-        }
+        Command::CloseNode { node, closed, grace_ms, reason, request } => nodes::close(
+            change,
+            *node,
+            &nodes::Closing { closed: *closed, grace_ms: *grace_ms, reason, request },
+        ),
         Command::Preempt { task, epoch, grace_ms } => stop::preempt(change, *task, *epoch, *grace_ms),
     }
 }

@@ -5,8 +5,8 @@ use crate::command::{Next, Release};
 use crate::effect::Effect;
 use crate::keys::{Amounts, Budget};
 use crate::quota::Call;
-use crate::rows::Want;
 use crate::reply::{Refusal, Reply};
+use crate::rows::Want;
 use crate::rows::{EventKind, Holder, Role, TaskError, TaskRow};
 use crate::stop::wrong_state;
 use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid};
@@ -142,7 +142,8 @@ fn check_wish(row: &TaskRow, wish: &Wish) -> Result<(), Refusal> {
     }
     let Want { fresh_tokens, known_tokens, extra } = wish.want;
     if fresh_tokens > wish.min_tokens {
-        let why = format!("{fresh_tokens} of the prompt are more than the {} wanted at least", wish.min_tokens);
+        let why =
+            format!("{fresh_tokens} of the prompt are more than the {} wanted at least", wish.min_tokens);
         return Err(invalid("fresh_tokens", why));
     }
     let largest = Budget::ALL.map(|budget| extra.of(budget)).into_iter().fold(known_tokens, u64::max);

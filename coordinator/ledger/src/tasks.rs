@@ -5,8 +5,10 @@ use crate::change::holds_slot;
 use crate::queue::QueueKey;
 use crate::rows::TaskRow;
 use crate::table::Table;
+use minicbor::Encode;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Class, NodeId, PauseReason, ProjectName, TaskState, TaskUid};
+use std::marker::PhantomData;
+use types::{Class, Hash, NodeId, PauseReason, ProjectName, TaskState, TaskUid};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks {
@@ -18,9 +20,9 @@ pub(crate) struct Tasks {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     pub by_project: BTreeMap<ProjectName, BTreeSet<TaskUid>>,
-    pub by_task_id: BTreeMap<(ProjectName, String), TaskUid>,
+    pub by_task_id: Names<(ProjectName, String)>,
     /// Project, author, request id of the creation.
-    pub by_request: BTreeMap<(ProjectName, String, String), TaskUid>,
+    pub by_request: Names<(ProjectName, String, String)>,
     pub by_state: BTreeMap<&'static str, u64>,
     /// Pending tasks whose time has come, by class and project, in the order of their ranks.
     pub queue: BTreeMap<(Class, ProjectName), BTreeSet<QueueKey>>,
@@ -46,6 +48,13 @@ pub(crate) struct Index {
     pub deadlines: BTreeSet<(u64, TaskUid)>,
     /// Final root tasks by their end, Unix milliseconds.
     pub ended: BTreeSet<(u64, TaskUid)>,
+}
+
+/// Tasks by a name that their row has, too: so the hash of the name is enough here, and a tenth of the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Names<K> {
+    uids: BTreeMap<Hash, TaskUid>,
+    key: PhantomData<fn(&K)>,
 }
 
 /// The index entries of one row that change during its life.
@@ -119,6 +128,30 @@ impl Tasks {
     }
 }
 
+impl<K> Default for Names<K> {
+    fn default() -> Self {
+        Names { uids: BTreeMap::new(), key: PhantomData }
+    }
+}
+
+impl<K: Encode<()>> Names<K> {
+    pub(crate) fn get(&self, key: &K) -> Option<&TaskUid> {
+        self.uids.get(&hashed(key))
+    }
+
+    fn insert(&mut self, key: &K, uid: TaskUid) {
+        self.uids.insert(hashed(key), uid);
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.uids.remove(&hashed(key));
+    }
+}
+
+fn hashed<K: Encode<()>>(key: &K) -> Hash {
+    Hash::of(&types::encode(key))
+}
+
 impl Places {
     fn of(row: &TaskRow) -> Places {
         let pending = row.state == TaskState::Pending;
@@ -148,10 +181,10 @@ impl Index {
     fn enrol(&mut self, row: &TaskRow) {
         self.by_project.entry(row.project.clone()).or_default().insert(row.uid);
         if let Some(task_id) = &row.task_id {
-            self.by_task_id.insert((row.project.clone(), task_id.clone()), row.uid);
+            self.by_task_id.insert(&(row.project.clone(), task_id.clone()), row.uid);
         }
         if let Some(key) = request_key(row) {
-            self.by_request.insert(key, row.uid);
+            self.by_request.insert(&key, row.uid);
         }
         self.take(row.uid, &Places::of(row));
     }

@@ -130,8 +130,12 @@ impl Bench {
     }
 
     pub(crate) fn soft(&self) -> Soft {
-        let node =
-            SoftNode { attached: true, slots: self.slots, models: ["m".into()].into(), ..SoftNode::default() };
+        let node = SoftNode {
+            attached: true,
+            slots: self.slots,
+            models: ["m".into()].into(),
+            ..SoftNode::default()
+        };
         Soft { nodes: [(NODE, node)].into(), ledger_ms: self.now.ledger_ms, ..Soft::default() }
     }
 
@@ -143,7 +147,10 @@ impl Bench {
         for command in commands {
             let task = if let Command::Assign { task, .. } = command { Some(task) } else { None };
             let reply = self.apply(command);
-            assert!(matches!(reply, Reply::Assigned(_) | Reply::Done), "what is planned is accepted: {reply:?}");
+            assert!(
+                matches!(reply, Reply::Assigned(_) | Reply::Done),
+                "what is planned is accepted: {reply:?}"
+            );
             started.extend(task);
         }
         started
@@ -164,7 +171,14 @@ impl Bench {
     }
 
     /// Commits a step that used so many tokens, `generated` of them said by the model.
-    pub(crate) fn commit(&mut self, uid: TaskUid, billed: u64, generated: u64, extra: Amounts, done: bool) -> Reply {
+    pub(crate) fn commit(
+        &mut self,
+        uid: TaskUid,
+        billed: u64,
+        generated: u64,
+        extra: Amounts,
+        done: bool,
+    ) -> Reply {
         let (epoch, step) = (self.epoch(uid), self.task(uid).step + 1);
         let next = if done { Next::Done { result: Hash::default(), bytes: 0 } } else { Next::Continue };
         self.apply(Command::CommitStep {

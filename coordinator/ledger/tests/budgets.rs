@@ -95,7 +95,10 @@ fn litellm_a_call_is_clamped_to_what_was_reserved() {
     let uid = running(&mut bench, 1)[0];
     // 40 for the prompt, and 2 for each token of the answer.
     assert_eq!(bench.reserve(uid, 41, 10_000, fresh(40)), Reply::Reserved(40 + 30));
-    assert!(matches!(bench.commit(uid, 71, 31, Amounts::NONE, false), Reply::Refused(Refusal::Invalid { .. })));
+    assert!(matches!(
+        bench.commit(uid, 71, 31, Amounts::NONE, false),
+        Reply::Refused(Refusal::Invalid { .. })
+    ));
     assert_eq!(bench.commit(uid, 70, 30, Amounts::NONE, false), Reply::Done);
     assert_eq!(bench.used("projects/p", "micro_usd_total"), 100);
     assert_eq!(bench.task(uid).spent.micro_usd, 100);
@@ -288,8 +291,12 @@ fn shares_of_a_limit_are_told_in_the_audit_log() {
     for _ in 0..4 {
         bench.step(uid, 10, 15, false);
     }
-    let told: Vec<String> =
-        bench.state.audit_after(0, "projects/p").filter(|row| row.action == "quota.crossed").map(|row| row.change.clone()).collect();
+    let told: Vec<String> = bench
+        .state
+        .audit_after(0, "projects/p")
+        .filter(|row| row.action == "quota.crossed")
+        .map(|row| row.change.clone())
+        .collect();
     // A step sets its 25 aside before it settles them: each share is told when it is first reached.
     assert_eq!(told, ["tokens_total 50 %: 50 of 100", "tokens_total 100 %: 100 of 100"]);
 }

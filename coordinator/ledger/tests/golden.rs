@@ -175,7 +175,15 @@ fn newer_commands() -> Vec<Command> {
             request: request("close"),
         },
         Command::Assign { task: task_uid, node },
-        Command::Reserve { task: task_uid, epoch: lease, node, step: 1, min_tokens: 4, max_tokens: 9, want: Some(want) },
+        Command::Reserve {
+            task: task_uid,
+            epoch: lease,
+            node,
+            step: 1,
+            min_tokens: 4,
+            max_tokens: 9,
+            want: Some(want),
+        },
         Command::Preempt { task: task_uid, epoch: lease, grace_ms: 100 },
     ]
 }
@@ -222,7 +230,15 @@ fn every_command() -> Vec<Command> {
             children: vec![child.clone(), child],
         },
         commit(2, 8, Next::WaitChildren),
-        Command::Reserve { task: uid(3), epoch: epoch(9), node, step: 1, min_tokens: 5, max_tokens: 50, want: None },
+        Command::Reserve {
+            task: uid(3),
+            epoch: epoch(9),
+            node,
+            step: 1,
+            min_tokens: 5,
+            max_tokens: 50,
+            want: None,
+        },
         commit(3, 9, Next::Continue),
         commit(4, 10, Next::PausedError { error: error.clone() }),
         commit(5, 11, Next::Done { result: hash("result"), bytes: 6 }),

@@ -172,7 +172,11 @@ impl World {
             want: Some(Want {
                 fresh_tokens: u64::from(a) % (min_tokens + 1),
                 known_tokens: u64::from(c % 70),
-                extra: Amounts { tool_calls: u64::from(b % 3), kv_block_seconds: u64::from(c % 9), ..Amounts::NONE },
+                extra: Amounts {
+                    tool_calls: u64::from(b % 3),
+                    kv_block_seconds: u64::from(c % 9),
+                    ..Amounts::NONE
+                },
             }),
         });
         if let Reply::Reserved(tokens) = reply {
@@ -203,7 +207,11 @@ impl World {
             spent: Spent { generated_tokens: billed_tokens / 2, ..Spent::default() },
             billed_tokens,
             next,
-            extra: Some(Amounts { tool_calls: u64::from(c % 3), kv_block_seconds: u64::from(b % 9), ..Amounts::NONE }),
+            extra: Some(Amounts {
+                tool_calls: u64::from(c % 3),
+                kv_block_seconds: u64::from(b % 9),
+                ..Amounts::NONE
+            }),
         });
         let settled = self.state.quota("cluster").map_or(0, |row| row.tokens_settled) - before;
         assert_eq!(settled, if reply == Reply::Done { billed_tokens } else { 0 }, "settled once, sent twice");
@@ -267,7 +275,8 @@ impl World {
             self.run(Command::SetQuota { path, changes, etag: None, reason: "".into(), request });
             return;
         }
-        let price = Price { input: u64::from(a) * 1000, cached: u64::from(b) * 100, output: u64::from(a) * 3000 };
+        let price =
+            Price { input: u64::from(a) * 1000, cached: u64::from(b) * 100, output: u64::from(a) * 3000 };
         let request = RequestKey { request_id: format!("p{}", self.index), ..self.request(1) };
         self.run(Command::SetPrice { model: "m".into(), price, etag: None, reason: "".into(), request });
     }
@@ -470,7 +479,7 @@ fn random_commands_reach_what_they_should() {
     let mut runner = TestRunner::deterministic();
     let mut refusals = BTreeSet::new();
     let mut states = BTreeSet::new();
-    for _ in 0..48 {
+    for _ in 0..60 {
         let mut world = World::new();
         for step in moves(90).new_tree(&mut runner).unwrap().current() {
             world.play(step);
@@ -478,9 +487,18 @@ fn random_commands_reach_what_they_should() {
         }
         refusals.extend(world.kinds);
     }
-    for kind in
-        ["not found", "task id", "request id", "fenced", "state", "quota", "invalid", "copies", "name", "price"]
-    {
+    for kind in [
+        "not found",
+        "task id",
+        "request id",
+        "fenced",
+        "state",
+        "quota",
+        "invalid",
+        "copies",
+        "name",
+        "price",
+    ] {
         assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
     }
     for state in

@@ -4,9 +4,9 @@
 use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp, Terms};
 use ledger::effect::Effect;
 use ledger::explain::explain;
+use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::keys::{Amounts, Holding};
 use ledger::rows::{
     AgentKind, Closed, EventKind, InputRef, Price, QuotaKey, QuotaRow, Role, TaskError, TaskRow, Want,
 };
@@ -140,6 +140,7 @@ impl Script {
             running: 0,
             models: models.split(',').map(str::to_string).collect(),
             free_kv_tokens: words.number_or("kv", 1000)?,
+            ..SoftNode::default()
         };
         self.soft.nodes.insert(node(words.plain(0)?)?, soft);
         Ok(vec![])
@@ -370,7 +371,8 @@ impl Script {
     }
 
     fn terms(&self, words: &Words<'_>) -> Result<Option<Terms>, String> {
-        let after = words.text("after").into_iter().flat_map(|text| text.split(',')).map(|name| self.task(name));
+        let after =
+            words.text("after").into_iter().flat_map(|text| text.split(',')).map(|name| self.task(name));
         let limits = words.number("budget")?.map(|tokens| (QuotaKey::TokensTotal, tokens));
         let terms = Terms {
             limits: limits.into_iter().collect(),

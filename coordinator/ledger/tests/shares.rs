@@ -46,7 +46,12 @@ fn assert_shares(cost: &BTreeMap<String, u64>, weights: &[(&str, u64)]) {
     for (project, share) in weights {
         let (got, due) = (cost[*project] * weight, all * share);
         let off_percent = got.abs_diff(due) * 1000 / due;
-        println!("{project}: {} units, {}.{} % off its share", cost[*project], off_percent / 10, off_percent % 10);
+        println!(
+            "{project}: {} units, {}.{} % off its share",
+            cost[*project],
+            off_percent / 10,
+            off_percent % 10
+        );
         assert!(off_percent <= 50, "{project} is {off_percent} thousandths off its share: {cost:?}");
     }
 }
@@ -97,7 +102,12 @@ fn the_lowest_class_ends_within_the_ageing_bound() {
         }
         bench.wait(60_000);
     }
-    assert_eq!(bench.task(humble).state, TaskState::Succeeded, "still waits after {} ms", bench.now.ledger_ms);
+    assert_eq!(
+        bench.task(humble).state,
+        TaskState::Succeeded,
+        "still waits after {} ms",
+        bench.now.ledger_ms
+    );
     assert!(bench.now.ledger_ms > 30 * 60_000, "rank let it before urgent work at once");
 }
 

@@ -292,6 +292,6 @@ impl Sim {
             }
         };
         let nodes = self.cluster.truth.nodes().map(|row| (row.id, node(&row.id))).collect();
-        Soft { nodes, ledger_ms: self.stamp(office).ledger_ms }
+        Soft { nodes, ledger_ms: self.stamp(office).ledger_ms, ..Soft::default() }
     }
 }

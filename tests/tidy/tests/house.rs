@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("quorate-tests", &["quorate-sdk"]),
     ("demo", &["quorate-sdk", "quorate-tests", "worker-inference", "sys"]),
     ("sim", &["ledger", "types"]),
+    ("replay", &["ledger", "types"]),
     ("tidy", &[]),
 ];
 

@@ -98,7 +98,9 @@ impl State {
             return Err(Short::Room(room.clone()));
         }
         let most = rooms.iter().map(|room| match room.key {
-            QuotaKey::TokensTotal | QuotaKey::TokensMinute | QuotaKey::Budget(Budget::Tokens, _) => room.available,
+            QuotaKey::TokensTotal | QuotaKey::TokensMinute | QuotaKey::Budget(Budget::Tokens, _) => {
+                room.available
+            }
             QuotaKey::Budget(Budget::MicroUsd, _) => call.affordable(room.available),
             _ => u64::MAX,
         });

@@ -82,7 +82,9 @@ impl<'a> Claims<'a> {
         let agent = "/agents/";
         match holding.next() {
             Some(fence) if fence.path.starts_with("tasks/") => Reach::Task,
-            Some(Fence { path, holding: Holding::Running, bound: Bound::Limit, .. }) if !path.contains(agent) => {
+            Some(Fence { path, holding: Holding::Running, bound: Bound::Limit, .. })
+                if !path.contains(agent) =>
+            {
                 Reach::Project
             }
             _ => Reach::Agent,
@@ -95,7 +97,8 @@ impl<'a> Claims<'a> {
         let project = places.iter().rposition(|path| !path.starts_with("tasks/")).unwrap_or(0);
         let mut fences = vec![];
         for (holding, need) in needs(row) {
-            let taken = |path: &str| self.taken.get(&(path.to_string(), holding.clone())).copied().unwrap_or(0);
+            let taken =
+                |path: &str| self.taken.get(&(path.to_string(), holding.clone())).copied().unwrap_or(0);
             let fence =
                 |path, bound, limit, free| Fence { path, holding: holding.clone(), bound, limit, free, need };
             for quota in places.iter().filter_map(|path| self.state.quotas.get(path)) {
@@ -136,7 +139,9 @@ impl State {
     }
 
     pub(crate) fn free_slot(&mut self, row: &TaskRow) {
-        self.use_quota(row, |quota, _| needs(row).for_each(|(holding, amount)| quota.let_go(holding, amount)));
+        self.use_quota(row, |quota, _| {
+            needs(row).for_each(|(holding, amount)| quota.let_go(holding, amount))
+        });
     }
 
     /// What tasks of a tree hold now, for a place that was made late.

@@ -28,7 +28,8 @@ impl HoldingRow {
 
 impl QuotaRow {
     pub fn holding(&self, holding: &Holding) -> HoldingRow {
-        let kept = self.find_holding(holding).ok().and_then(|at| self.holdings.as_ref().map(|rows| &rows[at]));
+        let kept =
+            self.find_holding(holding).ok().and_then(|at| self.holdings.as_ref().map(|rows| &rows[at]));
         let mut row = kept.cloned().unwrap_or_else(|| HoldingRow::blank(holding.clone()));
         if *holding == Holding::Running {
             (row.limit, row.used) = (self.running, self.running_used);

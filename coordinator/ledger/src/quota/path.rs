@@ -115,7 +115,9 @@ mod tests {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
         let chain: Vec<Option<String>> =
-            ["projects/a/b/agents/x", "projects/a/b", "projects/a", "cluster", "tasks/t_1"].map(parent).into();
+            ["projects/a/b/agents/x", "projects/a/b", "projects/a", "cluster", "tasks/t_1"]
+                .map(parent)
+                .into();
         let expected = [Some("projects/a/b"), Some("projects/a"), Some("cluster"), None, None];
         assert_eq!(chain, expected.map(|path| path.map(str::to_string)));
     }

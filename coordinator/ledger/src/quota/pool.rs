@@ -74,7 +74,13 @@ impl Pool {
     }
 
     /// Every bound between a place and the top, with what is free within it for that place.
-    pub(crate) fn borders(&self, state: &State, holding: &Holding, path: &str, taken: &dyn Fn(&str) -> u64) -> Vec<Border> {
+    pub(crate) fn borders(
+        &self,
+        state: &State,
+        holding: &Holding,
+        path: &str,
+        taken: &dyn Fn(&str) -> u64,
+    ) -> Vec<Border> {
         let mut borders = vec![];
         let mut free_below = 0;
         let mut at = path.to_string();
@@ -118,7 +124,8 @@ fn depth(path: &str) -> usize {
 impl State {
     /// Projects that hold more than they are guaranteed, and how much more, the greediest first.
     pub(crate) fn borrowers(&self, holding: &Holding) -> Vec<(String, u64)> {
-        let of_projects = self.quotas.values().filter(|row| parent(&row.path).is_some_and(|above| above == CLUSTER));
+        let of_projects =
+            self.quotas.values().filter(|row| parent(&row.path).is_some_and(|above| above == CLUSTER));
         let mut over: Vec<(String, u64)> = of_projects
             .map(|row| (row.path.clone(), row.holding(holding)))
             .map(|(path, held)| (path, held.used.saturating_sub(held.guaranteed.unwrap_or(0))))

@@ -28,7 +28,10 @@ impl Price {
         let each = [(self.input, fresh_tokens), (self.cached, known_tokens)];
         let prompt: u128 = each.iter().map(|(price, tokens)| u128::from(*price) * u128::from(*tokens)).sum();
         let left = (u128::from(micro_usd) * MILLION).checked_sub(prompt)?;
-        Some(left.checked_div(u128::from(self.output)).map_or(u64::MAX, |most| most.min(u64::MAX.into()) as u64))
+        Some(
+            left.checked_div(u128::from(self.output))
+                .map_or(u64::MAX, |most| most.min(u64::MAX.into()) as u64),
+        )
     }
 }
 
@@ -72,7 +75,9 @@ fn check(price: &Price) -> Result<(), Refusal> {
     if highest > MOST_MICRO_USD {
         return Err(invalid(
             "price",
-            format!("{highest} micro-dollars a million tokens; at most {MOST_MICRO_USD} (is it in micro-dollars?)"),
+            format!(
+                "{highest} micro-dollars a million tokens; at most {MOST_MICRO_USD} (is it in micro-dollars?)"
+            ),
         ));
     }
     Ok(())

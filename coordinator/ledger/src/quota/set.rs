@@ -34,7 +34,8 @@ pub(crate) fn set(change: &mut Change<'_>, cut: &Cut<'_>) -> Result<Reply, Refus
     let (old, row) = changed(change.state, cut, clock)?;
     change.state.quotas.insert(row.path.clone(), row.clone());
     change.state.pledges = change.state.pledges_of_rows();
-    let what = cut.changes.iter().map(|(key, _)| difference(&old, &row, key, clock)).collect::<Vec<_>>().join(", ");
+    let what =
+        cut.changes.iter().map(|(key, _)| difference(&old, &row, key, clock)).collect::<Vec<_>>().join(", ");
     change.audit(&cut.request.author, "quota.set", cut.path, &what, cut.reason);
     change.remember(cut.request, cut.path, Memory::Reply(Reply::Quota(row.clone())));
     wake(change);
@@ -82,7 +83,8 @@ fn fresh(state: &State, path: &str, spot: &Spot, clock: Stamp) -> Result<QuotaRo
 }
 
 fn spent_below(state: &State, task: &TaskRow, row: &mut QuotaRow, clock: Stamp) {
-    let settled = Amounts { tokens: task.settled_tokens, ..task.settled.as_deref().copied().unwrap_or_default() };
+    let settled =
+        Amounts { tokens: task.settled_tokens, ..task.settled.as_deref().copied().unwrap_or_default() };
     let held = task.held.as_deref().copied().unwrap_or_default();
     let reserved = Amounts { tokens: task.reserved_tokens, ..held.amounts };
     row.inherit(settled, reserved, held.made_ms, When { wall_ms: clock.wall_ms, windows: state.windows() });
@@ -102,7 +104,10 @@ pub(crate) fn set_one(
         QuotaKey::Running => row.set_bound(&Holding::Running, Bound::Limit, limit),
         QuotaKey::Holding(holding, bound) => {
             if *bound != Bound::Limit && matches!(spot, Spot::Task(_)) {
-                return Err(invalid(&key.to_string(), "tasks have limits only; set it at the agent or project"));
+                return Err(invalid(
+                    &key.to_string(),
+                    "tasks have limits only; set it at the agent or project",
+                ));
             }
             row.set_bound(holding, *bound, limit);
         }
@@ -119,7 +124,9 @@ pub(crate) fn set_one(
 pub(crate) fn check_task_limits(limits: &[(QuotaKey, u64)]) -> Result<(), Refusal> {
     let mut row = blank("tasks/new");
     let spot = Spot::Task(TaskUid::default());
-    limits.iter().try_for_each(|(key, limit)| set_one(&mut row, &spot, key, Some(*limit), Stamp::default()))?;
+    limits
+        .iter()
+        .try_for_each(|(key, limit)| set_one(&mut row, &spot, key, Some(*limit), Stamp::default()))?;
     check_bounds(&row)
 }
 
@@ -154,7 +161,10 @@ fn set_weight(row: &mut QuotaRow, spot: &Spot, weight: Option<u64>) -> Result<()
         return Err(invalid("weight", "is a project's share among projects; set it at projects/NAME"));
     }
     if weight.is_some_and(|weight| weight == 0 || weight > WEIGHT_MOST) {
-        return Err(invalid("weight", format!("goes from 1 to {WEIGHT_MOST}; to hold a project back set running=0")));
+        return Err(invalid(
+            "weight",
+            format!("goes from 1 to {WEIGHT_MOST}; to hold a project back set running=0"),
+        ));
     }
     let (old, new) = (row.weight.unwrap_or(1), weight.unwrap_or(1));
     row.served = row.served.map(|served| {
@@ -169,11 +179,13 @@ fn check_bounds(row: &QuotaRow) -> Result<(), Refusal> {
         let name = held.holding.name();
         let guaranteed = held.guaranteed.unwrap_or(0);
         if let Some(lend) = held.lend.filter(|lend| *lend > guaranteed) {
-            let why = format!("{lend} is more than the {guaranteed} guaranteed; nobody lends what they don't have");
+            let why =
+                format!("{lend} is more than the {guaranteed} guaranteed; nobody lends what they don't have");
             return Err(invalid(&format!("{name} lend"), why));
         }
         if let Some(limit) = held.limit.filter(|limit| *limit < guaranteed) {
-            let why = format!("{guaranteed} is above the limit of {limit}; raise the limit, or guarantee less");
+            let why =
+                format!("{guaranteed} is above the limit of {limit}; raise the limit, or guarantee less");
             return Err(invalid(&format!("{name} guaranteed"), why));
         }
     }
@@ -181,7 +193,8 @@ fn check_bounds(row: &QuotaRow) -> Result<(), Refusal> {
 }
 
 fn difference(old: &QuotaRow, new: &QuotaRow, key: &QuotaKey, clock: Stamp) -> String {
-    let shown = |row: &QuotaRow| row.limit_of(key, clock).map_or("none".to_string(), |limit| limit.to_string());
+    let shown =
+        |row: &QuotaRow| row.limit_of(key, clock).map_or("none".to_string(), |limit| limit.to_string());
     format!("{key} {} -> {}", shown(old), shown(new))
 }
 
@@ -236,15 +249,30 @@ impl QuotaRow {
 
 /// What a change would do, without doing it: the row as it would be, and the running tasks whose next model call
 /// would be refused or who stand above a holding's new limit.
-pub(crate) fn preview(state: &State, cut: &Cut<'_>, clock: Stamp) -> Result<(QuotaRow, Vec<TaskUid>), Refusal> {
+pub(crate) fn preview(
+    state: &State,
+    cut: &Cut<'_>,
+    clock: Stamp,
+) -> Result<(QuotaRow, Vec<TaskUid>), Refusal> {
     check_text("reason", cut.reason)?;
     let (_, row) = changed(state, cut, clock)?;
-    let below = |task: &&TaskRow| state.places(task).contains(&row.path) || cut.path == super::of_task(task.uid);
-    let running: Vec<&TaskRow> =
-        state.tasks().filter(|task| task.state == TaskState::Running && holds_slot(task)).filter(below).collect();
-    let dry = row.budgets_at(clock.wall_ms).iter().any(|meter| meter.limit.is_some() && meter.available() == 0);
-    let over: u64 = row.holdings_here().iter().map(|held| held.limit.map_or(0, |limit| held.used.saturating_sub(limit))).max().unwrap_or(0);
-    let hit = if dry { running.len() } else { usize::try_from(over).unwrap_or(usize::MAX).min(running.len()) };
+    let below =
+        |task: &&TaskRow| state.places(task).contains(&row.path) || cut.path == super::of_task(task.uid);
+    let running: Vec<&TaskRow> = state
+        .tasks()
+        .filter(|task| task.state == TaskState::Running && holds_slot(task))
+        .filter(below)
+        .collect();
+    let dry =
+        row.budgets_at(clock.wall_ms).iter().any(|meter| meter.limit.is_some() && meter.available() == 0);
+    let over: u64 = row
+        .holdings_here()
+        .iter()
+        .map(|held| held.limit.map_or(0, |limit| held.used.saturating_sub(limit)))
+        .max()
+        .unwrap_or(0);
+    let hit =
+        if dry { running.len() } else { usize::try_from(over).unwrap_or(usize::MAX).min(running.len()) };
     // The youngest leases are the first to wait.
     let mut uids: Vec<TaskUid> = running.iter().map(|task| task.uid).collect();
     uids.sort_by_key(|uid| std::cmp::Reverse(state.task(*uid).and_then(|task| task.epoch)));

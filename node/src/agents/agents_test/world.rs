@@ -301,7 +301,7 @@ impl Inner {
             ..SoftNode::default()
         };
         let nodes = self.attached.keys().map(|id| (*id, node(self.state.leases_of(*id).count() as u32)));
-        let soft = Soft { nodes: nodes.collect(), ledger_ms: now_ms };
+        let soft = Soft { nodes: nodes.collect(), ledger_ms: now_ms, ..Soft::default() };
         for command in placement::plan(&self.state, &soft, 64) {
             self.apply(&command, now_ms);
         }
