@@ -6,7 +6,7 @@
 use crate::coordinator::Coordinator;
 use crate::proposer::ProposeFailed;
 use ledger::command::Command;
-use ledger::placement::{Soft, SoftNode};
+use ledger::placement::SoftNode;
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::TaskRow;
 use proto::internal::v1 as pb;
@@ -63,9 +63,8 @@ impl LinkServer {
     }
 
     /// What placement may know of the nodes.
-    pub(crate) fn soft(&self, ledger_ms: u64) -> Soft {
-        let nodes = self.table().attached.iter().map(|(id, a)| (*id, soft_node(&a.node))).collect();
-        Soft { nodes, ledger_ms }
+    pub(crate) fn soft_nodes(&self) -> BTreeMap<NodeId, SoftNode> {
+        self.table().attached.iter().map(|(id, a)| (*id, soft_node(&a.node))).collect()
     }
 
     /// Wall clocks heard lately.

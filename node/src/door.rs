@@ -180,6 +180,13 @@ fn identity<T>(request: &Request<T>) -> Identity {
         .expect("the access layer lets nobody in without an identity")
 }
 
+/// Unix milliseconds by this machine's clock: for showing which windows of budgets are open. The ledger decides by its
+/// own.
+pub(crate) fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn project(text: &str) -> Result<ProjectName, Status> {
     let text = if text.is_empty() { ProjectName::DEFAULT } else { text };
     ProjectName::parse(text).map_err(|error| status::invalid("project", &error.to_string()))

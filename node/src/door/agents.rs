@@ -41,6 +41,7 @@ impl AgentService for Door {
             etag: 0,
             updated_ms: 0,
             home: Vec::new(),
+            needs: None,
         };
         if request.validate_only {
             return Ok(Response::new(convert::agent(&row, request.toml)));
@@ -119,6 +120,7 @@ fn apply_command(row: AgentRow, etag: Option<u64>, request: RequestKey) -> Comma
         etag,
         home: row.home,
         request,
+        needs: row.needs,
     }
 }
 

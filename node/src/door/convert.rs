@@ -1,6 +1,7 @@
 //! Rows of the ledger as messages of the API, and back.
 
 use crate::members::Members;
+use ledger::command::Stamp;
 use ledger::query::Blocker;
 use ledger::rows::{AgentKind, AgentRow, Event, EventKind, ModelRow, QuotaKey, QuotaRow, TaskRow};
 use proto::v1 as pb;
@@ -138,22 +139,18 @@ pub(crate) fn agent(row: &AgentRow, toml: String) -> pb::Agent {
     }
 }
 
-pub(crate) const QUOTA_KEYS: [(&str, QuotaKey); 3] = [
-    ("running", QuotaKey::Running),
-    ("tokens_minute", QuotaKey::TokensMinute),
-    ("tokens_total", QuotaKey::TokensTotal),
-];
-
-pub(crate) fn quota(row: &QuotaRow) -> pb::Quota {
-    let limit = |key: &str, limit, used, reserved| pb::Limit { key: key.into(), limit, used, reserved };
-    let in_bucket = row.tokens_minute.map_or(0, |all| all.saturating_sub(row.bucket_millitokens / 1000));
+/// The place with every key that is set or used, as it stands at `wall_ms`; the row's buckets are filled already.
+pub(crate) fn quota(row: &QuotaRow, wall_ms: u64) -> pb::Quota {
+    let clock = Stamp { ledger_ms: 0, wall_ms };
+    let limit = |(key, limit, used, reserved): (QuotaKey, Option<u64>, u64, u64)| pb::Limit {
+        key: key.to_string(),
+        limit,
+        used,
+        reserved,
+    };
     pb::Quota {
         path: row.path.clone(),
-        limits: vec![
-            limit("running", row.running, row.running_used, 0),
-            limit("tokens_minute", row.tokens_minute, in_bucket, 0),
-            limit("tokens_total", row.tokens_total, row.tokens_settled, row.tokens_reserved),
-        ],
+        limits: row.facts(clock).into_iter().map(limit).collect(),
         etag: row.etag.to_string(),
         reason: row.reason.clone(),
         author: row.author.clone(),

@@ -1,9 +1,11 @@
 //! `QuotaService`: limits by path, and what is used of them.
 
 use super::agents::etag;
+use super::now_ms;
 use super::tasks::{propose, short, some_id, unexpected};
 use super::{Door, convert, identity, status};
 use ledger::command::{Command, RequestKey};
+use ledger::keys::KEYS;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::QuotaKey;
@@ -35,7 +37,7 @@ impl QuotaService for Door {
         let command =
             Command::SetQuota { path: request.path, changes, etag, reason: request.reason, request: key };
         match propose(inside, command).await? {
-            Reply::Quota(row) => Ok(Response::new(convert::quota(&row))),
+            Reply::Quota(row) => Ok(Response::new(convert::quota(&row, now_ms()))),
             other => Err(unexpected(&other)),
         }
     }
@@ -44,7 +46,7 @@ impl QuotaService for Door {
         let inside = self.inside()?;
         let path = request.into_inner().path;
         match inside.client.read(Query::Quota { path: path.clone() }).await.map_err(status::from_client)? {
-            Answer::Quota(Some(row)) => Ok(Response::new(convert::quota(&row))),
+            Answer::Quota(Some(row)) => Ok(Response::new(convert::quota(&row, now_ms()))),
             Answer::BadQuery(why) => Err(status::invalid("path", &why)),
             _ => Err(status::not_found("quota", &path, "quorate quota tree")),
         }
@@ -56,7 +58,7 @@ impl QuotaService for Door {
     ) -> Result<Response<pb::ListQuotasResponse>, Status> {
         match self.inside()?.client.read(Query::Quotas).await.map_err(status::from_client)? {
             Answer::Quotas(rows) => Ok(Response::new(pb::ListQuotasResponse {
-                quotas: rows.iter().map(convert::quota).collect(),
+                quotas: rows.iter().map(|row| convert::quota(row, now_ms())).collect(),
             })),
             _ => Err(Status::internal("the ledger answered another question")),
         }
@@ -64,13 +66,8 @@ impl QuotaService for Door {
 }
 
 fn change(change: &pb::LimitChange) -> Result<(QuotaKey, Option<u64>), Status> {
-    let known = convert::QUOTA_KEYS.iter().find(|(name, _)| *name == change.key);
-    let names: Vec<&str> = convert::QUOTA_KEYS.iter().map(|(name, _)| *name).collect();
-    match known {
-        Some((_, key)) => Ok((*key, change.limit)),
-        None => Err(status::invalid(
-            "changes.key",
-            &format!("{:?} is not one of {}", change.key, names.join(", ")),
-        )),
+    match QuotaKey::parse(&change.key) {
+        Some(key) => Ok((key, change.limit)),
+        None => Err(status::invalid("changes.key", &format!("{:?} is none of {KEYS}", change.key))),
     }
 }

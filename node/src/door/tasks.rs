@@ -273,6 +273,7 @@ impl Order {
             deadline_ms: self.deadline_ms,
             home,
             request: self.request,
+            terms: None,
         }
     }
 }
