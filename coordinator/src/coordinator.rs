@@ -101,6 +101,8 @@ pub(crate) struct Inner {
     pub(crate) leader_heard_ms: Mutex<u64>,
     /// When this leader's last assignments were applied, on the ledger's clock: what explanations estimate by.
     pub(crate) starts_ms: Mutex<VecDeque<u64>>,
+    /// Held while the state is copied to try something.
+    pub(crate) supposing: tokio::sync::Mutex<()>,
 }
 
 impl Coordinator {
@@ -141,6 +143,7 @@ impl Coordinator {
                 replan,
                 leader_heard_ms: Mutex::new(0),
                 starts_ms: Mutex::default(),
+                supposing: tokio::sync::Mutex::default(),
             }),
         };
         tokio::spawn(Office::run(coordinator.clone(), effects, wakes));
@@ -199,9 +202,14 @@ impl Coordinator {
 
     /// Reads what was committed before the call, at the leader.
     pub async fn read(&self, query: &Query) -> Result<(Answer, u64), ReadError> {
-        let index = self.raft().read_barrier().await.map_err(read_error)?;
+        let index = self.barrier().await?;
         let soft = self.soft();
         Ok((self.locked().state.answer(query, Some(&soft)), index))
+    }
+
+    /// What was committed before the call is applied here, and this node still leads.
+    pub(crate) async fn barrier(&self) -> Result<u64, ReadError> {
+        self.raft().read_barrier().await.map_err(read_error)
     }
 
     /// Reads this node's own state, with its applied index and the age of what it knows.

@@ -7,6 +7,10 @@ mod agents;
 mod cluster;
 mod context;
 mod convert;
+mod explain;
+mod nodes;
+mod prices;
+mod quota_watch;
 mod quotas;
 mod status;
 mod tasks;
@@ -106,6 +110,11 @@ impl Door {
             .add_service(
                 pb::quota_service_server::QuotaServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
+            )
+            .add_service(
+                pb::price_book_service_server::PriceBookServiceServer::new(self.clone())
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
             )
             .add_service(
                 pb::cluster_service_server::ClusterServiceServer::new(self.clone())

@@ -54,6 +54,11 @@ const TABLE: &[(&str, Role)] = &[
     ("/quorate.v1.QuotaService/SetQuota", Role::Operator),
     ("/quorate.v1.QuotaService/GetQuota", Role::Viewer),
     ("/quorate.v1.QuotaService/ListQuotas", Role::Viewer),
+    ("/quorate.v1.QuotaService/WatchQuotas", Role::Viewer),
+    ("/quorate.v1.PriceBookService/SetPrice", Role::Admin),
+    ("/quorate.v1.PriceBookService/GetPrice", Role::Viewer),
+    ("/quorate.v1.PriceBookService/ListPrices", Role::Viewer),
+    ("/quorate.v1.PriceBookService/QueryCost", Role::Viewer),
     ("/quorate.v1.ClusterService/InitCluster", Role::Admin),
     ("/quorate.v1.ClusterService/GetClusterStatus", Role::Viewer),
     ("/quorate.v1.ClusterService/ListNodes", Role::Viewer),
@@ -62,6 +67,10 @@ const TABLE: &[(&str, Role)] = &[
     ("/quorate.v1.ClusterService/RemoveVoter", Role::Admin),
     ("/quorate.v1.ClusterService/TransferLeader", Role::Admin),
     ("/quorate.v1.ClusterService/ListModels", Role::Viewer),
+    ("/quorate.v1.ClusterService/CordonNode", Role::Operator),
+    ("/quorate.v1.ClusterService/UncordonNode", Role::Operator),
+    ("/quorate.v1.ClusterService/DrainNode", Role::Operator),
+    ("/quorate.v1.ClusterService/ListAuditEvents", Role::Operator),
     ("/quorate.v1.ContextService/ReadSegment", Role::Viewer),
     ("/quorate.v1.ContextService/GetContext", Role::Viewer),
     ("/grpc.health.v1.Health/Check", Role::Viewer),
@@ -71,7 +80,7 @@ const TABLE: &[(&str, Role)] = &[
 ];
 
 /// Methods whose duration says how long someone watched, not how long the node worked.
-const STREAMS: &[&str] = &["WatchTask", "ReadSegment", "ServerReflectionInfo", "Health/Watch"];
+const STREAMS: &[&str] = &["WatchTask", "WatchQuotas", "ReadSegment", "ServerReflectionInfo", "Health/Watch"];
 
 /// How callers are known.
 #[derive(Clone, Copy, Debug)]
