@@ -6,7 +6,7 @@ NEXTEST := 0.9.143
 OPENAI := 3.57.0
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model random-models vocabularies openai-client tools lint unit bench docs clean
+.PHONY: help demo test prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -50,7 +50,13 @@ openai-client: ## OpenAI's official Python client, for the test of the HTTP face
 	@.tools/openai/bin/python -c 'import openai; assert openai.__version__ == "$(OPENAI)"' 2>/dev/null || \
 		(python3 -m venv .tools/openai && .tools/openai/bin/pip install -q openai==$(OPENAI))
 
-unit: model random-models vocabularies openai-client
+python-sdk-tools: ## what checks the Python SDK
+	@sdk/python/tools.sh
+
+python-sdk: ## types, lints and tests of the Python SDK, with the binary of `make build`
+	@tests/python-sdk.sh
+
+unit: model random-models vocabularies openai-client python-sdk-tools
 	cargo nextest run --workspace
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)

@@ -161,7 +161,7 @@ impl Client {
                     return Err(ClientError::Refused(status.message().to_string()));
                 }
                 Err(status) => {
-                    last = format!("{address}: {}", status.message());
+                    last = format!("{address}: {}", words(&status));
                     targets.extend(leader_of(&status));
                 }
             }
@@ -400,7 +400,7 @@ impl Client {
                 Err(Miss::Final(ClientError::Refused(status.message().to_string())))
             }
             Ok(Err(status)) => {
-                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address}: {}", status.message())))
+                Err(Miss::Elsewhere(self.leader_besides(address), format!("{address}: {}", words(&status))))
             }
             Err(_) => Err(Miss::Elsewhere(self.leader_besides(address), format!("{address} did not answer"))),
         }
@@ -459,6 +459,17 @@ fn supposed(answer: pb::SupposeResponse) -> Result<Option<Supposed>, ClientError
         replies: replies.map_err(not_understood)?,
         explanation: explanation.map_err(not_understood)?,
     }))
+}
+
+/// Of a call that did not get through, the deepest cause: "transport error" helps nobody.
+fn words(status: &Status) -> String {
+    let mut words = status.message().to_string();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        words = error.to_string();
+        source = error.source();
+    }
+    words
 }
 
 fn leader_of(status: &Status) -> Option<String> {

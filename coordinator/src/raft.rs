@@ -30,7 +30,7 @@ mod unsynced_test;
 
 pub use crate::wal::Flush;
 pub use errors::{InitializeError, MembershipError, ProposeError, ReadError, StartError, Stopped, WaitError};
-pub use grpc::{Dialer, GrpcTransport, PlainDialer, RaftRpc};
+pub use grpc::{Dialer, GrpcTransport, PlainDialer, RaftRpc, endpoint};
 pub use node::{Proposed, RaftNode};
 pub use options::{RaftOptions, Timings};
 pub use status::{Leader, LeaderView, Status};

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use ::config::{Config as Layers, File, FileFormat};
 use serde::Deserialize;
 
+pub(crate) use check::is_name;
 pub use error::ConfigError;
 
 /// Every default, as the file would say it. `name`, `roles` and `data_dir` have none: they must be chosen.
@@ -69,6 +70,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where models are; `models` under the data home of Quorate when absent.
     pub models_dir: Option<PathBuf>,
+    /// Certificates; without them everything is in clear.
+    pub tls: Option<TlsFiles>,
+    /// The file of API keys; without it callers of this machine are admins.
+    pub keys: Option<PathBuf>,
     /// Internal addresses of nodes that are members already. Empty for the first node.
     pub join: Vec<String>,
     pub listen: Listen,
@@ -128,6 +133,17 @@ pub struct Listen {
     pub internal: SocketAddr,
     /// `/metrics`, `/healthz`, `/readyz`.
     pub http: SocketAddr,
+}
+
+/// Files in PEM form.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The cluster's CA, or several.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Addresses that others are told, as `host:port`, where they differ from those listened on.
@@ -250,6 +266,12 @@ impl Config {
     fn relative_to(mut self, folder: &Path) -> Config {
         self.data_dir = folder.join(&self.data_dir);
         self.models_dir = self.models_dir.map(|dir| folder.join(dir));
+        self.keys = self.keys.map(|file| folder.join(file));
+        if let Some(tls) = &mut self.tls {
+            for file in [&mut tls.ca, &mut tls.cert, &mut tls.key] {
+                *file = folder.join(&*file);
+            }
+        }
         for provider in &mut self.provider {
             provider.file = folder.join(&provider.file);
         }

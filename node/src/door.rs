@@ -25,10 +25,11 @@ use coordinator::Client;
 use proto::v1 as pb;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use types::{ClusterId, Hash, NodeId, ProjectName, limits};
 
-pub use access::{Access, Identity, Role};
+pub use crate::identity::{Identity, Role};
+pub use access::Access;
 
 /// What a door needs once its node belongs to a cluster.
 pub struct Membership {
@@ -85,7 +86,13 @@ impl Door {
     }
 
     /// All public services behind the access table, with health and reflection.
-    pub fn routes(&self, access: Access) -> tonic::transport::server::Router<access::Layer> {
+    ///
+    /// # Errors
+    /// A method that the table doesn't have, or a row without a method: such a door is not opened.
+    pub(crate) fn routes(
+        &self,
+        access: Access,
+    ) -> Result<tonic::transport::server::Router<access::Layer>, access::Unlisted> {
         let health = health_service();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -93,37 +100,39 @@ impl Door {
             .expect("our own descriptors are well formed");
         let size = limits::REQUEST_BYTES;
         let out = usize::MAX;
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
-            .layer(access::Guard::new(access))
-            .add_service(health)
-            .add_service(reflection)
-            .add_service(
+        let services = access::Services::new()
+            .add(health)?
+            .add(reflection)?
+            .add(
                 pb::task_service_server::TaskServiceServer::new(self.clone())
                     .max_decoding_message_size(size)
                     .max_encoding_message_size(out),
-            )
-            .add_service(
+            )?
+            .add(
                 pb::agent_service_server::AgentServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
-            )
-            .add_service(
+            )?
+            .add(
                 pb::quota_service_server::QuotaServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
-            )
-            .add_service(
+            )?
+            .add(
                 pb::price_book_service_server::PriceBookServiceServer::new(self.clone())
                     .max_decoding_message_size(size)
                     .max_encoding_message_size(out),
-            )
-            .add_service(
+            )?
+            .add(
                 pb::cluster_service_server::ClusterServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
-            )
-            .add_service(
+            )?
+            .add(
                 pb::context_service_server::ContextServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
-            )
+            )?;
+        Ok(tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+            .layer(access::layer(access))
+            .add_routes(services.routes()?))
     }
 }
 
@@ -196,7 +205,32 @@ pub(crate) fn now_ms() -> u64 {
     now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn project(text: &str) -> Result<ProjectName, Status> {
-    let text = if text.is_empty() { ProjectName::DEFAULT } else { text };
-    ProjectName::parse(text).map_err(|error| status::invalid("project", &error.to_string()))
+/// The project that a request names, or else the caller's own. The only way for a handler to a project: no request
+/// gets past it to another's. It is asked before anything is looked up, so a refusal tells nothing of what is there.
+fn project(caller: &Identity, text: &str) -> Result<ProjectName, Status> {
+    let project = match (text, &caller.project) {
+        ("", Some(own)) => own.clone(),
+        ("", None) => ProjectName::default(),
+        (text, _) => {
+            ProjectName::parse(text).map_err(|error| status::invalid("project", &error.to_string()))?
+        }
+    };
+    if caller.may(&project) { Ok(project) } else { Err(not_yours(caller, &format!("project {project}"))) }
+}
+
+/// A quota's path, under the same rule.
+fn quota_path(caller: &Identity, path: &str) -> Result<(), Status> {
+    if caller.may_quota(path) { Ok(()) } else { Err(not_yours(caller, &format!("the quota {path:?}"))) }
+}
+
+fn not_yours(caller: &Identity, what: &str) -> Status {
+    let bound = caller.project_text();
+    let message =
+        format!("{what} is not for {}, a {} of project {bound}", caller.subject, caller.role.name());
+    status::error(
+        Code::PermissionDenied,
+        "PROJECT_DENIED",
+        &message,
+        "use a key of that project, or name your own",
+    )
 }

@@ -1,35 +1,103 @@
 //! The small HTTP face: `/healthz` (the process lives), `/readyz` (it serves), `/metrics` (Prometheus text).
+//!
+//! The first two are open to everyone who reaches the port; metrics name projects, so they are for callers who may see
+//! all of them. On loopback it is plain; beyond it speaks TLS where the node does.
 
-use crate::door::Door;
+use crate::door::{Access, Door};
 use crate::figures::Figures;
+use crate::tls::Tls;
+use crate::tls::accept::{Conn, Incoming, Peer, Port, incoming};
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use axum::serve::{IncomingStream, Listener};
+use std::io;
+use std::net::SocketAddr;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
+/// What answers are made of.
 #[derive(Clone)]
-struct Face {
-    door: Door,
-    figures: Figures,
+pub(crate) struct Face {
+    pub(crate) door: Door,
+    pub(crate) figures: Figures,
+    pub(crate) access: Access,
 }
 
 /// Serves until `stop` fires.
-pub(crate) async fn serve(listener: TcpListener, door: Door, figures: Figures, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, face: Face, stop: CancellationToken) {
+    let Ok(address) = listener.local_addr() else { return tracing::error!("the HTTP port has no address") };
+    let tls = tls.filter(|_| !address.ip().is_loopback());
+    let connections = Connections { incoming: incoming(listener, tls, Port::Http), address };
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(Face { door, figures });
-    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
+        .with_state(face)
+        .into_make_service_with_connect_info::<Remote>();
+    let served = axum::serve(connections, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the HTTP face ended");
     }
 }
 
-async fn metrics(State(face): State<Face>) -> String {
-    face.figures.render().await
+/// Connections in the form that the HTTP server takes.
+struct Connections {
+    incoming: Incoming,
+    address: SocketAddr,
+}
+
+impl Listener for Connections {
+    type Io = Conn;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (Conn, Peer) {
+        loop {
+            match self.incoming.next().await {
+                Some(Ok(connection)) => {
+                    let peer = connection.peer.clone();
+                    return (connection, peer);
+                }
+                Some(Err(_)) => {}
+                // The accepting side ends only with the process.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer { address: self.address, certified: None })
+    }
+}
+
+#[derive(Clone)]
+struct Remote(Peer);
+
+impl Connected<IncomingStream<'_, Connections>> for Remote {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        Remote(stream.remote_addr().clone())
+    }
+}
+
+async fn metrics(
+    State(face): State<Face>,
+    ConnectInfo(Remote(peer)): ConnectInfo<Remote>,
+    headers: HeaderMap,
+) -> (StatusCode, String) {
+    match face.access.may_read_figures(&headers, Some(&peer)) {
+        Ok(()) => (StatusCode::OK, face.figures.render().await),
+        Err(status) => {
+            let code = match status.code() {
+                Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+                _ => StatusCode::FORBIDDEN,
+            };
+            (code, format!("{}\n", status.message()))
+        }
+    }
 }
 
 /// Ready means: member of a cluster, and somebody leads.

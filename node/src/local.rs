@@ -1,13 +1,17 @@
-//! The verbs of this machine: `start`, `dev`, `engine`, `model`. They need no cluster, or are one.
+//! The verbs of this machine: `start`, `dev`, `engine`, `model`, `cert`, `key`. They need no cluster, or are one.
 
+mod cert;
 mod daemon;
 mod engine;
+mod key;
 mod model;
 mod replay;
 mod serve;
 
+pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
 pub use daemon::{DevOptions, dev, start};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
+pub use key::{NewKeyOptions, key_new};
 pub use model::{model_inspect, model_list, model_pull};
 pub use replay::{ReplayOptions, TraceFormat, engine_replay};
 pub use serve::{ServeOptions, engine_serve};

@@ -17,12 +17,13 @@ use crate::link::here::Here;
 use crate::live::LiveTokens;
 use crate::members::Members;
 use crate::models::ModelStore;
-use crate::segments::{ClusterCell, Peers, PlainDial, SegmentsPlane, Traffic};
+use crate::security::Security;
+use crate::segments::{ClusterCell, Peers, SegmentsPlane, Traffic};
 use crate::store::identity::{Identity, Member};
 use crate::store::{DataLock, SegmentStore};
 use crate::telemetry::Metrics;
+use crate::tls::accept::{Port, incoming};
 use anyhow::Context;
-use coordinator::raft::PlainDialer;
 use coordinator::{Client, Coordinator};
 use proto::internal::v1::member_server::MemberServer;
 use std::net::SocketAddr;
@@ -31,7 +32,6 @@ use std::time::Duration;
 use sys::disk::{Disk, RealDisk};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 pub(crate) use worker::Facts;
 
@@ -59,6 +59,7 @@ pub struct Node {
 /// What exists before the node belongs to a cluster.
 struct Parts {
     config: Config,
+    security: Security,
     door: Door,
     disk: Arc<dyn Disk>,
     store: SegmentStore,
@@ -78,6 +79,7 @@ impl Node {
     pub async fn start(
         config: Config,
         options: StartOptions,
+        security: Security,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> anyhow::Result<Node> {
@@ -93,12 +95,15 @@ impl Node {
         let (door, init_requests) = Door::new();
         let figures = Figures::new(metrics);
         let internal = Some(bind("listen.internal", config.listen.internal).await?);
-        serve_public(&config, &door, options, &stop).await?;
+        let access = security.access(options.insecure);
+        serve_public(&config, &door, &security, access.clone(), &stop).await?;
+        let face = http::Face { door: door.clone(), figures: figures.clone(), access };
         let http = bind("listen.http", config.listen.http).await?;
-        tokio::spawn(http::serve(http, door.clone(), figures.clone(), stop.clone()));
+        tokio::spawn(http::serve(http, security.tls.clone(), face, stop.clone()));
         let parts = Parts {
             models: ModelStore::open(models_dir(&config)?),
             config,
+            security,
             door,
             disk,
             store,
@@ -166,7 +171,7 @@ impl Parts {
     /// Comes up as a member.
     async fn join(mut self, member: Member) -> anyhow::Result<Node> {
         let coordinator = membership::coordinator(&self, member).await?;
-        let dialer = Arc::new(PlainDialer);
+        let dialer = Arc::new(self.security.dialer());
         let client = Client::new(member.cluster_id, coordinator.clone(), dialer, self.config.join.clone());
         let stop_internal = CancellationToken::new();
         self.serve_internal(member, coordinator.as_ref(), &client, &stop_internal)?;
@@ -193,7 +198,8 @@ impl Parts {
 
     fn keep(&self, member: Member, members: &Members) -> Keep {
         let cluster: ClusterCell = Arc::new(OnceLock::from(member.cluster_id));
-        let peers = Peers::new(cluster, Arc::new(members.clone()), Arc::new(PlainDial), self.traffic.clone());
+        let dialer = Arc::new(self.security.dialer());
+        let peers = Peers::new(cluster, Arc::new(members.clone()), dialer, self.traffic.clone());
         Keep { own: member.node_id, store: self.store.clone(), peers, members: members.clone() }
     }
 
@@ -223,9 +229,9 @@ impl Parts {
             router = router.add_service(coordinator.raft().service()).add_service(ledger).add_service(link);
         }
         let listener = self.internal.take().context("the internal listener is used once")?;
+        let incoming = incoming(listener, self.security.tls.clone(), Port::Internal);
         let stop = stop.clone();
         tokio::spawn(async move {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the internal listener ended");
@@ -238,14 +244,15 @@ impl Parts {
 async fn serve_public(
     config: &Config,
     door: &Door,
-    options: StartOptions,
+    security: &Security,
+    access: Access,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    let routes = door.routes(access)?;
     let listener = bind("listen.clients", config.listen.clients).await?;
-    let routes = door.routes(Access { insecure: options.insecure });
+    let incoming = incoming(listener, security.tls.clone(), Port::Clients);
     let stop = stop.clone();
     tokio::spawn(async move {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         if let Err(error) = routes.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
             tracing::error!(%error, "the public listener ended");
         }

@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use types::ClusterId;
 
+pub(crate) use peers::endpoint;
 pub use peers::{Addresses, Dial, PeerError, Peers, PlainDial};
 pub use server::SegmentsPlane;
 

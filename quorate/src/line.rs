@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use cli::{Command, Format, Globals};
-use node::local::{BenchOptions, Costs, Form, ReplayOptions, Rules, ServeOptions, TraceFormat};
+use node::local::{
+    BenchOptions, CA_DAYS, CLIENT_DAYS, Costs, Form, NODE_DAYS, ReplayOptions, Rules, ServeOptions,
+    TraceFormat,
+};
 
 /// Runs fleets of long-lived LLM agents on your own machines.
 #[derive(Parser)]
@@ -38,6 +41,81 @@ pub(crate) enum Verb {
     /// Models on this machine
     #[command(subcommand)]
     Model(Model),
+    /// Certificates: a cluster's CA, its nodes, its clients
+    #[command(subcommand)]
+    Cert(Cert),
+    /// API keys for the file that a node's `keys` names
+    #[command(subcommand)]
+    Key(Key),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cert {
+    /// Make a CA: ca.crt for every node, ca.key to sign with
+    Init {
+        /// Where to write; made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+        /// The cluster's name
+        #[arg(long, value_name = "NAME")]
+        cluster: String,
+        #[arg(long, default_value_t = CA_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// Make a node's key and certificate
+    Node {
+        /// Where the CA is, and the files are written
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+        /// The node's name, as in its configuration
+        #[arg(long)]
+        name: String,
+        /// Host names and addresses under which nodes and clients reach it
+        #[arg(long, value_name = "HOST", value_delimiter = ',', required = true)]
+        addr: Vec<String>,
+        #[arg(long, default_value_t = NODE_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// Make a client's key and certificate, for the project of --project (`*`: every project)
+    Client {
+        /// Where the CA is, and the files are written
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+        /// Who it is; also the name of the files
+        #[arg(long, value_name = "SUBJECT")]
+        name: String,
+        /// viewer, submitter, operator or admin
+        #[arg(long)]
+        role: String,
+        #[arg(long, default_value_t = CLIENT_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// What a certificate says: whose it is, where it answers, until when it holds
+    Show { file: PathBuf },
+}
+
+/// Longer than any machine: what is meant to hold so long was not meant.
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=20_000)
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Key {
+    /// Make a key for the project of --project (`*`: every project). It is shown this once
+    New {
+        /// viewer, submitter, operator or admin
+        #[arg(long)]
+        role: String,
+        /// Who will use it: shown as the author of changes
+        #[arg(long)]
+        subject: String,
+        /// Until when it holds, such as 2027-01-31 or 2027-01-31T12:00:00Z
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// Append its entry to this file of keys, instead of printing it
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{Command, Exit, Failure, Format};
-use line::{Dev, Engine, Line, Model, Verb};
-use node::local::{self, DevOptions, ScoreOptions};
+use line::{Cert, Dev, Engine, Key, Line, Model, Verb};
+use node::local::{self, DevOptions, NewKeyOptions, ScoreOptions};
 
 fn main() -> ExitCode {
     let Line { globals, verb } = match Line::try_parse() {
@@ -37,11 +37,33 @@ fn main() -> ExitCode {
         Verb::Model(Model::Pull { source }) => local::model_pull(&source, json),
         Verb::Model(Model::List { cluster: false }) => local::model_list(json),
         Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),
+        Verb::Cert(cert) => certificates(cert, globals.project, json),
+        Verb::Key(Key::New { role, subject, expires, file }) => named(globals.project).and_then(|project| {
+            local::key_new(&NewKeyOptions { project, role, subject, expires, file, json })
+        }),
     };
     match done {
         Ok(()) => Exit::Ok.into(),
         Err(error) => failed(&error, globals.output),
     }
+}
+
+fn certificates(cert: Cert, project: Option<String>, json: bool) -> anyhow::Result<()> {
+    match cert {
+        Cert::Init { dir, cluster, days } => local::cert_init(&dir, &cluster, days, json),
+        Cert::Node { dir, name, addr, days } => local::cert_node(&dir, &name, &addr, days, json),
+        Cert::Client { dir, name, role, days } => {
+            local::cert_client(&dir, &name, &named(project)?, &role, days, json)
+        }
+        Cert::Show { file } => local::cert_show(&file, json),
+    }
+}
+
+/// What opens doors is never made for a project that nobody chose.
+fn named(project: Option<String>) -> anyhow::Result<String> {
+    project.ok_or_else(|| {
+        anyhow::anyhow!("--project is missing: name one, or say --project '*' for every project")
+    })
 }
 
 fn failed(error: &anyhow::Error, format: Format) -> ExitCode {

@@ -1,13 +1,13 @@
 //! The client: endpoints, a project, a patience, and the one loop that every call goes through.
 
-use crate::endpoints::{DEFAULT_PORT, Endpoints};
+use crate::credentials::Credentials;
+use crate::endpoints::{DEFAULT_PORT, Endpoints, Way};
 use crate::error::{Code, Error};
 use crate::retry::{Attempts, Failure, Kind, Next, Policy};
 use crate::{Agents, Cluster, ContextReader, Prices, Quotas, Tasks};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 use types::ProjectName;
 
@@ -30,16 +30,26 @@ impl Client {
     /// # Errors
     /// `INVALID_ARGUMENT` when an address can't be read or none is given.
     pub fn connect<S: AsRef<str>>(endpoints: &[S]) -> Result<Client, Error> {
-        let endpoints = Arc::new(Endpoints::parse(endpoints)?);
+        Client::connect_with(endpoints, &Credentials::default())
+    }
+
+    /// The same with keys and certificates. With a CA endpoints mean TLS; `https://` needs one.
+    ///
+    /// # Errors
+    /// As `connect`, and `BAD_CREDENTIALS` for what cannot be used.
+    pub fn connect_with<S: AsRef<str>>(endpoints: &[S], credentials: &Credentials) -> Result<Client, Error> {
+        let endpoints = Arc::new(Endpoints::parse(endpoints, credentials)?);
         Ok(Client { endpoints, project: ProjectName::DEFAULT.to_string(), policy: Policy::default() })
     }
 
-    /// `QUORATE_ENDPOINT` (`a:7400,b:7400`, else this machine) and `QUORATE_PROJECT` (else `default`).
+    /// `QUORATE_ENDPOINT` (`a:7400,b:7400`, else this machine), `QUORATE_PROJECT` (else `default`), and what
+    /// [`Credentials::from_env`] reads.
     pub fn from_env() -> Result<Client, Error> {
         let set = |name| std::env::var(name).ok().filter(|value: &String| !value.trim().is_empty());
         let local = || format!("127.0.0.1:{DEFAULT_PORT}");
         let endpoints = set(ENDPOINT_VARIABLE).unwrap_or_else(local);
-        let client = Client::connect(&endpoints.split(',').collect::<Vec<_>>())?;
+        let endpoints: Vec<_> = endpoints.split(',').collect();
+        let client = Client::connect_with(&endpoints, &Credentials::from_env()?)?;
         match set(PROJECT_VARIABLE) {
             Some(project) => client.with_project(&project),
             None => Ok(client),
@@ -136,13 +146,26 @@ impl Client {
             Failure::Final | Failure::Busy { .. } | Failure::NoMember => error,
             Failure::NotSent if !sent => {
                 let message = format!("no node of the cluster can be reached at {}", self.endpoints.names());
-                let next = "check that a node runs there (`quorate dev`, or `deploy/local-cluster.sh status`), and that \
-                            --endpoint or QUORATE_ENDPOINT names its client port (7400)";
+                let next = match error.message.starts_with("invalid peer certificate") {
+                    true => {
+                        "check that --ca or QUORATE_CA is this cluster's, and that the node's certificate names this address"
+                    }
+                    false => {
+                        "check that a node runs there (`quorate dev`, or `deploy/local-cluster.sh status`), and that \
+                         --endpoint or QUORATE_ENDPOINT names its client port (7400)"
+                    }
+                };
                 Error::local(Code::Unavailable, "UNREACHABLE", message, next).with_cause(error.message)
             }
             Failure::NotSent | Failure::Lost => {
                 let message = "no answer came: the call may or may not have taken effect";
-                let next = "look at the current state, or repeat with the same request id";
+                // What a node with certificates says to a client without them is no HTTP.
+                let next = match !self.endpoints.tls && error.message.contains("h2 protocol error") {
+                    true => {
+                        "if the nodes have certificates, give their CA (--ca or QUORATE_CA); else repeat with the same request id"
+                    }
+                    false => "look at the current state, or repeat with the same request id",
+                };
                 let cause = format!("{from}: {}", error.message);
                 Error::local(error.code, "UNKNOWN_OUTCOME", message, next).with_cause(cause)
             }
@@ -161,7 +184,7 @@ impl Endpoints {
 
 /// The way of one attempt: which node, and how long it may take.
 pub(crate) struct Via {
-    pub(crate) channel: Channel,
+    pub(crate) channel: Way,
     patience: Duration,
 }
 
@@ -171,7 +194,7 @@ const ANSWER_BYTES: usize = 80 << 20;
 macro_rules! ways {
     ($($name:ident: $module:ident :: $client:ident),*) => {
         impl Via {
-            $(pub(crate) fn $name(&self) -> proto::v1::$module::$client<Channel> {
+            $(pub(crate) fn $name(&self) -> proto::v1::$module::$client<Way> {
                 proto::v1::$module::$client::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES)
             })*
         }
@@ -187,7 +210,7 @@ ways!(
 );
 
 impl Via {
-    pub(crate) fn new(channel: Channel, patience: Duration) -> Via {
+    pub(crate) fn new(channel: Way, patience: Duration) -> Via {
         Via { channel, patience }
     }
 

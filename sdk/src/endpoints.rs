@@ -1,10 +1,15 @@
 //! Where the cluster is: any node will do, so a list of them, tried in turn.
 
+use crate::credentials::{Bearer, Credentials};
 use crate::error::{Code, Error};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+
+/// A connection that carries the caller's key.
+pub(crate) type Way = InterceptedService<Channel, Bearer>;
 
 /// The port of clients and admins.
 pub(crate) const DEFAULT_PORT: u16 = 7400;
@@ -18,6 +23,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Endpoints {
     nodes: Vec<Node>,
     preferred: AtomicUsize,
+    bearer: Bearer,
+    pub(crate) tls: bool,
 }
 
 #[derive(Debug)]
@@ -28,10 +35,14 @@ struct Node {
 }
 
 impl Endpoints {
-    /// Reads addresses like `host:7400`, `host`, or `http://host:7400`. Opens nothing.
-    pub(crate) fn parse<S: AsRef<str>>(addresses: &[S]) -> Result<Endpoints, Error> {
+    /// Reads addresses like `host:7400`, `host`, `https://host:7400` or `http://host:7400`. Opens nothing.
+    pub(crate) fn parse<S: AsRef<str>>(
+        addresses: &[S],
+        credentials: &Credentials,
+    ) -> Result<Endpoints, Error> {
         let given = addresses.iter().map(|a| a.as_ref().trim()).filter(|a| !a.is_empty());
-        let nodes = given.map(parse_one).collect::<Result<Vec<_>, _>>()?;
+        let nodes = given.map(|text| parse_one(text, credentials)).collect::<Result<Vec<_>, _>>()?;
+        credentials.check()?;
         if nodes.is_empty() {
             return Err(Error::local(
                 Code::InvalidArgument,
@@ -40,17 +51,22 @@ impl Endpoints {
                 "name at least one node, like 127.0.0.1:7400",
             ));
         }
-        Ok(Endpoints { nodes, preferred: AtomicUsize::new(0) })
+        Ok(Endpoints {
+            nodes,
+            preferred: AtomicUsize::new(0),
+            bearer: credentials.bearer()?,
+            tls: credentials.tls().is_some(),
+        })
     }
 
     /// The node to ask now, with its channel. Must be called inside a tokio runtime.
-    pub(crate) fn pick(&self) -> (usize, Channel) {
+    pub(crate) fn pick(&self) -> (usize, Way) {
         let index = self.preferred.load(Ordering::Relaxed) % self.nodes.len();
         (index, self.channel(index))
     }
 
     /// The first node of the list, for the verbs that must not wander.
-    pub(crate) fn first(&self) -> (usize, Channel) {
+    pub(crate) fn first(&self) -> (usize, Way) {
         (0, self.channel(0))
     }
 
@@ -73,21 +89,27 @@ impl Endpoints {
         self.nodes.iter().map(|n| n.address.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    fn channel(&self, index: usize) -> Channel {
+    fn channel(&self, index: usize) -> Way {
         let node = &self.nodes[index];
-        node.channel.get_or_init(|| node.endpoint.connect_lazy()).clone()
+        let channel = node.channel.get_or_init(|| node.endpoint.connect_lazy()).clone();
+        InterceptedService::new(channel, self.bearer.clone())
     }
 }
 
-fn parse_one(text: &str) -> Result<Node, Error> {
+fn parse_one(text: &str, credentials: &Credentials) -> Result<Node, Error> {
     let refuse = |why: &str| {
         let message = format!("the endpoint {text:?} {why}");
         Error::local(Code::InvalidArgument, "BAD_ENDPOINT", message, "write it like 127.0.0.1:7400")
     };
-    if text.starts_with("https://") {
-        return Err(refuse("asks for TLS, which this version does not speak"));
+    let (tls, plain) = (credentials.tls(), text.starts_with("http://"));
+    if plain && (tls.is_some() || credentials.needs_tls()) {
+        return Err(refuse("asks for a connection in clear, and a CA or a certificate is given"));
     }
-    let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    if tls.is_none() && (text.starts_with("https://") || credentials.needs_tls()) {
+        return Err(refuse("needs the cluster's CA: give --ca or QUORATE_CA"));
+    }
+    let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).unwrap_or(text);
+    let bare = bare.trim_end_matches('/');
     let authority: http::uri::Authority = bare.parse().map_err(|_| refuse("is not host:port"))?;
     if authority.host().is_empty() || authority.as_str().contains('@') {
         return Err(refuse("is not host:port"));
@@ -100,9 +122,21 @@ fn parse_one(text: &str) -> Result<Node, Error> {
         Some(_) => authority.to_string(),
         None => format!("{}:{DEFAULT_PORT}", authority.host()),
     };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let endpoint =
-        Endpoint::from_shared(format!("http://{address}")).map_err(|_| refuse("is not host:port"))?;
-    Ok(Node { address, endpoint: tuned(endpoint), channel: OnceLock::new() })
+        Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|_| refuse("is not host:port"))?;
+    let endpoint = match tls {
+        Some(tls) => tuned(endpoint).tls_config(tls).map_err(|why| unusable(&why))?,
+        None => tuned(endpoint),
+    };
+    Ok(Node { address, endpoint, channel: OnceLock::new() })
+}
+
+fn unusable(why: &tonic::transport::Error) -> Error {
+    let cause = std::error::Error::source(why).map_or_else(|| why.to_string(), ToString::to_string);
+    let message = "the CA, or the certificate with its key, cannot be used";
+    let next = "give files in PEM form, as `quorate cert` makes them";
+    Error::local(Code::InvalidArgument, "BAD_CREDENTIALS", message, next).with_cause(cause)
 }
 
 fn tuned(endpoint: Endpoint) -> Endpoint {
@@ -117,25 +151,40 @@ fn tuned(endpoint: Endpoint) -> Endpoint {
 mod tests {
     use super::*;
 
+    fn parse(addresses: &[&str]) -> Result<Endpoints, Error> {
+        Endpoints::parse(addresses, &Credentials::default())
+    }
+
+    #[test]
+    fn a_scheme_that_contradicts_the_credentials_is_refused() {
+        let certificate = Credentials::default().with_certificate_pem(b"x", b"y");
+        let error = Endpoints::parse(&["a"], &certificate).unwrap_err();
+        assert!(error.message.contains("--ca"), "{error:?}");
+        let with_ca = Credentials::default().with_ca_pem(b"x");
+        let error = Endpoints::parse(&["http://a"], &with_ca).unwrap_err();
+        assert!(error.message.contains("in clear"), "{error:?}");
+        assert!(Endpoints::parse(&["a"], &with_ca).unwrap_err().reason == "BAD_CREDENTIALS");
+    }
+
     #[test]
     fn addresses_get_the_default_port() {
-        let nodes = Endpoints::parse(&["a", " b:7500 ", "http://c:1/", "[::1]", ""]).unwrap();
+        let nodes = parse(&["a", " b:7500 ", "http://c:1/", "[::1]", ""]).unwrap();
         assert_eq!(nodes.names(), "a:7400, b:7500, c:1, [::1]:7400");
     }
 
     #[test]
     fn bad_addresses_are_refused_with_a_next_step() {
         for bad in ["https://a", "a b", "a:x", "a:99999", "a:0", "http://", "u@a:1", "a/b"] {
-            let error = Endpoints::parse(&[bad]).unwrap_err();
+            let error = parse(&[bad]).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{bad}");
             assert!(error.message.contains(bad) && error.next.is_some(), "{error:?}");
         }
-        assert_eq!(Endpoints::parse::<&str>(&[]).unwrap_err().reason, "NO_ENDPOINT");
+        assert_eq!(parse(&[]).unwrap_err().reason, "NO_ENDPOINT");
     }
 
     #[test]
     fn a_failure_moves_on_once() {
-        let nodes = Endpoints::parse(&["a", "b", "c"]).unwrap();
+        let nodes = parse(&["a", "b", "c"]).unwrap();
         nodes.failed(0);
         nodes.failed(0);
         assert_eq!(nodes.preferred.load(Ordering::Relaxed), 1);

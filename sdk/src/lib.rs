@@ -29,6 +29,7 @@ mod agents;
 mod client;
 mod cluster;
 mod context;
+mod credentials;
 pub mod data;
 mod endpoints;
 mod error;
@@ -42,6 +43,7 @@ pub use agents::{Agents, ApplyAgent};
 pub use client::{Client, ENDPOINT_VARIABLE, PROJECT_VARIABLE};
 pub use cluster::{CloseNode, Cluster};
 pub use context::{ContextReader, SegmentStream};
+pub use credentials::{API_KEY_VARIABLE, CA_VARIABLE, CERT_KEY_VARIABLE, CERT_VARIABLE, Credentials};
 pub use data::{
     Agent, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Event, EventKind, Explanation,
     Model, Node, Page, Price, Quota, QuotaEvent, Segment, Task, TaskState, Time, Usage,

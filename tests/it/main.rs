@@ -15,6 +15,7 @@ mod leader_kill;
 mod openai;
 mod quotas;
 mod real_model;
+mod security;
 mod stop;
 mod submit;
 mod team;

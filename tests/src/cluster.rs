@@ -2,9 +2,10 @@
 
 use crate::ports;
 use crate::process::{Ports, Process};
+use crate::secured::Secured;
 use crate::wait::until;
 use anyhow::{Context, ensure};
-use quorate_sdk::Client;
+use quorate_sdk::{Client, Credentials};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,17 +27,29 @@ pub struct Spec {
     pub scripts: Vec<(String, String)>,
     /// Engine threads of a worker; 0 lets the node choose.
     pub threads: u32,
+    /// Certificates for every node, and API keys for every caller.
+    pub secured: bool,
 }
 
 impl Default for Spec {
     fn default() -> Self {
-        Spec { coordinators: 3, workers: 2, slots: 8, models: vec![], scripts: vec![], threads: 1 }
+        Spec {
+            coordinators: 3,
+            workers: 2,
+            slots: 8,
+            models: vec![],
+            scripts: vec![],
+            threads: 1,
+            secured: false,
+        }
     }
 }
 
 pub struct Cluster {
     pub nodes: Vec<Process>,
     pub coordinators: usize,
+    /// Where the spec asked for it.
+    pub secured: Option<Secured>,
     folder: TempDir,
 }
 
@@ -44,7 +57,9 @@ impl Cluster {
     /// Starts every node and waits until all are members and attached.
     pub async fn start(binary: &Path, spec: Spec) -> anyhow::Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("quorate-").tempdir()?;
-        let mut cluster = Cluster { nodes: Vec::new(), coordinators: spec.coordinators, folder };
+        let pki = folder.path().join("pki");
+        let secured = spec.secured.then(|| Secured::make(binary, pki)).transpose()?;
+        let mut cluster = Cluster { nodes: Vec::new(), coordinators: spec.coordinators, secured, folder };
         for (index, (name, text)) in spec.scripts.iter().enumerate() {
             std::fs::write(cluster.script_path(index), text).with_context(|| format!("script {name}"))?;
         }
@@ -71,7 +86,11 @@ impl Cluster {
         };
         let ports = Ports { clients: ports::free(), internal: ports::free(), http: ports::free() };
         let config = self.folder.path().join(format!("{name}.toml"));
-        std::fs::write(&config, self.config(spec, &name, index, ports))?;
+        let mut text = self.config(spec, &name, index, ports);
+        if let Some(secured) = &self.secured {
+            text = format!("keys = {:?}\n{text}{}", secured.keys_file(), secured.node(&name)?);
+        }
+        std::fs::write(&config, text)?;
         let log = self.folder.path().join(format!("{name}.log"));
         self.nodes.push(Process::new(&name, ports, binary, config, log));
         Ok(())
@@ -117,7 +136,7 @@ impl Cluster {
 
     /// Founds the cluster on the first node, as soon as it listens.
     async fn found(&mut self) -> anyhow::Result<()> {
-        let client = Client::connect(&[self.nodes[0].endpoint()])?.with_timeout(Duration::from_secs(5));
+        let client = self.connect(&self.nodes[..1], None)?.with_timeout(Duration::from_secs(5));
         let done = until("founding the cluster", START, || async {
             match client.cluster().init().await {
                 Ok(_) => Some(()),
@@ -148,13 +167,28 @@ impl Cluster {
 
     /// A client that knows every node.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let endpoints: Vec<String> = self.nodes.iter().map(Process::endpoint).collect();
-        Ok(Client::connect(&endpoints)?)
+        self.connect(&self.nodes, None)
+    }
+
+    /// The same with a key of a secured cluster; an empty one means: none.
+    pub fn client_with(&self, key: &str) -> anyhow::Result<Client> {
+        self.connect(&self.nodes, Some(key))
+    }
+
+    /// Without a key it is the admin's, where the cluster asks for keys.
+    fn connect(&self, nodes: &[Process], key: Option<&str>) -> anyhow::Result<Client> {
+        let endpoints: Vec<String> = nodes.iter().map(Process::address).collect();
+        let credentials = match (&self.secured, key) {
+            (None, _) => Credentials::default(),
+            (Some(secured), Some("")) => Credentials::default().with_ca_file(&secured.ca_file())?,
+            (Some(secured), key) => secured.credentials(key.unwrap_or(secured.admin_key()))?,
+        };
+        Ok(Client::connect_with(&endpoints, &credentials)?)
     }
 
     /// A client that asks one node only.
     pub fn client_of(&self, name: &str) -> anyhow::Result<Client> {
-        Ok(Client::connect(&[self.node(name)?.endpoint()])?)
+        self.connect(std::slice::from_ref(self.node(name)?), None)
     }
 
     pub fn node(&self, name: &str) -> anyhow::Result<&Process> {
@@ -165,7 +199,6 @@ impl Cluster {
         self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("no node {name:?}"))
     }
 
-    /// Name of the node that leads.
     /// Name of the node that leads.
     pub async fn leader(&self) -> anyhow::Result<String> {
         let client = self.client()?;

@@ -6,8 +6,10 @@
 pub mod cluster;
 pub mod ports;
 pub mod process;
+pub mod secured;
 pub mod wait;
 
 pub use cluster::{Cluster, Spec};
 pub use process::Process;
+pub use secured::Secured;
 pub use wait::until;

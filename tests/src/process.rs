@@ -48,6 +48,11 @@ impl Process {
         format!("http://127.0.0.1:{}", self.ports.clients)
     }
 
+    /// The same without a scheme, for clients that know by themselves how it is spoken to.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.clients)
+    }
+
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
@@ -77,6 +82,11 @@ impl Process {
         let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
         signal(pid, Signal::TERM)?;
         Ok(self.child.take().expect("it has a pid").wait()?)
+    }
+
+    /// SIGHUP: it reads its log level, certificates and keys again.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        signal(self.pid().context("it does not run")?, Signal::HUP)
     }
 
     /// SIGSTOP: the process stands still, its sockets stay open.

@@ -7,6 +7,9 @@ use types::limits;
 
 impl Change<'_> {
     pub(crate) fn audit(&mut self, author: &str, action: &str, subject: &str, change: &str, reason: &str) {
+        if !self.state.counts_finely() {
+            return;
+        }
         let number = self.state.audit.keys().next_back().map_or(0, |number| *number) + 1;
         let row = AuditRow {
             number,

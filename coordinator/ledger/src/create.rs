@@ -210,6 +210,7 @@ fn blank(change: &Change<'_>, uid: TaskUid, agent: &AgentRow, home: &[NodeId]) -
         yield_by_ms: None,
         not_before_ms: None,
         after: None,
+        lease_units: None,
     }
 }
 

@@ -136,7 +136,7 @@ fn start_blockers(state: &State, soft: &Soft, row: &TaskRow, woken: &[TaskUid]) 
     let woken = woken.iter().filter_map(|uid| state.task(*uid));
     let outside = (row.state != TaskState::Pending).then_some(row);
     let entering = woken.chain(outside).map(|row| (place(state, soft, row), row)).collect();
-    let mut walk = Walk::new(state, board, claims, entering);
+    let mut walk = Walk::new(state, soft, board, claims, entering);
     let mut slots_taken = 0;
     walk.walk_to(row.uid, |board, node| slots_taken += u64::from(board.able(row).any(|able| able == node)));
     let mut blockers = holding_blockers(state, row, &walk.claims);

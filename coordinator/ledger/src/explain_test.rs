@@ -2,7 +2,8 @@
 
 use crate::command::{Command, RequestKey, Stamp};
 use crate::explain::explain;
-use crate::placement::{Soft, SoftNode, plan};
+use crate::placement::{Soft, SoftNode};
+use crate::plan::plan;
 use crate::query::Blocker;
 use crate::rows::{AgentKind, QuotaKey, Role};
 use crate::state::{Place, State};
@@ -77,7 +78,7 @@ impl Bench {
         for (path, key, limit) in &case.limits {
             let keys = [QuotaKey::Running, QuotaKey::TokensMinute, QuotaKey::TokensTotal];
             let limit = if *key == 0 { limit % 5 } else { *limit };
-            bench.set(PATHS[*path], keys[*key as usize], Some(limit));
+            bench.set(PATHS[*path], keys[*key as usize].clone(), Some(limit));
         }
         bench
     }
@@ -109,6 +110,7 @@ impl Bench {
             etag: None,
             home,
             request: RequestKey::default(),
+            needs: None,
         });
     }
 
@@ -125,6 +127,7 @@ impl Bench {
             deadline_ms: 0,
             home,
             request: RequestKey::default(),
+            terms: None,
         });
         let uid = TaskUid { index: self.index, position: 0 };
         let node = NodeId(1);
@@ -134,7 +137,7 @@ impl Bench {
         self.apply(Command::Assign { task: uid, node });
         if let (Some(epoch), 2..) = (self.state.task(uid).unwrap().epoch, *fate) {
             let (min_tokens, max_tokens) = (*tokens, *tokens);
-            self.apply(Command::Reserve { task: uid, epoch, node, step: 1, min_tokens, max_tokens });
+            self.apply(Command::Reserve { task: uid, epoch, node, step: 1, min_tokens, max_tokens, want: None });
         }
     }
 
@@ -150,7 +153,7 @@ impl Bench {
             ..SoftNode::default()
         };
         let nodes = ids.into_iter().zip(slots).map(|(id, slots)| (id, node(slots))).collect();
-        Soft { nodes, ledger_ms: self.now_ms }
+        Soft { nodes, ledger_ms: self.now_ms, ..Soft::default() }
     }
 }
 
@@ -160,7 +163,7 @@ fn starts(state: &State, soft: &Soft, uid: TaskUid, blockers: &[Blocker], short:
     let (mut state, mut soft) = (state.clone(), soft.clone());
     for (i, blocker) in blockers.iter().enumerate() {
         let more = blocker.requested - blocker.available - u64::from(short == Some(i));
-        match blocker.resource.split_once(' ') {
+        match blocker.resource.rsplit_once(' ') {
             Some((path, key)) => raise(&mut state, path, key, blocker.limit + more),
             None => soft.nodes.values_mut().next().unwrap().slots += more as u32,
         }
@@ -175,18 +178,15 @@ fn starts(state: &State, soft: &Soft, uid: TaskUid, blockers: &[Blocker], short:
 
 /// As `SetQuota` does it, but without waking anyone in between.
 fn raise(state: &mut State, path: &str, key: &str, limit: u64) {
-    let ledger_ms = state.ledger_ms();
-    state.quotas.update(&path.to_string(), |row| {
-        crate::quota::refill(row, ledger_ms);
-        match key {
-            "running" => row.running = Some(limit),
-            "tokens_total" => row.tokens_total = Some(limit),
-            _ => {
-                row.bucket_millitokens += (limit - row.tokens_minute.unwrap()) * 1000;
-                row.tokens_minute = Some(limit);
-            }
-        }
-    });
+    let (key, clock) = (QuotaKey::parse(key).unwrap(), state.clock());
+    let spot = crate::quota::read_path(path).unwrap();
+    state.quota_row(&path.to_string());
+    let set = |row: &mut crate::rows::QuotaRow| {
+        row.refill(clock.ledger_ms);
+        crate::quota::set_one(row, &spot, &key, Some(limit), clock).unwrap();
+    };
+    state.quotas.update(&path.to_string(), set);
+    state.pledges = state.pledges_of_rows();
 }
 
 proptest! {

@@ -1,25 +1,25 @@
 //! What a project was served, for its turn in the queue: virtual token counters (Sheng et al., OSDI 2024).
 //!
-//! Each project counts the cost of its steps; the one that has least for its weight goes first. A step is charged by a
-//! guess when its lease is given and corrected when it is committed, so that a project doesn't get every free slot
-//! before the first step comes back. A project that comes back from idleness is lifted to the least of those that
+//! Each project counts the cost of its steps; the one that has least for its weight goes first. A lease is charged by a
+//! guess when it is given, its steps are taken off the charge as they are committed, and what is left comes back at its
+//! end: so a project doesn't get every free slot before the first step comes back. A project that comes back from idleness is lifted to the least of those that
 //! stayed: nobody saves turns up by being away.
 
 use crate::change::Change;
 use crate::keys::Amounts;
-use crate::quota::path_of_project;
+use crate::quota::{CLUSTER, path_of_project};
 use crate::rows::{QuotaRow, TaskRow};
 use crate::state::State;
-use types::{ProjectName, TaskUid};
+use types::{Class, ProjectName, TaskUid};
 
 /// Cost in tenths of a new token of the prompt: reading one again is cheap, saying one is dear.
 const FRESH_UNITS: u64 = 10;
 const KNOWN_UNITS: u64 = 1;
 const GENERATED_UNITS: u64 = 20;
-/// A step nobody knows anything about: a hundred new tokens.
-const UNKNOWN_STEP: u64 = 100 * FRESH_UNITS;
-/// The mean forgets: at so many steps both its sums are halved.
-const MEAN_STEPS: u64 = 128;
+/// A lease nobody knows anything about: a hundred new tokens.
+const UNKNOWN_LEASE: u64 = 100 * FRESH_UNITS;
+/// The mean forgets: at so many leases both its sums are halved.
+const MEAN_LEASES: u64 = 64;
 
 pub(crate) fn cost_units(used: Amounts, generated: u64) -> u64 {
     let generated = generated.min(used.tokens);
@@ -50,19 +50,38 @@ impl Turn {
     }
 }
 
+/// How far each class has come by the starts it had: strides that are shorter for urgent classes, so that among
+/// classes that have lost their patience eight starts go to the most urgent for one of the least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClassTurns([u64; 4]);
+
+impl ClassTurns {
+    const STRIDES: [u64; 4] = [105, 210, 420, 840];
+
+    /// A class that was away has at most one start to its credit.
+    pub(crate) fn of(&self, class: Class) -> u64 {
+        let furthest = self.0.into_iter().max().unwrap_or(0);
+        self.0[class as usize].max(furthest.saturating_sub(Self::STRIDES[class as usize]))
+    }
+
+    pub(crate) fn start(&mut self, class: Class) {
+        self.0[class as usize] = self.of(class).saturating_add(Self::STRIDES[class as usize]);
+    }
+}
+
 impl QuotaRow {
     pub(crate) fn turn(&self) -> Turn {
         Turn::of(self.served.unwrap_or(0), self.weight.unwrap_or(1))
     }
 
-    fn mean_step(&self) -> Option<u64> {
-        self.steps.and_then(|(steps, units)| units.checked_div(steps)).map(|mean| mean.max(1))
+    fn mean_lease(&self) -> Option<u64> {
+        self.leases.and_then(|(leases, units)| units.checked_div(leases)).map(|mean| mean.max(1))
     }
 
-    fn learn_step(&mut self, units: u64) {
-        let (steps, sum) = self.steps.unwrap_or_default();
-        let (steps, sum) = (steps + 1, sum.saturating_add(units));
-        self.steps = Some(if steps < MEAN_STEPS { (steps, sum) } else { (steps / 2, sum / 2) });
+    fn learn_lease(&mut self, units: u64) {
+        let (leases, sum) = self.leases.unwrap_or_default();
+        let (leases, sum) = (leases + 1, sum.saturating_add(units));
+        self.leases = Some(if leases < MEAN_LEASES { (leases, sum) } else { (leases / 2, sum / 2) });
     }
 }
 
@@ -71,14 +90,19 @@ impl State {
         self.quotas.get(&path_of_project(project)).map_or_else(Turn::default, QuotaRow::turn)
     }
 
+    pub(crate) fn class_turns(&self) -> ClassTurns {
+        let cluster = self.quotas.get(&CLUSTER.to_string());
+        ClassTurns(cluster.and_then(|row| row.class_turns).unwrap_or_default())
+    }
+
     pub(crate) fn weight(&self, project: &ProjectName) -> u64 {
         self.quotas.get(&path_of_project(project)).and_then(|row| row.weight).unwrap_or(1)
     }
 
-    /// What the project's next step will cost, as far as anyone knows.
+    /// What the project's next lease will cost, as far as anyone knows.
     pub(crate) fn guess(&self, project: &ProjectName) -> u64 {
-        let mean = |path: &String| self.quotas.get(path).and_then(QuotaRow::mean_step);
-        mean(&path_of_project(project)).or_else(|| mean(&"cluster".to_string())).unwrap_or(UNKNOWN_STEP)
+        let mean = |path: &String| self.quotas.get(path).and_then(QuotaRow::mean_lease);
+        mean(&path_of_project(project)).or_else(|| mean(&CLUSTER.to_string())).unwrap_or(UNKNOWN_LEASE)
     }
 
     fn served(&mut self, project: &ProjectName, change: impl FnOnce(u64) -> u64) {
@@ -89,43 +113,83 @@ impl State {
 
     /// The project begins to wait, and had nothing waiting or running before.
     pub(crate) fn lift_idle(&mut self, project: &ProjectName) {
-        let busy = &self.tasks.index().busy;
-        if busy.contains_key(project) {
+        if !self.counts_finely() || self.tasks.index().busy.contains_key(project) {
             return;
         }
-        let Some(least) = busy.keys().map(|other| self.turn(other)).min() else { return };
-        let lifted = least.served_at(self.weight(project));
+        let Some(lifted) = self.lifted(project) else { return };
         self.served(project, |served| served.max(lifted));
+    }
+
+    /// What a project counts as served at least when it comes back now.
+    fn lifted(&self, project: &ProjectName) -> Option<u64> {
+        let least = self.tasks.index().busy.keys().map(|other| self.turn(other)).min()?;
+        Some(least.served_at(self.weight(project)))
+    }
+
+    /// The turn the project has, or would have if it came back now.
+    pub(crate) fn turn_entering(&self, project: &ProjectName) -> Turn {
+        let turn = self.turn(project);
+        if self.tasks.index().busy.contains_key(project) {
+            return turn;
+        }
+        let lifted = self.lifted(project).map(|served| Turn::of(served, self.weight(project)));
+        lifted.map_or(turn, |lifted| turn.max(lifted))
     }
 }
 
 impl Change<'_> {
-    /// A step begins: its project is charged what it may cost.
+    /// A lease begins: its project is charged what it may cost.
     pub(crate) fn charge(&mut self, uid: TaskUid) {
+        if !self.state.counts_finely() {
+            return;
+        }
         let project = self.row(uid).project.clone();
         let guess = self.state.guess(&project);
         self.state.served(&project, |served| served.saturating_add(guess));
         self.update(uid, |row| row.charged = Some(guess));
     }
 
-    /// The step came to nothing, or its real cost is known now.
-    pub(crate) fn refund(&mut self, uid: TaskUid) {
-        let row: &TaskRow = self.row(uid);
-        let (Some(charged), project) = (row.charged, row.project.clone()) else { return };
-        self.state.served(&project, |served| served.saturating_sub(charged));
-        self.update(uid, |row| row.charged = None);
+    /// A task of the class starts.
+    pub(crate) fn start_of(&mut self, class: Class) {
+        if !self.state.counts_finely() {
+            return;
+        }
+        let mut turns = self.state.class_turns();
+        turns.start(class);
+        self.state.quota_row(&CLUSTER.to_string());
+        self.state.quotas.update(&CLUSTER.to_string(), |row| row.class_turns = Some(turns.0));
     }
 
-    /// A step was committed.
+    /// A step was committed: it is paid from the charge first.
     pub(crate) fn serve(&mut self, uid: TaskUid, used: Amounts, generated: u64) {
-        self.refund(uid);
+        if !self.state.counts_finely() {
+            return;
+        }
         let project = self.row(uid).project.clone();
         let units = cost_units(used, generated);
-        self.state.served(&project, |served| served.saturating_add(units));
-        for path in ["cluster".to_string(), path_of_project(&project)] {
-            self.state.quota_row(&path);
-            self.state.quotas.update(&path, |row| row.learn_step(units));
+        let beyond = self.update(uid, |row| {
+            let charged = row.charged.unwrap_or(0);
+            row.charged = Some(charged.saturating_sub(units));
+            row.lease_units = Some(row.lease_units.unwrap_or(0).saturating_add(units));
+            units.saturating_sub(charged)
+        });
+        self.state.served(&project, |served| served.saturating_add(beyond));
+    }
+
+    /// A lease ended: what is left of its charge comes back, and what it cost is remembered.
+    pub(crate) fn refund(&mut self, uid: TaskUid) {
+        let row: &TaskRow = self.row(uid);
+        let (charged, units, project) = (row.charged, row.lease_units, row.project.clone());
+        if let Some(charged) = charged {
+            self.state.served(&project, |served| served.saturating_sub(charged));
         }
+        for path in [CLUSTER.to_string(), path_of_project(&project)] {
+            if let Some(units) = units {
+                self.state.quota_row(&path);
+                self.state.quotas.update(&path, |row| row.learn_lease(units));
+            }
+        }
+        self.update(uid, |row| (row.charged, row.lease_units) = (None, None));
     }
 }
 

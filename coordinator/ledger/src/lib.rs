@@ -33,6 +33,7 @@ mod agents;
 mod audit;
 mod create;
 mod fair;
+mod level;
 mod nodes;
 mod quota;
 mod requests;

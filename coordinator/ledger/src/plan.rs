@@ -4,18 +4,20 @@
 //! The order of the queue, from coarse to fine:
 //! 1. *Class.* One that has less than its slice of what runs goes first, the more urgent ones before. Otherwise the
 //!    class of the task with the lowest rank ([`crate::queue`]): urgent classes first, until a task has waited so long
-//!    that it outranks them.
-//! 2. *Project.* Inside the class the one that was served least for its weight ([`crate::fair`]).
+//!    that it outranks them. Urgent work may come faster than it is done, and then nothing ever outranks it: a class
+//!    that has waited for its whole handicap gets a share of the starts, however urgent the others are.
+//! 2. *Project.* Inside the class one that has less than it is guaranteed before those who borrow, and among them the
+//!    one that was served least for its weight ([`crate::fair`]).
 //! 3. *Task.* Inside the project by rank: priority, what was begun before what is fresh, age.
 //!
 //! A task that may not start is passed over, so nobody blocks the tasks behind.
 
 use crate::command::Command;
-use crate::fair::Turn;
+use crate::fair::{ClassTurns, Turn};
 use crate::keys::Holding;
 use crate::placement::{Board, Soft};
-use crate::queue::QueueKey;
-use crate::quota::Claims;
+use crate::queue::{QueueKey, patience_ms};
+use crate::quota::{Claims, path_of_project};
 use crate::rows::{AgentKind, TaskRow};
 use crate::state::State;
 use std::collections::btree_map::Entry;
@@ -32,14 +34,14 @@ const GRACE_MS: u64 = 10_000;
 
 /// At most `max` assignments, in queue order, then requests to make room for those who are owed it.
 pub fn plan(state: &State, soft: &Soft, max: usize) -> Vec<Command> {
-    let mut walk = Walk::new(state, Board::new(state, soft), Claims::new(state), vec![]);
+    let mut walk = Walk::new(state, soft, Board::new(state, soft), Claims::new(state), vec![]);
     let mut planned = Vec::new();
     while planned.len() < max && !walk.board.is_full() {
         let Some((row, node)) = walk.next_start() else { break };
         planned.push(Command::Assign { task: row.uid, node });
     }
     let room = max - planned.len();
-    planned.extend(reclaims(state, &walk).into_iter().take(room));
+    planned.extend(reclaims(state, &walk, room));
     planned
 }
 
@@ -51,8 +53,8 @@ pub(crate) struct Walk<'a> {
     /// Capacity only shrinks while planning, so a no stays a no.
     full: BTreeSet<(&'a ProjectName, &'a str, Hash)>,
     hopeless: BTreeSet<(bool, &'a str)>,
-    /// The projects whose next task was held back by the tree, with that task.
-    pub(crate) held_back: BTreeMap<&'a ProjectName, &'a TaskRow>,
+    /// Tasks started, by project.
+    started: BTreeMap<&'a ProjectName, u64>,
     /// Tasks looked at so far.
     pub(crate) looked: u64,
 }
@@ -61,6 +63,7 @@ impl<'a> Walk<'a> {
     /// `entering` are tasks that would be in the queue as well.
     pub(crate) fn new(
         state: &'a State,
+        soft: &Soft,
         board: Board<'a>,
         claims: Claims<'a>,
         entering: Vec<(QueueKey, &'a TaskRow)>,
@@ -68,10 +71,10 @@ impl<'a> Walk<'a> {
         Walk {
             board,
             claims,
-            line: Line::new(state, entering),
+            line: Line::new(state, soft.ledger_ms, entering),
             full: BTreeSet::new(),
             hopeless: BTreeSet::new(),
-            held_back: BTreeMap::new(),
+            started: BTreeMap::new(),
             looked: 0,
         }
     }
@@ -118,11 +121,11 @@ impl<'a> Walk<'a> {
         self.board.take(row, node);
         self.claims.take(row);
         self.line.serve(row);
+        *self.started.entry(&row.project).or_default() += 1;
         Some(node)
     }
 
     fn hold_back(&mut self, row: &'a TaskRow) {
-        self.held_back.entry(&row.project).or_insert(row);
         match self.claims.reach(row) {
             crate::quota::Reach::Project => self.line.drop_project(&row.project),
             crate::quota::Reach::Agent => {
@@ -150,26 +153,40 @@ struct Lane<'a> {
 struct ClassLine<'a> {
     lanes: BTreeMap<&'a ProjectName, Lane<'a>>,
     by_rank: BTreeSet<(QueueKey, &'a ProjectName)>,
-    by_turn: BTreeSet<(Turn, &'a ProjectName)>,
+    by_turn: BTreeSet<(Standing, &'a ProjectName)>,
 }
 
 /// The queue while it is walked.
 struct Line<'a> {
     state: &'a State,
+    now_ms: u64,
     classes: BTreeMap<Class, ClassLine<'a>>,
     /// Served for the weight, with what this walk gave away.
-    turns: BTreeMap<&'a ProjectName, Turn>,
+    turns: BTreeMap<&'a ProjectName, Standing>,
     /// Running tasks by class, with what this walk gave away.
     running: BTreeMap<Class, u64>,
+    class_turns: ClassTurns,
+    /// Running tasks below each project of the line that others are compared with by guarantees.
+    held: BTreeMap<&'a ProjectName, u64>,
+}
+
+/// A project's place inside a class.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
+    borrows: bool,
+    turn: Turn,
 }
 
 impl<'a> Line<'a> {
-    fn new(state: &'a State, entering: Vec<(QueueKey, &'a TaskRow)>) -> Self {
+    fn new(state: &'a State, now_ms: u64, entering: Vec<(QueueKey, &'a TaskRow)>) -> Self {
         let mut line = Line {
             state,
+            now_ms: now_ms.max(state.ledger_ms()),
             classes: BTreeMap::new(),
             turns: BTreeMap::new(),
             running: state.tasks.index().running.clone(),
+            class_turns: state.class_turns(),
+            held: BTreeMap::new(),
         };
         let mut more: BTreeMap<(Class, &ProjectName), Vec<(QueueKey, &TaskRow)>> = BTreeMap::new();
         for (key, row) in entering {
@@ -200,7 +217,8 @@ impl<'a> Line<'a> {
         mut rows: Box<dyn Iterator<Item = (QueueKey, &'a TaskRow)> + 'a>,
     ) {
         let Some(head) = rows.next() else { return };
-        let turn = self.state.turn(project);
+        self.held.insert(project, self.state.quotas.get(&path_of_project(project)).map_or(0, |row| row.running_used));
+        let turn = Standing { borrows: self.borrows(project), turn: self.state.turn_entering(project) };
         self.turns.insert(project, turn);
         let class = self.classes.entry(class).or_default();
         class.by_rank.insert((head.0, project));
@@ -224,7 +242,16 @@ impl<'a> Line<'a> {
         if let Some((class, _)) = SLICES.iter().find(below_slice) {
             return self.classes.get(class);
         }
-        self.classes.values().min_by_key(|class| class.by_rank.first().map(|(key, _)| *key))
+        let rank = |class: &ClassLine<'a>| class.by_rank.first().map(|(key, _)| *key);
+        let (first, line) = self.classes.iter().min_by_key(|(_, line)| rank(line))?;
+        let overdue = |class: Class, line: &ClassLine<'a>| {
+            rank(line).is_some_and(|key| key.queued_ms.saturating_add(patience_ms(class)) <= self.now_ms)
+        };
+        let impatient = self.classes.iter().filter(|(class, line)| overdue(**class, line));
+        match impatient.min_by_key(|(class, _)| self.class_turns.of(**class)) {
+            Some((class, other)) if self.class_turns.of(*class) < self.class_turns.of(*first) => Some(other),
+            _ => Some(line),
+        }
     }
 
     fn pass(&mut self, row: &'a TaskRow) {
@@ -250,15 +277,27 @@ impl<'a> Line<'a> {
     fn serve(&mut self, row: &'a TaskRow) {
         self.pass(row);
         *self.running.entry(row.class).or_default() += 1;
+        self.class_turns.start(row.class);
+        *self.held.entry(&row.project).or_default() += 1;
         let (guess, weight) = (self.state.guess(&row.project), self.state.weight(&row.project));
         let old = self.turns[&row.project];
-        let new = old.later_by(guess, weight);
+        let new = Standing { borrows: self.borrows(&row.project), turn: old.turn.later_by(guess, weight) };
         self.turns.insert(&row.project, new);
         for class in self.classes.values_mut() {
             if class.by_turn.remove(&(old, &row.project)) {
                 class.by_turn.insert((new, &row.project));
             }
         }
+    }
+
+    /// Whether a task more would be beyond what the project is guaranteed, where anyone is guaranteed anything.
+    fn borrows(&self, project: &ProjectName) -> bool {
+        if !self.state.pledges.contains_key(&Holding::Running) {
+            return false;
+        }
+        let row = self.state.quotas.get(&path_of_project(project));
+        let guaranteed = row.and_then(|row| row.holding(&Holding::Running).guaranteed).unwrap_or(0);
+        self.held.get(project).copied().unwrap_or(0) >= guaranteed
     }
 
     fn drop_project(&mut self, project: &'a ProjectName) {
@@ -275,21 +314,30 @@ impl<'a> Line<'a> {
 
 /// Who has to make room: where a project waits that holds less than its guarantee, a task of those who hold more than
 /// theirs, from the greediest, the least urgent and youngest first. One for each task that is owed a place.
-fn reclaims(state: &State, walk: &Walk<'_>) -> Vec<Command> {
+fn reclaims(state: &State, walk: &Walk<'_>, most: usize) -> Vec<Command> {
     let Some(pledged) = state.pledges.get(&Holding::Running) else { return vec![] };
-    let owed = |(project, _): &(&&ProjectName, &&TaskRow)| {
-        let path = crate::quota::path_of_project(project);
-        let held = state.quotas.get(&path).map(|row| row.holding(&Holding::Running));
-        let has_less = held.is_some_and(|held| held.used < held.guaranteed.unwrap_or(0));
-        pledged.contains(&path) && has_less
-    };
-    let owed = walk.held_back.iter().filter(owed).count();
+    let owed: u64 = pledged.iter().map(|path| owed(state, walk, path)).sum();
     let leaving = state.tasks.index().yielding.len();
-    let wanted = owed.saturating_sub(leaving);
+    let wanted = usize::try_from(owed).unwrap_or(usize::MAX).min(most).saturating_sub(leaving);
     let preempt = |row: &TaskRow| {
         row.epoch.map(|epoch| Command::Preempt { task: row.uid, epoch, grace_ms: GRACE_MS })
     };
     victims(state, wanted).into_iter().filter_map(preempt).collect()
+}
+
+/// Tasks of a project that wait, could run on some node, and would be within its guarantee.
+fn owed(state: &State, walk: &Walk<'_>, path: &str) -> u64 {
+    let of_path = |project: &ProjectName| path_of_project(project) == *path;
+    let started: u64 = walk.started.iter().filter(|(project, _)| of_path(project)).map(|(_, count)| *count).sum();
+    let held = state.quotas.get(&path.to_string()).map(|row| row.holding(&Holding::Running));
+    let short = held.map_or(0, |held| held.guaranteed.unwrap_or(0).saturating_sub(held.used + started));
+    if short == 0 {
+        return 0;
+    }
+    let lanes = state.tasks.index().queue.iter().filter(|((_, project), _)| of_path(project));
+    let able = |key: &&QueueKey| state.task(key.uid).is_some_and(|row| walk.board.able(row).next().is_some());
+    let waiting = lanes.flat_map(|(_, keys)| keys).filter(able).take((short + started) as usize).count() as u64;
+    short.min(waiting.saturating_sub(started))
 }
 
 fn victims(state: &State, wanted: usize) -> Vec<&TaskRow> {
@@ -314,7 +362,7 @@ impl State {
     fn running_below(&self, path: &str) -> impl Iterator<Item = &TaskRow> {
         let leases = self.tasks.index().leases.values().flatten().filter_map(|uid| self.task(*uid));
         leases.filter(move |row| {
-            let of_path = crate::quota::path_of_project(&row.project);
+            let of_path = path_of_project(&row.project);
             let below = of_path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
             below && row.state == TaskState::Running && row.yield_by_ms.is_none()
         })

@@ -46,6 +46,11 @@ impl QueueKey {
     }
 }
 
+/// After so long a class has a share of the starts, whatever its rank.
+pub(crate) fn patience_ms(class: Class) -> u64 {
+    class_ms(class)
+}
+
 fn class_ms(class: Class) -> u64 {
     match class {
         Class::System => 0,

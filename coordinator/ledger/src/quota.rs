@@ -24,11 +24,16 @@ mod quota_test;
 
 pub(crate) use call::{Call, Purse, Room};
 pub(crate) use claims::{Claims, Fence, Reach, needs};
-pub(crate) use path::{of_project as path_of_project, of_task, read as read_path};
+pub(crate) use meter::When;
+pub(crate) use path::CLUSTER;
+pub(crate) use path::{of_agent, of_project as path_of_project, of_task, read as read_path};
+#[cfg(test)]
+pub(crate) use set::set_one;
 pub(crate) use set::{Cut, check_task_limits, limit_task, preview, set};
 
 use crate::change::Change;
 use crate::command::Stamp;
+use crate::keys::Window;
 use crate::rows::{QuotaRow, TaskRow};
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,11 +60,12 @@ pub(crate) fn blank(path: &str) -> QuotaRow {
         updated_ms: 0,
         weight: None,
         served: None,
-        steps: None,
+        leases: None,
         budgets: None,
         requests_minute: None,
         holdings: None,
         crossed: None,
+        class_turns: None,
     }
 }
 
@@ -77,6 +83,11 @@ impl State {
                 change(row, clock);
             });
         }
+    }
+
+    /// The windows in which use counts.
+    pub(crate) fn windows(&self) -> &'static [Window] {
+        if self.counts_finely() { &Window::ALL } else { &[Window::Total] }
     }
 
     /// Makes the row of a place where there is none.

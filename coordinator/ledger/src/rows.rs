@@ -248,7 +248,7 @@ pub struct TaskRow {
     /// What it holds while it runs, beside a running slot. From the agent's revision.
     #[n(45)]
     pub needs: Option<Vec<(Holding, u64)>>,
-    /// Cost units that its project was charged for the step under way, before anyone knows what it costs.
+    /// Cost units that its project was charged for the lease under way beyond what its steps cost so far.
     #[n(46)]
     pub charged: Option<u64>,
     /// Asked to make room: at its next step, or at this time on the ledger's clock.
@@ -260,6 +260,9 @@ pub struct TaskRow {
     /// Tasks that have to succeed first.
     #[n(49)]
     pub after: Option<Vec<TaskUid>>,
+    /// What the steps of the lease under way cost.
+    #[n(50)]
+    pub lease_units: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -310,9 +313,9 @@ pub struct QuotaRow {
     /// Cost units that the project's tasks used, lifted when it comes back from idleness; for its turn in the queue.
     #[n(14)]
     pub served: Option<u64>,
-    /// Steps behind `served`, and what they cost: what a next step will cost is guessed by them.
+    /// Leases that ended, and what their steps cost: what a next lease will cost is guessed by them.
     #[n(15)]
-    pub steps: Option<(u64, u64)>,
+    pub leases: Option<(u64, u64)>,
     /// Sorted by budget and window; new tokens in total are above.
     #[n(16)]
     pub budgets: Option<Vec<BudgetRow>>,
@@ -324,6 +327,9 @@ pub struct QuotaRow {
     /// Of budgets with a limit, the highest of 50, 80, 100 percent that was told in the window.
     #[n(19)]
     pub crossed: Option<Vec<Crossed>>,
+    /// Of the cluster only: how far each class has come by the starts it had, the most urgent first.
+    #[n(20)]
+    pub class_turns: Option<[u64; 4]>,
 }
 
 /// What is used of one budget in one window.
@@ -386,6 +392,9 @@ pub struct Crossed {
     pub window: Window,
     #[n(2)]
     pub percent: u8,
+    /// The window it was told in.
+    #[n(3)]
+    pub opens_ms: u64,
 }
 
 /// What a model costs, in micro-dollars a million tokens. Changes count from the next reservation on.

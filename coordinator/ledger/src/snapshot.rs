@@ -13,8 +13,10 @@ const TABLES_1: u64 = 8;
 impl State {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());
+        let finely = self.counts_finely();
+        let (format, reader, tables) = if finely { (FORMAT, READER, TABLES) } else { (1, 1, TABLES_1) };
         let head = (|| {
-            out.array(4)?.u16(FORMAT)?.u16(READER)?.encode(self.state_hash())?.array(TABLES)?;
+            out.array(4)?.u16(format)?.u16(reader)?.encode(self.state_hash())?.array(tables)?;
             Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
         })();
         head.expect("encoding to memory cannot fail");
@@ -26,8 +28,10 @@ impl State {
         self.quotas.write(&mut out);
         self.models.write(&mut out);
         self.requests.table().write(&mut out);
-        self.prices.write(&mut out);
-        self.audit.write(&mut out);
+        if finely {
+            self.prices.write(&mut out);
+            self.audit.write(&mut out);
+        }
         out.into_writer()
     }
 

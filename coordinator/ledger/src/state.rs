@@ -10,7 +10,7 @@ use crate::quota::Pledges;
 use crate::rows::{AgentRow, AuditRow, Event, ModelRow, NodeRow, PriceRow, QuotaRow, TaskRow};
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
-use crate::{agents, create, nodes, quota, steps, stop, tick};
+use crate::{agents, create, level, nodes, quota, steps, stop, tick};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits};
 
@@ -118,17 +118,25 @@ impl State {
         let mut done =
             AppliedEntry { replies: Vec::with_capacity(entry.commands.len()), effects: Vec::new() };
         self.advance(index, entry.stamp);
+        if entry.format >= level::FINE_FORMAT {
+            self.count_finely();
+        }
         for (position, command) in (0u32..).zip(&entry.commands) {
-            let applied = self.apply(Place { index, position }, entry.stamp, command);
+            let applied = self.apply_one(Place { index, position }, command);
             done.replies.push(applied.reply);
             done.effects.extend(applied.effects);
         }
         Ok(done)
     }
 
-    /// Applies one committed command. The same state and command give the same result on every replica.
+    /// Applies one committed command, as an entry of today's form would. The same state and command give the same result on every replica.
     pub fn apply(&mut self, at: Place, stamp: Stamp, command: &Command) -> Applied {
         self.advance(at.index, stamp);
+        self.count_finely();
+        self.apply_one(at, command)
+    }
+
+    fn apply_one(&mut self, at: Place, command: &Command) -> Applied {
         let mut change = Change::new(self, at);
         let outcome = dispatch(&mut change, command);
         let effects = change.into_effects();

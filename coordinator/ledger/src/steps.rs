@@ -72,6 +72,7 @@ pub(crate) fn assign(change: &mut Change<'_>, uid: TaskUid, node: NodeId) -> Out
     }
     change.state.check_slot(&row)?;
     change.state.take_slot(&row);
+    change.start_of(row.class);
     change.charge(uid);
     let epoch = Epoch {
         incarnation: change.state.incarnation(),
@@ -233,9 +234,11 @@ fn check_next(next: &Next) -> Result<(), Refusal> {
 fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
     let uid = commit.lease.task;
     let used = commit.used(change.row(uid));
+    let priced = change.row(uid).held.as_deref().is_some_and(|held| held.price.is_some());
+    let micro_usd = if priced { used.micro_usd } else { commit.spent.micro_usd };
     change.give_back_reserved(uid, used);
     change.serve(uid, used, commit.spent.generated_tokens);
-    let spent = Spent { micro_usd: used.micro_usd, ..commit.spent };
+    let spent = Spent { micro_usd, ..commit.spent };
     let keepers = change.members(commit.home);
     change.update(uid, |row| {
         row.step = commit.step;

@@ -119,10 +119,10 @@ fn lease_of(row: &TaskRow) -> Option<(ProjectName, types::NodeId, types::Epoch)>
 impl Change<'_> {
     /// A step is committed and the task goes on, but for one that was asked to make room.
     pub(crate) fn go_on(&mut self, uid: TaskUid) {
-        if self.row(uid).yield_by_ms.is_none() {
-            return self.charge(uid);
+        let row = self.row(uid);
+        if row.state == TaskState::Running && row.yield_by_ms.is_some() {
+            self.make_room(uid);
         }
-        self.make_room(uid);
     }
 
     /// A running task goes back to the queue and its holder is told.

@@ -131,7 +131,7 @@ impl Places {
             queue: queued.then(|| ((row.class, row.project.clone()), QueueKey::of(row))),
             running: holds_slot(row).then_some(row.class),
             busy: (queued || row.node.is_some()).then(|| row.project.clone()),
-            yielding: row.yield_by_ms,
+            yielding: row.yield_by_ms.filter(|_| row.state == TaskState::Running),
             later: row.not_before_ms.filter(|_| pending && row.after.is_none()),
             waiting_for: row.after.clone().filter(|_| open).unwrap_or_default(),
             starved: starved.then(|| QueueKey::on_waking(row)),

@@ -1,5 +1,8 @@
 //! Tests of the ledger from outside: readable transcripts, random commands, golden files.
+mod bench;
+mod budgets;
 mod golden;
 mod random;
 mod script;
+mod shares;
 mod transcripts;

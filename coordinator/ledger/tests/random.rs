@@ -1,10 +1,11 @@
 //! Random commands from several simulated nodes and people: most of them sensible, some stale, many sent twice.
 
-use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp};
+use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp, Terms};
+use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, QuotaKey, Role, TaskError};
-use ledger::{Soft, SoftNode, State, encode_entry, invariants, placement};
+use ledger::rows::{AgentKind, Closed, Price, QuotaKey, Role, TaskError, Want};
+use ledger::{Soft, SoftNode, State, encode_entry, invariants, plan};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -117,7 +118,7 @@ impl World {
     fn play(&mut self, (kind, a, b, c): Move) {
         self.stamp.ledger_ms += u64::from(c % 500);
         self.stamp.wall_ms += u64::from(c % 500);
-        match kind % 20 {
+        match kind % 23 {
             0..=2 => drop(self.run(create(a, b, c, &self.request(b), self.stamp, self.home(a)))),
             3..=5 => self.plan(a),
             6..=7 => self.reserve(a, b, c),
@@ -129,6 +130,9 @@ impl World {
             16 => drop(self.run(Command::NodeLost { node: self.node(a) })),
             17 => self.members(a, b),
             18 => self.wait(a),
+            19 => self.price(a, b),
+            20 => self.scheduled(a, b, c),
+            21 => self.close_or_preempt(a, b, c),
             _ => {
                 let project = PROJECTS[a as usize % 3];
                 drop(self.run(agent(project, "agent", AgentKind::Agent, b % 3, self.home(c))));
@@ -145,9 +149,9 @@ impl World {
         let node =
             |slots| SoftNode { attached: true, slots, models: ["m".into()].into(), ..SoftNode::default() };
         let nodes = self.state.nodes().map(|row| (row.id, node(3))).collect();
-        let soft = Soft { nodes, ledger_ms: self.stamp.ledger_ms };
-        let planned = placement::plan(&self.state, &soft, 1 + max as usize % 4);
-        assert_eq!(planned, placement::plan(&self.state, &soft, 1 + max as usize % 4), "plans are stable");
+        let soft = Soft { nodes, ledger_ms: self.stamp.ledger_ms, ..Soft::default() };
+        let planned = plan::plan(&self.state, &soft, 1 + max as usize % 4);
+        assert_eq!(planned, plan::plan(&self.state, &soft, 1 + max as usize % 4), "plans are stable");
         for command in planned {
             let reply = self.run(command);
             assert!(matches!(reply, Reply::Assigned(_)), "what is planned is accepted: {reply:?}");
@@ -165,6 +169,11 @@ impl World {
             step: self.step_of(task) + 1,
             min_tokens,
             max_tokens,
+            want: Some(Want {
+                fresh_tokens: u64::from(a) % (min_tokens + 1),
+                known_tokens: u64::from(c % 70),
+                extra: Amounts { tool_calls: u64::from(b % 3), kv_block_seconds: u64::from(c % 9), ..Amounts::NONE },
+            }),
         });
         if let Reply::Reserved(tokens) = reply {
             assert!((min_tokens..=max_tokens).contains(&tokens));
@@ -191,9 +200,10 @@ impl World {
             step: self.step_of(task) + 1 + u64::from(b.is_multiple_of(17)),
             head: Hash([c as u8; 32]),
             home: vec![node, self.node(b)],
-            spent: Spent { generated_tokens: billed_tokens, ..Spent::default() },
+            spent: Spent { generated_tokens: billed_tokens / 2, ..Spent::default() },
             billed_tokens,
             next,
+            extra: Some(Amounts { tool_calls: u64::from(c % 3), kv_block_seconds: u64::from(b % 9), ..Amounts::NONE }),
         });
         let settled = self.state.quota("cluster").map_or(0, |row| row.tokens_settled) - before;
         assert_eq!(settled, if reply == Reply::Done { billed_tokens } else { 0 }, "settled once, sent twice");
@@ -225,9 +235,18 @@ impl World {
     }
 
     fn quota(&mut self, a: u16, b: u16, c: u16) {
-        let path = ["cluster", "projects/a", "projects/a/b", "projects/c"][a as usize % 4].to_string();
-        let key = [QuotaKey::Running, QuotaKey::TokensMinute, QuotaKey::TokensTotal][b as usize % 3];
-        let most = if key == QuotaKey::Running { 5 } else { 300 };
+        let places = ["cluster", "projects/a", "projects/a/b", "projects/c", "projects/a/agents/agent"];
+        let path = match a as usize % 6 {
+            5 => format!("tasks/{}", self.task(c)),
+            at => places[at].to_string(),
+        };
+        let keys = QuotaKey::plain();
+        let key = if b.is_multiple_of(2) {
+            [QuotaKey::Running, QuotaKey::TokensMinute, QuotaKey::TokensTotal][b as usize / 2 % 3].clone()
+        } else {
+            keys[b as usize / 2 % keys.len()].clone()
+        };
+        let most = if matches!(key, QuotaKey::Running | QuotaKey::Holding(..)) { 7 } else { 300 };
         let limit = (!c.is_multiple_of(4)).then_some(u64::from(c) % most);
         // Without a request id a second change is a second change of the etag.
         let request = RequestKey { request_id: format!("q{}", self.index), ..self.request(1) };
@@ -238,6 +257,59 @@ impl World {
             reason: "".into(),
             request,
         });
+    }
+
+    fn price(&mut self, a: u16, b: u16) {
+        if a.is_multiple_of(2) {
+            let request = RequestKey { request_id: format!("m{}", self.index), ..self.request(1) };
+            let changes = vec![(QuotaKey::parse("micro_usd_total").unwrap(), Some(u64::from(b)))];
+            let path = "cluster".to_string();
+            self.run(Command::SetQuota { path, changes, etag: None, reason: "".into(), request });
+            return;
+        }
+        let price = Price { input: u64::from(a) * 1000, cached: u64::from(b) * 100, output: u64::from(a) * 3000 };
+        let request = RequestKey { request_id: format!("p{}", self.index), ..self.request(1) };
+        self.run(Command::SetPrice { model: "m".into(), price, etag: None, reason: "".into(), request });
+    }
+
+    /// A task with limits of its own that may not begin yet, or waits for others.
+    fn scheduled(&mut self, a: u16, b: u16, c: u16) {
+        let request = RequestKey { request_id: format!("s{}", self.index), ..self.request(1) };
+        let Command::CreateTask { project, agent, inputs, labels, class, priority, home, .. } =
+            create(a, b, c, &request, self.stamp, self.home(a))
+        else {
+            unreachable!("it makes creations");
+        };
+        let terms = Terms {
+            limits: vec![(QuotaKey::TokensTotal, u64::from(c % 200)), (QuotaKey::Running, 2)],
+            not_before_ms: if b.is_multiple_of(2) { self.stamp.wall_ms + u64::from(c % 900) } else { 0 },
+            after: if b.is_multiple_of(3) { vec![self.task(c)] } else { vec![] },
+        };
+        self.run(Command::CreateTask {
+            project,
+            agent,
+            inputs,
+            task_id: None,
+            labels,
+            class,
+            priority,
+            deadline_ms: 0,
+            home,
+            request,
+            terms: Some(terms),
+        });
+    }
+
+    fn close_or_preempt(&mut self, a: u16, b: u16, c: u16) {
+        if a.is_multiple_of(3) {
+            let closed = [None, Some(Closed::Cordoned), Some(Closed::Draining)][b as usize % 3];
+            let request = RequestKey { request_id: format!("n{}", self.index), ..self.request(1) };
+            let (node, grace_ms) = (self.node(c), u64::from(c % 900));
+            self.run(Command::CloseNode { node, closed, grace_ms, reason: "".into(), request });
+        } else {
+            let (task, epoch, _) = self.lease(b);
+            self.run(Command::Preempt { task, epoch, grace_ms: u64::from(c % 900) });
+        }
     }
 
     fn members(&mut self, a: u16, b: u16) {
@@ -285,6 +357,7 @@ fn agent(project: &str, name: &str, kind: AgentKind, text: u16, home: Vec<NodeId
         etag: None,
         home,
         request: RequestKey::default(),
+        needs: (text == 1).then(|| vec![(Holding::CpuMilli, 3)]),
     }
 }
 
@@ -302,6 +375,7 @@ fn create(a: u16, b: u16, c: u16, request: &RequestKey, stamp: Stamp, home: Vec<
         deadline_ms: if b.is_multiple_of(6) { stamp.wall_ms + u64::from(c) } else { 0 },
         home,
         request: request.clone(),
+        terms: None,
     }
 }
 
@@ -337,6 +411,7 @@ fn refusal_kind(refusal: &ledger::reply::Refusal) -> &'static str {
         OverQuota { .. } => "quota",
         Invalid { .. } => "invalid",
         TooFewCopies { .. } => "copies",
+        Unpriced { .. } => "price",
     }
 }
 
@@ -395,7 +470,7 @@ fn random_commands_reach_what_they_should() {
     let mut runner = TestRunner::deterministic();
     let mut refusals = BTreeSet::new();
     let mut states = BTreeSet::new();
-    for _ in 0..24 {
+    for _ in 0..48 {
         let mut world = World::new();
         for step in moves(90).new_tree(&mut runner).unwrap().current() {
             world.play(step);
@@ -404,7 +479,7 @@ fn random_commands_reach_what_they_should() {
         refusals.extend(world.kinds);
     }
     for kind in
-        ["not found", "task id", "request id", "fenced", "state", "quota", "invalid", "copies", "name"]
+        ["not found", "task id", "request id", "fenced", "state", "quota", "invalid", "copies", "name", "price"]
     {
         assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
     }

@@ -1,13 +1,16 @@
 //! The small language of the transcripts. `t1`, `t2` are tasks in order of creation, `e1`, `e2` epochs in order of
 //! assignment, `n1` nodes by their id; `key=value` words follow the verb.
 
-use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp};
+use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp, Terms};
 use ledger::effect::Effect;
 use ledger::explain::explain;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, EventKind, InputRef, QuotaKey, QuotaRow, Role, TaskError, TaskRow};
-use ledger::{Place, Soft, SoftNode, State, invariants, placement};
+use ledger::keys::{Amounts, Holding};
+use ledger::rows::{
+    AgentKind, Closed, EventKind, InputRef, Price, QuotaKey, QuotaRow, Role, TaskError, TaskRow, Want,
+};
+use ledger::{Place, Soft, SoftNode, State, invariants, plan};
 use std::collections::BTreeMap;
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
 
@@ -44,6 +47,10 @@ impl<'a> Words<'a> {
 
     fn text(&self, key: &str) -> Option<&'a str> {
         self.named.get(key).copied()
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.named.iter().map(|(key, value)| (*key, *value))
     }
 
     fn number(&self, key: &str) -> Result<Option<u64>, String> {
@@ -140,7 +147,7 @@ impl Script {
 
     fn plan(&mut self) -> Lines {
         let mut lines = vec![];
-        for command in placement::plan(&self.state, &self.soft, 100) {
+        for command in plan::plan(&self.state, &self.soft, 100) {
             if let Command::Assign { task, node } = &command {
                 lines.push(format!("{} on {node}", self.task_name(*task)));
             }
@@ -185,7 +192,7 @@ impl Script {
     fn show(&self, words: &Words<'_>) -> Lines {
         let what = words.plain(0)?;
         if let Some(quota) = self.state.quota(what) {
-            return Ok(vec![show_quota(&quota)]);
+            return Ok(vec![self.show_quota(&quota)]);
         }
         if let Some(row) = self.state.node(node(what).unwrap_or_default()) {
             return Ok(vec![format!("{} {} fenced: {:?}", row.id, row.name, row.fenced)]);
@@ -250,6 +257,7 @@ impl Script {
                 step: words.number_or("step", 1)?,
                 min_tokens: words.number_or("min", 1)?,
                 max_tokens: words.number_or("max", 1)?,
+                want: want(words)?,
             },
             "commit" => self.commit(words)?,
             "release" => Command::Release {
@@ -281,6 +289,34 @@ impl Script {
             "quota" => set_quota(words)?,
             "hold" => hold(words)?,
             "tick" => Command::Tick,
+            "price" => Command::SetPrice {
+                model: words.plain(0)?.to_string(),
+                price: Price {
+                    input: words.number_or("input", 0)?,
+                    cached: words.number_or("cached", 0)?,
+                    output: words.number_or("output", 0)?,
+                },
+                etag: words.number("etag")?,
+                reason: words.text("reason").unwrap_or_default().to_string(),
+                request: words.request(),
+            },
+            "preempt" => Command::Preempt {
+                task: self.task(words.plain(0)?)?,
+                epoch: self.epoch(words)?,
+                grace_ms: words.number_or("grace", 10_000)?,
+            },
+            "close" => Command::CloseNode {
+                node: node(words.plain(0)?)?,
+                closed: match words.plain(1)? {
+                    "open" => None,
+                    "cordon" => Some(Closed::Cordoned),
+                    "drain" => Some(Closed::Draining),
+                    other => return Err(format!("no closing {other}")),
+                },
+                grace_ms: words.number_or("grace", 10_000)?,
+                reason: words.text("reason").unwrap_or_default().to_string(),
+                request: words.request(),
+            },
             other => return Err(format!("no verb {other}")),
         })
     }
@@ -304,6 +340,7 @@ impl Script {
             etag: words.number("etag")?,
             home: self.home(words)?,
             request: words.request(),
+            needs: words.number("cpu")?.map(|cpu| vec![(Holding::CpuMilli, cpu)]),
         })
     }
 
@@ -328,7 +365,19 @@ impl Script {
             deadline_ms: words.number_or("deadline", 0)?,
             home: self.home(words)?,
             request: words.request(),
+            terms: self.terms(words)?,
         })
+    }
+
+    fn terms(&self, words: &Words<'_>) -> Result<Option<Terms>, String> {
+        let after = words.text("after").into_iter().flat_map(|text| text.split(',')).map(|name| self.task(name));
+        let limits = words.number("budget")?.map(|tokens| (QuotaKey::TokensTotal, tokens));
+        let terms = Terms {
+            limits: limits.into_iter().collect(),
+            not_before_ms: words.number_or("at", 0)?,
+            after: after.collect::<Result<_, _>>()?,
+        };
+        Ok((terms != Terms::default()).then_some(terms))
     }
 
     fn spawn(&self, words: &Words<'_>) -> Result<Command, String> {
@@ -356,7 +405,11 @@ impl Script {
             step: words.number_or("step", 1)?,
             head: Hash::of(words.text("head").unwrap_or("head").as_bytes()),
             home: words.nodes("home")?.unwrap_or_else(|| vec![node, NodeId(if node.0 == 1 { 3 } else { 1 })]),
-            spent: Spent { generated_tokens: words.number_or("billed", 0)?, ..Spent::default() },
+            spent: Spent {
+                prompt_tokens: words.number_or("prompt", 0)?,
+                generated_tokens: words.number_or("said", words.number_or("billed", 0)?)?,
+                ..Spent::default()
+            },
             billed_tokens: words.number_or("billed", 0)?,
             next: match words.plain(2)? {
                 "continue" => Next::Continue,
@@ -366,6 +419,7 @@ impl Script {
                 "paused" => Next::PausedError { error: error(words) },
                 other => return Err(format!("no next {other}")),
             },
+            extra: words.number("calls")?.map(|tool_calls| Amounts { tool_calls, ..Amounts::NONE }),
         })
     }
 
@@ -381,7 +435,8 @@ impl Script {
             }
             Reply::Assigned(epoch) => format!("assigned {}", self.epoch_name(*epoch)),
             Reply::Reserved(tokens) => format!("reserved {tokens}"),
-            Reply::Quota(row) => show_quota(row),
+            Reply::Quota(row) => self.show_quota(row),
+            Reply::Price(row) => format!("price of {} version {}", row.model, row.version),
             Reply::Refused(refusal) => format!("refused: {refusal}"),
         }
     }
@@ -404,6 +459,29 @@ impl Script {
             Effect::Members => "* members".to_string(),
         }
     }
+    /// The first three limits always, the others where they are set.
+    fn show_quota(&self, row: &QuotaRow) -> String {
+        let limit = |limit: Option<u64>| limit.map_or("-".to_string(), |limit| limit.to_string());
+        let mut text = format!(
+            "{} etag {} running {}/{} total {}+{}/{} minute {}/{}",
+            row.path,
+            row.etag,
+            row.running_used,
+            limit(row.running),
+            row.tokens_settled,
+            row.tokens_reserved,
+            limit(row.tokens_total),
+            row.bucket_millitokens / 1000,
+            limit(row.tokens_minute)
+        );
+        let first = [QuotaKey::Running, QuotaKey::TokensTotal, QuotaKey::TokensMinute];
+        for (key, limit, used, reserved) in row.facts(self.stamp) {
+            if let Some(limit) = limit.filter(|_| !first.contains(&key)) {
+                text += &format!(" {key} {used}+{reserved}/{limit}");
+            }
+        }
+        text
+    }
 }
 
 fn show_event(kind: &EventKind) -> String {
@@ -411,22 +489,6 @@ fn show_event(kind: &EventKind) -> String {
         EventKind::State { state, reason, .. } => format!("{} {reason}", state.name()).trim_end().to_string(),
         EventKind::Step { step, .. } => format!("step {step}"),
     }
-}
-
-fn show_quota(row: &QuotaRow) -> String {
-    let limit = |limit: Option<u64>| limit.map_or("-".to_string(), |limit| limit.to_string());
-    format!(
-        "{} etag {} running {}/{} total {}+{}/{} minute {}/{}",
-        row.path,
-        row.etag,
-        row.running_used,
-        limit(row.running),
-        row.tokens_settled,
-        row.tokens_reserved,
-        limit(row.tokens_total),
-        row.bucket_millitokens / 1000,
-        limit(row.tokens_minute)
-    )
 }
 
 fn admit(words: &Words<'_>) -> Result<Command, String> {
@@ -443,19 +505,19 @@ fn admit(words: &Words<'_>) -> Result<Command, String> {
     })
 }
 
+/// `running=3`, `micro_usd_day=none`; `minute` and `total` are short for tokens.
 fn set_quota(words: &Words<'_>) -> Result<Command, String> {
-    let keys = [
-        ("running", QuotaKey::Running),
-        ("minute", QuotaKey::TokensMinute),
-        ("total", QuotaKey::TokensTotal),
-    ];
     let mut changes = vec![];
-    for (name, key) in keys {
-        match words.text(name) {
-            Some("none") => changes.push((key, None)),
-            Some(_) => changes.push((key, words.number(name)?)),
-            None => {}
-        }
+    for (name, value) in words.pairs() {
+        let key = match name {
+            "minute" => QuotaKey::TokensMinute,
+            "total" => QuotaKey::TokensTotal,
+            name => match QuotaKey::parse(name) {
+                Some(key) => key,
+                None => continue,
+            },
+        };
+        changes.push((key, if value == "none" { None } else { words.number(name)? }));
     }
     Ok(Command::SetQuota {
         path: words.plain(0)?.to_string(),
@@ -464,6 +526,15 @@ fn set_quota(words: &Words<'_>) -> Result<Command, String> {
         reason: words.text("reason").unwrap_or_default().to_string(),
         request: words.request(),
     })
+}
+
+fn want(words: &Words<'_>) -> Result<Option<Want>, String> {
+    let want = Want {
+        fresh_tokens: words.number_or("fresh", 0)?,
+        known_tokens: words.number_or("known", 0)?,
+        extra: Amounts { tool_calls: words.number_or("calls", 0)?, ..Amounts::NONE },
+    };
+    Ok((want != Want::default()).then_some(want))
 }
 
 fn hold(words: &Words<'_>) -> Result<Command, String> {

@@ -38,18 +38,25 @@ pub struct PlainDialer;
 
 impl Dialer for PlainDialer {
     fn channel(&self, address: &str) -> Result<Channel, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|e| format!("{address:?} is not an address like host:port: {e}"))?;
-        Ok(endpoint
-            .connect_timeout(Duration::from_secs(1))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(2 << 20)
-            .initial_connection_window_size(4 << 20)
-            .connect_lazy())
+        endpoint(address).map(|endpoint| endpoint.connect_lazy())
     }
+}
+
+/// How a node at `host:port` is called, whatever the connection is made of.
+///
+/// # Errors
+/// Only for an address that can never be dialled.
+pub fn endpoint(address: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|e| format!("{address:?} is not an address like host:port: {e}"))?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(1))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(4 << 20))
 }
 
 /// Raft calls over gRPC, one channel per address and plane, opened at the first call and used again.

@@ -67,6 +67,7 @@ fn row(of: u64, at: u64) -> TaskRow {
         yield_by_ms: None,
         not_before_ms: None,
         after: None,
+        lease_units: None,
     }
 }
 

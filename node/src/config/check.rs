@@ -38,7 +38,7 @@ fn refuse(
 }
 
 /// Names of nodes and models: short, and safe in tables, labels and file names.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     text.len() <= limits::NAME_BYTES
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -75,11 +75,15 @@ fn check_addresses(config: &Config, exposure: Exposure) -> Result<(), ConfigErro
         ("listen.http", listen.http),
     ];
     for (index, (key, address)) in all.into_iter().enumerate() {
-        check_exposure(key, address, exposure)?;
+        check_exposure(key, address, exposure, config.tls.is_some())?;
         // Port 0 means: any free one. Two of those never collide.
         if address.port() != 0 && all[..index].iter().any(|(_, other)| *other == address) {
             return refuse(key, address, "two services cannot share an address", "give each its own port");
         }
+    }
+    if config.tls.is_some() && exposure == Exposure::Insecure {
+        let why = "--insecure lets every caller in as the admin, and this node has certificates";
+        return refuse("tls", "(set)", why, "start without --insecure, or without [tls]");
     }
     check_advertised("advertise.clients", config.advertise.clients.as_deref(), listen.clients)?;
     check_advertised("advertise.internal", config.advertise.internal.as_deref(), listen.internal)?;
@@ -94,15 +98,20 @@ fn check_addresses(config: &Config, exposure: Exposure) -> Result<(), ConfigErro
     }
 }
 
-fn check_exposure(key: &'static str, address: SocketAddr, exposure: Exposure) -> Result<(), ConfigError> {
-    if address.ip().is_loopback() || exposure == Exposure::Insecure {
+fn check_exposure(
+    key: &'static str,
+    address: SocketAddr,
+    exposure: Exposure,
+    has_tls: bool,
+) -> Result<(), ConfigError> {
+    if address.ip().is_loopback() || exposure == Exposure::Insecure || has_tls {
         return Ok(());
     }
     refuse(
         key,
         address,
-        "it can be reached from other machines, and this version has no TLS",
-        "listen on 127.0.0.1, or start with --insecure in a closed network",
+        "it can be reached from other machines, and this node has no TLS",
+        "set [tls] (`quorate cert` makes the files), listen on 127.0.0.1, or start with --insecure in a closed network",
     )
 }
 

@@ -107,6 +107,32 @@ fn insecure_listens_everywhere_but_must_say_where_it_is() {
     assert_eq!(config.internal_address(), "10.0.0.5:7401");
 }
 
+const TLS: &str = "[tls]\nca = \"ca.crt\"\ncert = \"n1.crt\"\nkey = \"/keys/n1.key\"\n";
+
+#[test]
+fn certificates_open_listeners_and_exclude_insecure() {
+    let open = "[listen]\nclients = \"10.0.0.5:7400\"\ninternal = \"10.0.0.5:7401\"\n";
+    assert!(error(open).contains("[tls]"));
+    let config = parse(&format!("keys = \"keys.toml\"\n{open}{TLS}")).unwrap();
+    assert_eq!(config.keys.as_deref(), Some(Path::new("keys.toml")));
+    let both = Config::parse("x", &format!("{MINIMAL}{TLS}"), Exposure::Insecure).unwrap_err().to_string();
+    assert!(both.contains("--insecure") && both.contains("certificates"), "{both}");
+    let half = error("[tls]\nca = \"ca.crt\"\n");
+    assert!(half.contains("cert is missing"), "{half}");
+}
+
+#[test]
+fn files_of_certificates_and_keys_are_meant_from_the_files_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("node.toml");
+    std::fs::write(&file, format!("{MINIMAL}keys = \"keys.toml\"\n{TLS}")).unwrap();
+    let config = Config::load(&file, Exposure::LoopbackOnly).unwrap();
+    let tls = config.tls.unwrap();
+    assert_eq!((tls.ca, tls.cert), (dir.path().join("ca.crt"), dir.path().join("n1.crt")));
+    assert_eq!(tls.key, Path::new("/keys/n1.key"));
+    assert_eq!(config.keys, Some(dir.path().join("keys.toml")));
+}
+
 #[test]
 fn paths_are_meant_from_the_files_folder() {
     let dir = tempfile::tempdir().unwrap();

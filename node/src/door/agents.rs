@@ -20,10 +20,11 @@ impl AgentService for Door {
         &self,
         request: Request<pb::ApplyAgentRequest>,
     ) -> Result<Response<pb::Agent>, Status> {
-        let author = identity(&request).subject;
-        let inside = self.inside()?;
+        let caller = identity(&request);
+        let author = caller.author();
         let request = request.into_inner();
-        let project = project(&request.project)?;
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         let definition = Definition::parse(&request.toml).map_err(definition_status)?;
         short("name", definition.name())?;
         short("request_id", &request.request_id)?;
@@ -62,9 +63,11 @@ impl AgentService for Door {
     }
 
     async fn get_agent(&self, request: Request<pb::GetAgentRequest>) -> Result<Response<pb::Agent>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let query = Query::Agent { project: project(&request.project)?, name: request.name.clone() };
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
+        let query = Query::Agent { project, name: request.name.clone() };
         match inside.client.read(query).await.map_err(status::from_client)? {
             Answer::Agent(Some(row)) => {
                 let toml = inside.definition(&row).await?;
@@ -78,10 +81,12 @@ impl AgentService for Door {
         &self,
         request: Request<pb::ListAgentsRequest>,
     ) -> Result<Response<pb::ListAgentsResponse>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         let query = Query::Agents {
-            project: project(&request.project)?,
+            project,
             after: Some(request.page_token).filter(|token| !token.is_empty()),
             limit: page_size(request.page_size)?,
         };

@@ -96,7 +96,7 @@ impl ClusterService for Door {
         &self,
         request: Request<pb::CordonNodeRequest>,
     ) -> Result<Response<pb::Node>, Status> {
-        let author = identity(&request).subject;
+        let author = identity(&request).author();
         let pb::CordonNodeRequest { id: node, reason, request_id } = request.into_inner();
         let closed = Some(Closed::Cordoned);
         self.close_node(author, Closing { node, closed, grace_ms: 0, reason, request_id }).await
@@ -106,13 +106,13 @@ impl ClusterService for Door {
         &self,
         request: Request<pb::UncordonNodeRequest>,
     ) -> Result<Response<pb::Node>, Status> {
-        let author = identity(&request).subject;
+        let author = identity(&request).author();
         let pb::UncordonNodeRequest { id: node, reason, request_id } = request.into_inner();
         self.close_node(author, Closing { node, closed: None, grace_ms: 0, reason, request_id }).await
     }
 
     async fn drain_node(&self, request: Request<pb::DrainNodeRequest>) -> Result<Response<pb::Node>, Status> {
-        let author = identity(&request).subject;
+        let author = identity(&request).author();
         let pb::DrainNodeRequest { id: node, grace_ms, reason, request_id } = request.into_inner();
         let (closed, grace_ms) = (Some(Closed::Draining), grace_ms.unwrap_or(GRACE_MS));
         self.close_node(author, Closing { node, closed, grace_ms, reason, request_id }).await

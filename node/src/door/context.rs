@@ -1,6 +1,6 @@
 //! `ContextService`: the text behind tasks, by hash, within the caller's project.
 
-use super::{Door, Membership, project, status};
+use super::{Door, Membership, identity, project, status};
 use context::{Kind, Segment, Visibility};
 use ledger::rows::TaskRow;
 use mind::StepRecord;
@@ -21,9 +21,10 @@ impl ContextService for Door {
         &self,
         request: Request<pb::ReadSegmentRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let project = project(&request.project)?;
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         let hash = Hash::parse(&request.hash).map_err(|error| status::invalid("hash", &error.to_string()))?;
         let bytes = inside.segment(&project, hash, &[]).await?;
         let text = open(&project, hash, &bytes)?.text.into_bytes();
@@ -40,9 +41,11 @@ impl ContextService for Door {
         &self,
         request: Request<pb::GetContextRequest>,
     ) -> Result<Response<pb::Context>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let row = inside.find_task(&project(&request.project)?, &request.task).await?;
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
+        let row = inside.find_task(&project, &request.task).await?;
         let mut segments = Vec::new();
         for hash in inside.chain(&row).await? {
             let bytes = inside.segment(&row.project, hash, &row.home).await?;

@@ -112,6 +112,11 @@ pub(crate) fn blocker(blocker: Blocker) -> pb::Blocker {
     }
 }
 
+/// As a task carries it: who borrows is for `ExplainTask`, which knows who asks.
+pub(crate) fn short_blocker(it: Blocker) -> pb::Blocker {
+    blocker(Blocker { borrowed_by: None, ..it })
+}
+
 fn borrower((path, amount): (String, u64)) -> pb::Borrower {
     pb::Borrower { path, amount }
 }

@@ -2,7 +2,7 @@
 
 use super::quotas::quota_key;
 use super::tasks::Order;
-use super::{Membership, convert, status};
+use super::{Identity, Membership, convert, status};
 use ledger::command::{Command, RequestKey};
 use ledger::query::{Answer, Explanation, Query};
 use ledger::reply::Reply;
@@ -26,6 +26,7 @@ impl Membership {
     /// The same as if limits were set.
     pub(super) async fn explain_if(
         &self,
+        caller: &Identity,
         project: &ProjectName,
         id: &str,
         what_if: &[pb::WhatIf],
@@ -35,6 +36,9 @@ impl Membership {
         }
         if id.is_empty() {
             return Err(status::not_found("task", id, "quorate task list"));
+        }
+        for it in what_if {
+            self.check_place(caller, &it.path).await?;
         }
         let commands = assumed(what_if)?;
         let supposed = self.client.suppose(&commands, project, id).await.map_err(status::from_client)?;
@@ -50,7 +54,17 @@ impl Membership {
         }
     }
 
-    pub(super) async fn explained(&self, it: Explanation) -> Result<pb::ExplainTaskResponse, Status> {
+    /// Who borrows is told by name to those who may see them.
+    pub(super) async fn explained(
+        &self,
+        caller: &Identity,
+        mut it: Explanation,
+    ) -> Result<pb::ExplainTaskResponse, Status> {
+        for (path, _) in it.blockers.iter_mut().filter_map(|blocker| blocker.borrowed_by.as_mut()).flatten() {
+            if !caller.may_quota(path) {
+                *path = "another project".to_string();
+            }
+        }
         let node = |(id, eligible, reason): (u64, bool, String)| pb::NodeVerdict {
             node: self.members.name(NodeId(id)),
             eligible,
@@ -92,7 +106,7 @@ impl Membership {
             uid: String::new(),
             sequence: 0,
             create_time_ms: 0,
-            pending: blockers.into_iter().map(convert::blocker).collect(),
+            pending: blockers.into_iter().map(convert::short_blocker).collect(),
             ..convert::task(row, &self.members)
         }
     }

@@ -2,7 +2,7 @@
 
 use super::agents::etag;
 use super::tasks::{propose, short, some_id, unexpected};
-use super::{Door, Membership, convert, identity, project, status};
+use super::{Door, Identity, Membership, convert, identity, project, status};
 use coordinator::{CostGroup, CostQuestion};
 use ledger::command::{Command, RequestKey};
 use ledger::query::{Answer, Query};
@@ -16,7 +16,7 @@ use types::Hash;
 #[tonic::async_trait]
 impl PriceBookService for Door {
     async fn set_price(&self, request: Request<pb::SetPriceRequest>) -> Result<Response<pb::Price>, Status> {
-        let author = identity(&request).subject;
+        let author = identity(&request).author();
         let inside = self.inside()?;
         let command = order(author, request.into_inner())?;
         match propose(inside, command).await? {
@@ -44,8 +44,9 @@ impl PriceBookService for Door {
         &self,
         request: Request<pb::QueryCostRequest>,
     ) -> Result<Response<pb::QueryCostResponse>, Status> {
+        let caller = identity(&request);
+        let question = question(&caller, &request.into_inner())?;
         let inside = self.inside()?;
-        let question = question(&request.into_inner())?;
         let (lines, total) = inside.client.cost(&question).await.map_err(status::from_client)?;
         Ok(Response::new(pb::QueryCostResponse {
             lines: lines.into_iter().map(convert::cost_line).collect(),
@@ -65,12 +66,16 @@ fn order(author: String, request: pb::SetPriceRequest) -> Result<Command, Status
     Ok(Command::SetPrice { model: request.model, price, etag, reason: request.reason, request: key })
 }
 
-fn question(request: &pb::QueryCostRequest) -> Result<CostQuestion, Status> {
+/// Whoever is bound to a project asks about it, or one below it.
+fn question(caller: &Identity, request: &pb::QueryCostRequest) -> Result<CostQuestion, Status> {
+    let named = match (request.project.as_str(), &caller.project) {
+        ("", None) => None,
+        (name, _) => Some(project(caller, name)?),
+    };
     let (since_ms, until_ms) = (request.since_ms, request.until_ms);
     if until_ms != 0 && until_ms <= since_ms {
         return Err(status::invalid("until_ms", "must lie after since_ms"));
     }
-    let named = Some(request.project.as_str()).filter(|name| !name.is_empty());
     Ok(CostQuestion {
         group_by: match request.group_by() {
             pb::CostGroup::Unspecified | pb::CostGroup::ByProject => CostGroup::Project,
@@ -81,7 +86,7 @@ fn question(request: &pb::QueryCostRequest) -> Result<CostQuestion, Status> {
         },
         since_ms,
         until_ms: if until_ms == 0 { u64::MAX } else { until_ms },
-        project: named.map(project).transpose()?,
+        project: named,
     })
 }
 

@@ -3,7 +3,7 @@
 //! It looks at this node's applied state again and again, so changes that follow fast come as one, and a slow watcher
 //! makes nobody wait. Nothing is told twice; what a lagging replica answers is not told at all.
 
-use super::{Door, Membership, convert, now_ms, quotas::lies_below, status};
+use super::{Door, Identity, Membership, convert, now_ms, quotas::may_see, status};
 use coordinator::ClientError;
 use ledger::query::{Answer, Query};
 use ledger::rows::AuditRow;
@@ -23,9 +23,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<pb::QuotaEvent, Status>> + Send>>;
 
-pub(crate) fn stream(door: Door, path: String, after_audit: u64) -> Events {
+pub(crate) fn stream(door: Door, caller: Identity, path: String, after_audit: u64) -> Events {
     let (out, events) = mpsc::channel(limits::WATCH_BUFFER);
-    let watcher = Watcher { told: Told::new(path), after_audit, seen_index: 0, out };
+    let watcher = Watcher { told: Told::new(caller, path), after_audit, seen_index: 0, out };
     tokio::spawn(watcher.run(door));
     Box::pin(ReceiverStream::new(events))
 }
@@ -40,19 +40,20 @@ struct Watcher {
 
 /// What the watcher knows.
 struct Told {
+    caller: Identity,
     path: String,
     places: BTreeMap<String, pb::Quota>,
 }
 
 impl Told {
-    fn new(path: String) -> Told {
-        Told { path, places: BTreeMap::new() }
+    fn new(caller: Identity, path: String) -> Told {
+        Told { caller, path, places: BTreeMap::new() }
     }
 
     /// The places that are not as they were told last.
     fn news(&mut self, places: Vec<pb::Quota>) -> Vec<pb::Quota> {
         let mut news = Vec::new();
-        for place in places.into_iter().filter(|place| lies_below(&place.path, &self.path)) {
+        for place in places.into_iter().filter(|place| may_see(&self.caller, &place.path, &self.path)) {
             if self.places.get(&place.path) != Some(&place) {
                 self.places.insert(place.path.clone(), place.clone());
                 news.push(place);
@@ -108,8 +109,8 @@ impl Watcher {
     async fn audit(&mut self, inside: &Membership) -> Result<Vec<Kind>, ClientError> {
         let rows = audit_after(inside, self.after_audit, 0).await?;
         self.after_audit = rows.last().map_or(self.after_audit, |row| row.number);
-        let path = &self.told.path;
-        let here = |row: &&AuditRow| row.action.starts_with("quota.") && lies_below(&row.subject, path);
+        let Told { caller, path, .. } = &self.told;
+        let here = |row: &&AuditRow| row.action.starts_with("quota.") && may_see(caller, &row.subject, path);
         Ok(rows.iter().filter(here).map(|row| Kind::Audit(convert::audit(row))).collect())
     }
 }
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn only_what_changed_below_the_path_is_told() {
-        let mut told = Told::new("projects/a".into());
+        let mut told = Told::new(Identity::local(), "projects/a".into());
         let all = [place("cluster", "1"), place("projects/a", "1"), place("projects/a/agents/x", "1")];
         assert_eq!(told.news(all.to_vec()), all[1..]);
         assert!(told.news(all.to_vec()).is_empty());

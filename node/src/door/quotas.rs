@@ -2,7 +2,7 @@
 
 use super::agents::etag;
 use super::tasks::{propose, short, some_id, unexpected};
-use super::{Door, Membership, convert, identity, now_ms, quota_watch, status};
+use super::{Door, Identity, Membership, convert, identity, now_ms, quota_path, quota_watch, status};
 use ledger::command::{Command, RequestKey};
 use ledger::keys::KEYS;
 use ledger::query::{Answer, Query};
@@ -11,12 +11,13 @@ use ledger::rows::QuotaKey;
 use proto::v1 as pb;
 use proto::v1::quota_service_server::QuotaService;
 use tonic::{Request, Response, Status};
-use types::Hash;
+use types::{Hash, TaskUid};
 
 #[tonic::async_trait]
 impl QuotaService for Door {
     async fn set_quota(&self, request: Request<pb::SetQuotaRequest>) -> Result<Response<pb::Quota>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
+        self.check_place(&caller, &request.get_ref().path).await?;
         let inside = self.inside()?;
         let request = request.into_inner();
         let validate_only = request.validate_only;
@@ -24,13 +25,14 @@ impl QuotaService for Door {
         if validate_only {
             return inside.preview_quota(cut).await.map(Response::new);
         }
-        match propose(inside, cut.command(author)).await? {
+        match propose(inside, cut.command(caller.author())).await? {
             Reply::Quota(row) => Ok(Response::new(convert::quota(&row, now_ms()))),
             other => Err(unexpected(&other)),
         }
     }
 
     async fn get_quota(&self, request: Request<pb::GetQuotaRequest>) -> Result<Response<pb::Quota>, Status> {
+        self.check_place(&identity(&request), &request.get_ref().path).await?;
         let inside = self.inside()?;
         let path = request.into_inner().path;
         match inside.client.read(Query::Quota { path: path.clone() }).await.map_err(status::from_client)? {
@@ -44,10 +46,11 @@ impl QuotaService for Door {
         &self,
         request: Request<pb::ListQuotasRequest>,
     ) -> Result<Response<pb::ListQuotasResponse>, Status> {
+        let caller = identity(&request);
         let prefix = request.into_inner().prefix;
         match self.inside()?.client.read(Query::Quotas).await.map_err(status::from_client)? {
             Answer::Quotas(rows) => {
-                let below = rows.iter().filter(|row| lies_below(&row.path, &prefix));
+                let below = rows.iter().filter(|row| may_see(&caller, &row.path, &prefix));
                 let quotas = below.map(|row| convert::quota(row, now_ms())).collect();
                 Ok(Response::new(pb::ListQuotasResponse { quotas }))
             }
@@ -61,10 +64,24 @@ impl QuotaService for Door {
         &self,
         request: Request<pb::WatchQuotasRequest>,
     ) -> Result<Response<Self::WatchQuotasStream>, Status> {
-        self.inside()?;
+        let caller = identity(&request);
         let pb::WatchQuotasRequest { path, after_audit } = request.into_inner();
+        if !path.is_empty() {
+            quota_path(&caller, &path)?;
+        }
         short("path", &path)?;
-        Ok(Response::new(quota_watch::stream(self.clone(), path, after_audit)))
+        self.inside()?;
+        Ok(Response::new(quota_watch::stream(self.clone(), caller, path, after_audit)))
+    }
+}
+
+impl Door {
+    /// Whether the caller may touch a place of the tree.
+    async fn check_place(&self, caller: &Identity, path: &str) -> Result<(), Status> {
+        match path.starts_with("tasks/") {
+            true => self.inside()?.check_place(caller, path).await,
+            false => quota_path(caller, path),
+        }
     }
 }
 
@@ -74,6 +91,11 @@ pub(crate) fn lies_below(path: &str, above: &str) -> bool {
     above.is_empty()
         || above == "cluster"
         || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What lists and watchers of a part of the tree show to a caller.
+pub(crate) fn may_see(caller: &Identity, path: &str, above: &str) -> bool {
+    lies_below(path, above) && caller.may_quota(path)
 }
 
 /// A checked change of limits.
@@ -121,6 +143,16 @@ pub(crate) fn quota_key(field: &str, text: &str) -> Result<QuotaKey, Status> {
 }
 
 impl Membership {
+    /// The same; a task's place belongs to whom the task's project belongs to.
+    pub(super) async fn check_place(&self, caller: &Identity, path: &str) -> Result<(), Status> {
+        let task = path.strip_prefix("tasks/").and_then(|uid| TaskUid::parse(uid).ok());
+        let Some(uid) = task.filter(|_| caller.project.is_some()) else { return quota_path(caller, path) };
+        match self.client.read(Query::TaskByUid { uid }).await.map_err(status::from_client)? {
+            Answer::Task(Some(row)) if caller.may(&row.project) => Ok(()),
+            _ => quota_path(caller, path),
+        }
+    }
+
     async fn preview_quota(&self, cut: Cut) -> Result<pb::Quota, Status> {
         let Cut { path, changes, etag, reason, .. } = cut;
         let query = Query::PreviewQuota { path, changes, etag, reason };

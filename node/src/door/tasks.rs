@@ -1,7 +1,7 @@
 //! `TaskService`: inputs become segments, requests become commands, rows become tasks.
 
 use super::quotas::quota_key;
-use super::{Door, Membership, convert, identity, project, status, watch};
+use super::{Door, Identity, Membership, convert, identity, project, status, watch};
 use bytes::Bytes;
 use context::{Kind, Segment, Visibility};
 use ledger::command::{Command, RequestKey, Terms};
@@ -24,11 +24,10 @@ impl TaskService for Door {
         &self,
         request: Request<pb::CreateTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
+        project(&caller, &request.get_ref().project)?;
         let inside = self.inside()?;
-        let request = request.into_inner();
-        let after = inside.uids(&project(&request.project)?, &request.after).await?;
-        let order = Order::check(author, request, after)?;
+        let order = inside.order(&caller, request.into_inner()).await?;
         if order.validate_only {
             return inside.dry_run(order).await.map(Response::new);
         }
@@ -40,9 +39,10 @@ impl TaskService for Door {
     }
 
     async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::Task>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let project = project(&request.project)?;
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         if !request.allow_stale {
             let row = inside.find_task(&project, &request.id).await?;
             return inside.task_message(&row, true).await.map(Response::new);
@@ -61,8 +61,10 @@ impl TaskService for Door {
         &self,
         request: Request<pb::ListTasksRequest>,
     ) -> Result<Response<pb::ListTasksResponse>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(
@@ -71,7 +73,7 @@ impl TaskService for Door {
             ),
         };
         let query = Query::Tasks {
-            project: project(&request.project)?,
+            project,
             filter: request.filter,
             after,
             limit: super::agents::page_size(request.page_size)?,
@@ -97,9 +99,10 @@ impl TaskService for Door {
         &self,
         request: Request<pb::WatchTaskRequest>,
     ) -> Result<Response<EventStream>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let row = inside.find_task(&project(&request.project)?, &request.id).await?;
+        let project = project(&caller, &request.project)?;
+        let row = self.inside()?.find_task(&project, &request.id).await?;
         Ok(Response::new(watch::stream(self.clone(), row, request.from_sequence, !request.no_tokens)))
     }
 
@@ -107,9 +110,9 @@ impl TaskService for Door {
         &self,
         request: Request<pb::CancelTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
         let pb::CancelTaskRequest { project: p, id, request_id } = request.into_inner();
-        self.change(author, "cancel", p, id, request_id, |project, task, request| Command::CancelTask {
+        self.change(&caller, "cancel", p, id, request_id, |project, task, request| Command::CancelTask {
             project,
             task,
             request,
@@ -118,9 +121,9 @@ impl TaskService for Door {
     }
 
     async fn pause_task(&self, request: Request<pb::PauseTaskRequest>) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
         let pb::PauseTaskRequest { project: p, id, request_id } = request.into_inner();
-        self.change(author, "pause", p, id, request_id, |project, task, request| Command::PauseTask {
+        self.change(&caller, "pause", p, id, request_id, |project, task, request| Command::PauseTask {
             project,
             task,
             request,
@@ -132,9 +135,9 @@ impl TaskService for Door {
         &self,
         request: Request<pb::ResumeTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
-        let author = identity(&request).subject;
+        let caller = identity(&request);
         let pb::ResumeTaskRequest { project: p, id, request_id } = request.into_inner();
-        self.change(author, "resume", p, id, request_id, |project, task, request| Command::ResumeTask {
+        self.change(&caller, "resume", p, id, request_id, |project, task, request| Command::ResumeTask {
             project,
             task,
             request,
@@ -146,11 +149,12 @@ impl TaskService for Door {
         &self,
         request: Request<pb::ExplainTaskRequest>,
     ) -> Result<Response<pb::ExplainTaskResponse>, Status> {
-        let inside = self.inside()?;
+        let caller = identity(&request);
         let request = request.into_inner();
-        let project = project(&request.project)?;
-        let explanation = inside.explain_if(&project, &request.id, &request.what_if).await?;
-        inside.explained(explanation).await.map(Response::new)
+        let project = project(&caller, &request.project)?;
+        let inside = self.inside()?;
+        let explanation = inside.explain_if(&caller, &project, &request.id, &request.what_if).await?;
+        inside.explained(&caller, explanation).await.map(Response::new)
     }
 }
 
@@ -158,18 +162,18 @@ impl Door {
     /// A verb on one task that answers with the task as it is then.
     async fn change(
         &self,
-        author: String,
+        caller: &Identity,
         verb: &str,
         project_text: String,
         id: String,
         request_id: String,
         command: impl FnOnce(ProjectName, TaskUid, RequestKey) -> Command,
     ) -> Result<Response<pb::Task>, Status> {
+        let project = project(caller, &project_text)?;
         let inside = self.inside()?;
-        let project = project(&project_text)?;
         let task = inside.find_task(&project, &id).await?.uid;
         let body = Hash::of_parts(&[verb.as_bytes(), task.to_string().as_bytes()]);
-        let key = RequestKey { author, request_id, body };
+        let key = RequestKey { author: caller.author(), request_id, body };
         match propose(inside, command(project, task, key)).await? {
             Reply::Task(row) => inside.task_message(&row, false).await.map(Response::new),
             Reply::Done => {
@@ -226,8 +230,14 @@ pub(super) struct Order {
 
 impl Order {
     /// `after` are the uids of the tasks that the request names.
-    fn check(author: String, request: pb::CreateTaskRequest, after: Vec<TaskUid>) -> Result<Order, Status> {
-        let project = project(&request.project)?;
+    fn check(
+        caller: &Identity,
+        mut request: pb::CreateTaskRequest,
+        after: Vec<TaskUid>,
+    ) -> Result<Order, Status> {
+        let (author, project) = (caller.author(), project(caller, &request.project)?);
+        // What is hashed names the project, also where the request left it out.
+        request.project = project.to_string();
         short("agent", &request.agent)?;
         short("task_id", &request.task_id)?;
         short("request_id", &request.request_id)?;
@@ -350,6 +360,12 @@ impl Membership {
         }
     }
 
+    /// The request checked; it may name other tasks.
+    async fn order(&self, caller: &Identity, request: pb::CreateTaskRequest) -> Result<Order, Status> {
+        let after = self.uids(&project(caller, &request.project)?, &request.after).await?;
+        Order::check(caller, request, after)
+    }
+
     /// Tasks of the project by the names that people use.
     async fn uids(&self, project: &ProjectName, ids: &[String]) -> Result<Vec<TaskUid>, Status> {
         if ids.len() > limits::TASK_AFTER {
@@ -386,7 +402,7 @@ impl Membership {
         }
         if explain && matches!(row.state, TaskState::Pending | TaskState::Paused(_)) {
             let explanation = self.explain(&row.project, &row.uid.to_string()).await?;
-            message.pending = explanation.blockers.into_iter().map(convert::blocker).collect();
+            message.pending = explanation.blockers.into_iter().map(convert::short_blocker).collect();
         }
         Ok(message)
     }

@@ -349,5 +349,6 @@ fn row() -> TaskRow {
         yield_by_ms: None,
         not_before_ms: None,
         after: None,
+        lease_units: None,
     }
 }

@@ -1,8 +1,10 @@
-//! Runs a node until it is told to stop: SIGTERM and SIGINT stop it in order, SIGHUP reads the log level again.
+//! Runs a node until it is told to stop: SIGTERM and SIGINT stop it in order, SIGHUP reads the log level,
+//! certificates and API keys again.
 
 use super::home;
 use crate::config::{Config, Exposure, INSECURE_BANNER, LogFormat, Role};
 use crate::node::{Node, StartOptions};
+use crate::security::Security;
 use crate::telemetry::{self, LogHandle};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -92,10 +94,12 @@ fn serve(config: Config, options: StartOptions, reload: Option<(PathBuf, Exposur
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build()?;
     let served = runtime.block_on(async move {
         let stop = CancellationToken::new();
-        listen_to_signals(stop.clone(), log, reload)?;
         let metrics = telemetry::metrics();
+        let security = Security::load(&config)?;
+        let reload = reload.map(|(file, exposure)| Reload { file, exposure, security: security.clone() });
+        listen_to_signals(stop.clone(), log, reload)?;
         tokio::spawn(upkeep(metrics.clone()));
-        let node = Node::start(config, options, metrics, stop.clone()).await;
+        let node = Node::start(config, options, security, metrics, stop.clone()).await;
         match node {
             Ok(node) => node.run().await,
             // Told to stop on the way up: that is an end as it should be.
@@ -115,10 +119,17 @@ pub(super) async fn upkeep(metrics: telemetry::Metrics) {
     }
 }
 
+/// What SIGHUP reads again.
+pub(super) struct Reload {
+    file: PathBuf,
+    exposure: Exposure,
+    security: Security,
+}
+
 pub(super) fn listen_to_signals(
     stop: CancellationToken,
     log: LogHandle,
-    reload: Option<(PathBuf, Exposure)>,
+    reload: Option<Reload>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -128,7 +139,10 @@ pub(super) fn listen_to_signals(
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload_log(&log, reload.as_ref()),
+                _ = hangup.recv() => if let Some(reload) = &reload {
+                    reload_log(&log, reload);
+                    reload.security.reload();
+                },
             }
         }
         stop.cancel();
@@ -136,9 +150,8 @@ pub(super) fn listen_to_signals(
     Ok(())
 }
 
-fn reload_log(log: &LogHandle, source: Option<&(PathBuf, Exposure)>) {
-    let Some((file, exposure)) = source else { return };
-    match Config::load(file, *exposure) {
+fn reload_log(log: &LogHandle, source: &Reload) {
+    match Config::load(&source.file, source.exposure) {
         Ok(config) => match log.set_level(&config.log.level) {
             Ok(()) => tracing::info!(
                 level = config.log.level,

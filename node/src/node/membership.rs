@@ -6,7 +6,7 @@ use crate::door::InitRequest;
 use crate::measured::Measured;
 use crate::store::identity::{Identity, Member};
 use anyhow::{Context, bail};
-use coordinator::raft::{Flush, GrpcTransport, PlainDialer, Timings};
+use coordinator::raft::{Flush, GrpcTransport, Timings};
 use coordinator::{Client, ClientError, Coordinator, CoordinatorOptions, NodeFacts, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use types::{ClusterId, NodeId};
 const RAFT_STARTED: &str = "raft-started";
 /// Pause between two tries to join.
 const JOIN_PAUSE: Duration = Duration::from_millis(300);
+/// Different troubles that are logged while a node waits to join.
+const JOIN_TROUBLES: usize = 16;
 
 /// Waits until the node belongs to a cluster. The request is whoever asked for a new one, and waits for the answer.
 pub(super) async fn obtain(
@@ -59,10 +61,10 @@ async fn wait_for_init(
 }
 
 async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeId, ClusterId)> {
-    let facts = facts(parts, disk_id);
-    let mut said = String::new();
+    let (facts, dialer) = (facts(parts, disk_id), parts.security.dialer());
+    let mut said = Vec::new();
     loop {
-        let joined = Client::join(&PlainDialer, &parts.config.join, facts.clone()).await;
+        let joined = Client::join(&dialer, &parts.config.join, facts.clone()).await;
         match joined {
             Ok(joined) => return Ok(joined),
             Err(ClientError::Refused(why)) => bail!(
@@ -71,9 +73,10 @@ async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeI
             ),
             Err(error) => {
                 let text = error.to_string();
-                if text != said {
-                    tracing::info!(why = text, "not joined yet; trying on");
-                    said = text;
+                if !said.contains(&text) && said.len() < JOIN_TROUBLES {
+                    let next = "a node that refuses this one's certificate says so in its own log";
+                    tracing::info!(why = text, next, "not joined yet; trying on");
+                    said.push(text);
                 }
             }
         }
@@ -112,8 +115,8 @@ pub(super) async fn coordinator(parts: &Parts, member: Member) -> anyhow::Result
         timings: timings(parts),
         disk: Arc::new(Measured { disk: parts.disk.clone(), what: "log" }),
         flush: Flush::Thread,
-        transport: GrpcTransport::new(Arc::new(PlainDialer)),
-        dialer: Arc::new(PlainDialer),
+        transport: GrpcTransport::new(Arc::new(parts.security.dialer())),
+        dialer: Arc::new(parts.security.dialer()),
         clock: Arc::new(SystemClock::default()),
         seed: u64::from_le_bytes(random()),
         first_start,

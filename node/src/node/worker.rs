@@ -19,7 +19,7 @@ use crate::link::{Link, LinkConfig, LinkSeams, LinkTimes};
 use crate::store::identity::Member;
 use anyhow::Context;
 use coordinator::Client;
-use coordinator::raft::{Dialer, PlainDialer};
+use coordinator::raft::Dialer;
 use ledger::command::Command;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
@@ -160,7 +160,7 @@ pub(super) async fn start(
         slots,
         times: LinkTimes { renew_ms: parts.config.timings.renew_ms, ..LinkTimes::default() },
     };
-    let (link, news) = Link::start(config, link_seams(client, vitals.clone()));
+    let (link, news) = Link::start(config, link_seams(parts, client, vitals.clone()));
     let world = World {
         node: member.node_id,
         link: link.clone(),
@@ -177,10 +177,11 @@ pub(super) async fn start(
     Ok(Running { agents, facts })
 }
 
-fn link_seams(client: &Client, vitals: Arc<NodeVitals>) -> LinkSeams {
+fn link_seams(parts: &Parts, client: &Client, vitals: Arc<NodeVitals>) -> LinkSeams {
+    let dialer = parts.security.dialer();
     LinkSeams {
         leaders: Arc::new(ClientLeaders(client.clone())),
-        dial: Arc::new(GrpcDial(|address: &str| PlainDialer.channel(address))),
+        dial: Arc::new(GrpcDial(move |address: &str| dialer.channel(address))),
         vitals,
         clock: Arc::new(SystemClock::default()),
     }

@@ -52,6 +52,8 @@ table! {
     LINK_ATTACHED = "quorate_link_attached", Gauge, [], "1 while the node is attached to the leader, else 0";
     LINK_ATTACHES_TOTAL = "quorate_link_attaches_total", Counter, [], "Times the node attached to a leader";
     REQUESTS_TOTAL = "quorate_requests_total", Counter, ["method", "code"], "Public calls by outcome";
+    REQUESTS_REFUSED_TOTAL = "quorate_requests_refused_total", Counter, ["reason"], "Public calls refused before any handler saw them";
+    TLS_CERT_EXPIRY_SECONDS = "quorate_tls_cert_expiry_seconds", Gauge, [], "End of this node's certificate, in seconds since 1970";
     REQUEST_SECONDS = "quorate_request_seconds", Histogram, ["method"], "Duration of public calls, streams left out";
     // Context.
     SEGMENTS = "quorate_segments", Gauge, [], "Segments held on this node";

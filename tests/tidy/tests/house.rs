@@ -32,6 +32,8 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("ractor", "node", &["node/src/agents"]),
     ("nvml_wrapper", "node", &["node/src/device"]),
     ("tokenizers", "worker-inference", &["worker-inference/src/tokenizer"]),
+    ("rcgen", "node", &["node/src/tls"]),
+    ("tokio_rustls", "node", &["node/src/tls"]),
     ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
 ];
 

@@ -3,6 +3,7 @@
 use crate::change::Change;
 use crate::command::Stamp;
 use crate::keys::{Amounts, Budget, QuotaKey, Rate, Window, budget_key, rate_key};
+use crate::quota::meter::When;
 use crate::reply::Refusal;
 use crate::rows::{Held, Price, QuotaRow, TaskRow, Want};
 use crate::state::State;
@@ -168,8 +169,9 @@ impl Change<'_> {
         let amounts = call.cost(granted);
         let made_ms = self.state.wall_ms();
         let row = self.row(uid).clone();
+        let at = When { wall_ms: made_ms, windows: self.state.windows() };
         self.spend(&row, |quota, clock| {
-            quota.set_aside(amounts, clock.wall_ms);
+            quota.set_aside(amounts, at);
             quota.pour(Rate::Tokens, granted, 0, clock.ledger_ms);
             quota.pour(Rate::Requests, 1, 0, clock.ledger_ms);
         });
@@ -179,11 +181,12 @@ impl Change<'_> {
             made_ms,
             known_tokens: call.want.known_tokens,
         };
+        let finely = self.state.counts_finely();
         self.update(uid, |row| {
             row.reserved_tokens = granted;
             row.wanted_tokens = 0;
             row.want = None;
-            row.held = Some(Box::new(held));
+            row.held = finely.then(|| Box::new(held));
         });
     }
 
@@ -195,9 +198,10 @@ impl Change<'_> {
         if reserved.is_none() && used.is_none() {
             return;
         }
+        let at = When { wall_ms: self.state.wall_ms(), windows: self.state.windows() };
         let unused = reserved.tokens.saturating_sub(used.tokens);
         self.spend(&row, |quota, clock| {
-            quota.settle(reserved, used, held.made_ms, clock.wall_ms);
+            quota.settle(reserved, used, held.made_ms, at);
             quota.pour(Rate::Tokens, 0, unused, clock.ledger_ms);
         });
         self.update(uid, |row| {
@@ -216,10 +220,11 @@ impl Change<'_> {
     /// Changes the budgets above a task, and says in the audit log which of them ran up to a share of their limit.
     fn spend(&mut self, row: &TaskRow, change: impl Fn(&mut QuotaRow, Stamp)) {
         let mut news = vec![];
+        let tells = self.state.counts_finely();
         self.state.use_quota(row, |quota, clock| {
             change(quota, clock);
-            let crossed = quota.tell_crossed(clock.wall_ms).into_iter();
-            news.extend(crossed.map(|(budget, percent)| (quota.path.clone(), budget, percent)));
+            let crossed = if tells { quota.tell_crossed(clock.wall_ms) } else { vec![] };
+            news.extend(crossed.into_iter().map(|(budget, percent)| (quota.path.clone(), budget, percent)));
         });
         for (path, budget, percent) in news {
             let key = budget_key(budget.budget, budget.window);

@@ -11,6 +11,13 @@ use crate::rows::{BudgetRow, Crossed, QuotaRow};
 /// Shares of a limit that are told once a window.
 const TOLD_PERCENT: [u8; 3] = [50, 80, 100];
 
+/// Now, and the windows in which use counts.
+#[derive(Clone, Copy)]
+pub(crate) struct When<'a> {
+    pub wall_ms: u64,
+    pub windows: &'a [Window],
+}
+
 impl BudgetRow {
     fn blank(budget: Budget, window: Window, wall_ms: u64) -> BudgetRow {
         let (opens_ms, closes_ms) = bounds(window, wall_ms);
@@ -82,52 +89,52 @@ impl QuotaRow {
         }
     }
 
-    fn on_each(&mut self, amounts: Amounts, wall_ms: u64, change: impl Fn(&mut BudgetRow, u64)) {
+    fn on_each(&mut self, amounts: Amounts, at: When<'_>, change: impl Fn(&mut BudgetRow, u64)) {
         for budget in Budget::ALL.into_iter().filter(|budget| amounts.of(*budget) > 0) {
-            for window in Window::ALL {
-                let mut row = self.budget(budget, window, wall_ms);
+            for window in at.windows {
+                let mut row = self.budget(budget, *window, at.wall_ms);
                 change(&mut row, amounts.of(budget));
                 self.put_budget(row);
             }
         }
     }
 
-    pub(crate) fn set_aside(&mut self, amounts: Amounts, wall_ms: u64) {
-        self.set_aside_at(amounts, wall_ms, wall_ms);
+    pub(crate) fn set_aside(&mut self, amounts: Amounts, at: When<'_>) {
+        self.set_aside_at(amounts, at.wall_ms, at);
     }
 
     /// A reservation that was made before this place was there.
-    fn set_aside_at(&mut self, amounts: Amounts, made_ms: u64, wall_ms: u64) {
-        self.on_each(amounts, wall_ms, |row, amount| {
+    fn set_aside_at(&mut self, amounts: Amounts, made_ms: u64, at: When<'_>) {
+        self.on_each(amounts, at, |row, amount| {
             row.reserved = row.reserved.saturating_add(if row.counts(made_ms) { amount } else { 0 });
         });
     }
 
     /// What a task used before this place was there. When it was settled nobody knows any more: it counts in total.
-    pub(crate) fn inherit(&mut self, settled: Amounts, reserved: Amounts, made_ms: u64, wall_ms: u64) {
-        self.on_each(settled, wall_ms, |row, amount| {
+    pub(crate) fn inherit(&mut self, settled: Amounts, reserved: Amounts, made_ms: u64, at: When<'_>) {
+        self.on_each(settled, at, |row, amount| {
             let in_total = if row.window == Window::Total { amount } else { 0 };
             row.settled = row.settled.saturating_add(in_total);
         });
-        self.set_aside_at(reserved, made_ms, wall_ms);
+        self.set_aside_at(reserved, made_ms, at);
     }
 
     /// Ends a reservation made at `made_ms`: what was used is settled up to what was reserved, what was used beyond is
     /// booked as overage, the rest is free again.
-    pub(crate) fn settle(&mut self, reserved: Amounts, used: Amounts, made_ms: u64, wall_ms: u64) {
+    pub(crate) fn settle(&mut self, reserved: Amounts, used: Amounts, made_ms: u64, at: When<'_>) {
         let ends = |row: &mut BudgetRow, amount: u64| {
             if row.counts(made_ms) {
                 row.reserved = row.reserved.saturating_sub(amount);
             }
         };
-        self.on_each(reserved, wall_ms, ends);
+        self.on_each(reserved, at, ends);
         let spends = |row: &mut BudgetRow, amount: u64| {
             if row.counts(made_ms) {
                 row.settled = row.settled.saturating_add(amount);
             }
         };
-        self.on_each(used.least(reserved), wall_ms, spends);
-        self.on_each(used.less(reserved), wall_ms, |row, amount| {
+        self.on_each(used.least(reserved), at, spends);
+        self.on_each(used.less(reserved), at, |row, amount| {
             row.overage = row.overage.saturating_add(amount);
         });
     }
@@ -138,8 +145,9 @@ impl QuotaRow {
         let mut told = vec![];
         for row in self.budgets_at(wall_ms) {
             let Some(percent) = share_reached(&row) else { continue };
-            let before = self.told(row.budget, row.window, row.opens_ms, wall_ms);
-            told.push(Crossed { budget: row.budget, window: row.window, percent: percent.max(before) });
+            let before = self.told(&row);
+            let (budget, window, opens_ms) = (row.budget, row.window, row.opens_ms);
+            told.push(Crossed { budget, window, percent: percent.max(before), opens_ms });
             if percent > before {
                 news.push((row, percent));
             }
@@ -148,14 +156,11 @@ impl QuotaRow {
         news
     }
 
-    fn told(&self, budget: Budget, window: Window, opens_ms: u64, wall_ms: u64) -> u8 {
-        // A window that opened since has told nothing.
-        let kept = self.find(budget, window).ok().and_then(|at| self.budgets.as_ref().map(|rows| &rows[at]));
-        if kept.is_some_and(|kept| kept.opens_ms != opens_ms || kept.closes_ms <= wall_ms) {
-            return 0;
-        }
-        let known = self.crossed.iter().flatten().find(|told| (told.budget, told.window) == (budget, window));
-        known.map_or(0, |told| told.percent)
+    fn told(&self, row: &BudgetRow) -> u8 {
+        let same = |told: &&Crossed| {
+            (told.budget, told.window, told.opens_ms) == (row.budget, row.window, row.opens_ms)
+        };
+        self.crossed.iter().flatten().find(same).map_or(0, |told| told.percent)
     }
 }
 
@@ -172,6 +177,10 @@ mod tests {
 
     const HOUR_MS: u64 = 3_600_000;
 
+    fn at(wall_ms: u64) -> When<'static> {
+        When { wall_ms, windows: &Window::ALL }
+    }
+
     fn tokens(amount: u64) -> Amounts {
         Amounts { tokens: amount, ..Amounts::NONE }
     }
@@ -184,13 +193,13 @@ mod tests {
     #[test]
     fn a_reservation_settles_in_the_window_it_was_made_in() {
         let mut row = blank("cluster");
-        row.set_aside(tokens(50), 10);
+        row.set_aside(tokens(50), at(10));
         // The hour is over before the call is.
         assert_eq!(hour(&row, HOUR_MS), (0, 0));
-        row.set_aside(tokens(20), HOUR_MS + 1);
-        row.settle(tokens(50), tokens(40), 10, HOUR_MS + 2);
+        row.set_aside(tokens(20), at(HOUR_MS + 1));
+        row.settle(tokens(50), tokens(40), 10, at(HOUR_MS + 2));
         assert_eq!(hour(&row, HOUR_MS + 2), (0, 20));
-        row.settle(tokens(20), tokens(5), HOUR_MS + 1, HOUR_MS + 3);
+        row.settle(tokens(20), tokens(5), HOUR_MS + 1, at(HOUR_MS + 3));
         assert_eq!(hour(&row, HOUR_MS + 3), (5, 0));
         assert_eq!((row.tokens_settled, row.tokens_reserved), (45, 0), "the total counts both");
     }
@@ -199,8 +208,8 @@ mod tests {
     fn what_is_beyond_a_reservation_is_overage_and_in_the_way() {
         let mut row = blank("cluster");
         let money = |amount| Amounts { micro_usd: amount, ..Amounts::NONE };
-        row.set_aside(money(10), 0);
-        row.settle(money(10), money(13), 0, 1);
+        row.set_aside(money(10), at(0));
+        row.settle(money(10), money(13), 0, at(1));
         let mut budget = row.budget(Budget::MicroUsd, Window::Total, 1);
         assert_eq!((budget.settled, budget.overage, budget.used()), (10, 3, 13));
         budget.limit = Some(12);
@@ -213,14 +222,14 @@ mod tests {
         let mut day = row.budget(Budget::Tokens, Window::Day, 0);
         day.limit = Some(100);
         row.put_budget(day);
-        row.set_aside(tokens(49), 0);
+        row.set_aside(tokens(49), at(0));
         assert!(row.tell_crossed(0).is_empty());
-        row.set_aside(tokens(31), 0);
-        assert_eq!(row.tell_crossed(0)[0].1, 80);
+        row.set_aside(tokens(31), at(0));
+        assert_eq!(row.tell_crossed(0).iter().map(|(_, percent)| *percent).collect::<Vec<_>>(), [80]);
         assert!(row.tell_crossed(0).is_empty());
-        row.set_aside(tokens(20), 1);
+        row.set_aside(tokens(20), at(1));
         assert_eq!(row.tell_crossed(1)[0].1, 100);
-        row.set_aside(tokens(50), 25 * HOUR_MS);
+        row.set_aside(tokens(50), at(25 * HOUR_MS));
         assert_eq!(row.tell_crossed(25 * HOUR_MS)[0].1, 50, "the next day begins anew");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn of_project(project: &ProjectName) -> String {
     format!("projects/{project}")
 }
 
-fn of_agent(project: &ProjectName, agent: &str) -> String {
+pub(crate) fn of_agent(project: &ProjectName, agent: &str) -> String {
     format!("projects/{project}/agents/{agent}")
 }
 
@@ -76,7 +76,9 @@ impl State {
     /// Every place at which the task's use counts.
     pub(crate) fn places(&self, row: &TaskRow) -> Vec<String> {
         let mut places = ancestors(&row.project);
-        places.push(of_agent(&row.project, &row.agent));
+        if self.counts_finely() {
+            places.push(of_agent(&row.project, &row.agent));
+        }
         places.extend(self.lineage(row).into_iter().map(of_task).filter(|path| self.quotas.contains(path)));
         places
     }

@@ -4,6 +4,7 @@ use crate::agents::check_etag;
 use crate::change::{Change, check_text, holds_slot, invalid, not_found};
 use crate::command::{RequestKey, Stamp};
 use crate::keys::{Amounts, Bound, Budget, Holding, QuotaKey, Rate, Window, budget_key};
+use crate::quota::meter::When;
 use crate::quota::path::{self, Spot};
 use crate::quota::{blank, wake};
 use crate::reply::{Refusal, Reply};
@@ -84,13 +85,13 @@ fn spent_below(state: &State, task: &TaskRow, row: &mut QuotaRow, clock: Stamp) 
     let settled = Amounts { tokens: task.settled_tokens, ..task.settled.as_deref().copied().unwrap_or_default() };
     let held = task.held.as_deref().copied().unwrap_or_default();
     let reserved = Amounts { tokens: task.reserved_tokens, ..held.amounts };
-    row.inherit(settled, reserved, held.made_ms, clock.wall_ms);
+    row.inherit(settled, reserved, held.made_ms, When { wall_ms: clock.wall_ms, windows: state.windows() });
     for child in task.children.iter().filter_map(|uid| state.task(*uid)) {
         spent_below(state, child, row, clock);
     }
 }
 
-fn set_one(
+pub(crate) fn set_one(
     row: &mut QuotaRow,
     spot: &Spot,
     key: &QuotaKey,

@@ -1,0 +1,40 @@
+//! Feature levels: what `apply` does changes only at a place in the log, so that every replica changes there, whether
+//! it came by a snapshot or by the log.
+//!
+//! Level 1 is the first version. Level 2 counts finely: at agents, in windows of the calendar, what projects were
+//! served; and it keeps an audit log. It begins with the first entry of form 2.
+
+use crate::change::holds_slot;
+use crate::keys::Amounts;
+use crate::quota::{When, needs, of_agent};
+use crate::state::State;
+
+/// Entries of this form and newer are applied at level 2.
+pub(crate) const FINE_FORMAT: u16 = 2;
+const FINE: u32 = 2;
+
+impl State {
+    pub(crate) fn counts_finely(&self) -> bool {
+        self.meta().feature_level >= FINE
+    }
+
+    /// Begins level 2: agents get a place in the tree, with what their tasks used and hold.
+    pub(crate) fn count_finely(&mut self) {
+        if self.counts_finely() {
+            return;
+        }
+        self.update_meta(|meta| meta.feature_level = FINE);
+        let at = When { wall_ms: self.wall_ms(), windows: self.windows() };
+        for row in self.tasks().cloned().collect::<Vec<_>>() {
+            let path = of_agent(&row.project, &row.agent);
+            self.quota_row(&path);
+            let tokens = |tokens| Amounts { tokens, ..Amounts::NONE };
+            self.quotas.update(&path, |quota| {
+                quota.inherit(tokens(row.settled_tokens), tokens(row.reserved_tokens), 0, at);
+                if holds_slot(&row) {
+                    needs(&row).for_each(|(holding, amount)| quota.hold(holding, amount));
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `cert init|node|client|show`: the cluster's CA, and what it signs. Files only: no node is asked.
+
+use crate::identity::{Identity, Role};
+use crate::tls::certificate::{Certificate, Who};
+use crate::tls::issue::{self, Made};
+use serde_json::json;
+use std::path::Path;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// How long what is made holds where nobody says.
+pub const CA_DAYS: u32 = issue::CA_DAYS;
+pub const NODE_DAYS: u32 = issue::NODE_DAYS;
+pub const CLIENT_DAYS: u32 = issue::CLIENT_DAYS;
+
+pub fn cert_init(folder: &Path, cluster: &str, days: u32, json: bool) -> anyhow::Result<()> {
+    let made = issue::ca(folder, cluster, days, OffsetDateTime::now_utc())?;
+    told(&made, json);
+    let next = "keep ca.key away from the nodes: whoever has it can be any node. Next: `quorate cert node`";
+    eprintln!("{next}");
+    Ok(())
+}
+
+pub fn cert_node(
+    folder: &Path,
+    name: &str,
+    addresses: &[String],
+    days: u32,
+    json: bool,
+) -> anyhow::Result<()> {
+    let made = issue::node(folder, name, addresses, days, OffsetDateTime::now_utc())?;
+    told(&made, json);
+    eprintln!("copy both, and ca.crt, to the node; its config names them: [tls] ca = …, cert = …, key = …");
+    Ok(())
+}
+
+/// `project`: a name, or `*` for every project.
+pub fn cert_client(
+    folder: &Path,
+    subject: &str,
+    project: &str,
+    role: &str,
+    days: u32,
+    json: bool,
+) -> anyhow::Result<()> {
+    let identity = identity(subject, project, role)?;
+    let made = issue::client(folder, &identity, days, OffsetDateTime::now_utc())?;
+    told(&made, json);
+    eprintln!(
+        "use them with --ca ca.crt --cert {} --cert-key {}",
+        made.certificate.display(),
+        made.key.display()
+    );
+    Ok(())
+}
+
+pub(super) fn identity(subject: &str, project: &str, role: &str) -> anyhow::Result<Identity> {
+    let role = Role::parse(role).map_err(|why| anyhow::anyhow!("--role: {why}"))?;
+    Identity::new(subject, project, role).map_err(anyhow::Error::msg)
+}
+
+fn told(made: &Made, json: bool) {
+    if json {
+        println!("{}", json!({ "certificate": made.certificate, "key": made.key }));
+    } else {
+        println!("{}\n{}", made.certificate.display(), made.key.display());
+    }
+}
+
+pub fn cert_show(file: &Path, json: bool) -> anyhow::Result<()> {
+    let now_s = OffsetDateTime::now_utc().unix_timestamp();
+    let shown = issue::show(file)?;
+    if json {
+        let all: Vec<_> = shown.iter().map(|certificate| as_json(certificate, now_s)).collect();
+        println!("{}", serde_json::to_string(&all)?);
+        return Ok(());
+    }
+    for certificate in &shown {
+        for (what, text) in rows(certificate, now_s) {
+            println!("{what:<10} {text}");
+        }
+    }
+    Ok(())
+}
+
+fn as_json(certificate: &Certificate, now_s: i64) -> serde_json::Value {
+    json!({
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "kind": kind(certificate),
+        "uri": certificate.who.as_ref().map(Who::uri),
+        "addresses": certificate.addresses,
+        "not_before": day(certificate.not_before_s),
+        "not_after": day(certificate.not_after_s),
+        "days_left": days_left(certificate, now_s),
+    })
+}
+
+fn rows(certificate: &Certificate, now_s: i64) -> Vec<(&'static str, String)> {
+    let left = days_left(certificate, now_s);
+    let end = day(certificate.not_after_s);
+    vec![
+        ("subject", certificate.subject.clone()),
+        ("issuer", certificate.issuer.clone()),
+        ("kind", kind(certificate).to_string()),
+        ("uri", certificate.who.as_ref().map_or("-".into(), Who::uri)),
+        ("addresses", certificate.addresses.join(", ")),
+        ("from", day(certificate.not_before_s)),
+        ("until", if left < 0 { format!("{end} (EXPIRED)") } else { format!("{end} ({left} days left)") }),
+    ]
+}
+
+fn kind(certificate: &Certificate) -> &'static str {
+    match &certificate.who {
+        Some(Who::Node { .. }) => "node",
+        Some(Who::Client { .. }) => "client",
+        None if certificate.is_ca => "ca",
+        None => "unknown",
+    }
+}
+
+fn days_left(certificate: &Certificate, now_s: i64) -> i64 {
+    (certificate.not_after_s - now_s).div_euclid(86_400)
+}
+
+fn day(seconds: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
+}

@@ -1,0 +1,112 @@
+"""What Python programs import to use a Quorate cluster: create tasks, follow them, set quotas, look at nodes.
+
+It is a client and nothing else: it holds no state of the cluster and opens no port. Everything it hands out is a plain
+value; no generated type comes through.
+
+What it does for its user:
+- connects when first needed, to any of the endpoints, and moves on to the next one when a node is gone;
+- repeats a call with the *same request id* until it knows the answer, so that a repeated create makes one task;
+- follows a task without a gap and without a duplicate, across nodes that die under the stream;
+- says of every failure what happened, why, and what to do next (`QuorateError`).
+
+A timeout means *unknown*, never *failed*: ask again with the same request id.
+
+Read: `client`, `tasks` (`aio` is the same for asyncio), then `data`, `errors`; of the inside `_course`, `_watching`,
+`_cursor`.
+
+    from quorate import Client
+
+    with Client("127.0.0.1:7400") as client:
+        task = client.tasks.create(agent="reader", input="What is a quorum?")
+        print(task.result())
+"""
+
+from ._settings import VERSION as __version__
+from .aio import AsyncClient, AsyncTask, AsyncWatch
+from .client import Client
+from .data import (
+    Agent,
+    Blocker,
+    ClusterStatus,
+    Device,
+    Engine,
+    Event,
+    Explanation,
+    GapEvent,
+    Gpu,
+    Input,
+    Kv,
+    Limit,
+    Node,
+    NodeVerdict,
+    Quota,
+    RetractEvent,
+    StateEvent,
+    StepEvent,
+    TaskClass,
+    TaskState,
+    TokenEvent,
+    Usage,
+)
+from .errors import (
+    Conflict,
+    InternalError,
+    InvalidArgument,
+    NoResult,
+    NotFound,
+    PermissionDenied,
+    QuorateError,
+    QuotaExceeded,
+    ResourceExhausted,
+    Unavailable,
+    UnknownOutcome,
+    Unreachable,
+    WaitTimeout,
+)
+from .tasks import Task
+from .watch import Watch
+
+__all__ = [
+    "Agent",
+    "AsyncClient",
+    "AsyncTask",
+    "AsyncWatch",
+    "Blocker",
+    "Client",
+    "ClusterStatus",
+    "Conflict",
+    "Device",
+    "Engine",
+    "Event",
+    "Explanation",
+    "GapEvent",
+    "Gpu",
+    "Input",
+    "InternalError",
+    "InvalidArgument",
+    "Kv",
+    "Limit",
+    "NoResult",
+    "Node",
+    "NodeVerdict",
+    "NotFound",
+    "PermissionDenied",
+    "QuorateError",
+    "Quota",
+    "QuotaExceeded",
+    "ResourceExhausted",
+    "RetractEvent",
+    "StateEvent",
+    "StepEvent",
+    "Task",
+    "TaskClass",
+    "TaskState",
+    "TokenEvent",
+    "Unavailable",
+    "UnknownOutcome",
+    "Unreachable",
+    "Usage",
+    "WaitTimeout",
+    "Watch",
+    "__version__",
+]

@@ -1,0 +1,223 @@
+"""Requests, checked here against the bounds that the cluster would refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Optional, Union
+
+from ._course import fresh_request_id
+from ._proto import agent_pb2, quota_pb2, task_pb2
+from ._wire import CLASS_TO_WIRE
+from .data import Input, TaskClass, TaskData, TaskState
+from .errors import QuorateError, local
+
+NAME_BYTES = 128
+REQUEST_BYTES = 8 << 20
+SEGMENT_BYTES = 4 << 20
+TASK_INPUTS = 256
+TASK_LABELS = 16
+TEXT_BYTES_MAX = 64 << 20
+"""The largest result that is put together in memory."""
+
+Deadline = Union[str, timedelta, datetime]
+"""End of patience: `30m` (also `500ms`, `20s`, `2h`) or a timedelta from now, or a datetime with its zone."""
+
+_TIME = re.compile(r"([0-9]+)(ms|s|m|h)")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_PROJECT_PART = re.compile(r"[a-z0-9_-]+")
+
+
+def _refuse(reason: str, message: str, next: str) -> QuorateError:
+    return local("INVALID_ARGUMENT", reason, message, next)
+
+
+def given_or_fresh(request_id: Optional[str]) -> str:
+    return request_id or fresh_request_id()
+
+
+def project_name(text: str) -> str:
+    name = text.strip()
+    if len(name) <= NAME_BYTES and all(_PROJECT_PART.fullmatch(part) for part in name.split("/")):
+        return name
+    message = f"{text!r} is not a project name"
+    raise _refuse("BAD_PROJECT", message, "use lower-case letters, digits, - and _, such as `research`")
+
+
+def create_task(
+    project: str,
+    agent: str,
+    input: Optional[str],
+    inputs: Iterable[Union[str, Input]],
+    task_id: Optional[str],
+    labels: Optional[Mapping[str, str]],
+    klass: Optional[Union[TaskClass, str]],
+    priority: Optional[int],
+    deadline: Optional[Deadline],
+    request_id: Optional[str],
+    validate_only: bool,
+    now_ms: int,
+) -> task_pb2.CreateTaskRequest:
+    given: list[Union[str, Input]] = [] if input is None else [input]
+    # A single text is an iterable of letters, which nobody means.
+    given += [inputs] if isinstance(inputs, str) else inputs
+    # Checked before the message is made: protobuf's own words for a number out of range help nobody.
+    if priority is not None and not 0 <= priority <= 9:
+        what = f"priority is {priority}, outside 0 to 9"
+        raise _refuse("BAD_PRIORITY", what, "give 0 (last) to 9 (first within the class)")
+    message = task_pb2.CreateTaskRequest(
+        project=project,
+        agent=agent,
+        inputs=[_input(text) for text in given],
+        task_id=task_id or "",
+        request_id=given_or_fresh(request_id),
+        priority=priority,
+        labels=labels or {},
+        deadline_ms=0 if deadline is None else deadline_ms(deadline, now_ms),
+        validate_only=validate_only,
+    )
+    if klass is not None:
+        # `class` is a word of Python, so that only setattr reaches the field.
+        setattr(message, "class", CLASS_TO_WIRE[_klass(klass)])
+    _check(message)
+    return message
+
+
+def _input(given: Union[str, Input]) -> task_pb2.Input:
+    return task_pb2.Input(text=given) if isinstance(given, str) else task_pb2.Input(name=given.name, text=given.text)
+
+
+def _klass(given: Union[TaskClass, str]) -> TaskClass:
+    try:
+        return TaskClass(given)
+    except ValueError:
+        names = ", ".join(klass.value for klass in TaskClass)
+        raise _refuse("BAD_CLASS", f"there is no class {given!r}", f"use one of {names}") from None
+
+
+def deadline_ms(deadline: Deadline, now_ms: int) -> int:
+    """Unix milliseconds."""
+    if isinstance(deadline, timedelta):
+        return max(1, now_ms + deadline // timedelta(milliseconds=1))
+    if isinstance(deadline, datetime):
+        if deadline.tzinfo is None:
+            message = f"the deadline {deadline} has no time zone"
+            raise _refuse("BAD_DEADLINE", message, "give it one, such as datetime.now(timezone.utc)")
+        return max(1, int(deadline.timestamp() * 1_000))
+    match = _TIME.fullmatch(deadline.strip())
+    if match is None:
+        raise _refuse("BAD_DEADLINE", f"{deadline!r} is not a time", "write it like 500ms, 30s, 20m or 2h")
+    return now_ms + int(match[1]) * _UNIT_MS[match[2]]
+
+
+def _check(message: task_pb2.CreateTaskRequest) -> None:
+    if len(message.inputs) > TASK_INPUTS:
+        what = f"the task has {len(message.inputs)} inputs; at most {TASK_INPUTS} are taken"
+        raise _refuse("TOO_MANY_INPUTS", what, "send fewer, or several tasks")
+    for given in message.inputs:
+        size = len(given.text.encode())
+        if size > SEGMENT_BYTES:
+            what = _too_large(f"the input {given.name!r}", size, SEGMENT_BYTES)
+            raise _refuse("REQUEST_TOO_LARGE", what, "cut it into several inputs")
+    if message.ByteSize() > REQUEST_BYTES:
+        what = _too_large("the request", message.ByteSize(), REQUEST_BYTES)
+        raise _refuse("REQUEST_TOO_LARGE", what, "send smaller inputs, or several tasks")
+    if len(message.labels) > TASK_LABELS:
+        what = f"the task has {len(message.labels)} labels; at most {TASK_LABELS} are taken"
+        raise _refuse("TOO_MANY_LABELS", what, "send fewer labels")
+
+
+def _too_large(what: str, size: int, limit: int) -> str:
+    return f"{what} is {size} bytes; the limit is {limit} bytes ({limit >> 20} MiB)"
+
+
+def watch_task(project: str, id: str, from_sequence: int, tokens: bool) -> task_pb2.WatchTaskRequest:
+    return task_pb2.WatchTaskRequest(project=project, id=id, from_sequence=max(from_sequence, 1), no_tokens=not tokens)
+
+
+def apply_agent(
+    project: str, toml: str, etag: Optional[str], request_id: Optional[str], validate_only: bool
+) -> agent_pb2.ApplyAgentRequest:
+    size = len(toml.encode())
+    if size > SEGMENT_BYTES:
+        what = _too_large("the definition", size, SEGMENT_BYTES)
+        raise _refuse("REQUEST_TOO_LARGE", what, "give long texts as inputs of a task")
+    return agent_pb2.ApplyAgentRequest(
+        project=project,
+        toml=toml,
+        etag=etag or "",
+        request_id=given_or_fresh(request_id),
+        validate_only=validate_only,
+    )
+
+
+def set_quota(
+    path: str,
+    limits: Mapping[str, Optional[int]],
+    reason: str,
+    etag: Optional[str],
+    request_id: Optional[str],
+    validate_only: bool,
+) -> quota_pb2.SetQuotaRequest:
+    for key, limit in limits.items():
+        if limit is not None and not 0 <= limit < 1 << 64:
+            message = f"the limit {key} is {limit}, outside 0 to 2^64 - 1"
+            raise _refuse("BAD_LIMIT", message, "give None to take a limit away, 0 to hold everything back")
+    return quota_pb2.SetQuotaRequest(
+        path=path,
+        changes=[quota_pb2.LimitChange(key=key, limit=limit) for key, limit in limits.items()],
+        reason=reason,
+        etag=etag or "",
+        request_id=given_or_fresh(request_id),
+        validate_only=validate_only,
+    )
+
+
+def no_result(task: TaskData) -> QuorateError:
+    message = f"task {task.id} has no result: it is {task.state}"
+    next = (
+        "read its error, then create it again"
+        if task.state.is_final
+        else "wait until it has SUCCEEDED, or ask with `explain` why it waits"
+    )
+    return local("FAILED_PRECONDITION", "NO_RESULT", message, next, cause=task.error)
+
+
+def result_at_hand(task: TaskData) -> Optional[str]:
+    """The result that came with the task; None when it must be read by its hash.
+
+    Raises:
+        NoResult: the task did not succeed.
+    """
+    if task.state is not TaskState.SUCCEEDED:
+        raise no_result(task)
+    return task.result_text
+
+
+class Text:
+    """A segment that is put together from pieces, though a node may die in the middle: the next one's are the same."""
+
+    def __init__(self, hash: str) -> None:
+        self._hash = hash
+        self._bytes = bytearray()
+        self._skip = 0
+
+    def begin(self) -> None:
+        """A node begins anew: what is known of it already is left out."""
+        self._skip = len(self._bytes)
+
+    def take(self, chunk: bytes) -> None:
+        known = min(self._skip, len(chunk))
+        self._skip -= known
+        self._bytes += chunk[known:]
+        if len(self._bytes) > TEXT_BYTES_MAX:
+            message = f"segment {self._hash} is larger than {TEXT_BYTES_MAX >> 20} MiB"
+            raise local("OUT_OF_RANGE", "SEGMENT_TOO_LARGE", message, "read it by gRPC, piece by piece")
+
+    def text(self) -> str:
+        try:
+            return self._bytes.decode()
+        except UnicodeDecodeError:
+            message = f"segment {self._hash} is not UTF-8 text"
+            raise local("DATA_LOSS", "NOT_TEXT", message, "read its bytes by gRPC") from None

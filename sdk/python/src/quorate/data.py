@@ -1,0 +1,350 @@
+"""What the SDK hands out: plain values that do not change. A text that the cluster leaves empty is None."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Optional, Union
+
+
+class TaskState(str, enum.Enum):
+    """The life of a task. A state that only a newer cluster knows is `UNKNOWN`."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    WAITING_TOOL = "WAITING_TOOL"
+    WAITING_CHILD = "WAITING_CHILD"
+    WAITING_INPUT = "WAITING_INPUT"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing more will ever happen to the task."""
+        return self in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class TaskClass(str, enum.Enum):
+    """Which queue a task waits in, most urgent first."""
+
+    SYSTEM = "system"
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    BEST_EFFORT = "best-effort"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Input:
+    """A text for a task, with a name for people, such as a file's."""
+
+    text: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What model calls used. `cached_tokens` is part of `prompt_tokens`."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    micro_usd: int
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """One reason why a task does not run; all of them together keep it waiting."""
+
+    reason: str
+    resource: str
+    """The resource and whose limit it is, such as `projects/default running`."""
+    requested: int
+    available: int
+    limit: int
+    message: str
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One run of an agent or a team, as the cluster answered. Times are in UTC."""
+
+    id: str
+    """The user's task id where one was given, else the uid."""
+    uid: str
+    project: str
+    agent: str
+    revision: str
+    """Hash of the definition the task was created with."""
+    labels: Mapping[str, str]
+    state: TaskState
+    state_reason: str
+    node: Optional[str]
+    """The node that holds the lease."""
+    epoch: Optional[str]
+    step: int
+    """Committed steps."""
+    sequence: int
+    """Sequence of the newest committed event."""
+    copies: int
+    """Durable copies of its context."""
+    usage: Usage
+    result_text: Optional[str]
+    """Results up to 64 KiB of a task that SUCCEEDED; `result()` reads any."""
+    result_hash: Optional[str]
+    error: Optional[str]
+    pending: tuple[Blocker, ...]
+    create_time: datetime
+    end_time: Optional[datetime]
+    deadline_time: Optional[datetime]
+    parent: Optional[str]
+    children: tuple[str, ...]
+    klass: TaskClass
+    priority: int
+    """0 to 9; higher runs earlier within its class."""
+    head: Optional[str]
+    """Hash of the newest step record."""
+
+
+@dataclass(frozen=True)
+class NodeVerdict:
+    """Whether one node could run the task, and why not."""
+
+    node: str
+    eligible: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a task waits, with numbers."""
+
+    task: TaskData
+    blockers: tuple[Blocker, ...]
+    tasks_ahead: int
+    nodes: tuple[NodeVerdict, ...]
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """Committed: the task's new state."""
+
+    kind: ClassVar[str] = "state"
+    task: str
+    sequence: int
+    at_ms: int
+    """Unix milliseconds."""
+    state: TaskState
+    reason: str
+    node: Optional[str]
+    epoch: Optional[str]
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """Committed: step number `step`. Its text will not change any more."""
+
+    kind: ClassVar[str] = "step"
+    task: str
+    sequence: int
+    at_ms: int
+    step: int
+    head: str
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """New text of a step that is not committed yet. `offset` counts the step's tokens before this text."""
+
+    kind: ClassVar[str] = "token"
+    task: str
+    at_ms: int
+    step: int
+    attempt: str
+    offset: int
+    tokens: int
+    text: str
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class RetractEvent:
+    """The text shown for this step and attempt was not committed: forget it."""
+
+    kind: ClassVar[str] = "retract"
+    task: str
+    at_ms: int
+    step: int
+    attempt: str
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class GapEvent:
+    """Events `first` to `last` are no longer kept."""
+
+    kind: ClassVar[str] = "gap"
+    task: str
+    at_ms: int
+    first: int
+    last: int
+    sequence: int = 0
+
+
+Event = Union[StateEvent, StepEvent, TokenEvent, RetractEvent, GapEvent]
+"""Committed events (state, step) carry a sequence above 0 and come exactly once; the others are live and carry 0."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The revision of an agent or a team that new tasks get. Running tasks keep theirs."""
+
+    name: str
+    project: str
+    kind: str
+    """`agent` or `team`."""
+    model: str
+    revision: str
+    etag: str
+    update_time: Optional[datetime]
+    toml: str
+    """The definition as it was applied."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`limit` None means without limit."""
+
+    limit: Optional[int]
+    used: int
+    reserved: int
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The limits of one place in the tree."""
+
+    path: str
+    """`cluster`, `projects/NAME`."""
+    limits: Mapping[str, Limit]
+    """By key, such as `running`, `tokens_minute`, `tokens_total`."""
+    etag: str
+    reason: str
+    author: str
+    update_time: Optional[datetime]
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """The consensus as the node `answered_by` sees it."""
+
+    cluster_id: str
+    leader: Optional[str]
+    """None while there is no leader."""
+    term: int
+    applied_index: int
+    committed_index: int
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+    answered_by: str
+    state_hash: str
+    state_hash_index: int
+    copies: int
+    """Copies kept of every acknowledged segment, given the stores that are members."""
+    feature_level: int
+    tasks_by_state: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model that a node serves. `window` is in tokens."""
+
+    model: str
+    model_digest: str
+    numerics_id: str
+    window: int
+    kernels: str
+    kv_blocks: int
+    kv_blocks_used: int
+    kv_bytes: int
+    weight_bytes: int
+    tokens_computed: int
+    tokens_cached: int
+    tokens_generated: int
+
+
+@dataclass(frozen=True)
+class Kv:
+    """The KV cache of all engines of a node."""
+
+    blocks: int
+    blocks_used: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Gpu:
+    uuid: Optional[str]
+    name: Optional[str]
+    memory_total_bytes: Optional[int]
+    memory_used_bytes: Optional[int]
+    utilization_percent: Optional[int]
+    power_milliwatts: Optional[int]
+    temperature_celsius: Optional[int]
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the machine has. A figure that could not be read is None."""
+
+    cpus: Optional[int]
+    memory_bytes: Optional[int]
+    memory_free_bytes: Optional[int]
+    rss_bytes: Optional[int]
+    cpu_pressure_milli: Optional[int]
+    """Thousandths of the last 10 s in which some task waited."""
+    memory_pressure_milli: Optional[int]
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node, whatever its roles."""
+
+    id: str
+    name: str
+    roles: tuple[str, ...]
+    state: str
+    """`ready`: attached to the leader; `lost`: not."""
+    client_addr: str
+    internal_addr: str
+    running: int
+    slots: int
+    fenced_commits: int
+    """Commits refused because this node's lease was no longer in force."""
+    engines: tuple[Engine, ...]
+    copies: int
+    """Copies that the cluster keeps of every acknowledged segment."""
+    kv: Kv
+    segments: int
+    segment_bytes: int
+    context_bytes_received: int
+    context_bytes_sent: int
+    context_bytes_full: int
+    """What would have moved if every assignment and model call had carried its whole chain."""
+    device: Device
+    version: str

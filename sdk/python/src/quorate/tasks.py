@@ -1,0 +1,211 @@
+"""Tasks: create, look at, follow, stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Optional, Union
+
+from . import _requests, _wire
+from ._proto import task_pb2
+from ._requests import Deadline
+from .data import Explanation, Input, TaskClass, TaskData
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from .client import Client
+
+
+class Task(TaskData):
+    """A task as it was when the cluster answered, and what can be done with it. `refresh` gives it anew."""
+
+    _tasks: Tasks
+
+    @classmethod
+    def _of(cls, it: task_pb2.Task, tasks: Tasks) -> Task:
+        task = cls(**vars(_wire.task(it)))
+        # No field: comparing, printing and copying are about the data alone.
+        object.__setattr__(task, "_tasks", tasks)
+        return task
+
+    def refresh(self) -> Task:
+        """The task as it is now (linearizable)."""
+        return self._tasks.get(self._key)
+
+    def watch(self, *, from_sequence: int = 1, tokens: bool = True, timeout: Optional[float] = None) -> Watch:
+        """Follows it; see `Tasks.watch`."""
+        return self._tasks.watch(self._key, from_sequence=from_sequence, tokens=tokens, timeout=timeout)
+
+    def wait(self, timeout: Optional[float] = None) -> Task:
+        """Waits until nothing more will happen to it; see `Tasks.wait`."""
+        return self._tasks.wait(self._key, timeout)
+
+    def result(self, timeout: Optional[float] = None) -> str:
+        """Waits for the end and gives the text, small or large; see `Tasks.result`."""
+        return self._tasks.result(self._key, timeout)
+
+    def cancel(self, *, request_id: Optional[str] = None) -> Task:
+        """Returns when CANCELLING is durable. CANCELLED is the proof that nothing runs any more."""
+        return self._tasks.cancel(self._key, request_id=request_id)
+
+    def pause(self, *, request_id: Optional[str] = None) -> Task:
+        """Holds it still at once. A step that is not committed is decided again after resuming."""
+        return self._tasks.pause(self._key, request_id=request_id)
+
+    def resume(self, *, request_id: Optional[str] = None) -> Task:
+        """Puts a paused task back into its queue."""
+        return self._tasks.resume(self._key, request_id=request_id)
+
+    def explain(self) -> Explanation:
+        """Why it waits, with numbers."""
+        return self._tasks.explain(self._key)
+
+    @property
+    def _key(self) -> str:
+        return self.uid or self.id
+
+
+class Tasks:
+    """Tasks of the client's project: create, look at, follow, stop. Ids are task ids or uids."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(
+        self,
+        agent: str,
+        input: Optional[str] = None,
+        *,
+        inputs: Iterable[Union[str, Input]] = (),
+        task_id: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        klass: Optional[Union[TaskClass, str]] = None,
+        priority: Optional[int] = None,
+        deadline: Optional[Deadline] = None,
+        request_id: Optional[str] = None,
+        validate_only: bool = False,
+    ) -> Task:
+        """Returns when the task and its inputs are durable.
+
+        Args:
+            agent: name of an agent or a team.
+            input: a text; `inputs` takes several, with names where they are `Input`s.
+            task_id: your own key, unique in the project.
+            labels: at most 16.
+            klass: which queue it waits in; `interactive` when not set.
+            priority: 0 to 9; higher runs earlier within its class. 5 when not set.
+            deadline: when patience ends and the task is EXPIRED: `30m` or a timedelta from now, or a datetime.
+            request_id: repeating a create with the same one gives the first answer. A fresh one when not set.
+            validate_only: check everything, change nothing.
+
+        Raises:
+            InvalidArgument: a field can't be used; bounds are checked before anything is sent.
+            NotFound: there is no such agent.
+            Conflict: the task id is taken, or the request id was used with another body.
+            UnknownOutcome: no answer came; it has the request id to repeat with.
+        """
+        request = _requests.create_task(
+            self._client.project,
+            agent,
+            input,
+            inputs,
+            task_id,
+            labels,
+            klass,
+            priority,
+            deadline,
+            request_id,
+            validate_only,
+            now_ms=time.time_ns() // 1_000_000,
+        )
+        return self._task(self._client._call(lambda s: s.tasks.CreateTask, request, request.request_id))
+
+    def get(self, id: str, *, allow_stale: bool = False) -> Task:
+        """The task as it is now (linearizable).
+
+        With `allow_stale` as the asked node last saw it: quick, also without a leader, maybe old.
+        """
+        request = task_pb2.GetTaskRequest(project=self._client.project, id=id, allow_stale=allow_stale)
+        return self._task(self._client._call(lambda s: s.tasks.GetTask, request))
+
+    def list(self, filter: str = "", *, page_size: int = 0, allow_stale: bool = False) -> Iterator[Task]:
+        """Every task, page after page as they are taken.
+
+        `filter` has terms joined by AND: `state=RUNNING`, `agent=reader`, `label.team=x`, `parent=t_...`,
+        `class=batch`. `page_size` is at most 1,000; 0 leaves it to the cluster.
+        """
+        request = task_pb2.ListTasksRequest(
+            project=self._client.project, page_size=page_size, filter=filter, allow_stale=allow_stale
+        )
+        while True:
+            page = self._client._call(lambda s: s.tasks.ListTasks, request)
+            yield from (self._task(it) for it in page.tasks)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def watch(self, id: str, *, from_sequence: int = 1, tokens: bool = True, timeout: Optional[float] = None) -> Watch:
+        """Follows a task until its final state: committed events in order, live text between them.
+
+        A stream that breaks is taken up at the next node, without a gap and without a duplicate. Events that the
+        cluster no longer keeps are named by a `GapEvent`.
+
+        Args:
+            from_sequence: the first committed event wanted.
+            tokens: False leaves live text out.
+            timeout: seconds for the whole watch; then `WaitTimeout` is raised. None: no end.
+        """
+        return Watch(self._client, _requests.watch_task(self._client.project, id, from_sequence, tokens), timeout)
+
+    def wait(self, id: str, timeout: Optional[float] = None) -> Task:
+        """Waits, however long, until nothing more will happen to the task, and gives it.
+
+        Raises:
+            WaitTimeout: that took more than `timeout` seconds.
+        """
+        with self.watch(id, tokens=False, timeout=timeout) as watch:
+            for _ in watch:
+                pass
+        return self.get(id)
+
+    def result(self, id: str, timeout: Optional[float] = None) -> str:
+        """Waits until the task has ended and gives its text, small or large.
+
+        Raises:
+            NoResult: it ended otherwise; `cause` is the task's own error.
+            WaitTimeout: that took more than `timeout` seconds.
+        """
+        task = self.wait(id, timeout)
+        text = _requests.result_at_hand(task)
+        if text is not None:
+            return text
+        return self._client._read_text(task.project or self._client.project, task.result_hash or "")
+
+    def cancel(self, id: str, *, request_id: Optional[str] = None) -> Task:
+        """Returns when CANCELLING is durable. CANCELLED is the proof that nothing runs any more."""
+        request = task_pb2.CancelTaskRequest(
+            project=self._client.project, id=id, request_id=_requests.given_or_fresh(request_id)
+        )
+        return self._task(self._client._call(lambda s: s.tasks.CancelTask, request, request.request_id))
+
+    def pause(self, id: str, *, request_id: Optional[str] = None) -> Task:
+        """Holds the task still at once. A step that is not committed is decided again after resuming."""
+        request = task_pb2.PauseTaskRequest(
+            project=self._client.project, id=id, request_id=_requests.given_or_fresh(request_id)
+        )
+        return self._task(self._client._call(lambda s: s.tasks.PauseTask, request, request.request_id))
+
+    def resume(self, id: str, *, request_id: Optional[str] = None) -> Task:
+        """Puts a paused task back into its queue."""
+        request = task_pb2.ResumeTaskRequest(
+            project=self._client.project, id=id, request_id=_requests.given_or_fresh(request_id)
+        )
+        return self._task(self._client._call(lambda s: s.tasks.ResumeTask, request, request.request_id))
+
+    def explain(self, id: str) -> Explanation:
+        """Why a task waits, with numbers."""
+        request = task_pb2.ExplainTaskRequest(project=self._client.project, id=id)
+        return _wire.explanation(self._client._call(lambda s: s.tasks.ExplainTask, request))
+
+    def _task(self, it: task_pb2.Task) -> Task:
+        return Task._of(it, self)

@@ -1,0 +1,245 @@
+"""The client against nodes that misbehave: servers in this process whose answers each test scripts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import grpc
+import pytest
+import trustme
+from grpc import StatusCode
+
+import quorate
+from fake import Break, Fake, Line, Refuse, Silence, nobody
+from quorate._proto import task_pb2
+
+Fakes = Callable[[int], list[Fake]]
+Connect = Callable[..., Any]
+
+NO_LEADER = Refuse(StatusCode.UNAVAILABLE, "no leader", "NO_LEADER", {"next": "repeat"}, retry_ms=1)
+
+
+def test_a_create_is_repeated_elsewhere_with_the_same_request_id(fakes: Fakes, connect: Connect) -> None:
+    sick, lossy, well = fakes(3)
+    sick.answers.append(NO_LEADER)
+    lossy.answers.append(Break())
+    task = connect(sick, lossy, well).tasks.create(agent="reader", input="hi")
+    assert task.id == "t_1"
+    ids = sick.request_ids + lossy.request_ids + well.request_ids
+    assert len(ids) == 3 and len(set(ids)) == 1 and ids[0].startswith("r_") and len(ids[0]) == 34
+
+
+def test_every_change_keeps_its_request_id_and_takes_yours(fakes: Fakes, connect: Connect) -> None:
+    sick, well = fakes(2)
+    task = connect(well).tasks.get("t_1")
+    well.requests.clear()
+    client = connect(sick, well)
+    changes: list[Callable[[str], Any]] = [
+        lambda id: client.tasks.create("reader", request_id=id),
+        lambda id: client.tasks.cancel("t_1", request_id=id),
+        lambda id: client.tasks.pause("t_1", request_id=id),
+        lambda id: client.tasks.resume("t_1", request_id=id),
+        lambda id: client.agents.apply("name = 'x'", request_id=id),
+        lambda id: client.quotas.set("cluster", {"running": 1}, request_id=id),
+        lambda id: task.cancel(request_id=id),
+    ]
+    for number, change in enumerate(changes):
+        change(f"mine-{number}")
+    assert [id for id in sick.request_ids + well.request_ids if id] == [f"mine-{n}" for n in range(len(changes))]
+    well.requests.clear()
+    task.cancel(), task.pause(), task.resume()
+    assert len(set(well.request_ids)) == 3 and all(well.request_ids)
+
+
+def test_a_dead_node_in_the_list_costs_nothing_but_a_try(fakes: Fakes, connect: Connect) -> None:
+    (well,) = fakes(1)
+    client = connect(nobody(), well)
+    assert client.tasks.get("t_1").state is quorate.TaskState.RUNNING
+    client.tasks.get("t_1")
+    assert well.calls == 2
+
+
+def test_a_node_killed_under_a_call_is_replaced_by_the_next(fakes: Fakes, connect: Connect) -> None:
+    (well,) = fakes(1)
+    line = Line(None)
+    connect(line.address, well).tasks.create("reader")
+    line.close()
+    assert well.calls == 1
+
+
+def test_a_call_lost_with_its_connection_has_an_unknown_outcome(fakes: Fakes, connect: Connect) -> None:
+    (lossy,) = fakes(1)
+    lossy.answers.extend(Break() for _ in range(50))
+    with pytest.raises(quorate.UnknownOutcome) as raised:
+        connect(lossy, timeout=0.3).tasks.create("reader", request_id="again")
+    error = raised.value
+    assert (error.reason, error.request_id) == ("UNKNOWN_OUTCOME", "again")
+    assert "again" in (error.next or "") and lossy.address in (error.cause or "")
+
+
+def test_an_unreachable_cluster_is_named_with_what_to_check(connect: Connect) -> None:
+    address = nobody()
+    with pytest.raises(quorate.Unreachable) as raised:
+        connect(address, connect_timeout=0.2).tasks.get("t_1")
+    error = raised.value
+    assert (error.code, error.reason) == ("UNAVAILABLE", "UNREACHABLE")
+    assert address in error.message and "QUORATE_ENDPOINT" in (error.next or "") and error.cause
+    assert all(part in str(error) for part in ("why:", "next:", "UNREACHABLE"))
+
+
+def test_a_silent_node_leaves_the_outcome_unknown_and_names_the_request_id(fakes: Fakes, connect: Connect) -> None:
+    (silent,) = fakes(1)
+    silent.answers.append(Silence())
+    with pytest.raises(quorate.UnknownOutcome) as raised:
+        connect(silent, timeout=0.3).tasks.create("reader", request_id="again")
+    assert raised.value.code == "DEADLINE_EXCEEDED" and "again" in (raised.value.next or "")
+
+
+def test_a_node_without_cluster_is_passed_over_and_named_when_it_is_the_only_one(
+    fakes: Fakes, connect: Connect
+) -> None:
+    alone, well = fakes(2)
+    stranger = Refuse(StatusCode.UNAVAILABLE, "no cluster yet", "NOT_INITIALISED")
+    alone.answers.append(stranger)
+    connect(alone, well).tasks.get("t_1")
+    alone.answers.extend([stranger] * 50)
+    with pytest.raises(quorate.Unavailable) as raised:
+        connect(alone, connect_timeout=0.2).tasks.get("t_1")
+    assert (raised.value.reason, raised.value.message) == ("NOT_INITIALISED", "no cluster yet")
+
+
+def test_final_answers_are_not_repeated_and_keep_their_details(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    told = {"next": "apply it first", "cause": "it was never applied"}
+    fake.answers.append(Refuse(StatusCode.NOT_FOUND, 'there is no agent "x"', "NOT_FOUND", told))
+    with pytest.raises(quorate.NotFound) as raised:
+        connect(fake).tasks.create("x")
+    error = raised.value
+    assert (error.code, error.domain, error.next) == ("NOT_FOUND", "quorate", "apply it first")
+    assert error.cause == "it was never applied" and error.metadata["next"] == "apply it first"
+    assert fake.calls == 1
+
+
+def test_a_node_is_left_in_peace_for_as_long_as_it_asks(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    fake.answers.append(Refuse(StatusCode.RESOURCE_EXHAUSTED, "queue full", "OVERLOADED", retry_ms=150))
+    fake.answers.append(Refuse(StatusCode.UNAVAILABLE, "no leader", "NO_LEADER", retry_ms=150))
+    begun = time.monotonic()
+    connect(fake).tasks.create("reader")
+    assert time.monotonic() - begun >= 0.3
+    assert fake.calls == 3
+
+
+def test_a_full_quota_is_not_asked_again(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    fake.answers.append(Refuse(StatusCode.RESOURCE_EXHAUSTED, "full", "QUOTA_EXCEEDED", retry_ms=1))
+    with pytest.raises(quorate.QuotaExceeded):
+        connect(fake).tasks.create("reader")
+    assert fake.calls == 1
+
+
+def test_what_is_too_large_is_refused_before_anything_is_sent(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    client = connect(fake)
+    with pytest.raises(quorate.InvalidArgument, match="REQUEST_TOO_LARGE"):
+        client.tasks.create("reader", inputs=["x" * (4 << 20)] * 3)
+    with pytest.raises(quorate.InvalidArgument, match="BAD_PRIORITY"):
+        client.tasks.create("reader", priority=-1)
+    assert fake.calls == 0
+
+
+def test_what_is_wished_of_a_task_travels(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    connect(fake, project="research").tasks.create(
+        "reader",
+        "first",
+        inputs=[quorate.Input("second", name="b.md"), "third"],
+        task_id="mine",
+        labels={"team": "x"},
+        klass="batch",
+        priority=0,
+        deadline="30m",
+        validate_only=True,
+    )
+    sent: task_pb2.CreateTaskRequest = fake.requests[0]
+    assert [(it.name, it.text) for it in sent.inputs] == [("", "first"), ("b.md", "second"), ("", "third")]
+    assert (sent.project, sent.task_id, dict(sent.labels)) == ("research", "mine", {"team": "x"})
+    assert getattr(sent, "class") == task_pb2.BATCH and sent.HasField("priority") and sent.priority == 0
+    assert abs(sent.deadline_ms - time.time() * 1_000 - 1_800_000) < 60_000 and sent.validate_only
+
+
+def test_all_tasks_are_read_page_by_page(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    fake.pages = [["t_1", "t_2"], ["t_3", "t_4"], ["t_5"]]
+    tasks = connect(fake).tasks.list("state=RUNNING", page_size=2)
+    assert next(tasks).id == "t_1" and fake.calls == 1, "pages are read as they are taken"
+    assert [task.id for task in tasks] == ["t_2", "t_3", "t_4", "t_5"]
+    assert [(it.page_token, it.filter, it.page_size) for it in fake.requests] == [
+        (token, "state=RUNNING", 2) for token in ("", "1", "2")
+    ]
+
+
+def test_quota_keys_are_plain_words(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    quota = connect(fake).quotas.set("projects/x", {"running": 4, "a_key_of_tomorrow": None}, reason="night")
+    assert quota.limits["running"] == quorate.Limit(4, 1, 0)
+    assert quota.limits["a_key_of_tomorrow"].limit is None
+    assert fake.requests[0].reason == "night"
+
+
+def test_nodes_show_the_copies_and_the_sum_of_their_caches(fakes: Fakes, connect: Connect) -> None:
+    (node,) = connect(*fakes(1)).cluster.nodes()
+    assert (node.copies, node.kv.blocks) == (2, 7)
+    assert (node.device.cpus, node.device.memory_bytes) == (2, None)
+
+
+def test_the_key_goes_with_every_call(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    connect(fake, api_key="secret").tasks.get("t_1")
+    connect(fake).tasks.get("t_1")
+    assert fake.metadata[0]["authorization"] == "Bearer secret"
+    assert "authorization" not in fake.metadata[1]
+
+
+def test_a_large_result_is_read_whole_though_its_node_dies(fakes: Fakes, connect: Connect) -> None:
+    a, b = fakes(2)
+    for fake in (a, b):
+        fake.task = task_pb2.Task(id="t_1", uid="t_1", state=task_pb2.SUCCEEDED, result_hash="abc", sequence=0)
+    a.chunks.append([b"one ", b"two \xe2", Break()])
+    b.chunks.append([b"one two \xe2\x82\xac th", b"ree"])
+    assert connect(a, b).tasks.result("t_1") == "one two € three"
+
+
+def test_a_task_without_result_says_why(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    fake.task = task_pb2.Task(id="t_1", state=task_pb2.FAILED, error="CONTEXT_TOO_LONG")
+    with pytest.raises(quorate.NoResult) as raised:
+        connect(fake).tasks.get("t_1").result()
+    assert raised.value.cause == "CONTEXT_TOO_LONG"
+
+
+def test_a_closed_client_says_so(fakes: Fakes, connect: Connect) -> None:
+    client = connect(*fakes(1))
+    client.close()
+    with pytest.raises(quorate.Conflict, match="CLIENT_CLOSED"):
+        client.tasks.get("t_1")
+
+
+def test_with_a_ca_only_the_cluster_it_signed_is_spoken_to(connect: Connect, tmp_path: Path) -> None:
+    ours, other = trustme.CA(), trustme.CA()
+    issued = ours.issue_cert("127.0.0.1")
+    pair = (issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())
+    fake = Fake(grpc.ssl_server_credentials([pair]))  # type: ignore[abstract]
+    for name, ca in (("ours", ours), ("other", other)):
+        ca.cert_pem.write_to_path(str(tmp_path / name))
+    try:
+        assert connect(fake, ca=tmp_path / "ours", api_key="k").tasks.get("t_1").id == "t_1"
+        assert fake.metadata[0]["authorization"] == "Bearer k"
+        for wrong in ({"ca": str(tmp_path / "other")}, {}):
+            with pytest.raises(quorate.Unavailable):
+                connect(fake, timeout=0.5, connect_timeout=0.3, **wrong).tasks.get("t_1")
+        assert fake.calls == 1
+    finally:
+        fake.stop()

@@ -1,0 +1,70 @@
+"""What the documentation and the examples show, against a real node with a scripted model."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import ROOT, Cluster
+from quorate import Client
+
+SCRIPT = """
+[[reply]]
+text = "Understood."
+"""
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Cluster]:
+    with Cluster(1, 0, SCRIPT) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def here(node: Cluster, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the node, which is also in the environment; names of files are meant from the top."""
+    monkeypatch.setenv("QUORATE_ENDPOINT", node.addresses()[0])
+    monkeypatch.chdir(ROOT)
+    return node.addresses()[0]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_page_works_from_top_to_bottom(here: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Client() as client:
+        for name in ("reader", "writer", "team"):
+            client.agents.apply((ROOT / f"examples/team/{name}.toml").read_text())
+        names: dict[str, object] = {}
+        shown = blocks(ROOT / "docs/python.md")
+        assert len(shown) == 5
+        for block in shown:
+            # The first one closes the client that it made.
+            names["client"] = client
+            exec(compile(block.replace("127.0.0.1:7400", here), "docs/python.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Understood.") and "['Understood.', 'Understood.', 'Understood.']" in printed
+
+
+def test_the_readme_of_the_package_works(here: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks(ROOT / "sdk/python/README.md")
+    with Client() as client:
+        client.agents.apply((ROOT / "examples/agents/reader.toml").read_text())
+    exec(compile(block.replace("127.0.0.1:7400", here), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "Understood.\n"
+
+
+def test_the_example_prints_the_report(here: str) -> None:
+    run = [sys.executable, "examples/python/team.py", "docs/watch.md", "docs/quotas.md"]
+    environment = {"QUORATE_ENDPOINT": here, "PYTHONPATH": str(ROOT / "sdk/python/src")}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "Understood.\n"), done.stderr
+    assert "team SUCCEEDED" in done.stderr and done.stderr.count("prompt tokens") == 3
+    nothing = subprocess.run(run[:2], env=environment, capture_output=True, text=True, timeout=60)
+    assert nothing.returncode == 1 and "name some text files" in nothing.stderr
