@@ -4,9 +4,12 @@
 //! rest say what should be, not what to add.
 
 use crate::coordinator::{Coordinator, NodeFacts, ReadError};
+use crate::cost::{CostLine, CostQuestion};
 use crate::proposer::ProposeFailed;
 use crate::raft::Dialer;
 use crate::rpc::LEADER_HEADER;
+use crate::suppose::Supposed;
+use crate::wire;
 use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::query::{Answer, Query};
@@ -20,7 +23,7 @@ use std::time::Duration;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use types::{ClusterId, NodeId, TaskUid, limits};
+use types::{ClusterId, NodeId, ProjectName, TaskUid, limits};
 
 /// Pause between tries; elections take about a second.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -196,6 +199,55 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// What commands would do, and one task explained as it would be then; an empty `task` is the one they make. None:
+    /// the state is too large for that.
+    pub async fn suppose(
+        &self,
+        commands: &[Command],
+        project: &ProjectName,
+        task: &str,
+    ) -> Result<Option<Supposed>, ClientError> {
+        let request = pb::SupposeRequest {
+            cluster_id: self.inner.cluster.0.to_vec().into(),
+            commands: commands.iter().map(|command| types::encode(command).into()).collect(),
+            project: project.to_string(),
+            task: task.to_string(),
+        };
+        let answer = self.until_answered(|client| {
+            let request = request.clone();
+            async move {
+                let address = client.target()?;
+                let mut rpc = client.rpc(&address)?;
+                let answer = tokio::time::timeout(TRY, rpc.suppose(request)).await;
+                client.settle(&address, answer).map(tonic::Response::into_inner)
+            }
+        });
+        supposed(answer.await?)
+    }
+
+    /// What tasks used, in sums: the lines, and everything.
+    pub async fn cost(&self, question: &CostQuestion) -> Result<(Vec<CostLine>, CostLine), ClientError> {
+        let request = pb::CostRequest {
+            cluster_id: self.inner.cluster.0.to_vec().into(),
+            group_by: wire::group_to_wire(question.group_by).into(),
+            since_ms: question.since_ms,
+            until_ms: question.until_ms,
+            project: question.project.as_ref().map(ToString::to_string).unwrap_or_default(),
+        };
+        let answer = self.until_answered(|client| {
+            let request = request.clone();
+            async move {
+                let address = client.target()?;
+                let mut rpc = client.rpc(&address)?;
+                let answer = tokio::time::timeout(TRY, rpc.cost(request)).await;
+                client.settle(&address, answer).map(tonic::Response::into_inner)
+            }
+        });
+        let answer = answer.await?;
+        let lines = answer.lines.into_iter().map(wire::line_from_wire).collect();
+        Ok((lines, wire::line_from_wire(answer.total.unwrap_or_default())))
     }
 
     /// Committed events of a task from a sequence on, as they come, until the task is over or the source is lost.
@@ -396,6 +448,19 @@ fn relay(mut stream: tonic::Streaming<pb::EventsResponse>) -> ReceiverStream<Eve
     ReceiverStream::new(receiver)
 }
 
+fn supposed(answer: pb::SupposeResponse) -> Result<Option<Supposed>, ClientError> {
+    if answer.too_large {
+        return Ok(None);
+    }
+    let replies = answer.replies.iter().map(|reply| types::decode(reply)).collect::<Result<_, _>>();
+    let explanation = Some(&answer.explanation).filter(|bytes| !bytes.is_empty());
+    let explanation = explanation.map(|bytes| types::decode(bytes)).transpose();
+    Ok(Some(Supposed {
+        replies: replies.map_err(not_understood)?,
+        explanation: explanation.map_err(not_understood)?,
+    }))
+}
+
 /// Of a call that did not get through, the deepest cause: "transport error" helps nobody.
 fn words(status: &Status) -> String {
     let mut words = status.message().to_string();
@@ -412,7 +477,11 @@ fn leader_of(status: &Status) -> Option<String> {
 }
 
 fn unreadable(error: minicbor::decode::Error) -> Miss {
-    Miss::Final(ClientError::Refused(format!("unreadable answer, perhaps from a newer version: {error}")))
+    Miss::Final(not_understood(error))
+}
+
+fn not_understood(error: minicbor::decode::Error) -> ClientError {
+    ClientError::Refused(format!("unreadable answer, perhaps from a newer version: {error}"))
 }
 
 fn propose_miss(failed: ProposeFailed) -> Miss {

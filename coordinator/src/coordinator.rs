@@ -15,6 +15,7 @@ use ledger::rows::{Event, NodeRow, Role, TaskRow};
 use proto::internal::v1 as pb;
 use proto::internal::v1::ledger_server::LedgerServer;
 use proto::internal::v1::link_server::LinkServer as LinkService;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use sys::disk::Disk;
@@ -23,6 +24,8 @@ use types::{ClusterId, NodeId, TaskUid};
 
 /// Patience with another voter that is to take over.
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// Starts that say how fast tasks start: enough to see through chance, few enough to follow a change of pace.
+const STARTS: usize = 64;
 
 pub struct CoordinatorOptions {
     pub id: NodeId,
@@ -96,6 +99,10 @@ pub(crate) struct Inner {
     pub(crate) replan: mpsc::Sender<()>,
     /// When this node last heard that there is a leader, on its monotonic clock.
     pub(crate) leader_heard_ms: Mutex<u64>,
+    /// When this leader's last assignments were applied, on the ledger's clock: what explanations estimate by.
+    pub(crate) starts_ms: Mutex<VecDeque<u64>>,
+    /// Held while the state is copied to try something.
+    pub(crate) supposing: tokio::sync::Mutex<()>,
 }
 
 impl Coordinator {
@@ -135,6 +142,8 @@ impl Coordinator {
                 office_clock,
                 replan,
                 leader_heard_ms: Mutex::new(0),
+                starts_ms: Mutex::default(),
+                supposing: tokio::sync::Mutex::default(),
             }),
         };
         tokio::spawn(Office::run(coordinator.clone(), effects, wakes));
@@ -193,9 +202,14 @@ impl Coordinator {
 
     /// Reads what was committed before the call, at the leader.
     pub async fn read(&self, query: &Query) -> Result<(Answer, u64), ReadError> {
-        let index = self.raft().read_barrier().await.map_err(read_error)?;
+        let index = self.barrier().await?;
         let soft = self.soft();
         Ok((self.locked().state.answer(query, Some(&soft)), index))
+    }
+
+    /// What was committed before the call is applied here, and this node still leads.
+    pub(crate) async fn barrier(&self) -> Result<u64, ReadError> {
+        self.raft().read_barrier().await.map_err(read_error)
     }
 
     /// Reads this node's own state, with its applied index and the age of what it knows.
@@ -307,7 +321,27 @@ impl Coordinator {
     pub(crate) fn soft(&self) -> Soft {
         let ledger_ms =
             self.inner.office_clock.lock().expect("no panic while held").ledger_ms(self.inner.clock.as_ref());
-        self.inner.link.soft(ledger_ms)
+        let starts_ms = self.starts_ms().iter().copied().collect();
+        self.inner.link.soft(ledger_ms, starts_ms)
+    }
+
+    fn starts_ms(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.inner.starts_ms.lock().expect("no panic while held")
+    }
+
+    /// A task was given to a node.
+    pub(crate) fn note_start(&self) {
+        let ledger_ms = self.locked().state.ledger_ms();
+        let mut starts_ms = self.starts_ms();
+        if starts_ms.len() == STARTS {
+            starts_ms.pop_front();
+        }
+        starts_ms.push_back(ledger_ms);
+    }
+
+    /// A new leader saw no starts yet: what it would guess from old ones is wrong.
+    pub(crate) fn forget_starts(&self) {
+        self.starts_ms().clear();
     }
 
     pub(crate) fn locked(&self) -> MutexGuard<'_, LedgerMachine> {

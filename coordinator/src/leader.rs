@@ -12,6 +12,7 @@ use crate::machine::Committed;
 use ledger::command::Command;
 use ledger::effect::Effect;
 use ledger::placement;
+use ledger::plan::plan;
 use ledger::rows::{EventKind, Role};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -103,6 +104,7 @@ impl Office {
         let ends_ms = clock.monotonic_ms() + inner.lease_ms + inner.lease_ms / 100 + 50;
         let workers = self.coordinator.nodes().into_iter().map(|row| row.id);
         inner.link.take_office(workers, routes, ends_ms);
+        self.coordinator.forget_starts();
         self.first_index = Some(index);
         self.called_ms = clock.monotonic_ms();
         self.term = term;
@@ -167,7 +169,7 @@ impl Office {
             return;
         }
         let soft = self.coordinator.soft();
-        let commands = placement::plan(&self.coordinator.locked().state, &soft, PLAN_MAX);
+        let commands = plan(&self.coordinator.locked().state, &soft, PLAN_MAX);
         if commands.is_empty() {
             return;
         }
@@ -191,6 +193,7 @@ impl Office {
         match effect {
             Effect::Assigned { task, node, epoch } => {
                 let row = self.coordinator.task(task).filter(|row| row.epoch == Some(epoch));
+                self.coordinator.note_start();
                 if let Some(row) = row {
                     let ledger_ms = self.coordinator.locked().state.ledger_ms();
                     link.placed(&row, node, ledger_ms);

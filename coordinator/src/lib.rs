@@ -1,20 +1,27 @@
 //! The coordinator: the ledger made durable and shared by raft, and what only its leader does.
 //!
 //! Not here: decisions (they are in `ledger`), agents, text. Read: `machine` (the ledger behind raft), `coordinator`
-//! (propose, read, watch), `leader` (what an office does), `link` (nodes attach), `client` (the same from any node).
+//! (propose, read, watch; `suppose` and `cost` read at length), `leader` (what an office does), `link` (nodes attach), `client` (the same from any node).
 
 pub mod client;
 pub mod clock;
 pub mod coordinator;
+mod cost;
 mod leader;
 mod link;
 mod machine;
 mod proposer;
 pub mod raft;
 mod rpc;
+mod suppose;
 pub mod wal;
+#[cfg(test)]
+mod what_if_test;
+mod wire;
 
 pub use client::{Client, ClientError};
 pub use clock::{Clock, SystemClock};
 pub use coordinator::{Coordinator, CoordinatorOptions, NodeFacts, ReadError};
+pub use cost::{CostGroup, CostLine, CostQuestion};
 pub use proposer::ProposeFailed;
+pub use suppose::Supposed;

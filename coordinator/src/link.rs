@@ -68,10 +68,10 @@ impl LinkServer {
     }
 
     /// What placement may know of the nodes.
-    pub(crate) fn soft(&self, ledger_ms: u64) -> Soft {
+    pub(crate) fn soft(&self, ledger_ms: u64, starts_ms: Vec<u64>) -> Soft {
         let table = self.table();
         let nodes = table.attached.iter().map(|(id, a)| (*id, soft_node(&a.node))).collect();
-        Soft { nodes, routes: Arc::clone(&table.routes), ledger_ms }
+        Soft { nodes, routes: Arc::clone(&table.routes), ledger_ms, starts_ms }
     }
 
     /// A task was placed: the node will hold its prompt.

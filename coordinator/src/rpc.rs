@@ -1,7 +1,10 @@
 //! The `Ledger` service between nodes: decode, ask the coordinator, encode.
 
 use crate::coordinator::{Coordinator, NodeFacts, ReadError};
+use crate::cost::CostQuestion;
 use crate::proposer::ProposeFailed;
+use crate::suppose::Supposed;
+use crate::wire;
 use ledger::command::Command;
 use ledger::query::Query;
 use ledger::reply::{Refusal, Reply};
@@ -11,7 +14,7 @@ use std::pin::Pin;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use types::{NodeId, TaskUid};
+use types::{NodeId, ProjectName, TaskUid};
 
 /// Metadata that tells where the leader is.
 pub(crate) const LEADER_HEADER: &str = "quorate-leader";
@@ -118,6 +121,34 @@ impl pb::ledger_server::Ledger for LedgerRpc {
         self.coordinator.change(kind, node).await.map_err(Status::aborted)?;
         Ok(Response::new(pb::ChangeResponse {}))
     }
+
+    async fn suppose(
+        &self,
+        request: Request<pb::SupposeRequest>,
+    ) -> Result<Response<pb::SupposeResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        let commands = decode_all::<Command>(&request.commands)?;
+        let project = project(&request.project)?;
+        let supposed = self.coordinator.suppose(&commands, &project, &request.task).await;
+        Ok(Response::new(match supposed.map_err(read_status)? {
+            None => pb::SupposeResponse { too_large: true, ..Default::default() },
+            Some(Supposed { replies, explanation }) => pb::SupposeResponse {
+                replies: replies.iter().map(|reply| types::encode(reply).into()).collect(),
+                explanation: explanation.map(|it| types::encode(&it).into()).unwrap_or_default(),
+                too_large: false,
+            },
+        }))
+    }
+
+    async fn cost(&self, request: Request<pb::CostRequest>) -> Result<Response<pb::CostResponse>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        let question = question(&request)?;
+        let (lines, total) = self.coordinator.cost(&question).await.map_err(read_status)?;
+        let lines = lines.into_iter().map(wire::cost_line).collect();
+        Ok(Response::new(pb::CostResponse { lines, total: Some(wire::cost_line(total)) }))
+    }
 }
 
 impl Coordinator {
@@ -173,6 +204,20 @@ fn decode_all<T: for<'b> minicbor::Decode<'b, ()>>(parts: &[bytes::Bytes]) -> Re
 
 fn unreadable(error: minicbor::decode::Error) -> Status {
     Status::invalid_argument(format!("unreadable message, perhaps from a newer version: {error}"))
+}
+
+fn project(text: &str) -> Result<ProjectName, Status> {
+    ProjectName::parse(text).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn question(request: &pb::CostRequest) -> Result<CostQuestion, Status> {
+    let named = (!request.project.is_empty()).then(|| project(&request.project)).transpose()?;
+    Ok(CostQuestion {
+        group_by: wire::cost_group(request.group_by()),
+        since_ms: request.since_ms,
+        until_ms: if request.until_ms == 0 { u64::MAX } else { request.until_ms },
+        project: named,
+    })
 }
 
 fn not_leader(leader: Option<String>) -> Status {

@@ -7,6 +7,10 @@ mod agents;
 mod cluster;
 mod context;
 mod convert;
+mod explain;
+mod nodes;
+mod prices;
+mod quota_watch;
 mod quotas;
 mod status;
 mod tasks;
@@ -113,6 +117,11 @@ impl Door {
                     .max_decoding_message_size(size),
             )?
             .add(
+                pb::price_book_service_server::PriceBookServiceServer::new(self.clone())
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
+            )?
+            .add(
                 pb::cluster_service_server::ClusterServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
             )?
@@ -189,11 +198,11 @@ fn identity<T>(request: &Request<T>) -> Identity {
         .expect("the access layer lets nobody in without an identity")
 }
 
-/// A request that one handler makes of another for its caller.
-fn asked_by<T>(caller: Identity, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.extensions_mut().insert(caller);
-    request
+/// Unix milliseconds by this machine's clock: for showing which windows of budgets are open. The ledger decides by its
+/// own.
+pub(crate) fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The project that a request names, or else the caller's own. The only way for a handler to a project: no request

@@ -98,7 +98,8 @@ impl Sources {
             gauge!(names::QUEUE_AGE_SECONDS, "class" => "all").set(facts.queue_age_ms as f64 / 1000.0);
         }
         if let Ok((Answer::Quotas(rows), _, _)) = self.client.read_stale(Query::Quotas).await {
-            rows.iter().for_each(read_quota);
+            let wall_ms = crate::door::now_ms();
+            rows.iter().for_each(|row| read_quota(row, wall_ms));
             self.read_kv(&rows);
         }
         if let Ok((Answer::Nodes(rows), _, _)) = self.client.read_stale(Query::Nodes).await {
@@ -137,15 +138,22 @@ fn class_name(class: u8) -> &'static str {
     }
 }
 
-fn read_quota(row: &ledger::rows::QuotaRow) {
-    let set = |key: &'static str, used: u64, limit: Option<u64>| {
-        gauge!(names::QUOTA_USED, "path" => row.path.clone(), "key" => key).set(used as f64);
-        if let Some(limit) = limit {
-            gauge!(names::QUOTA_LIMIT, "path" => row.path.clone(), "key" => key).set(limit as f64);
+/// Paths are places with limits or use: bounded by the projects and agents that people made. Places of single tasks are
+/// left out, and so are destinations, which would have no bound.
+fn read_quota(row: &ledger::rows::QuotaRow, wall_ms: u64) {
+    if row.path.starts_with("tasks/") {
+        return;
+    }
+    let clock = ledger::command::Stamp { ledger_ms: 0, wall_ms };
+    for (key, limit, used, reserved) in row.facts(clock) {
+        let key = key.to_string();
+        if key.contains(':') {
+            continue;
         }
-    };
-    set("running", row.running_used, row.running);
-    set("tokens_total", row.tokens_settled + row.tokens_reserved, row.tokens_total);
-    let in_minute = row.tokens_minute.map_or(0, |limit| limit.saturating_sub(row.bucket_millitokens / 1000));
-    set("tokens_minute", in_minute, row.tokens_minute);
+        let labels = [("path", row.path.clone()), ("key", key)];
+        gauge!(names::QUOTA_USED, &labels).set(used.saturating_add(reserved) as f64);
+        if let Some(limit) = limit {
+            gauge!(names::QUOTA_LIMIT, &labels).set(limit as f64);
+        }
+    }
 }

@@ -4,12 +4,13 @@
 //! computed before the ledger set the tokens aside, and nothing beyond what it set aside: a local engine stops at
 //! exactly the token where the budget ends. Which model answers is a [`Provider`]'s business.
 //!
-//! This is not the place of retries or of what to say: that is `mind`. It is not the place of prices yet.
+//! This is not the place of retries or of what to say: that is `mind`. Prices are the ledger's.
 //!
 //! Read: this file, then `local` (the engine beside us), `render` (messages to tokens), `scripted` (replies from a
-//! file).
+//! file), `pace` (what a call will occupy).
 
 pub mod local;
+mod pace;
 mod render;
 pub mod scripted;
 
@@ -19,8 +20,11 @@ pub(crate) mod gateway_test;
 use crate::telemetry::names;
 use context::Message;
 use futures::future::BoxFuture;
+use ledger::keys::Amounts;
 use ledger::reply::Refusal;
+use ledger::rows::Want;
 use mind::Finish;
+use pace::{Paces, kv_block_seconds};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
 use std::time::Instant;
@@ -73,6 +77,8 @@ pub struct Generated {
     pub billed_tokens: u64,
     /// Tokens of the whole chain, with the new ones.
     pub chain_tokens: u64,
+    /// What the call used beside tokens.
+    pub extra: Amounts,
     pub numerics: Option<Hash>,
 }
 
@@ -99,8 +105,9 @@ impl ModelFailure {
 
 /// Sets tokens of the budget aside.
 pub trait Reserve: Send + Sync {
-    /// At least `min_tokens`, at most `max_tokens`; answers how many.
-    fn reserve(&self, min_tokens: u64, max_tokens: u64) -> BoxFuture<'_, Result<u64, Refusal>>;
+    /// At least `min_tokens`, at most `max_tokens`; answers how many. `want` says what of the minimum is prompt, and
+    /// what else the call uses.
+    fn reserve(&self, min_tokens: u64, max_tokens: u64, want: Want) -> BoxFuture<'_, Result<u64, Refusal>>;
 }
 
 /// A piece of text as it is generated. Live only: it may be said again after a failure.
@@ -192,12 +199,13 @@ pub trait Provider: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct Gateway {
     providers: Arc<BTreeMap<String, Arc<dyn Provider>>>,
+    paces: Paces,
 }
 
 impl Gateway {
     /// Providers by the model names that agents use.
     pub fn new(providers: impl IntoIterator<Item = (String, Arc<dyn Provider>)>) -> Self {
-        Gateway { providers: Arc::new(providers.into_iter().collect()) }
+        Gateway { providers: Arc::new(providers.into_iter().collect()), paces: Paces::default() }
     }
 
     /// Models that can be called here, sorted.
@@ -217,14 +225,21 @@ impl Gateway {
             return ModelOutcome::Failed(self.no_such_model(&call.model));
         };
         let model = call.model.clone();
-        let outcome = match ask(provider.as_ref(), call, reserve, stop).await {
+        let micros_a_token = self.paces.micros_a_token(&model);
+        let outcome = match ask(provider.as_ref(), call, micros_a_token, reserve, stop).await {
             Ok((plan, ask)) => {
                 let (begun, first) = (Instant::now(), Once::new());
                 let timed = |piece: LivePiece<'_>| {
                     first.call_once(|| first_token(&model, begun.elapsed().as_secs_f64()));
                     live(piece);
                 };
-                speak(provider.as_ref(), plan, ask, &timed).await
+                let mut outcome = speak(provider.as_ref(), plan, ask, &timed).await;
+                if let ModelOutcome::Generated(said) | ModelOutcome::Stopped(Some(said)) = &mut outcome {
+                    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    self.paces.learn(&model, micros, said.billed_tokens);
+                    said.extra.kv_block_seconds = kv_block_seconds(said.chain_tokens, micros);
+                }
+                outcome
             }
             Err(outcome) => outcome,
         };
@@ -271,6 +286,7 @@ struct Plan {
 async fn ask(
     provider: &dyn Provider,
     call: ModelCall,
+    micros_a_token: u64,
     reserve: &dyn Reserve,
     stop: &CancellationToken,
 ) -> Result<(Plan, Ask), ModelOutcome> {
@@ -281,7 +297,14 @@ async fn ask(
     let window = provider.facts().window;
     let wanted = wanted_tokens(window, call.max_tokens, &prompt, &messages).map_err(ModelOutcome::Failed)?;
     let new_tokens = prompt_tokens.saturating_sub(call.known_tokens);
-    let reserving = reserve.reserve(new_tokens + 1, new_tokens + u64::from(wanted));
+    let most = new_tokens + u64::from(wanted);
+    let kv = kv_block_seconds(prompt_tokens + u64::from(wanted), most.saturating_mul(micros_a_token));
+    let want = Want {
+        fresh_tokens: new_tokens,
+        known_tokens: prompt_tokens - new_tokens,
+        extra: Amounts { kv_block_seconds: kv, ..Amounts::NONE },
+    };
+    let reserving = reserve.reserve(new_tokens + 1, most, want);
     let granted = stop.run_until_cancelled(reserving).await.ok_or(ModelOutcome::Stopped(None))?;
     let granted = granted.map_err(ModelOutcome::Refused)?;
     let max_new = wanted.min(u32::try_from(granted.saturating_sub(new_tokens)).unwrap_or(u32::MAX));
@@ -408,6 +431,7 @@ fn settle(
         spent: Spent { prompt_tokens: plan.prompt_tokens, cached_tokens, generated_tokens, micro_usd: 0 },
         billed_tokens: plan.new_tokens + generated_tokens,
         chain_tokens: plan.prompt_tokens + generated_tokens,
+        extra: Amounts::NONE,
         numerics: facts.numerics,
     }
 }

@@ -100,6 +100,7 @@ mod tests {
             disk_id: [0; 16],
             version: String::new(),
             fenced: Default::default(),
+            closed: None,
         }
     }
 

@@ -276,7 +276,7 @@ impl Bench {
             threads: self.threads as usize,
             repeats: self.repeats as usize,
             form: match output {
-                Format::Table => Form::Table,
+                Format::Table | Format::Csv => Form::Table,
                 Format::Json => Form::Json,
                 Format::Jsonl => Form::Lines,
             },

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             .error(ErrorKind::ValueValidation, "-p and -n ask for 0 tokens; give one of them more");
         return cli::usage_error(&error, asks_for_json());
     }
-    let json = globals.output != Format::Table;
+    let json = matches!(globals.output, Format::Json | Format::Jsonl);
     let done = match verb {
         Verb::Cluster(command) => return cli::run(command, &globals),
         Verb::Model(Model::List { cluster: true }) => return cli::run(Command::Models, &globals),

@@ -4,7 +4,7 @@ use crate::credentials::Credentials;
 use crate::endpoints::{DEFAULT_PORT, Endpoints, Way};
 use crate::error::{Code, Error};
 use crate::retry::{Attempts, Failure, Kind, Next, Policy};
-use crate::{Agents, Cluster, ContextReader, Quotas, Tasks};
+use crate::{Agents, Cluster, ContextReader, Prices, Quotas, Tasks};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -95,6 +95,11 @@ impl Client {
     /// Limits and what is used of them.
     pub fn quotas(&self) -> Quotas<'_> {
         Quotas { client: self }
+    }
+
+    /// What models cost, and what was spent.
+    pub fn prices(&self) -> Prices<'_> {
+        Prices { client: self }
     }
 
     /// Nodes, voters, models.
@@ -199,6 +204,7 @@ ways!(
     tasks: task_service_client::TaskServiceClient,
     agents: agent_service_client::AgentServiceClient,
     quotas: quota_service_client::QuotaServiceClient,
+    prices: price_book_service_client::PriceBookServiceClient,
     cluster: cluster_service_client::ClusterServiceClient,
     context: context_service_client::ContextServiceClient
 );

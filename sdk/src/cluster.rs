@@ -1,7 +1,7 @@
 //! The machines, the voters among them, and the models they hold.
 
-use crate::client::Client;
-use crate::data::{ClusterStatus, Model, Node};
+use crate::client::{Client, request_id_or_fresh};
+use crate::data::{AuditEvent, ClusterStatus, Model, Node};
 use crate::error::Error;
 use crate::retry::Kind;
 use crate::wire;
@@ -24,7 +24,7 @@ macro_rules! status_call {
     }};
 }
 
-impl Cluster<'_> {
+impl<'a> Cluster<'a> {
     /// Makes the first endpoint's node a cluster of one; others join it by their configuration. It goes to that node
     /// alone, and is not repeated once it may have arrived.
     pub async fn init(&self) -> Result<ClusterStatus, Error> {
@@ -74,5 +74,106 @@ impl Cluster<'_> {
             via.cluster().list_models(via.request(v1::ListModelsRequest {})).await
         });
         Ok(call.await?.models.into_iter().map(Model::from).collect())
+    }
+
+    /// The node gets nothing new; what runs there goes on.
+    pub fn cordon(&self, node: &str) -> CloseNode<'a> {
+        CloseNode::new(self.client, node, Openness::Cordoned)
+    }
+
+    /// Takes a cordon or a drain back.
+    pub fn uncordon(&self, node: &str) -> CloseNode<'a> {
+        CloseNode::new(self.client, node, Openness::Open)
+    }
+
+    /// The node gets nothing new, and its tasks move at their next step, or when their grace is over.
+    pub fn drain(&self, node: &str) -> CloseNode<'a> {
+        CloseNode::new(self.client, node, Openness::Draining)
+    }
+
+    /// Audit events after a number, about a subject or what lies below it (empty: all): a page of them, and the number
+    /// that the next page begins after.
+    pub async fn audit(&self, after: u64, subject: &str) -> Result<(Vec<AuditEvent>, Option<u64>), Error> {
+        let message = v1::ListAuditEventsRequest { after, subject: subject.into(), page_size: AUDIT_PAGE };
+        let call = self.client.call(Kind::Repeatable, |via| {
+            let message = message.clone();
+            async move { via.cluster().list_audit_events(via.request(message)).await }
+        });
+        let page = call.await?;
+        let events = page.events.into_iter().map(AuditEvent::from).collect();
+        Ok((events, (page.next_after > 0).then_some(page.next_after)))
+    }
+}
+
+const AUDIT_PAGE: u32 = 500;
+
+#[derive(Clone, Copy, Debug)]
+enum Openness {
+    Open,
+    Cordoned,
+    Draining,
+}
+
+/// A change of what a node takes.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is changed before `send`"]
+pub struct CloseNode<'a> {
+    client: &'a Client,
+    node: String,
+    to: Openness,
+    grace_ms: Option<u64>,
+    reason: String,
+    request_id: Option<String>,
+}
+
+impl<'a> CloseNode<'a> {
+    fn new(client: &'a Client, node: &str, to: Openness) -> CloseNode<'a> {
+        CloseNode { client, node: node.into(), to, grace_ms: None, reason: String::new(), request_id: None }
+    }
+
+    /// What steps may still take before tasks are moved in the middle of them; 10 s when not set. Of a drain only.
+    pub fn grace_ms(mut self, grace_ms: u64) -> Self {
+        self.grace_ms = Some(grace_ms);
+        self
+    }
+
+    /// Why, for whoever reads it later.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    /// Repeating with the same request id gives the first answer. A fresh one is made when not set.
+    pub fn request_id(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into());
+        self
+    }
+
+    pub async fn send(self) -> Result<Node, Error> {
+        let (id, reason, grace_ms) = (self.node, self.reason, self.grace_ms);
+        let request_id = request_id_or_fresh(self.request_id)?;
+        let call = self.client.call(Kind::Repeatable, |via| {
+            let (id, reason, request_id) = (id.clone(), reason.clone(), request_id.clone());
+            async move {
+                let mut nodes = via.cluster();
+                match self.to {
+                    Openness::Open => {
+                        let message = v1::UncordonNodeRequest { id, reason, request_id };
+                        nodes.uncordon_node(via.request(message)).await
+                    }
+                    Openness::Cordoned => {
+                        let message = v1::CordonNodeRequest { id, reason, request_id };
+                        nodes.cordon_node(via.request(message)).await
+                    }
+                    Openness::Draining => {
+                        let message = v1::DrainNodeRequest { id, grace_ms, reason, request_id };
+                        nodes.drain_node(via.request(message)).await
+                    }
+                }
+            }
+        });
+        let node = call.await?;
+        let status = Cluster { client: self.client }.status().await?;
+        Ok(wire::node(node, status.copies))
     }
 }

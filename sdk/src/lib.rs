@@ -33,6 +33,7 @@ mod credentials;
 pub mod data;
 mod endpoints;
 mod error;
+mod prices;
 mod quotas;
 mod retry;
 mod tasks;
@@ -40,14 +41,15 @@ mod wire;
 
 pub use agents::{Agents, ApplyAgent};
 pub use client::{Client, ENDPOINT_VARIABLE, PROJECT_VARIABLE};
-pub use cluster::Cluster;
+pub use cluster::{CloseNode, Cluster};
 pub use context::{ContextReader, SegmentStream};
 pub use credentials::{API_KEY_VARIABLE, CA_VARIABLE, CERT_KEY_VARIABLE, CERT_VARIABLE, Credentials};
 pub use data::{
-    Agent, Blocker, ClusterStatus, Context, Event, EventKind, Explanation, Model, Node, Page, Quota, Segment,
-    Task, TaskState, Time, Usage,
+    Agent, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Event, EventKind, Explanation,
+    Model, Node, Page, Price, Quota, QuotaEvent, Segment, Task, TaskState, Time, Usage,
 };
 pub use error::{Code, Error};
-pub use quotas::{Quotas, SetQuota};
+pub use prices::{Prices, QueryCost, SetPrice};
+pub use quotas::{QuotaWatch, Quotas, SetQuota};
 pub use tasks::{CreateTask, ListTasks, Tasks, Watch};
 pub use types::{Class, limits};

@@ -1,4 +1,8 @@
-//! Limits: read and change. A change holds on every reachable node at once.
+//! Limits: read, change, follow. A change holds on every reachable node at once.
+
+mod watch;
+
+pub use watch::QuotaWatch;
 
 use crate::client::{Client, request_id_or_fresh};
 use crate::data::Quota;
@@ -6,7 +10,7 @@ use crate::error::Error;
 use crate::retry::Kind;
 use proto::v1;
 
-/// The quota tree of the cluster. Paths: `cluster`, `projects/NAME`.
+/// The quota tree of the cluster. Paths: `cluster`, `projects/NAME`, `projects/NAME/agents/NAME`, `tasks/ID`.
 #[derive(Clone, Copy, Debug)]
 pub struct Quotas<'a> {
     pub(crate) client: &'a Client,
@@ -40,8 +44,15 @@ impl<'a> Quotas<'a> {
 
     /// Every place with limits or use.
     pub async fn list(&self) -> Result<Vec<Quota>, Error> {
-        let call = self.client.call(Kind::Repeatable, |via| async move {
-            via.quotas().list_quotas(via.request(v1::ListQuotasRequest {})).await
+        self.list_below("").await
+    }
+
+    /// A place and those below it, as far as they have limits or use.
+    pub async fn list_below(&self, path: &str) -> Result<Vec<Quota>, Error> {
+        let message = v1::ListQuotasRequest { prefix: path.into() };
+        let call = self.client.call(Kind::Repeatable, |via| {
+            let message = message.clone();
+            async move { via.quotas().list_quotas(via.request(message)).await }
         });
         Ok(call.await?.quotas.into_iter().map(Quota::from).collect())
     }
@@ -50,6 +61,11 @@ impl<'a> Quotas<'a> {
     pub fn set(&self, path: &str) -> SetQuota<'a> {
         let message = v1::SetQuotaRequest { path: path.into(), ..Default::default() };
         SetQuota { client: self.client, message, request_id: None }
+    }
+
+    /// A place and those below it, now and whenever they change, with what the audit log says of them from now on.
+    pub fn watch(&self, path: &str) -> QuotaWatch {
+        QuotaWatch::new(self.client.clone(), path)
     }
 }
 
@@ -78,7 +94,7 @@ impl SetQuota<'_> {
         self
     }
 
-    /// Check everything, change nothing.
+    /// Check everything, change nothing: the answer is the place as it would be, and says who would wait.
     pub fn validate_only(mut self) -> Self {
         self.message.validate_only = true;
         self

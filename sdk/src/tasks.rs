@@ -7,13 +7,15 @@ mod watch;
 
 pub use create::CreateTask;
 pub use list::ListTasks;
+pub(crate) use watch::Trouble;
 pub use watch::Watch;
 
 use crate::client::{Client, fresh_request_id};
 use crate::context::ContextReader;
-use crate::data::{Explanation, Task, TaskState};
+use crate::data::{Explanation, Task, TaskState, WhatIf};
 use crate::error::{Code, Error};
 use crate::retry::Kind;
+use crate::wire::what_if;
 use proto::v1;
 
 /// Everything about tasks of the client's project. Ids are task ids or uids.
@@ -78,7 +80,13 @@ impl<'a> Tasks<'a> {
 
     /// Why a task waits, with numbers.
     pub async fn explain(&self, id: &str) -> Result<Explanation, Error> {
-        let message = v1::ExplainTaskRequest { project: self.project(), id: id.into() };
+        self.explain_if(id, &[]).await
+    }
+
+    /// Why it would wait if these limits were set. Nothing changes.
+    pub async fn explain_if(&self, id: &str, limits: &[WhatIf]) -> Result<Explanation, Error> {
+        let what_if = limits.iter().cloned().map(what_if).collect();
+        let message = v1::ExplainTaskRequest { project: self.project(), id: id.into(), what_if };
         let call = self.client.call(Kind::Repeatable, |via| {
             let message = message.clone();
             async move { via.tasks().explain_task(via.request(message)).await }

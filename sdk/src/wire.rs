@@ -101,8 +101,17 @@ impl From<v1::Blocker> for Blocker {
             available: it.available,
             limit: it.limit,
             message: it.message,
+            borrowed_by: it.borrowed_by.into_iter().map(borrower).collect(),
         }
     }
+}
+
+fn borrower(it: v1::Borrower) -> Borrower {
+    Borrower { path: it.path, amount: it.amount }
+}
+
+pub(crate) fn what_if(it: WhatIf) -> v1::WhatIf {
+    v1::WhatIf { path: it.path, key: it.key, limit: it.limit }
 }
 
 impl From<v1::ExplainTaskResponse> for Explanation {
@@ -113,6 +122,9 @@ impl From<v1::ExplainTaskResponse> for Explanation {
             task: it.task.unwrap_or_default().into(),
             blockers: it.blockers.into_iter().map(Blocker::from).collect(),
             tasks_ahead: it.tasks_ahead,
+            position: (it.position > 0).then_some(it.position),
+            eta_ms: it.eta_ms,
+            eta_error_ms: it.eta_error_ms,
             nodes: it.nodes.into_iter().map(verdict).collect(),
         }
     }
@@ -163,19 +175,9 @@ impl From<v1::Agent> for Agent {
     }
 }
 
-impl From<v1::Quota> for Quota {
-    fn from(it: v1::Quota) -> Quota {
-        let limit = |l: v1::Limit| (l.key, Limit { limit: l.limit, used: l.used, reserved: l.reserved });
-        Quota {
-            path: it.path,
-            limits: it.limits.into_iter().map(limit).collect(),
-            etag: it.etag,
-            reason: it.reason,
-            author: it.author,
-            update_time: Time::set(it.update_time_ms),
-        }
-    }
-}
+mod quota;
+
+pub(crate) use quota::cost_group;
 
 impl From<v1::Context> for Context {
     fn from(it: v1::Context) -> Context {

@@ -54,7 +54,12 @@ impl Seen {
 }
 
 /// Runs `quorate -o json` and expects it to fail with this exit code and reason. Answers the error.
-async fn fails(endpoint: &str, arguments: &[&str], exit: i32, reason: &str) -> anyhow::Result<Value> {
+pub(crate) async fn fails(
+    endpoint: &str,
+    arguments: &[&str],
+    exit: i32,
+    reason: &str,
+) -> anyhow::Result<Value> {
     let said = cli(endpoint, &[&["-o", "json"], arguments].concat()).await?;
     let stderr = String::from_utf8_lossy(&said.stderr);
     let shown = format!("`quorate {}`: {:?}, {stderr}", arguments.join(" "), said.status);
@@ -69,7 +74,7 @@ async fn fails(endpoint: &str, arguments: &[&str], exit: i32, reason: &str) -> a
 }
 
 /// The error names something, and says what to do next.
-fn says(error: &Value, words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn says(error: &Value, words: &[&str]) -> anyhow::Result<()> {
     let text = error.to_string();
     ensure!(words.iter().all(|word| text.contains(word)), "{text} does not say {words:?}");
     ensure!(error["next"].as_str().is_some_and(|next| !next.is_empty()), "no next step: {text}");

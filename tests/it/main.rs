@@ -5,6 +5,7 @@
 
 mod support;
 
+mod admin;
 mod all_killed;
 mod bad_input;
 mod freeze;

@@ -36,7 +36,7 @@ pub(crate) fn apply(change: &mut Change<'_>, new: &Revision<'_>) -> Result<Reply
     check_etag(new.etag, old.as_ref().map_or(0, |row| row.etag))?;
     let row = next_row(change, new, old);
     change.state.agents.insert((new.project.clone(), new.name.to_string()), row.clone());
-    change.remember(new.request, &scope, Memory::Reply(Reply::Agent(row.clone())));
+    change.remember(new.request, &scope, Memory::Reply(Box::new(Reply::Agent(row.clone()))));
     Ok(Reply::Agent(row))
 }
 

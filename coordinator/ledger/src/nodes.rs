@@ -254,7 +254,7 @@ pub(crate) fn close(change: &mut Change<'_>, node: NodeId, closing: &Closing<'_>
     };
     let what = format!("{} -> {}", shown(before), shown(closing.closed));
     change.audit(&closing.request.author, "node.close", &scope, &what, closing.reason);
-    change.remember(closing.request, &scope, Memory::Reply(Reply::Node(node)));
+    change.remember(closing.request, &scope, Memory::Reply(Box::new(Reply::Node(node))));
     change.replan();
     Ok(Reply::Node(node))
 }

@@ -43,7 +43,7 @@ pub(crate) enum Memory {
     #[n(0)]
     Task(#[n(0)] TaskUid),
     #[n(1)]
-    Reply(#[n(0)] Reply),
+    Reply(#[n(0)] Box<Reply>),
 }
 
 impl Requests {
@@ -132,7 +132,7 @@ impl Change<'_> {
         }
         Ok(match &row.memory {
             Memory::Task(uid) => self.state.task(*uid).map(|task| Reply::Task(Box::new(task.clone()))),
-            Memory::Reply(reply) => Some(reply.clone()),
+            Memory::Reply(reply) => Some(reply.as_ref().clone()),
         })
     }
 

@@ -3,6 +3,7 @@
 //! A definition is read once into plain values. Its revision is the hash of a canonical text in which every default
 //! is written out, so comments and order don't matter, and a default that changes later doesn't change old tasks.
 
+mod needs;
 mod read;
 
 use context::{Kind, Segment, Visibility};
@@ -18,7 +19,7 @@ const MAX_TOKENS: u64 = 131_072;
 /// Above this, sampling is noise.
 const MAX_TEMPERATURE_MILLI: u32 = 2_000;
 
-const AGENT_KEYS: [&str; 11] = [
+const AGENT_KEYS: [&str; 12] = [
     "name",
     "model",
     "system",
@@ -28,6 +29,7 @@ const AGENT_KEYS: [&str; 11] = [
     "seed",
     "tools",
     "limits",
+    "needs",
     "memory",
     "visibility",
 ];
@@ -55,6 +57,8 @@ pub struct AgentDefinition {
     /// In place of the task's own seed.
     pub seed: Option<u64>,
     pub limits: Limits,
+    /// What a task of the agent holds while it runs, by name, sorted: `cpu_milli`, `connections:api.example.com`.
+    pub needs: Vec<(String, u64)>,
     /// Who may read the result.
     pub visibility: Visibility,
 }
@@ -159,7 +163,8 @@ impl AgentDefinition {
         if let Some(total) = self.limits.max_tokens_total {
             text += &format!("max_tokens_total = {total}\n");
         }
-        text
+        // Without needs the text is as it was before there were any: revisions stay.
+        text + &needs::canonical(&self.needs)
     }
 }
 
@@ -203,6 +208,7 @@ fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
         temperature_milli: table.milli("temperature", MAX_TEMPERATURE_MILLI)?.unwrap_or(0),
         seed: table.whole("seed", 0, i64::MAX as u64)?,
         limits: limits_of(&mut table, max_tokens)?,
+        needs: needs::read(&mut table)?,
         visibility: visibility(&mut table)?,
     };
     Ok(definition)

@@ -15,6 +15,7 @@ use super::course::Outcome;
 use context::Segment;
 use copies::Copies;
 use ledger::command::{Command, Release};
+use ledger::keys::Amounts;
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::TaskRow;
 use mind::{Effect, Event};
@@ -59,6 +60,8 @@ struct Known {
     bytes: BTreeMap<Hash, u64>,
     /// Nodes where something was found, beside the task's home: children's homes.
     hints: Vec<NodeId>,
+    /// What the model call of a step used beside tokens, until the step is committed.
+    used: (u64, Amounts),
 }
 
 /// Something that cannot be had now.

@@ -59,6 +59,15 @@ fn row(of: u64, at: u64) -> TaskRow {
         keepers: Vec::new(),
         settled_tokens: 0,
         unaware: Vec::new(),
+        held: None,
+        settled: None,
+        want: None,
+        needs: None,
+        charged: None,
+        yield_by_ms: None,
+        not_before_ms: None,
+        after: None,
+        lease_units: None,
     }
 }
 

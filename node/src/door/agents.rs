@@ -4,6 +4,7 @@ use super::tasks::{keep_status, propose, short, some_id, unexpected};
 use super::{Door, Membership, convert, identity, project, status};
 use context::{Kind, Segment, Visibility};
 use ledger::command::{Command, RequestKey};
+use ledger::keys::Holding;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, AgentRow};
@@ -42,6 +43,7 @@ impl AgentService for Door {
             etag: 0,
             updated_ms: 0,
             home: Vec::new(),
+            needs: needs(&definition)?,
         };
         if request.validate_only {
             return Ok(Response::new(convert::agent(&row, request.toml)));
@@ -113,6 +115,17 @@ fn kind(definition: &Definition) -> AgentKind {
     }
 }
 
+/// What a task of the agent holds while it runs; a team holds nothing of its own.
+fn needs(definition: &Definition) -> Result<Option<Vec<(Holding, u64)>>, Status> {
+    let needs = definition.agent().map(|agent| agent.needs.as_slice()).unwrap_or_default();
+    let holding = |(name, amount): &(String, u64)| match Holding::parse(name) {
+        Some(holding) => Ok((holding, *amount)),
+        None => Err(status::invalid("toml", &format!("needs.{name:?} is nothing that a task can hold"))),
+    };
+    let needs: Vec<_> = needs.iter().map(holding).collect::<Result<_, _>>()?;
+    Ok((!needs.is_empty()).then_some(needs))
+}
+
 fn apply_command(row: AgentRow, etag: Option<u64>, request: RequestKey) -> Command {
     Command::ApplyAgent {
         project: row.project,
@@ -124,6 +137,7 @@ fn apply_command(row: AgentRow, etag: Option<u64>, request: RequestKey) -> Comma
         etag,
         home: row.home,
         request,
+        needs: row.needs,
     }
 }
 

@@ -1,8 +1,9 @@
 //! `ClusterService`: founding a cluster, its state, its nodes.
 
-use super::{Door, Membership, convert, status};
+use super::nodes::{Closing, GRACE_MS};
+use super::{Door, Membership, convert, identity, status};
 use ledger::query::{Answer, ClusterFacts, Query};
-use ledger::rows::{NodeRow, Role};
+use ledger::rows::{Closed, NodeRow, Role};
 use prost::Message;
 use proto::internal::v1 as link;
 use proto::v1 as pb;
@@ -90,6 +91,39 @@ impl ClusterService for Door {
             _ => Err(Status::internal("the ledger answered another question")),
         }
     }
+
+    async fn cordon_node(
+        &self,
+        request: Request<pb::CordonNodeRequest>,
+    ) -> Result<Response<pb::Node>, Status> {
+        let author = identity(&request).author();
+        let pb::CordonNodeRequest { id: node, reason, request_id } = request.into_inner();
+        let closed = Some(Closed::Cordoned);
+        self.close_node(author, Closing { node, closed, grace_ms: 0, reason, request_id }).await
+    }
+
+    async fn uncordon_node(
+        &self,
+        request: Request<pb::UncordonNodeRequest>,
+    ) -> Result<Response<pb::Node>, Status> {
+        let author = identity(&request).author();
+        let pb::UncordonNodeRequest { id: node, reason, request_id } = request.into_inner();
+        self.close_node(author, Closing { node, closed: None, grace_ms: 0, reason, request_id }).await
+    }
+
+    async fn drain_node(&self, request: Request<pb::DrainNodeRequest>) -> Result<Response<pb::Node>, Status> {
+        let author = identity(&request).author();
+        let pb::DrainNodeRequest { id: node, grace_ms, reason, request_id } = request.into_inner();
+        let (closed, grace_ms) = (Some(Closed::Draining), grace_ms.unwrap_or(GRACE_MS));
+        self.close_node(author, Closing { node, closed, grace_ms, reason, request_id }).await
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<pb::ListAuditEventsRequest>,
+    ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
+        self.audit_page(request.into_inner()).await
+    }
 }
 
 impl Door {
@@ -148,7 +182,7 @@ impl Membership {
         })
     }
 
-    async fn nodes(&self) -> Result<Vec<pb::Node>, Status> {
+    pub(super) async fn nodes(&self) -> Result<Vec<pb::Node>, Status> {
         let Answer::Nodes(rows) = self.client.read(Query::Nodes).await.map_err(status::from_client)? else {
             return Err(Status::internal("the ledger answered another question"));
         };
@@ -181,7 +215,7 @@ fn node(row: &NodeRow, attached: Option<&link::AttachedNode>) -> pb::Node {
         roles: row.roles.iter().map(role).collect(),
         client_addr: row.client_addr.clone(),
         internal_addr: row.internal_addr.clone(),
-        state: if attached.is_some() { "ready".into() } else { "lost".into() },
+        state: node_state(row, attached.is_some()).into(),
         running: beat.running,
         slots: attached.map_or(0, |node| node.slots),
         engines: attached.map(|node| node.engines.iter().map(engine).collect()).unwrap_or_default(),
@@ -193,6 +227,15 @@ fn node(row: &NodeRow, attached: Option<&link::AttachedNode>) -> pb::Node {
         context_bytes_sent: beat.context_bytes_sent,
         context_bytes_full: beat.context_bytes_full,
         version: attached.map_or_else(|| row.version.clone(), |node| node.version.clone()),
+    }
+}
+
+fn node_state(row: &NodeRow, attached: bool) -> &'static str {
+    match (attached, row.closed) {
+        (false, _) => "lost",
+        (true, None) => "ready",
+        (true, Some(Closed::Cordoned)) => "cordoned",
+        (true, Some(Closed::Draining)) => "draining",
     }
 }
 

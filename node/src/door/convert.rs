@@ -1,8 +1,14 @@
 //! Rows of the ledger as messages of the API, and back.
 
 use crate::members::Members;
+use coordinator::CostLine;
+use ledger::command::Stamp;
+use ledger::keys::{Budget, Window};
 use ledger::query::Blocker;
-use ledger::rows::{AgentKind, AgentRow, Event, EventKind, ModelRow, QuotaKey, QuotaRow, TaskRow};
+use ledger::rows::{
+    AgentKind, AgentRow, AuditRow, BudgetRow, Event, EventKind, ModelRow, PriceRow, QuotaKey, QuotaRow,
+    TaskRow,
+};
 use proto::v1 as pb;
 use types::{Class, PauseReason, Spent, TaskState};
 
@@ -102,7 +108,17 @@ pub(crate) fn blocker(blocker: Blocker) -> pb::Blocker {
         available: blocker.available,
         limit: blocker.limit,
         message: blocker.message,
+        borrowed_by: blocker.borrowed_by.into_iter().flatten().map(borrower).collect(),
     }
+}
+
+/// As a task carries it: who borrows is for `ExplainTask`, which knows who asks.
+pub(crate) fn short_blocker(it: Blocker) -> pb::Blocker {
+    blocker(Blocker { borrowed_by: None, ..it })
+}
+
+fn borrower((path, amount): (String, u64)) -> pb::Borrower {
+    pb::Borrower { path, amount }
 }
 
 pub(crate) fn event(task: &str, event: &Event, members: &Members) -> pb::TaskEvent {
@@ -138,26 +154,89 @@ pub(crate) fn agent(row: &AgentRow, toml: String) -> pb::Agent {
     }
 }
 
-pub(crate) const QUOTA_KEYS: [(&str, QuotaKey); 3] = [
-    ("running", QuotaKey::Running),
-    ("tokens_minute", QuotaKey::TokensMinute),
-    ("tokens_total", QuotaKey::TokensTotal),
-];
-
-pub(crate) fn quota(row: &QuotaRow) -> pb::Quota {
-    let limit = |key: &str, limit, used, reserved| pb::Limit { key: key.into(), limit, used, reserved };
-    let in_bucket = row.tokens_minute.map_or(0, |all| all.saturating_sub(row.bucket_millitokens / 1000));
+/// The place with every key that is set or used, as it stands at `wall_ms`; the row's buckets are filled already.
+pub(crate) fn quota(row: &QuotaRow, wall_ms: u64) -> pb::Quota {
+    let budgets = row.budgets_at(wall_ms);
+    let facts = row.facts(Stamp { ledger_ms: 0, wall_ms });
     pb::Quota {
         path: row.path.clone(),
-        limits: vec![
-            limit("running", row.running, row.running_used, 0),
-            limit("tokens_minute", row.tokens_minute, in_bucket, 0),
-            limit("tokens_total", row.tokens_total, row.tokens_settled, row.tokens_reserved),
-        ],
+        limits: facts.into_iter().map(|fact| limit(fact, &budgets)).collect(),
         etag: row.etag.to_string(),
         reason: row.reason.clone(),
         author: row.author.clone(),
         update_time_ms: row.updated_ms,
+        would_wait: Vec::new(),
+    }
+}
+
+fn limit(
+    (key, limit, used, reserved): (QuotaKey, Option<u64>, u64, u64),
+    budgets: &[BudgetRow],
+) -> pb::Limit {
+    let named = match &key {
+        QuotaKey::TokensTotal => Some((Budget::Tokens, Window::Total)),
+        QuotaKey::Budget(budget, window) => Some((*budget, *window)),
+        _ => None,
+    };
+    let row = named.and_then(|named| budgets.iter().find(|row| (row.budget, row.window) == named));
+    let bounds = row.filter(|row| row.window != Window::Total).map(|row| (row.opens_ms, row.closes_ms));
+    let (window_start_ms, window_end_ms) = bounds.unwrap_or_default();
+    pb::Limit {
+        key: key.to_string(),
+        limit,
+        used,
+        reserved,
+        kind: limit_kind(&key).into(),
+        window_start_ms,
+        window_end_ms,
+        overage: row.map_or(0, |row| row.overage),
+    }
+}
+
+fn limit_kind(key: &QuotaKey) -> pb::LimitKind {
+    match key {
+        QuotaKey::TokensTotal | QuotaKey::Budget(..) => pb::LimitKind::Budget,
+        QuotaKey::TokensMinute | QuotaKey::RequestsMinute => pb::LimitKind::Rate,
+        QuotaKey::Running | QuotaKey::Holding(..) => pb::LimitKind::Holding,
+        QuotaKey::Weight => pb::LimitKind::Weight,
+    }
+}
+
+pub(crate) fn price(row: &PriceRow) -> pb::Price {
+    pb::Price {
+        model: row.model.clone(),
+        input: row.price.input,
+        cached: row.price.cached,
+        output: row.price.output,
+        etag: row.version.to_string(),
+        reason: row.reason.clone(),
+        author: row.author.clone(),
+        update_time_ms: row.updated_ms,
+    }
+}
+
+pub(crate) fn cost_line(line: CostLine) -> pb::CostLine {
+    pb::CostLine {
+        key: line.key,
+        tasks: line.tasks,
+        steps: line.steps,
+        usage: Some(usage(line.spent)),
+        new_tokens: line.new_tokens,
+        known_tokens: line.known_tokens,
+        kv_block_seconds: line.kv_block_seconds,
+        tool_calls: line.tool_calls,
+    }
+}
+
+pub(crate) fn audit(row: &AuditRow) -> pb::AuditEvent {
+    pb::AuditEvent {
+        number: row.number,
+        at_ms: row.at_ms,
+        author: row.author.clone(),
+        action: row.action.clone(),
+        subject: row.subject.clone(),
+        change: row.change.clone(),
+        reason: row.reason.clone(),
     }
 }
 

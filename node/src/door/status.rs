@@ -117,6 +117,12 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Status {
             details.add_quota_failure_violation("quota", text.clone());
             Status::with_error_details(Code::ResourceExhausted, text, details)
         }
+        Refusal::Unpriced { .. } => error(
+            Code::FailedPrecondition,
+            "UNKNOWN_PRICE",
+            &text,
+            "set it with `quorate price set MODEL input=… cached=… output=…`; 0 is a price, too",
+        ),
         Refusal::Invalid { what, why } => invalid(&what, &why),
         Refusal::TooFewCopies { .. } => error(
             Code::Unavailable,

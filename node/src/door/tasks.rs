@@ -1,14 +1,16 @@
 //! `TaskService`: inputs become segments, requests become commands, rows become tasks.
 
+use super::quotas::quota_key;
 use super::{Door, Identity, Membership, convert, identity, project, status, watch};
 use bytes::Bytes;
 use context::{Kind, Segment, Visibility};
-use ledger::command::{Command, RequestKey};
-use ledger::query::{Answer, Explanation, Query};
+use ledger::command::{Command, RequestKey, Terms};
+use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{InputRef, TaskRow};
+use ledger::rows::{InputRef, QuotaKey, TaskRow};
 use proto::v1 as pb;
 use proto::v1::task_service_server::TaskService;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
@@ -23,10 +25,11 @@ impl TaskService for Door {
         request: Request<pb::CreateTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
         let caller = identity(&request);
-        let order = Order::check(&caller, request.into_inner())?;
+        project(&caller, &request.get_ref().project)?;
         let inside = self.inside()?;
+        let order = inside.order(&caller, request.into_inner()).await?;
         if order.validate_only {
-            return inside.dry_run(&order).await.map(Response::new);
+            return inside.dry_run(order).await.map(Response::new);
         }
         let home = inside.keep_inputs(&order).await?;
         match propose(inside, order.command(home)).await? {
@@ -150,18 +153,8 @@ impl TaskService for Door {
         let request = request.into_inner();
         let project = project(&caller, &request.project)?;
         let inside = self.inside()?;
-        let explanation = inside.explain(&project, &request.id).await?;
-        let node = |(id, eligible, reason): (u64, bool, String)| pb::NodeVerdict {
-            node: inside.members.name(NodeId(id)),
-            eligible,
-            reason,
-        };
-        Ok(Response::new(pb::ExplainTaskResponse {
-            task: Some(inside.task_message(&explanation.task, false).await?),
-            blockers: explanation.blockers.into_iter().map(convert::blocker).collect(),
-            tasks_ahead: explanation.tasks_ahead,
-            nodes: explanation.nodes.into_iter().map(node).collect(),
-        }))
+        let explanation = inside.explain_if(&caller, &project, &request.id, &request.what_if).await?;
+        inside.explained(&caller, explanation).await.map(Response::new)
     }
 }
 
@@ -221,8 +214,8 @@ fn tasks_page(answer: Answer, inside: &Membership) -> Result<pb::ListTasksRespon
 }
 
 /// A checked request to create a task.
-struct Order {
-    project: ProjectName,
+pub(super) struct Order {
+    pub(super) project: ProjectName,
     agent: String,
     inputs: Vec<(InputRef, Bytes)>,
     task_id: Option<String>,
@@ -230,12 +223,18 @@ struct Order {
     class: types::Class,
     priority: u8,
     deadline_ms: u64,
+    terms: Terms,
     request: RequestKey,
     validate_only: bool,
 }
 
 impl Order {
-    fn check(caller: &Identity, mut request: pb::CreateTaskRequest) -> Result<Order, Status> {
+    /// `after` are the uids of the tasks that the request names.
+    fn check(
+        caller: &Identity,
+        mut request: pb::CreateTaskRequest,
+        after: Vec<TaskUid>,
+    ) -> Result<Order, Status> {
         let (author, project) = (caller.author(), project(caller, &request.project)?);
         // What is hashed names the project, also where the request left it out.
         request.project = project.to_string();
@@ -255,6 +254,7 @@ impl Order {
         let inputs = request.inputs.iter().map(|input| seal_input(&project, &author, input));
         let mut labels: Vec<(String, String)> = request.labels.into_iter().collect();
         labels.sort();
+        let limits = task_limits(&request.limits)?;
         Ok(Order {
             inputs: inputs.collect::<Result<_, _>>()?,
             project,
@@ -264,12 +264,13 @@ impl Order {
             class,
             priority: priority as u8,
             deadline_ms: request.deadline_ms,
+            terms: Terms { limits, not_before_ms: request.not_before_ms, after },
             request: RequestKey { author, request_id: some_id(request.request_id), body },
             validate_only: request.validate_only,
         })
     }
 
-    fn command(self, home: Vec<NodeId>) -> Command {
+    pub(super) fn command(self, home: Vec<NodeId>) -> Command {
         Command::CreateTask {
             project: self.project,
             agent: self.agent,
@@ -281,6 +282,7 @@ impl Order {
             deadline_ms: self.deadline_ms,
             home,
             request: self.request,
+            terms: (self.terms != Terms::default()).then_some(self.terms),
         }
     }
 }
@@ -306,11 +308,26 @@ pub(crate) fn short(field: &str, text: &str) -> Result<(), Status> {
 }
 
 fn body_hash(request: &pb::CreateTaskRequest) -> Hash {
-    let bare =
-        pb::CreateTaskRequest { request_id: String::new(), labels: Default::default(), ..request.clone() };
-    let mut labels: Vec<_> = request.labels.iter().collect();
-    labels.sort();
-    Hash::of_parts(&[&prost::Message::encode_to_vec(&bare), format!("{labels:?}").as_bytes()])
+    // Maps have no order on the wire.
+    let bare = pb::CreateTaskRequest {
+        request_id: String::new(),
+        labels: Default::default(),
+        limits: Default::default(),
+        ..request.clone()
+    };
+    let labels: BTreeMap<_, _> = request.labels.iter().collect();
+    let mut maps = format!("{:?}", labels.iter().collect::<Vec<_>>());
+    if !request.limits.is_empty() {
+        maps += &format!("{:?}", request.limits.iter().collect::<BTreeMap<_, _>>());
+    }
+    Hash::of_parts(&[&prost::Message::encode_to_vec(&bare), maps.as_bytes()])
+}
+
+fn task_limits(given: &HashMap<String, u64>) -> Result<Vec<(QuotaKey, u64)>, Status> {
+    let key = |(key, limit): (&String, &u64)| Ok((quota_key("limits", key)?, *limit));
+    let mut limits: Vec<_> = given.iter().map(key).collect::<Result<_, Status>>()?;
+    limits.sort();
+    Ok(limits)
 }
 
 fn seal_input(project: &ProjectName, author: &str, input: &pb::Input) -> Result<(InputRef, Bytes), Status> {
@@ -335,29 +352,31 @@ impl Membership {
         self.keep().await.put(&order.project, segments, &[]).await.map_err(keep_status)
     }
 
-    async fn dry_run(&self, order: &Order) -> Result<pb::Task, Status> {
-        let query = Query::Agent { project: order.project.clone(), name: order.agent.clone() };
-        let Answer::Agent(Some(agent)) = self.client.read(query).await.map_err(status::from_client)? else {
-            return Err(status::not_found("agent", &order.agent, "quorate agent list"));
-        };
-        Ok(pb::Task {
-            project: order.project.to_string(),
-            agent: order.agent.clone(),
-            revision: agent.revision.to_string(),
-            labels: order.labels.iter().cloned().collect(),
-            class: convert::class(order.class).into(),
-            priority: order.priority.into(),
-            deadline_ms: order.deadline_ms,
-            ..Default::default()
-        })
-    }
-
     pub(crate) async fn find_task(&self, project: &ProjectName, id: &str) -> Result<TaskRow, Status> {
         let query = Query::Task { project: project.clone(), id: id.to_string() };
         match self.client.read(query).await.map_err(status::from_client)? {
             Answer::Task(Some(row)) => Ok(*row),
             _ => Err(status::not_found("task", id, "quorate task list")),
         }
+    }
+
+    /// The request checked; it may name other tasks.
+    async fn order(&self, caller: &Identity, request: pb::CreateTaskRequest) -> Result<Order, Status> {
+        let after = self.uids(&project(caller, &request.project)?, &request.after).await?;
+        Order::check(caller, request, after)
+    }
+
+    /// Tasks of the project by the names that people use.
+    async fn uids(&self, project: &ProjectName, ids: &[String]) -> Result<Vec<TaskUid>, Status> {
+        if ids.len() > limits::TASK_AFTER {
+            let why = format!("{} given, at most {}", ids.len(), limits::TASK_AFTER);
+            return Err(status::invalid("after", &why));
+        }
+        let mut uids = Vec::with_capacity(ids.len());
+        for id in ids {
+            uids.push(self.find_task(project, id).await?.uid);
+        }
+        Ok(uids)
     }
 
     async fn read_task(&self, uid: TaskUid) -> Result<TaskRow, Status> {
@@ -367,16 +386,8 @@ impl Membership {
         }
     }
 
-    async fn explain(&self, project: &ProjectName, id: &str) -> Result<Explanation, Status> {
-        let query = Query::Explain { project: project.clone(), id: id.to_string() };
-        match self.client.read(query).await.map_err(status::from_client)? {
-            Answer::Explain(Some(explanation)) => Ok(explanation),
-            _ => Err(status::not_found("task", id, "quorate task list")),
-        }
-    }
-
     /// The task with its texts where they are small, and with its blockers where it waits.
-    async fn task_message(&self, row: &TaskRow, explain: bool) -> Result<pb::Task, Status> {
+    pub(super) async fn task_message(&self, row: &TaskRow, explain: bool) -> Result<pb::Task, Status> {
         self.members.learn(&self.client, row.node.into_iter()).await;
         let mut message = convert::task(row, &self.members);
         if let Some(result) = row.result.filter(|_| row.result_bytes <= limits::INLINE_RESULT_BYTES as u64) {
@@ -391,7 +402,7 @@ impl Membership {
         }
         if explain && matches!(row.state, TaskState::Pending | TaskState::Paused(_)) {
             let explanation = self.explain(&row.project, &row.uid.to_string()).await?;
-            message.pending = explanation.blockers.into_iter().map(convert::blocker).collect();
+            message.pending = explanation.blockers.into_iter().map(convert::short_blocker).collect();
         }
         Ok(message)
     }

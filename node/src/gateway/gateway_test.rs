@@ -22,7 +22,7 @@ impl Purse {
 }
 
 impl Reserve for Purse {
-    fn reserve(&self, min_tokens: u64, max_tokens: u64) -> BoxFuture<'_, Result<u64, Refusal>> {
+    fn reserve(&self, min_tokens: u64, max_tokens: u64, _want: Want) -> BoxFuture<'_, Result<u64, Refusal>> {
         self.asked.lock().unwrap().push((min_tokens, max_tokens));
         let granted = self.tokens.min(max_tokens);
         let refusal = || Refusal::OverQuota {

@@ -27,7 +27,12 @@ fn model_file() -> PathBuf {
 struct Generous;
 
 impl Reserve for Generous {
-    fn reserve(&self, _min_tokens: u64, max_tokens: u64) -> BoxFuture<'_, Result<u64, Refusal>> {
+    fn reserve(
+        &self,
+        _min_tokens: u64,
+        max_tokens: u64,
+        _want: ledger::rows::Want,
+    ) -> BoxFuture<'_, Result<u64, Refusal>> {
         Box::pin(std::future::ready(Ok(max_tokens)))
     }
 }

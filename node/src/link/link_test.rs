@@ -341,5 +341,14 @@ fn row() -> TaskRow {
         keepers: Vec::new(),
         settled_tokens: 0,
         unaware: Vec::new(),
+        held: None,
+        settled: None,
+        want: None,
+        needs: None,
+        charged: None,
+        yield_by_ms: None,
+        not_before_ms: None,
+        after: None,
+        lease_units: None,
     }
 }

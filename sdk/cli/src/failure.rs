@@ -101,7 +101,7 @@ pub fn report(failure: &Failure, format: Format, stderr: &mut dyn Write) -> Exit
     };
     // When stderr is closed too, the exit code still speaks.
     let _ = match format {
-        Format::Table => stderr.write_all(in_words(error).as_bytes()),
+        Format::Table | Format::Csv => stderr.write_all(in_words(error).as_bytes()),
         Format::Json | Format::Jsonl => writeln!(stderr, "{}", in_json(error)),
     };
     exit

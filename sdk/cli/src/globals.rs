@@ -43,7 +43,7 @@ pub struct Globals {
     #[arg(long, global = true, value_parser = values::duration, default_value = "30s")]
     #[arg(value_name = "TIME", help_heading = "For every verb")]
     pub timeout: Duration,
-    /// How to print: for people, as one JSON value, or as JSON lines
+    /// How to print: for people, as one JSON value, as JSON lines, or (reports only) comma-separated
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = "For every verb")]
     pub output: Format,
 }

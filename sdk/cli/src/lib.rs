@@ -6,7 +6,9 @@
 //! Read: `globals`, `failure` (errors and exit codes), `output`, then `task` and `follow`, then the other nouns.
 
 mod agent;
+mod audit;
 mod cluster;
+mod cost;
 mod failure;
 mod follow;
 mod globals;
@@ -14,6 +16,8 @@ mod inputs;
 mod model;
 mod node;
 mod output;
+mod price;
+mod queue;
 mod quota;
 mod task;
 mod values;
@@ -40,7 +44,19 @@ pub enum Command {
     /// Look at limits and change them
     #[command(subcommand)]
     Quota(quota::Command),
-    /// Look at the cluster's machines
+    /// What waits for a place, the most urgent first
+    Queue(queue::Queue),
+    /// Say why a task waits: the same as `task explain`
+    Explain(task::Explain),
+    /// What models cost
+    #[command(subcommand)]
+    Price(price::Command),
+    /// What was spent
+    #[command(subcommand)]
+    Cost(cost::Command),
+    /// Who changed limits, prices and nodes, when and why
+    Audit(audit::Audit),
+    /// Look at the cluster's machines, close and open them
     #[command(subcommand)]
     Node(node::Command),
     /// Found a cluster, look at its consensus, change its voters
@@ -81,12 +97,21 @@ fn run_with(
 }
 
 async fn perform(command: Command, globals: &Globals, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    if globals.output == Format::Csv && !matches!(command, Command::Cost(_)) {
+        let next = "ask for table, json or jsonl";
+        return Err(failure::usage("USAGE", "only `cost report` prints comma-separated values", next));
+    }
     let client = globals.client()?;
     match command {
         Command::Agent(it) => agent::perform(it, &client, out).await,
         Command::Task(it) => task::perform(it, &client, out).await,
         Command::Run(it) => task::run(it, &client, out).await,
         Command::Quota(it) => quota::perform(it, &client, out).await,
+        Command::Queue(it) => queue::perform(it, &client, out).await,
+        Command::Explain(it) => task::explain(it, &client, out).await,
+        Command::Price(it) => price::perform(it, &client, out).await,
+        Command::Cost(it) => cost::perform(it, &client, out).await,
+        Command::Audit(it) => audit::perform(it, &client, out).await,
         Command::Node(it) => node::perform(it, &client, out).await,
         Command::Cluster(it) => cluster::perform(it, &client, out).await,
         Command::Models => model::list(&client, out).await,

@@ -1,9 +1,11 @@
-//! `node list|get`.
+//! `node list|get|cordon|uncordon|drain`.
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Out, bytes, fields, table};
+use crate::values;
 use quorate_sdk::Client;
 use quorate_sdk::data::{Device, Engine, Node};
+use std::time::Duration;
 
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
@@ -14,12 +16,46 @@ pub enum Command {
         /// Id like n7, or its name
         node: String,
     },
+    /// Give a node nothing new; what runs there goes on
+    Cordon(Close),
+    /// Take a cordon or a drain back
+    Uncordon(Close),
+    /// Give a node nothing new, and move its tasks at their next step
+    Drain {
+        #[command(flatten)]
+        close: Close,
+        /// Move tasks in the middle of a step after this time
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
+        grace: Duration,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Close {
+    /// Id like n7, or its name
+    node: String,
+    /// Why, for whoever reads it later
+    #[arg(long, default_value = "")]
+    reason: String,
 }
 
 pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>) -> Result<Exit, Failure> {
     match command {
         Command::List => out.many(&client.cluster().nodes().await?, list_table)?,
         Command::Get { node } => out.one(&client.cluster().node(&node).await?, in_full)?,
+        Command::Cordon(it) => {
+            let change = client.cluster().cordon(&it.node).reason(it.reason);
+            out.one(&change.send().await?, in_full)?;
+        }
+        Command::Uncordon(it) => {
+            let change = client.cluster().uncordon(&it.node).reason(it.reason);
+            out.one(&change.send().await?, in_full)?;
+        }
+        Command::Drain { close, grace } => {
+            let change = client.cluster().drain(&close.node).reason(close.reason);
+            let change = change.grace_ms(grace.as_millis() as u64);
+            out.one(&change.send().await?, in_full)?;
+        }
     }
     Ok(Exit::Ok)
 }

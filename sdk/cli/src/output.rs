@@ -4,12 +4,13 @@ use crate::failure::Failure;
 use serde::Serialize;
 use std::io::Write;
 
-/// A table for people, one JSON value, or one JSON value a line.
+/// A table for people, one JSON value, one JSON value a line, or comma-separated values (of reports only).
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Table,
     Json,
     Jsonl,
+    Csv,
 }
 
 /// Where a verb's words go.
@@ -38,7 +39,7 @@ impl<'a> Out<'a> {
         table: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.text(&table(value)),
+            Format::Table | Format::Csv => self.text(&table(value)),
             Format::Json => self.line(&pretty(value)),
             Format::Jsonl => self.line(&compact(value)),
         }
@@ -51,7 +52,7 @@ impl<'a> Out<'a> {
         table: impl FnOnce(&[T]) -> String,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Table => self.text(&table(values)),
+            Format::Table | Format::Csv => self.text(&table(values)),
             Format::Json => self.line(&pretty(&values)),
             Format::Jsonl => values.iter().try_for_each(|value| self.line(&compact(value))),
         }
@@ -61,14 +62,14 @@ impl<'a> Out<'a> {
     pub(crate) fn element<T: Serialize>(&mut self, value: &T, first: bool) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.raw(&format!("{}{}", if first { "[\n" } else { ",\n" }, compact(value))),
-            Format::Jsonl | Format::Table => self.line(&compact(value)),
+            Format::Jsonl | Format::Table | Format::Csv => self.line(&compact(value)),
         }
     }
 
     pub(crate) fn end_of_elements(&mut self, none: bool) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.line(if none { "[]" } else { "\n]" }),
-            Format::Jsonl | Format::Table => Ok(()),
+            Format::Jsonl | Format::Table | Format::Csv => Ok(()),
         }
     }
 

@@ -1,7 +1,11 @@
-//! `quota get|set|tree`.
+//! `quota get|set|tree|usage|watch`.
+
+mod show;
+
+pub(crate) use show::{change_table, tree_table, usage_table};
 
 use crate::failure::{Exit, Failure};
-use crate::output::{Out, table};
+use crate::output::{Format, Out, printable};
 use crate::values;
 use quorate_sdk::Client;
 use quorate_sdk::data::Quota;
@@ -10,20 +14,30 @@ use quorate_sdk::data::Quota;
 pub enum Command {
     /// Limits of one place, and what is used of them
     Get {
-        /// `cluster` or `projects/NAME`
+        /// `cluster`, `projects/NAME`, `projects/NAME/agents/NAME` or `tasks/ID`
         path: String,
     },
     /// Change limits; every node obeys at once
     Set(Set),
-    /// All places with limits
+    /// The tree: what is limited, used, reserved, guaranteed and borrowed at each place
     Tree,
+    /// How far each limit is used
+    Usage {
+        /// This place and those below it; all when not given
+        path: Option<String>,
+    },
+    /// Follow what changes, until Ctrl-C
+    Watch {
+        /// This place and those below it; all when not given
+        path: Option<String>,
+    },
 }
 
 #[derive(clap::Args, Debug)]
 pub struct Set {
-    /// `cluster` or `projects/NAME`
+    /// `cluster`, `projects/NAME`, `projects/NAME/agents/NAME` or `tasks/ID`
     path: String,
-    /// running, tokens_minute or tokens_total, with a number or `none`; other keys stay as they are
+    /// A key such as running, tokens_day or micro_usd_total, with an amount (4, 60k, 4GiB, 2.5usd) or `none`; other keys stay as they are
     #[arg(value_name = "KEY=VALUE", required = true, value_parser = values::limit)]
     limits: Vec<(String, Option<u64>)>,
     /// Why, for whoever reads it later
@@ -32,13 +46,24 @@ pub struct Set {
     /// Refuse unless this is the etag in force
     #[arg(long)]
     etag: Option<String>,
+    /// Repeat an earlier change: the same id gives the first answer
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Change nothing; show what would be, and which running tasks would have to wait
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Get { path } => out.one(&client.quotas().get(&path).await?, one_table)?,
-        Command::Set(it) => out.one(&set(it, client).await?, one_table)?,
+        Command::Set(it) => out.one(&set(it, client).await?, change_table)?,
         Command::Tree => out.many(&client.quotas().list().await?, tree_table)?,
+        Command::Usage { path } => {
+            let quotas = client.quotas().list_below(&path.unwrap_or_default()).await?;
+            out.many(&quotas, usage_table)?;
+        }
+        Command::Watch { path } => watch(&path.unwrap_or_default(), client, out).await?,
     }
     Ok(Exit::Ok)
 }
@@ -54,30 +79,43 @@ async fn set(it: Set, client: &Client) -> Result<Quota, quorate_sdk::Error> {
     if let Some(etag) = it.etag {
         change = change.etag(etag);
     }
+    if let Some(id) = it.request_id {
+        change = change.request_id(id);
+    }
+    if it.dry_run {
+        change = change.validate_only();
+    }
     change.send().await
 }
 
 fn one_table(quota: &Quota) -> String {
-    tree_table(std::slice::from_ref(quota))
+    usage_table(std::slice::from_ref(quota))
 }
 
-/// One line for each limit, a place without any on a line of its own, all in the order of the tree.
-pub(crate) fn tree_table(quotas: &[Quota]) -> String {
-    let mut sorted: Vec<&Quota> = quotas.iter().collect();
-    sorted.sort_by(|a, b| a.path.cmp(&b.path));
-    let rows: Vec<_> = sorted.into_iter().flat_map(rows).collect();
-    table(&["PATH", "KEY", "LIMIT", "USED", "RESERVED", "ETAG", "REASON"], &rows)
-}
-
-fn rows(quota: &Quota) -> Vec<Vec<String>> {
-    let row = |key: &str, figures: [String; 3]| {
-        let [limit, used, reserved] = figures;
-        vec![quota.path.clone(), key.into(), limit, used, reserved, quota.etag.clone(), quota.reason.clone()]
-    };
-    if quota.limits.is_empty() {
-        return vec![row("", Default::default())];
+async fn watch(path: &str, client: &Client, out: &mut Out<'_>) -> Result<(), Failure> {
+    let mut watch = client.quotas().watch(path);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut first = true;
+    loop {
+        let event = tokio::select! {
+            event = watch.next() => event?,
+            _ = &mut interrupted => break,
+        };
+        match out.format {
+            Format::Table | Format::Csv => out.text(&show::event(&event))?,
+            Format::Json | Format::Jsonl => out.element(&event, std::mem::take(&mut first))?,
+        }
     }
-    let limit = |limit: Option<u64>| limit.map_or("none".to_string(), |limit| limit.to_string());
-    let of = quota.limits.iter();
-    of.map(|(key, it)| row(key, [limit(it.limit), it.used.to_string(), it.reserved.to_string()])).collect()
+    if out.format == Format::Json {
+        out.end_of_elements(first)?;
+    }
+    Ok(())
+}
+
+/// One audit event, for a person.
+pub(crate) fn audit_line(event: &quorate_sdk::data::AuditEvent) -> String {
+    let author = if event.author.is_empty() { "the cluster" } else { &event.author };
+    let why = if event.reason.is_empty() { String::new() } else { format!(" ({})", event.reason) };
+    let line = format!("{} {} by {author}: {}{why}", event.action, event.subject, event.change);
+    format!("{} #{} {}\n", event.time, event.number, printable(&line))
 }

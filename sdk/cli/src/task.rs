@@ -4,14 +4,15 @@ mod show;
 
 pub(crate) use show::{explanation, in_full, list_table, usage as usage_words};
 
-use crate::failure::{Exit, Failure, failed};
+use crate::failure::{Exit, Failure, usage};
 use crate::follow::{self, Style};
 use crate::output::{Format, Out};
+use crate::values::When;
 use crate::{inputs, values};
 use futures::TryStreamExt;
-use quorate_sdk::data::{Task, TaskState};
+use quorate_sdk::data::{Task, TaskState, WhatIf};
 use quorate_sdk::{Class, Client, Code, CreateTask, Error};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
@@ -42,7 +43,7 @@ pub enum Command {
     /// Put a paused task back into its queue
     Resume(One),
     /// Say why a task waits, with numbers
-    Explain(One),
+    Explain(Explain),
 }
 
 #[derive(clap::Args, Debug)]
@@ -50,6 +51,16 @@ pub struct One {
     /// Task id or uid
     #[arg(value_name = "TASK")]
     id: String,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Explain {
+    /// Task id or uid
+    #[arg(value_name = "TASK")]
+    id: String,
+    /// As if this limit were set, such as `--if projects/default running=8`; may be given several times
+    #[arg(long = "if", num_args = 2, value_names = ["PATH", "KEY=VALUE"])]
+    what_if: Vec<String>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -87,6 +98,18 @@ pub struct NewTask {
     /// A label; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::pair)]
     label: Vec<(String, String)>,
+    /// A limit of the task and everything below it, such as tokens_total=20k or micro_usd_total=0.5usd
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::own_limit)]
+    limit: Vec<(String, u64)>,
+    /// Not before this time: 30m from now, or 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = values::when)]
+    not_before: Option<When>,
+    /// A task that has to succeed first; may be given several times
+    #[arg(long, value_name = "TASK")]
+    after: Vec<String>,
+    /// Create nothing; show the task as it would be, and what would hold it now
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -111,16 +134,20 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
         Command::Cancel(it) => show_one(&tasks.cancel(&it.id).await?, out)?,
         Command::Pause(it) => show_one(&tasks.pause(&it.id).await?, out)?,
         Command::Resume(it) => show_one(&tasks.resume(&it.id).await?, out)?,
-        Command::Explain(it) => out.one(&tasks.explain(&it.id).await?, explanation)?,
+        Command::Explain(it) => return explain(it, client, out).await,
     }
     Ok(Exit::Ok)
 }
 
 /// Creates, follows, and prints the result.
 pub(crate) async fn run(task: NewTask, client: &Client, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    if task.dry_run {
+        show_one(&create(task, client)?.send().await?, out)?;
+        return Ok(Exit::Ok);
+    }
     let created = create(task, client)?.send().await?;
     let style = match out.format {
-        Format::Table => Style::Text,
+        Format::Table | Format::Csv => Style::Text,
         Format::Json => Style::Silent,
         Format::Jsonl => Style::Lines,
     };
@@ -133,10 +160,22 @@ pub(crate) async fn run(task: NewTask, client: &Client, out: &mut Out<'_>) -> Re
         done.result = Some(client.tasks().result(&done).await?);
     }
     match out.format {
-        Format::Table => shown.finish(done.result.as_deref(), out)?,
+        Format::Table | Format::Csv => shown.finish(done.result.as_deref(), out)?,
         Format::Json | Format::Jsonl => out.one(&done, in_full)?,
     }
     if done.state == TaskState::Succeeded { Ok(Exit::Ok) } else { Err(did_not_succeed(&done)) }
+}
+
+pub(crate) async fn explain(it: Explain, client: &Client, out: &mut Out<'_>) -> Result<Exit, Failure> {
+    let mut limits = vec![];
+    for pair in it.what_if.chunks(2) {
+        let [path, change] = pair else { continue };
+        let wrong = |why: String| usage("USAGE", why, "write it like `--if projects/default running=8`");
+        let (key, limit) = values::limit(change).map_err(wrong)?;
+        limits.push(WhatIf { path: path.clone(), key, limit });
+    }
+    out.one(&client.tasks().explain_if(&it.id, &limits).await?, explanation)?;
+    Ok(Exit::Ok)
 }
 
 fn did_not_succeed(task: &Task) -> Failure {
@@ -173,20 +212,26 @@ fn create<'a>(it: NewTask, client: &'a Client) -> Result<CreateTask<'a>, Failure
         task = task.priority(priority);
     }
     if let Some(patience) = it.deadline {
-        task = task.deadline_ms(from_now_ms(patience)?);
+        task = task.deadline_ms(When::In(patience).ms_after_now()?);
+    }
+    for (key, limit) in it.limit {
+        task = task.limit(key, limit);
+    }
+    if let Some(time) = it.not_before {
+        task = task.not_before_ms(time.ms_after_now()?);
+    }
+    for id in it.after {
+        task = task.after(id);
+    }
+    if it.dry_run {
+        task = task.validate_only();
     }
     Ok(task)
 }
 
-fn from_now_ms(patience: Duration) -> Result<u64, Failure> {
-    let wrong = || failed(Code::Internal, "CLOCK", "this machine's clock is before 1970", "set the clock");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
-    Ok(u64::try_from(now.saturating_add(patience).as_millis()).unwrap_or(u64::MAX))
-}
-
 async fn watch(id: &str, from: u64, client: &Client, out: &mut Out<'_>) -> Result<(), Failure> {
     let style = match out.format {
-        Format::Table => Style::Everything,
+        Format::Table | Format::Csv => Style::Everything,
         Format::Json | Format::Jsonl => Style::Lines,
     };
     follow::follow(client, id, from, style, out).await.map(|_| ())

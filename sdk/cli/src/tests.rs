@@ -74,6 +74,22 @@ fn every_documented_line_is_understood() {
         "quota get projects/default",
         "quota set projects/default running=0 tokens_total=none --reason night --etag 3",
         "quota tree",
+        "quota set tasks/t_1 micro_usd_total=2.5usd memory_bytes=4GiB --dry-run --request-id r",
+        "quota usage",
+        "quota usage projects/default",
+        "quota watch projects/default -o jsonl",
+        "price set large input=3usd cached=0.3usd output=15usd --reason list --etag 0",
+        "price get large",
+        "price list",
+        "explain t --if projects/default running=8 --if cluster tokens_day=none",
+        "queue --class batch",
+        "node drain n7 --grace 10s --reason disk",
+        "node cordon n7",
+        "node uncordon worker-a --reason done",
+        "audit --after 3 --subject projects/default --follow",
+        "cost report --by day --since 7d -o csv",
+        "cost report --only-project -o json",
+        "task create --agent a --input hi --limit tokens_total=20k --limit micro_usd_total=1usd --not-before 30m --after t_1 --dry-run",
         "node list",
         "node get n7 -o json",
         "cluster init",
@@ -98,6 +114,13 @@ fn wrong_lines_are_refused_as_usage() {
         "task signal t",
         "quota set projects/default",
         "quota set projects/default running=many",
+        "quota set projects/default memory_bytes=4apples",
+        "price set large speed=3usd",
+        "price set large",
+        "cost report --since soon",
+        "cost report --by colour",
+        "task create --agent a --input hi --limit tokens_total=none",
+        "explain t --if projects/default",
         "agent apply",
         "node list --timeout 5",
         "node list -o yaml",
@@ -186,6 +209,7 @@ fn waiting() -> Task {
         available: 0,
         limit: 0,
         message: "the project may run 0 tasks".into(),
+        borrowed_by: vec![Borrower { path: "projects/night".into(), amount: 3 }],
     };
     Task {
         id: "t_1".into(),
@@ -247,8 +271,30 @@ fn node_value() -> Node {
 
 fn quota_value() -> Quota {
     let limits = BTreeMap::from([
-        ("running".to_string(), Limit { limit: Some(4), used: 1, reserved: 0 }),
-        ("tokens_total".to_string(), Limit { limit: None, used: 812, reserved: 100 }),
+        (
+            "running".to_string(),
+            Limit { limit: Some(4), used: 3, kind: LimitKind::Holding, ..Limit::default() },
+        ),
+        (
+            "running_guaranteed".to_string(),
+            Limit { limit: Some(2), kind: LimitKind::Holding, ..Limit::default() },
+        ),
+        (
+            "tokens_total".to_string(),
+            Limit { used: 812, reserved: 100, kind: LimitKind::Budget, ..Limit::default() },
+        ),
+        (
+            "micro_usd_day".to_string(),
+            Limit {
+                limit: Some(2_500_000),
+                used: 1_300_000,
+                kind: LimitKind::Budget,
+                overage: 7,
+                window_start: Some(Time(1_772_323_200_000)),
+                window_end: Some(Time(1_772_409_600_000)),
+                ..Limit::default()
+            },
+        ),
     ]);
     Quota {
         path: "projects/default".into(),
@@ -257,6 +303,7 @@ fn quota_value() -> Quota {
         reason: "night shift".into(),
         author: "local".into(),
         update_time: Some(Time(1_772_366_400_000)),
+        would_wait: vec![],
     }
 }
 
@@ -302,6 +349,8 @@ fn things_look_as_documented() {
     insta::assert_snapshot!(
         "quota",
         both(&quota_value(), |quota| quota::tree_table(std::slice::from_ref(quota)))
+            + "---\n"
+            + &quota::change_table(&Quota { would_wait: vec!["t_1".into(), "t_2".into()], ..quota_value() })
     );
 }
 
@@ -329,9 +378,58 @@ fn smaller_things_look_as_documented() {
         blockers: waiting().pending,
         task: waiting(),
         tasks_ahead: 3,
+        position: Some(4),
+        eta_ms: Some(12_340),
+        eta_error_ms: Some(5_000),
         nodes: vec![NodeVerdict { node: "n4".into(), eligible: false, reason: "no free slot".into() }],
     };
     insta::assert_snapshot!("explain", both(&explained, task::explanation));
+}
+
+#[test]
+fn money_looks_as_documented() {
+    let price = Price {
+        model: "large".into(),
+        input: 3_000_000,
+        cached: 300_000,
+        output: 15_000_000,
+        etag: "2".into(),
+        reason: "list of May".into(),
+        author: "local".into(),
+        update_time: Some(Time(1_772_366_400_000)),
+    };
+    insta::assert_snapshot!("price_list", price::list_table(&[price]));
+    let line = CostLine {
+        key: "projects/default".into(),
+        tasks: 2,
+        steps: 5,
+        usage: task_value().usage,
+        new_tokens: 90,
+        known_tokens: 40,
+        kv_block_seconds: 12,
+        tool_calls: 0,
+    };
+    let total = CostLine { key: "total".into(), ..line.clone() };
+    let report = CostReport { lines: vec![line], total };
+    insta::assert_snapshot!("cost", both(&report, cost::report_table) + "---\n" + &cost::csv(&report));
+    insta::assert_snapshot!("queue", queue::queue_table(&[waiting()], waiting().create_time.0 + 200_000));
+    let event = AuditEvent {
+        number: 7,
+        time: Time(1_772_366_400_000),
+        author: "local".into(),
+        action: "quota.set".into(),
+        subject: "projects/default".into(),
+        change: "running 4 -> 8".into(),
+        reason: "night".into(),
+    };
+    insta::assert_snapshot!("audit", quota::audit_line(&event));
+}
+
+#[test]
+fn only_reports_are_comma_separated() {
+    let (exit, stdout, stderr) = perform(&format!("node list -o csv --endpoint {}", refusing_address()));
+    assert_eq!((exit, stdout.as_str()), (Exit::Usage, ""));
+    assert!(stderr.contains("cost report"), "{stderr}");
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! Values as people write them on a command line.
 
-use quorate_sdk::Class;
-use std::time::Duration;
+mod amount;
+
+pub(crate) use amount::usd;
+
+use crate::failure::{Failure, failed};
+use quorate_sdk::{Class, Code, Time};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -23,16 +28,91 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// `KEY=NUMBER` or `KEY=none`.
+/// `KEY=AMOUNT` or `KEY=none`; the amount may have a unit that fits the key.
 pub(crate) fn limit(text: &str) -> Result<(String, Option<u64>), String> {
     let (key, value) = pair(text)?;
     if value == "none" {
         return Ok((key, None));
     }
-    let number = value.replace('_', "").parse();
-    number.map(|limit| (key, Some(limit))).map_err(|_| {
-        format!("{value:?} is not a limit: write a whole number such as 0 or 100_000, or `none` to take the limit away")
-    })
+    match amount::of_key(&key, &value) {
+        Ok(limit) => Ok((key, Some(limit))),
+        Err(why) => Err(format!("{key}: {why}; `none` takes the limit away")),
+    }
+}
+
+/// `KEY=AMOUNT`.
+pub(crate) fn own_limit(text: &str) -> Result<(String, u64), String> {
+    let (key, value) = pair(text)?;
+    amount::of_key(&key, &value).map(|limit| (key.clone(), limit)).map_err(|why| format!("{key}: {why}"))
+}
+
+/// What a price is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PriceOf {
+    Input,
+    Cached,
+    Output,
+}
+
+/// `input=3usd`.
+pub(crate) fn price(text: &str) -> Result<(PriceOf, u64), String> {
+    let (key, value) = pair(text)?;
+    let of = match key.as_str() {
+        "input" => PriceOf::Input,
+        "cached" => PriceOf::Cached,
+        "output" => PriceOf::Output,
+        _ => return Err(format!("{key:?} has no price: it is one of input, cached, output")),
+    };
+    amount::money(&value).map(|amount| (of, amount)).map_err(|why| format!("{key}: {why}"))
+}
+
+/// A moment: so long from now (or before), or a time of UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    In(Duration),
+    At(Time),
+}
+
+/// `30m` or `2026-03-01T12:00:00Z`.
+pub(crate) fn when(text: &str) -> Result<When, String> {
+    duration(text)
+        .map(When::In)
+        .or_else(|_| text.parse().map(When::At))
+        .map_err(|_: String| format!("{text:?} is no time: write it like 30m, 7d or 2026-03-01T12:00:00Z"))
+}
+
+impl When {
+    pub(crate) fn ms_after_now(self) -> Result<u64, Failure> {
+        match self {
+            When::In(wait) => Ok(now_ms()?.saturating_add(wait.as_millis() as u64)),
+            When::At(time) => Ok(time.0),
+        }
+    }
+
+    pub(crate) fn before_now_ms(self) -> Result<u64, Failure> {
+        match self {
+            When::In(ago) => Ok(now_ms()?.saturating_sub(ago.as_millis() as u64)),
+            When::At(time) => Ok(time.0),
+        }
+    }
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> Result<u64, Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let wrong = |_| failed(Code::Internal, "CLOCK", "this machine's clock is before 1970", "set the clock");
+    Ok(u64::try_from(now.map_err(wrong)?.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `3m 20s`, `2h 5m`, `4d 1h`.
+pub(crate) fn age(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let at = units.iter().position(|(length, _)| seconds >= *length).unwrap_or(3);
+    let (length, name) = units[at];
+    let rest = units.get(at + 1).map(|(next, name)| (seconds % length / next, name)).filter(|(n, _)| *n > 0);
+    let rest = rest.map(|(n, name)| format!(" {n}{name}")).unwrap_or_default();
+    format!("{}{name}{rest}", seconds / length)
 }
 
 pub(crate) fn class(text: &str) -> Result<Class, String> {
@@ -60,8 +140,26 @@ mod tests {
         assert_eq!(limit("running=0"), Ok(("running".into(), Some(0))));
         assert_eq!(limit("tokens_total=1_000"), Ok(("tokens_total".into(), Some(1000))));
         assert_eq!(limit("running=none"), Ok(("running".into(), None)));
-        for bad in ["running", "=3", "running=", "running=-1", "running=2.5"] {
+        assert_eq!(limit("micro_usd_day=2.5usd"), Ok(("micro_usd_day".into(), Some(2_500_000))));
+        for bad in ["running", "=3", "running=", "running=-1", "running=2.5", "memory_bytes=4apples"] {
             assert!(limit(bad).is_err(), "{bad}");
+        }
+        assert!(own_limit("tokens_total=none").is_err(), "a task's own limit is one");
+        assert_eq!(own_limit("tokens_total=2k"), Ok(("tokens_total".into(), 2_000)));
+    }
+
+    #[test]
+    fn prices_and_moments() {
+        assert_eq!(price("input=3usd"), Ok((PriceOf::Input, 3_000_000)));
+        assert!(price("speed=3usd").unwrap_err().contains("cached"));
+        assert_eq!(when("30m"), Ok(When::In(Duration::from_secs(1800))));
+        assert_eq!(when("2000-02-29T00:00:00Z"), Ok(When::At(Time(951_782_400_000))));
+        assert!(when("soon").unwrap_err().contains("7d"));
+        assert_eq!(When::At(Time(7)).before_now_ms().unwrap(), 7);
+        for (ms, text) in
+            [(0, "0s"), (59_999, "59s"), (200_000, "3m 20s"), (7_500_000, "2h 5m"), (86_400_000, "1d")]
+        {
+            assert_eq!(age(ms), text);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The machines, and the consensus between them.
 
+use super::Time;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ pub struct Node {
     pub id: String,
     pub name: String,
     pub roles: Vec<String>,
-    /// `ready`: attached to the leader; `lost`: not.
+    /// `ready`: attached to the leader; `cordoned`, `draining`: attached, and gets nothing new; `lost`: not attached.
     pub state: String,
     pub client_addr: String,
     pub internal_addr: String,
@@ -108,4 +109,20 @@ pub struct Model {
     pub digest: String,
     pub bytes: u64,
     pub holders: Vec<String>,
+}
+
+/// Who changed a limit, a price or a node, when and why; or which budget ran up to where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditEvent {
+    /// Counts from 1 without a gap.
+    pub number: u64,
+    pub time: Time,
+    /// Empty: the cluster itself.
+    pub author: String,
+    /// `quota.set`, `quota.crossed`, `price.set`, `node.close`.
+    pub action: String,
+    /// A quota path, `nodes/n4`, a model.
+    pub subject: String,
+    pub change: String,
+    pub reason: String,
 }

@@ -112,6 +112,25 @@ pub struct Blocker {
     pub available: u64,
     pub limit: u64,
     pub message: String,
+    /// Who holds more of it than they are guaranteed, the greediest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub borrowed_by: Vec<Borrower>,
+}
+
+/// A place of the quota tree that holds more than its guarantee.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Borrower {
+    pub path: String,
+    pub amount: u64,
+}
+
+/// A limit that is assumed to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WhatIf {
+    pub path: String,
+    pub key: String,
+    /// None: without limit.
+    pub limit: Option<u64>,
 }
 
 /// Why a task waits.
@@ -120,6 +139,12 @@ pub struct Explanation {
     pub task: Task,
     pub blockers: Vec<Blocker>,
     pub tasks_ahead: u64,
+    /// Its place in the queue, from 1; None when it is in none.
+    pub position: Option<u64>,
+    /// When it will start if tasks go on starting as they did, in milliseconds from now.
+    pub eta_ms: Option<u64>,
+    /// How far off that may be.
+    pub eta_error_ms: Option<u64>,
     pub nodes: Vec<NodeVerdict>,
 }
 

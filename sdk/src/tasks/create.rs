@@ -90,7 +90,25 @@ impl<'a> CreateTask<'a> {
         self
     }
 
-    /// Check everything, change nothing.
+    /// A limit of the task and everything below it, by quota key: `tokens_total`, `micro_usd_total`, …
+    pub fn limit(mut self, key: impl Into<String>, limit: u64) -> Self {
+        self.message.limits.insert(key.into(), limit);
+        self
+    }
+
+    /// Not before this time, Unix milliseconds.
+    pub fn not_before_ms(mut self, at_ms: u64) -> Self {
+        self.message.not_before_ms = at_ms;
+        self
+    }
+
+    /// A task of the project that has to succeed first; where it doesn't, this one is cancelled.
+    pub fn after(mut self, id: impl Into<String>) -> Self {
+        self.message.after.push(id.into());
+        self
+    }
+
+    /// Check everything, change nothing: the answer has no id, and its `pending` says what would hold the task now.
     pub fn validate_only(mut self) -> Self {
         self.message.validate_only = true;
         self

@@ -47,9 +47,9 @@ struct Open {
 
 /// The failures since a node was last heard.
 #[derive(Debug)]
-struct Trouble {
-    since: Option<Instant>,
-    attempts: Attempts,
+pub(crate) struct Trouble {
+    pub(crate) since: Option<Instant>,
+    pub(crate) attempts: Attempts,
 }
 
 impl Watch {
@@ -194,7 +194,7 @@ impl Watch {
 
 impl Trouble {
     /// A cluster that was heard once deserves more patience than an address that never answered.
-    fn new(client: &Client, heard: bool) -> Trouble {
+    pub(crate) fn new(client: &Client, heard: bool) -> Trouble {
         let deadline_ms = client.policy.deadline_ms.max(PATIENCE_MS);
         let unreachable_ms = if heard { deadline_ms } else { client.policy.unreachable_ms };
         let policy = Policy { deadline_ms, unreachable_ms, attempts_max: u32::MAX, ..client.policy };

@@ -270,4 +270,23 @@ impl cluster_service_server::ClusterService for Fake {
     async fn list_models(&self, _: Request<ListModelsRequest>) -> Answered<ListModelsResponse> {
         Ok(Response::new(ListModelsResponse::default()))
     }
+
+    async fn cordon_node(&self, _: Request<CordonNodeRequest>) -> Answered<Node> {
+        Ok(Response::new(Node::default()))
+    }
+
+    async fn uncordon_node(&self, _: Request<UncordonNodeRequest>) -> Answered<Node> {
+        Ok(Response::new(Node::default()))
+    }
+
+    async fn drain_node(&self, _: Request<DrainNodeRequest>) -> Answered<Node> {
+        Ok(Response::new(Node::default()))
+    }
+
+    async fn list_audit_events(
+        &self,
+        _: Request<ListAuditEventsRequest>,
+    ) -> Answered<ListAuditEventsResponse> {
+        Ok(Response::new(ListAuditEventsResponse::default()))
+    }
 }

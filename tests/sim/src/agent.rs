@@ -81,7 +81,8 @@ impl Sim {
         let (task, node) = (uid, self.workers[worker].node);
         let (epoch, step) = (agent.epoch, agent.step + 1);
         let min_tokens = 3 + uid.index % 5;
-        let command = Command::Reserve { task, epoch, node, step, min_tokens, max_tokens: min_tokens + 30 };
+        let command =
+            Command::Reserve { task, epoch, node, step, min_tokens, max_tokens: min_tokens + 30, want: None };
         self.ask(worker, uid, command);
     }
 
@@ -134,8 +135,18 @@ impl Sim {
         self.oracle.offered(head, node, epoch, call.map(|call| call.number));
         let spent = Spent { generated_tokens: billed_tokens, ..Spent::default() };
         let home = self.home(worker);
-        let command =
-            Command::CommitStep { task: uid, epoch, node, step, head, home, spent, billed_tokens, next };
+        let command = Command::CommitStep {
+            task: uid,
+            epoch,
+            node,
+            step,
+            head,
+            home,
+            spent,
+            billed_tokens,
+            next,
+            extra: None,
+        };
         self.ask(worker, uid, command);
     }
 

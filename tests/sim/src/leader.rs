@@ -10,7 +10,7 @@ use crate::plan::Plant;
 use crate::sim::{Event, Sim};
 use ledger::command::{Command, Stamp};
 use ledger::effect::Effect;
-use ledger::{Soft, SoftNode, placement};
+use ledger::{Soft, SoftNode};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{NodeId, limits};
 
@@ -271,7 +271,7 @@ impl Sim {
     fn plan_work(&mut self) {
         let Some(office) = self.office.as_ref().filter(|office| !office.planning) else { return };
         let soft = self.soft(office);
-        let planned = placement::plan(&self.cluster.truth, &soft, PLAN_MAX);
+        let planned = ledger::plan::plan(&self.cluster.truth, &soft, PLAN_MAX);
         if planned.is_empty() {
             return;
         }

@@ -112,6 +112,7 @@ impl Sim {
             deadline_ms: if soon { 1_000_000 + self.now_ms + self.rng.between(500, 6_000) } else { 0 },
             home,
             request: self.request(who),
+            terms: None,
         }
     }
 

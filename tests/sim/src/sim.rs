@@ -251,5 +251,6 @@ fn agent(in_project: &str, name: &str, kind: AgentKind, home: Vec<NodeId>) -> Co
         etag: None,
         home,
         request: RequestKey::default(),
+        needs: None,
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn set(change: &mut Change<'_>, new: &NewPrice<'_>) -> Result<Reply, 
     let before = old.map_or("none".to_string(), |row| shown(&row.price));
     let what = format!("{before} -> {}", shown(&row.price));
     change.audit(&row.author, "price.set", &row.model, &what, new.reason);
-    change.remember(new.request, &scope, Memory::Reply(Reply::Price(row.clone())));
+    change.remember(new.request, &scope, Memory::Reply(Box::new(Reply::Price(row.clone()))));
     crate::quota::wake(change);
     Ok(Reply::Price(row))
 }

@@ -37,7 +37,7 @@ pub(crate) fn set(change: &mut Change<'_>, cut: &Cut<'_>) -> Result<Reply, Refus
     let what =
         cut.changes.iter().map(|(key, _)| difference(&old, &row, key, clock)).collect::<Vec<_>>().join(", ");
     change.audit(&cut.request.author, "quota.set", cut.path, &what, cut.reason);
-    change.remember(cut.request, cut.path, Memory::Reply(Reply::Quota(row.clone())));
+    change.remember(cut.request, cut.path, Memory::Reply(Box::new(Reply::Quota(row.clone()))));
     wake(change);
     change.replan();
     Ok(Reply::Quota(row))

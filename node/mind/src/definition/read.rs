@@ -59,15 +59,29 @@ impl<'a> Table<'a> {
         self.entries.get(key).map(|entry| entry.line)
     }
 
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
     /// Refuses every key that is not allowed, and says which are.
     pub(super) fn only(&self, what: &str, allowed: &[&str]) -> Result<(), DefinitionError> {
+        self.only_some(what, allowed, allowed)
+    }
+
+    /// The same where the allowed keys are too many to be shown.
+    pub(super) fn only_some(
+        &self,
+        what: &str,
+        allowed: &[&str],
+        shown: &[&str],
+    ) -> Result<(), DefinitionError> {
         match self.entries.iter().find(|(key, _)| !allowed.contains(&key.as_str())) {
             None => Ok(()),
             Some((key, entry)) => Err(DefinitionError {
                 key: self.full(key),
                 line: Some(entry.line),
                 message: format!("unknown key {:?} in {what}", self.full(key)),
-                next: format!("the keys are: {}", allowed.join(", ")),
+                next: format!("the keys are: {}", shown.join(", ")),
             }),
         }
     }

@@ -106,6 +106,7 @@ fn definition() -> impl Strategy<Value = Definition> {
             let limits = Limits { min_tokens: max_tokens / 2, max_tokens_total: total };
             let visibility = [Visibility::Agent, Visibility::Task, Visibility::Project][usize::from(who)];
             Definition::Agent(AgentDefinition {
+                needs: vec![],
                 name,
                 model,
                 system,

@@ -14,7 +14,7 @@ use ledger::effect::Effect;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, TaskRow};
-use ledger::{Place, Soft, SoftNode, State, placement};
+use ledger::{Place, Soft, SoftNode, State};
 use mind::Definition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -132,6 +132,7 @@ impl World {
             etag: None,
             home: self.home(),
             request: RequestKey::default(),
+            needs: None,
         });
     }
 
@@ -153,6 +154,7 @@ impl World {
             deadline_ms: 0,
             home: self.home(),
             request: RequestKey::default(),
+            terms: None,
         });
         let Reply::Task(row) = reply else { panic!("{reply:?}") };
         row.uid
@@ -302,7 +304,7 @@ impl Inner {
         };
         let nodes = self.attached.keys().map(|id| (*id, node(self.state.leases_of(*id).count() as u32)));
         let soft = Soft { nodes: nodes.collect(), ledger_ms: now_ms, ..Soft::default() };
-        for command in placement::plan(&self.state, &soft, 64) {
+        for command in ledger::plan::plan(&self.state, &soft, 64) {
             self.apply(&command, now_ms);
         }
     }

@@ -4,6 +4,7 @@ use super::{Hands, Patience, Trouble};
 use crate::agents::course::Outcome;
 use crate::agents::seams::Segments;
 use ledger::command::{Command, Next};
+use ledger::keys::Amounts;
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::TaskError;
 use mind::{Effect, Event, NextMove};
@@ -42,6 +43,7 @@ impl Hands {
                     spent,
                     billed_tokens,
                     next: next.clone(),
+                    extra: self.used(step),
                 };
                 if let Some(outcome) = self.propose_step(step, command, last).await {
                     return outcome;
@@ -64,6 +66,12 @@ impl Hands {
             (Err(Trouble::Missing(_)), true) => Ok(vec![self.node()]),
             (kept, _) => kept,
         }
+    }
+
+    /// What the step's model call used beside tokens.
+    fn used(&self, step: u64) -> Option<Amounts> {
+        let (of_step, amounts) = self.known().used;
+        (of_step == step && !amounts.is_none()).then_some(amounts)
     }
 
     /// None: not yet, try again.

@@ -7,6 +7,7 @@ use context::{ChainItem, Message, Reader, Segment, View};
 use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::reply::{Refusal, Reply};
+use ledger::rows::Want;
 use mind::{Effect, Event};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +66,7 @@ impl Hands {
         let reserve = StepReservation { hands: self, step };
         match self.shared.gateway.call(call, &reserve, &show, stop).await {
             ModelOutcome::Generated(generated) | ModelOutcome::Stopped(Some(generated)) => {
+                self.known().used = (step, generated.extra);
                 Outcome::Happened(told(generated))
             }
             ModelOutcome::Stopped(None) => Outcome::Nothing,
@@ -75,6 +77,10 @@ impl Hands {
             }
             ModelOutcome::Refused(Refusal::OverQuota { path, resource, requested, available, .. }) => {
                 tracing::info!(%task, step, path, resource, requested, available, "out of budget");
+                Outcome::Happened(Event::BudgetRefused)
+            }
+            ModelOutcome::Refused(Refusal::Unpriced { model }) => {
+                tracing::info!(%task, step, model, "no price where money is limited");
                 Outcome::Happened(Event::BudgetRefused)
             }
             ModelOutcome::Refused(refusal @ (Refusal::Fenced { .. } | Refusal::WrongState { .. })) => {
@@ -142,7 +148,7 @@ struct StepReservation<'a> {
 }
 
 impl Reserve for StepReservation<'_> {
-    fn reserve(&self, min_tokens: u64, max_tokens: u64) -> BoxFuture<'_, Result<u64, Refusal>> {
+    fn reserve(&self, min_tokens: u64, max_tokens: u64, want: Want) -> BoxFuture<'_, Result<u64, Refusal>> {
         let command = Command::Reserve {
             task: self.hands.lease.task,
             epoch: self.hands.lease.epoch,
@@ -150,6 +156,7 @@ impl Reserve for StepReservation<'_> {
             step: self.step,
             min_tokens,
             max_tokens,
+            want: Some(want),
         };
         Box::pin(async move {
             match self.hands.shared.seams.ledger.request(command).await {

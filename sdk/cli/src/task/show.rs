@@ -78,13 +78,27 @@ pub(crate) fn explanation(it: &Explanation) -> String {
     } else {
         text += &format!("it waits until all of these are gone:\n{}", blockers(&it.blockers));
     }
-    if it.tasks_ahead > 0 {
-        text += &format!("tasks ahead in its queue: {}\n", it.tasks_ahead);
+    for blocker in it.blockers.iter().filter(|blocker| !blocker.borrowed_by.is_empty()) {
+        let by = blocker.borrowed_by.iter().map(|it| format!("{} ({})", it.path, it.amount));
+        let by: Vec<String> = by.collect();
+        text += &printable_lines(&format!("{} is borrowed by {}\n", blocker.resource, by.join(", ")));
+    }
+    if let Some(position) = it.position {
+        text += &format!("place in the queue: {position}, {} tasks ahead\n", it.tasks_ahead);
+    }
+    if let Some(wait_ms) = it.eta_ms {
+        let (wait, error) = (seconds(wait_ms), seconds(it.eta_error_ms.unwrap_or(0)));
+        text +=
+            &format!("starts in about {wait}, give or take {error}, if tasks go on starting as they did\n");
     }
     if !it.nodes.is_empty() {
         text += &verdicts(&it.nodes);
     }
     text
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
 }
 
 fn blockers(blockers: &[Blocker]) -> String {
