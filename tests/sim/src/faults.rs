@@ -2,7 +2,7 @@
 
 use crate::cluster::COORDINATORS;
 use crate::counts::Kind;
-use crate::leader::Doom;
+use crate::leader::{Doom, SILENCE_MS};
 use crate::net::{Cut, Peer};
 use crate::sim::{Event, Sim};
 
@@ -48,12 +48,14 @@ impl Sim {
             return;
         }
         let now_ms = self.now_ms;
-        let Some(office) = self.office.as_mut().filter(|office| office.cut_since_ms.is_none()) else { return };
+        let Some(office) = self.office.as_mut().filter(|office| office.cut_since_ms.is_none()) else {
+            return;
+        };
         office.cut_since_ms = Some(now_ms);
         let office = office.number;
         self.trace("the leader is cut from its quorum");
         self.counts.fired(Kind::QuorumCut);
-        let silence_ms = self.rng.between(1_000, 1_300);
+        let silence_ms = self.rng.between(SILENCE_MS, 1_300);
         self.after(silence_ms, Event::Elect);
         let until_ms = self.rng.between(400, 12_000);
         self.after(until_ms, Event::HealQuorum { office });

@@ -59,6 +59,9 @@ pub(crate) struct Office {
     clock_refused: bool,
 }
 
+/// Nobody campaigns before it has heard nothing for so long.
+pub(crate) const SILENCE_MS: u64 = 1_000;
+
 impl Office {
     /// The median of the attached nodes' wall clocks.
     pub(crate) fn median_wall_ms(&self, now_ms: u64) -> Option<u64> {
@@ -78,7 +81,9 @@ impl Sim {
 
     /// A leader that its quorum has left is followed by another, and does not know.
     pub(crate) fn elect(&mut self) {
-        if self.office.as_ref().is_some_and(|office| office.cut_since_ms.is_none()) {
+        // An election that was due for an earlier failure must not follow at once on a later cut.
+        let silent = |since_ms: u64| self.now_ms >= since_ms + SILENCE_MS;
+        if self.office.as_ref().is_some_and(|office| !office.cut_since_ms.is_some_and(silent)) {
             return;
         }
         if let Some(mut old) = self.office.take() {
@@ -130,7 +135,7 @@ impl Sim {
         self.trace(&format!("office {} ends", office.number));
         let most = office.written.len();
         self.cut_pending(office.written, most);
-        let silence_ms = self.rng.between(1_000, 1_300);
+        let silence_ms = self.rng.between(SILENCE_MS, 1_300);
         self.after(silence_ms, Event::Elect);
     }
 

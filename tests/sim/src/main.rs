@@ -60,7 +60,11 @@ fn wish(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
 fn one(seed: u64) -> bool {
     let report = run(seed, Size::LONG, None);
     println!("{}", report.trace);
-    println!("{} commands; {}", report.commands, report.broken.as_deref().unwrap_or("every promise was kept"));
+    println!(
+        "{} commands; {}",
+        report.commands,
+        report.broken.as_deref().unwrap_or("every promise was kept")
+    );
     report.broken.is_some()
 }
 

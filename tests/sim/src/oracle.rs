@@ -59,6 +59,12 @@ pub(crate) struct Before {
     pub queued: usize,
 }
 
+impl Before {
+    pub(crate) fn etag(&self) -> Option<u64> {
+        self.quota.as_ref().map(|row| row.etag)
+    }
+}
+
 impl Oracle {
     pub(crate) fn offered(&mut self, head: Hash, node: NodeId, epoch: Epoch, call: Option<u64>) {
         self.offers.entry(head).or_insert(Offer { node, epoch, call });
@@ -167,7 +173,9 @@ impl Sim {
     /// A node is given up only when it can't believe any more that it has its lease.
     fn lost_is_lost(&self, command: &Command) -> Result<(), String> {
         let Command::NodeLost { node } = command else { return Ok(()) };
-        let Some(worker) = self.worker_of(*node).filter(|worker| self.workers[*worker].up) else { return Ok(()) };
+        let Some(worker) = self.worker_of(*node).filter(|worker| self.workers[*worker].up) else {
+            return Ok(());
+        };
         let holds = !self.workers[worker].agents.is_empty() && self.lease_valid(worker);
         if holds { Err(format!("w{worker} is given up while its lease stands")) } else { Ok(()) }
     }
@@ -195,7 +203,11 @@ impl Sim {
         if *body != request.body {
             let refused = matches!(reply, Reply::Refused(Refusal::RequestIdReused { .. }));
             self.counts.count(Kind::RequestRewritten, refused);
-            return if refused { Ok(()) } else { Err(format!("{key:?} was done with another body: {reply:?}")) };
+            return if refused {
+                Ok(())
+            } else {
+                Err(format!("{key:?} was done with another body: {reply:?}"))
+            };
         }
         let same_task = about.is_none() || *about == task;
         let after = self.before(command);

@@ -94,7 +94,7 @@ impl Sim {
             1 | 2 => self.about_a_task(who, |row| row.state == TaskState::Running),
             3 => self.about_a_task(who, |row| matches!(row.state, TaskState::Paused(_))),
             4 => self.about_a_task(who, |row| row.state == TaskState::Paused(PauseReason::Error)),
-            5 => self.about_a_task(who, |row| is_delicate(row)),
+            5 => self.about_a_task(who, is_delicate),
             6 | 7 => self.repetition(who),
             8..=10 if who == 0 => self.budget(),
             _ => self.new_task(who),

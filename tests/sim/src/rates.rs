@@ -27,7 +27,8 @@ impl Rates {
             return Ok(());
         };
         let used = row.tokens_settled + row.tokens_reserved;
-        let fresh = Account { limit, etag: row.etag, used, level: row.bucket_millitokens.into(), at_ms: now_ms };
+        let fresh =
+            Account { limit, etag: row.etag, used, level: row.bucket_millitokens.into(), at_ms: now_ms };
         let account = self.accounts.entry(row.path.clone()).or_insert(fresh);
         if account.etag != row.etag {
             // The level moves with the limit; that rule has tests of its own.

@@ -14,8 +14,8 @@ use crate::worker::Worker;
 use ledger::command::{Command, RequestKey, Stamp};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, Role};
-use std::collections::BTreeMap;
 use mind::Definition;
+use std::collections::BTreeMap;
 use types::{ClusterId, NodeId, TaskUid};
 
 #[derive(Clone, Debug)]
@@ -72,7 +72,8 @@ pub(crate) struct Sim {
 }
 
 const WORKERS: usize = 3;
-const AGENT: &str = "name = \"reader\"\nmodel = \"m\"\nsystem = \"Be brief.\"\nmax_steps = 6\nmax_tokens = 80\n";
+const AGENT: &str =
+    "name = \"reader\"\nmodel = \"m\"\nsystem = \"Be brief.\"\nmax_steps = 6\nmax_tokens = 80\n";
 const TEAM: &str = "name = \"team\"\nbackground = \"House style.\"\n[fan_out]\nover = \"inputs\"\nagent = \"reader\"\n[then]\nagent = \"reader\"\n";
 
 /// Runs one seed to its end, or to the first broken promise.

@@ -21,7 +21,9 @@ impl Sim {
         effects: &[Effect],
     ) {
         match (command, reply) {
-            (Command::NodeLost { .. }, _) => self.counts.count(Kind::NodeLost, states(effects).next().is_some()),
+            (Command::NodeLost { .. }, _) => {
+                self.counts.count(Kind::NodeLost, states(effects).next().is_some())
+            }
             (Command::Reserve { .. }, Reply::Refused(Refusal::OverQuota { .. })) => {
                 let paused = states(effects).any(|state| state == TaskState::Paused(PauseReason::Budget));
                 self.counts.count(Kind::BudgetRefused, paused);
@@ -36,14 +38,13 @@ impl Sim {
             }
             (Command::Release { node, why: Release::Yielded, .. }, Reply::Done) => {
                 let worker = self.worker_of(*node).filter(|worker| self.workers[*worker].draining);
-                if worker.is_some_and(|worker| !std::mem::replace(&mut self.workers[worker].gave_back, true)) {
+                if worker.is_some_and(|worker| !std::mem::replace(&mut self.workers[worker].gave_back, true))
+                {
                     self.counts.effective(Kind::NodeDrained);
                 }
             }
-            (Command::SetQuota { changes, .. }, Reply::Quota(row)) => {
-                if before.quota.as_ref().map(|old| old.etag) != Some(row.etag) {
-                    changes.iter().for_each(|(key, _)| self.count_limit(*key, before, row, effects));
-                }
+            (Command::SetQuota { changes, .. }, Reply::Quota(row)) if before.etag() != Some(row.etag) => {
+                changes.iter().for_each(|(key, _)| self.count_limit(*key, before, row, effects));
             }
             _ => {}
         }
@@ -61,7 +62,9 @@ impl Sim {
         match key {
             QuotaKey::Running => self.counts.count(Kind::RunningCut, row.running_used > new),
             QuotaKey::TokensTotal => self.counts.count(Kind::TotalCut, used > new),
-            QuotaKey::TokensMinute => self.counts.count(Kind::MinuteCut, row.bucket_millitokens < LEAST_MILLITOKENS),
+            QuotaKey::TokensMinute => {
+                self.counts.count(Kind::MinuteCut, row.bucket_millitokens < LEAST_MILLITOKENS)
+            }
         }
     }
 }
