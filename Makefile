@@ -6,7 +6,9 @@ NEXTEST := 0.9.143
 OPENAI := 3.57.0
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help demo test prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
+SEEDS ?= 300
+
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -58,6 +60,13 @@ python-sdk: ## types, lints and tests of the Python SDK, with the binary of `mak
 
 unit: model random-models vocabularies openai-client python-sdk-tools
 	cargo nextest run --workspace
+
+# Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.
+sim: tools ## the simulator, SEEDS=300: the ledger and the agents over an ideal log, then real raft on lossy disks
+	cargo build --release -p sim
+	./target/release/sim --seeds $(SEEDS)
+	SIM_S2_SEEDS=$(or $(S2_SEEDS),$(shell echo $$(($(SEEDS) / 10 > 1 ? $(SEEDS) / 10 : 2)))) \
+		cargo nextest run --release --profile prove --no-capture -p coordinator -E 'test(/storm_test/)'
 
 prove: tools ## long proofs: full seeds, cut points, kill series (docs/testing.md says how long)
 	./tests/prove.sh

@@ -3,7 +3,7 @@
 # when anything failed. Every length can be set: QUORATE_CUTS, SIM_SEEDS, QUORATE_KILLS, FUZZ_SECONDS.
 set -u -o pipefail
 cd "$(dirname "$0")/.."
-export QUORATE_CUTS="${QUORATE_CUTS:-300}" SIM_SEEDS="${SIM_SEEDS:-2000}" QUORATE_KILLS="${QUORATE_KILLS:-20}"
+export QUORATE_CUTS="${QUORATE_CUTS:-300}" SIM_SEEDS="${SIM_SEEDS:-300}" QUORATE_KILLS="${QUORATE_KILLS:-20}"
 export FUZZ_SECONDS="${FUZZ_SECONDS:-1800}" FUZZ_SEED="${FUZZ_SEED:-time}"
 export RUST_BACKTRACE="${RUST_BACKTRACE:-0}"
 results="${PROVE_RESULTS:-target/prove-$(date -u +%Y-%m-%dT%H%M%SZ).txt}"
@@ -36,7 +36,7 @@ say "cuts $QUORATE_CUTS, seeds $SIM_SEEDS, kills $QUORATE_KILLS, fuzzing $FUZZ_S
 nextest=(cargo nextest run --profile prove --release --no-capture --color never)
 prove build cargo build --release -p quorate
 prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynced|crash|cut/)'
-prove simulator "${nextest[@]}" -p sim
+prove simulator make sim SEEDS="$SIM_SEEDS"
 prove leader-kills "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'
 prove worker-kills "${nextest[@]}" -p quorate-tests -E 'test(/worker_kill/)'
 prove freezes "${nextest[@]}" -p quorate-tests -E 'test(/freeze/)'

@@ -42,11 +42,12 @@ pub struct OfficeClock {
 }
 
 impl OfficeClock {
-    /// Starts an office: the ledger's clock goes on from its last committed value.
+    /// Starts an office: both clocks go on from their last committed values. Only a ledger that has none yet takes the
+    /// leader's own wall clock, which nobody has confirmed at that moment.
     pub fn start(ledger_ms: u64, wall_ms: u64, clock: &dyn Clock) -> Self {
         OfficeClock {
             ledger_base_ms: ledger_ms,
-            wall_base_ms: wall_ms.max(clock.wall_ms()),
+            wall_base_ms: if wall_ms == 0 { clock.wall_ms() } else { wall_ms },
             monotonic_base_ms: clock.monotonic_ms(),
         }
     }
@@ -55,15 +56,17 @@ impl OfficeClock {
         self.ledger_base_ms + clock.monotonic_ms().saturating_sub(self.monotonic_base_ms)
     }
 
-    /// The leader's wall clock while it agrees with the median of the nodes; else the wall clock it had when it took
-    /// office, moved on at the monotonic rate. The second value says whether the clock was refused.
+    /// The leader's wall clock while it agrees with the median of the nodes; else, and as long as no node was heard, the
+    /// ledger's wall clock at the office's beginning, moved on at the monotonic rate. The second value says whether the
+    /// clock was refused.
     pub fn wall_ms(&self, clock: &dyn Clock, reported_ms: &mut [u64]) -> (u64, bool) {
         let own = clock.wall_ms();
         let slope = self.wall_base_ms + clock.monotonic_ms().saturating_sub(self.monotonic_base_ms);
         reported_ms.sort_unstable();
         match reported_ms.get(reported_ms.len() / 2) {
-            Some(median) if own.abs_diff(*median) > WALL_SKEW_MS => (slope, true),
-            _ => (own, false),
+            Some(median) if own.abs_diff(*median) <= WALL_SKEW_MS => (own, false),
+            Some(_) => (slope, true),
+            None => (slope, own.abs_diff(slope) > WALL_SKEW_MS),
         }
     }
 }
@@ -96,6 +99,19 @@ mod tests {
             (101_000, false)
         );
         assert_eq!(office.wall_ms(&Fixed(1_000, 900_000), &mut [101_000, 101_100, 100_900]), (101_000, true));
-        assert_eq!(office.wall_ms(&Fixed(1_000, 900_000), &mut []), (900_000, false));
+    }
+
+    #[test]
+    fn a_new_leader_does_not_believe_its_own_clock_before_a_node_was_heard() {
+        let hour_ms = 3_600_000;
+        let office = OfficeClock::start(0, 500_000, &Fixed(0, 500_000 + hour_ms));
+        assert_eq!(office.wall_ms(&Fixed(1_000, 501_000 + hour_ms), &mut []), (501_000, true));
+        assert_eq!(office.wall_ms(&Fixed(1_000, 501_000 + hour_ms), &mut [501_100]), (501_000, true));
+        assert_eq!(office.wall_ms(&Fixed(1_000, 501_400), &mut []), (501_000, false));
+        // A new cluster has nothing else, and one that slept for long catches up when a node agrees.
+        let first = OfficeClock::start(0, 0, &Fixed(0, 700_000));
+        assert_eq!(first.wall_ms(&Fixed(1_000, 701_000), &mut []), (701_000, false));
+        let late = 500_000 + 20 * hour_ms;
+        assert_eq!(office.wall_ms(&Fixed(1_000, late), &mut [late]), (late, false));
     }
 }

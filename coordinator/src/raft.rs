@@ -24,6 +24,8 @@ mod membership_test;
 #[cfg(test)]
 mod sim_test;
 #[cfg(test)]
+mod storm_test;
+#[cfg(test)]
 mod suite_test;
 #[cfg(test)]
 mod unsynced_test;

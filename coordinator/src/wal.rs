@@ -86,6 +86,21 @@ pub enum Flush {
     Thread,
     /// The caller, at once: simulation, where a thread would break the order of events.
     Inline,
+    /// A task that takes its time, as a slow disk does: simulation.
+    #[cfg(test)]
+    Late,
+}
+
+/// Known mistakes of a log.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Changes are called done one batch before they are synced.
+    AcknowledgeBeforeSync,
+    /// Votes are never written.
+    ForgetVotes,
+    /// What was cut off a log comes back at the next start.
+    KeepTruncated,
 }
 
 /// How to open a log.
@@ -101,10 +116,12 @@ pub struct WalOptions {
     pub segment_bytes: u64,
     /// Entries kept in memory; older ones are read from their file.
     pub cache_bytes: usize,
-    /// A planted bug, to prove that the crash tests can see one: calls changes done one batch before
-    /// they are synced. Exists in tests only.
+    /// A planted mistake, to prove that the crash tests can see one. Exists in tests only.
     #[cfg(test)]
-    pub acknowledge_before_sync: bool,
+    pub planted: Option<Planted>,
+    /// With [`Flush::Late`]: how long a sync takes, in milliseconds.
+    #[cfg(test)]
+    pub sync_ms: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl WalOptions {
@@ -117,7 +134,9 @@ impl WalOptions {
             segment_bytes: 4 << 20,
             cache_bytes: 16 << 20,
             #[cfg(test)]
-            acknowledge_before_sync: false,
+            planted: None,
+            #[cfg(test)]
+            sync_ms: Arc::default(),
         }
     }
 }

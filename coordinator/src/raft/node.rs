@@ -81,7 +81,10 @@ impl RaftNode {
         let append = Duration::from_millis(timings.append_ms);
         let network = Network { cluster, from: id, transport, append };
         let machine = StateMachine::new(machine, snapshots, flush);
-        let raft = Raft::new(id.0, Arc::new(config), network, LogStore::new(wal.clone()), machine).await;
+        let raft = Raft::new(id.0, Arc::new(config), network, LogStore::new(wal.clone()), machine);
+        #[cfg(test)]
+        let raft = super::type_config::Runtime::scope(seed, raft);
+        let raft = raft.await;
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
         let leader = follow_leader(&raft);
         let proposals = Semaphore::new(PROPOSALS_MAX);

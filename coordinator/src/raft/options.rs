@@ -76,6 +76,10 @@ impl Timings {
             election_timeout_min,
             election_timeout_max,
             enable_pre_vote: Some(true),
+            // A leader sends entries before its own sync is done. After a power cut it may lack what the others have
+            // committed, so it must not go on in the same term, as openraft would let it: it would write another entry
+            // at the same place.
+            enable_leader_restore: Some(false),
             install_snapshot_timeout: self.snapshot_ms,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             max_in_snapshot_log_to_keep: self.keep_entries,

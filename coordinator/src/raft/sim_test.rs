@@ -3,7 +3,7 @@
 //! Everything that happens follows from a seed, as far as openraft's own draws allow.
 
 use super::*;
-use crate::wal::WalOptions;
+use crate::wal::{Planted, WalOptions};
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -65,13 +65,38 @@ pub(super) struct Net {
     state: Mutex<NetState>,
 }
 
+/// What wires do to messages, in messages of a thousand; and what they did.
+#[derive(Clone, Default)]
+pub(super) struct Weather {
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    /// Takes up to half a second, or as a second copy two seconds.
+    pub(super) late: u64,
+}
+
+/// How often something was done to a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Toll {
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    pub(super) late: u64,
+    pub(super) overtaken: u64,
+    pub(super) blocked: u64,
+}
+
 struct NetState {
     nodes: BTreeMap<String, RaftNode>,
     /// Which start of a node is the living one; calls of earlier ones go nowhere.
     living: BTreeMap<NodeId, u64>,
     isolated: BTreeSet<NodeId>,
-    lost_per_thousand: u64,
+    /// Ways that are closed, from and to.
+    closed: BTreeSet<(NodeId, NodeId)>,
+    weather: Weather,
+    toll: Toll,
     delivered: BTreeMap<&'static str, u64>,
+    /// Number of the newest call that came, on each way.
+    newest: BTreeMap<(NodeId, NodeId), u64>,
+    calls: u64,
     rng: Rng,
 }
 
@@ -81,8 +106,12 @@ impl Default for NetState {
             nodes: BTreeMap::new(),
             living: BTreeMap::new(),
             isolated: BTreeSet::new(),
-            lost_per_thousand: 0,
+            closed: BTreeSet::new(),
+            weather: Weather::default(),
+            toll: Toll::default(),
             delivered: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            calls: 0,
             rng: Rng(1),
         }
     }
@@ -102,9 +131,33 @@ impl Net {
         };
     }
 
+    /// Closes the way from one node to another; the way back stays as it is.
+    pub(super) fn close_way(&self, from: NodeId, to: NodeId) {
+        self.lock().closed.insert((from, to));
+    }
+
+    /// Opens every way.
+    pub(super) fn open_ways(&self) {
+        let mut state = self.lock();
+        state.closed.clear();
+        state.isolated.clear();
+    }
+
+    pub(super) fn set_weather(&self, weather: Weather) {
+        self.lock().weather = weather;
+    }
+
+    pub(super) fn toll(&self) -> Toll {
+        self.lock().toll
+    }
+
+    pub(super) fn seed(&self, seed: u64) {
+        self.lock().rng = Rng(seed);
+    }
+
     pub(super) fn lose(&self, per_thousand: u64, seed: u64) {
         let mut state = self.lock();
-        state.lost_per_thousand = per_thousand;
+        state.weather = Weather { lost: per_thousand, ..Weather::default() };
         state.rng = Rng(seed);
     }
 
@@ -112,14 +165,45 @@ impl Net {
         self.lock().delivered.get(kind).copied().unwrap_or(0)
     }
 
+    /// A node that starts, and the number of this start.
+    pub(super) fn lives(&self, id: NodeId, life: u64) {
+        self.lock().living.insert(id, life);
+    }
+
+    pub(super) fn listens(&self, node: &RaftNode) {
+        self.lock().nodes.insert(address(node.id()), node.clone());
+    }
+
+    /// A node that ended: nothing reaches it, and nothing of it reaches anybody.
+    pub(super) fn vanishes(&self, id: NodeId) {
+        let mut state = self.lock();
+        state.living.remove(&id);
+        state.nodes.remove(&address(id));
+    }
+
     /// How long one way takes; none when the message is lost.
     fn way(&self, from: NodeId, life: u64, to: NodeId) -> Option<Duration> {
         let mut state = self.lock();
-        let cut = state.isolated.contains(&from) || state.isolated.contains(&to);
+        let cut = state.isolated.contains(&from)
+            || state.isolated.contains(&to)
+            || state.closed.contains(&(from, to));
         let dead = state.living.get(&from) != Some(&life);
-        let lost = state.rng.below(1000) < state.lost_per_thousand;
-        let micros = 200 + state.rng.below(2000);
+        let lost = state.rng.below(1000) < state.weather.lost;
+        let late = state.rng.below(1000) < state.weather.late;
+        let micros = 200 + state.rng.below(if late { 500_000 } else { 2000 });
+        state.toll.blocked += u64::from(cut);
+        state.toll.lost += u64::from(lost && !cut && !dead);
+        state.toll.late += u64::from(late && !cut && !dead && !lost);
         (!cut && !dead && !lost).then(|| Duration::from_micros(micros))
+    }
+
+    /// Whether a second copy of a call comes, and how much later.
+    fn second_copy(&self) -> Option<Duration> {
+        let mut state = self.lock();
+        let doubled = state.rng.below(1000) < state.weather.doubled;
+        let soon = state.rng.below(2) == 0;
+        let micros = state.rng.below(if soon { 5_000 } else { 2_000_000 });
+        doubled.then(|| Duration::from_micros(micros))
     }
 
     fn receiver(&self, address: &str) -> Option<(RaftNode, u64)> {
@@ -128,22 +212,38 @@ impl Net {
         let life = state.living.get(&node.id()).copied()?;
         Some((node, life))
     }
+
+    fn next_call(&self) -> u64 {
+        let mut state = self.lock();
+        state.calls += 1;
+        state.calls
+    }
+
+    fn came(&self, from: NodeId, to: NodeId, call: u64, kind: &'static str) {
+        let mut state = self.lock();
+        *state.delivered.entry(kind).or_default() += 1;
+        let newest = state.newest.entry((from, to)).or_default();
+        let overtaken = *newest > call;
+        *newest = call.max(*newest);
+        state.toll.overtaken += u64::from(overtaken);
+    }
 }
 
 /// One start of one node, at the wires.
-struct Port {
-    net: Arc<Net>,
-    from: NodeId,
-    life: u64,
+pub(super) struct Port {
+    pub(super) net: Arc<Net>,
+    pub(super) from: NodeId,
+    pub(super) life: u64,
 }
 
 impl Port {
     async fn deliver(&self, address: &str, envelope: Envelope) -> Result<Reply, CallError> {
-        let to = envelope.to;
+        let (to, call) = (envelope.to, self.net.next_call());
+        self.double(address, &envelope, call);
         self.travel(self.from, self.life, to).await;
         let refused = || CallError::Unreachable("nobody listens there".to_string());
         let (node, life) = self.net.receiver(address).ok_or_else(refused)?;
-        *self.net.lock().delivered.entry(envelope.body.name()).or_default() += 1;
+        self.net.came(self.from, to, call, envelope.body.name());
         let reply = node.handle(envelope).await?;
         // The reply of a node that died meanwhile never leaves it.
         self.travel(to, life, self.from).await;
@@ -155,6 +255,22 @@ impl Port {
             Some(way) => tokio::time::sleep(way).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Perhaps the call comes once more, perhaps long after the first time. Nobody hears the second reply.
+    fn double(&self, address: &str, envelope: &Envelope, call: u64) {
+        let Some(later) = self.net.second_copy() else { return };
+        let (net, from, address, envelope) =
+            (self.net.clone(), self.from, address.to_string(), envelope.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(later).await;
+            if let Some((node, _)) = net.receiver(&address) {
+                net.came(from, envelope.to, call, envelope.body.name());
+                net.lock().toll.doubled += 1;
+                // Whatever it answers, nobody listens.
+                let _ = node.handle(envelope).await;
+            }
+        });
     }
 }
 
@@ -191,7 +307,7 @@ impl Sim {
     pub(super) fn new(seed: u64) -> Sim {
         let timings = Timings { snapshot_every: 60, keep_entries: 10, ..Timings::default() };
         let net = Arc::<Net>::default();
-        net.lock().rng = Rng(seed);
+        net.seed(seed);
         Sim { net, timings, acknowledge_before_sync: false, hosts: BTreeMap::new(), seed }
     }
 
@@ -235,12 +351,12 @@ impl Sim {
         let wal = WalOptions {
             segment_bytes: 4096,
             cache_bytes: 2048,
-            acknowledge_before_sync: self.acknowledge_before_sync,
+            planted: self.acknowledge_before_sync.then_some(Planted::AcknowledgeBeforeSync),
             ..WalOptions::new("raft/wal", CLUSTER, id, Flush::Inline)
         };
-        self.net.lock().living.insert(id, host.life);
+        self.net.lives(id, host.life);
         let node = RaftNode::start_with(options, wal).await?;
-        self.net.lock().nodes.insert(address(id), node.clone());
+        self.net.listens(&node);
         host.node = Some(node);
         Ok(())
     }
@@ -260,9 +376,7 @@ impl Sim {
     }
 
     fn vanish(&mut self, id: NodeId) {
-        let mut net = self.net.lock();
-        net.living.remove(&id);
-        net.nodes.remove(&address(id));
+        self.net.vanishes(id);
     }
 
     async fn bury(&mut self, id: NodeId) {

@@ -126,6 +126,8 @@ async fn off_the_loop<T: Send + 'static>(
 ) -> io::Result<T> {
     match flush {
         Flush::Inline => work(),
+        #[cfg(test)]
+        Flush::Late => work(),
         Flush::Thread => tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?,
     }
 }

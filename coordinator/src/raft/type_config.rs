@@ -15,7 +15,14 @@ openraft::declare_raft_types!(
         R = Answer,
         NodeId = u64,
         Node = BasicNode,
+        AsyncRuntime = Runtime,
 );
+
+#[cfg(not(test))]
+type Runtime = openraft::impls::TokioRuntime;
+/// In tests what openraft draws follows from the seed that a node is started with.
+#[cfg(test)]
+pub(super) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<openraft::impls::TokioRuntime>;
 
 pub(super) type LogId = alias::LogIdOf<Types>;
 pub(super) type Vote = alias::VoteOf<Types>;

@@ -41,7 +41,12 @@ impl Job {
 
 pub(super) enum Lane {
     Inline(Box<Inline>),
-    Thread { queue: Sender<Job>, thread: JoinHandle<()> },
+    Thread {
+        queue: Sender<Job>,
+        thread: JoinHandle<()>,
+    },
+    #[cfg(test)]
+    Late(tokio::sync::mpsc::UnboundedSender<Job>),
     Closed,
 }
 
@@ -54,9 +59,17 @@ pub(super) struct Inline {
 
 impl Lane {
     pub(super) fn start(flush: Flush, writer: Writer, index: Arc<Mutex<Index>>) -> io::Result<Lane> {
+        #[cfg(test)]
+        let sync_ms = writer.sync_ms();
         let lane = Inline { writer, index, broken: None };
         match flush {
             Flush::Inline => Ok(Lane::Inline(Box::new(lane))),
+            #[cfg(test)]
+            Flush::Late => {
+                let (queue, jobs) = tokio::sync::mpsc::unbounded_channel();
+                tokio::spawn(gather_late(lane, jobs, sync_ms));
+                Ok(Lane::Late(queue))
+            }
             Flush::Thread => {
                 let (queue, jobs) = channel();
                 let thread = std::thread::Builder::new().name("raft-wal".to_string());
@@ -71,6 +84,8 @@ impl Lane {
         match self {
             Lane::Inline(lane) => lane.flush(vec![job]).pop(),
             Lane::Thread { queue, .. } => queue.send(job).err().map(|refused| closed(refused.0)),
+            #[cfg(test)]
+            Lane::Late(queue) => queue.send(job).err().map(|refused| closed(refused.0)),
             Lane::Closed => Some(closed(job)),
         }
     }
@@ -98,6 +113,24 @@ fn gather(mut lane: Inline, jobs: Receiver<Job>) {
         while bytes < BATCH_BYTES {
             let Ok(job) = jobs.try_recv() else { break };
             bytes += job.bytes();
+            batch.push(job);
+        }
+        lane.flush(batch).into_iter().for_each(Finished::tell);
+    }
+}
+
+/// The same on a disk that is slow: what comes while it works waits for the next turn.
+#[cfg(test)]
+async fn gather_late(
+    mut lane: Inline,
+    mut jobs: tokio::sync::mpsc::UnboundedReceiver<Job>,
+    sync_ms: Arc<std::sync::atomic::AtomicU64>,
+) {
+    while let Some(first) = jobs.recv().await {
+        let ms = sync_ms.load(std::sync::atomic::Ordering::Relaxed);
+        tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+        let mut batch = vec![first];
+        while let Ok(job) = jobs.try_recv() {
             batch.push(job);
         }
         lane.flush(batch).into_iter().for_each(Finished::tell);

@@ -152,7 +152,7 @@ fn what_was_called_done_survives_a_power_cut_anywhere() {
 fn the_planted_bug_is_seen() {
     let caught = (0..50).any(|seed| {
         let disk = CrashDisk::new();
-        let planted = WalOptions { acknowledge_before_sync: true, ..options(Flush::Inline) };
+        let planted = WalOptions { planted: Some(Planted::AcknowledgeBeforeSync), ..options(Flush::Inline) };
         let wal = Wal::open(Arc::new(disk.clone()), planted).unwrap();
         submit(&wal, vec![entry(1, 0, 50)]).unwrap();
         disk.crash(seed);

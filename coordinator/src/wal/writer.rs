@@ -110,7 +110,7 @@ impl Writer {
     /// Writes a batch and makes it durable. After an error nothing is known, and nothing may follow.
     pub(super) fn commit(&mut self, changes: &[Change]) -> io::Result<Vec<(EntryId, Place)>> {
         #[cfg(test)]
-        if self.options.acknowledge_before_sync {
+        if self.options.planted == Some(super::Planted::AcknowledgeBeforeSync) {
             return self.commit_too_early(changes);
         }
         let places = self.write(changes)?;
@@ -132,6 +132,10 @@ impl Writer {
     fn write(&mut self, changes: &[Change]) -> io::Result<Vec<(EntryId, Place)>> {
         let (mut batch, mut places) = (Vec::new(), Vec::new());
         for change in changes {
+            #[cfg(test)]
+            if self.is_forgotten(change) {
+                continue;
+            }
             let (kind, payload) = record::encode(change);
             let bytes = record::framed_len(payload.len()) as u64;
             if self.active.end + batch.len() as u64 + bytes > self.active.capacity {
@@ -148,6 +152,20 @@ impl Writer {
         }
         self.put(&mut batch)?;
         Ok(places)
+    }
+
+    #[cfg(test)]
+    pub(super) fn sync_ms(&self) -> Arc<std::sync::atomic::AtomicU64> {
+        self.options.sync_ms.clone()
+    }
+
+    #[cfg(test)]
+    fn is_forgotten(&self, change: &Change) -> bool {
+        match self.options.planted {
+            Some(super::Planted::ForgetVotes) => matches!(change, Change::Vote(_)),
+            Some(super::Planted::KeepTruncated) => matches!(change, Change::Truncate { .. }),
+            Some(super::Planted::AcknowledgeBeforeSync) | None => false,
+        }
     }
 
     fn put(&mut self, batch: &mut Vec<u8>) -> io::Result<()> {

@@ -1,33 +1,35 @@
-//! The agents of a worker: each asks for tokens, runs a call, offers its step, and goes on or ends. A team spawns,
-//! waits and ends.
+//! The agents of a worker. What each does next is decided by the real `mind`; here is the short copy of the hands
+//! that perform it: questions to the ledger, model calls that take time, and what a lease's end does to both.
 
 use crate::net::Message;
 use crate::plan::Plant;
 use crate::sim::{Event, Sim};
 use ledger::command::{ChildSpec, Command, Next, Release};
 use ledger::reply::{Refusal, Reply};
-use ledger::rows::{AgentKind, TaskError, TaskRow};
-use types::{Epoch, Hash, Spent, TaskUid};
+use ledger::rows::{InputRef, TaskError, TaskRow};
+use mind::{ChildPlan, Effect, Event as Happened, Mind, NextMove, TaskFacts};
+use types::{Epoch, ProjectName, TaskUid};
 
 pub(crate) struct Agent {
     pub epoch: Epoch,
-    row: TaskRow,
-    step: u64,
+    pub project: ProjectName,
+    pub mind: Mind,
     pub phase: Phase,
     ending: bool,
     /// The planted mistake: a call to be billed again.
-    again: Option<Call>,
+    again: Option<u64>,
 }
 
 #[derive(Clone)]
 pub(crate) enum Phase {
-    /// About to ask its first question.
-    Begun,
+    Idle,
+    /// Before the repetition of a call.
+    Waiting(u64),
     Asking(Box<Question>),
     /// A model call that ends by an event, unless it was cut short before.
     Calling(Call),
     /// Granted, but the node's lease is over for now.
-    Held(u64),
+    Held(Call),
 }
 
 #[derive(Clone)]
@@ -36,71 +38,148 @@ pub(crate) struct Question {
     pub command: Command,
     pub asked_ms: u64,
     pub tries: u32,
+    /// The call that the command is about.
+    pub call: Option<Call>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub number: u64,
-    granted: u64,
+    /// How often this step called before.
+    pub nth: u32,
+    pub max_tokens: u64,
+    /// Tokens of the prompt that are billed.
+    pub prompt: u64,
+    pub granted: u64,
 }
 
 impl Sim {
     pub(crate) fn begin(&mut self, worker: usize, row: TaskRow, epoch: Epoch) {
         let uid = row.uid;
-        let (step, team) = (row.step, row.kind == AgentKind::Team);
-        let agent = Agent { epoch, row, step, phase: Phase::Begun, ending: false, again: None };
+        let (project, head, step) = (row.project.clone(), row.head, row.step);
+        // Rarely, but often where somebody else may still be at it, or children are.
+        let delicate = !row.unaware.is_empty() || row.children_open > 0;
+        let mut mind = Mind::new(self.facts(row, epoch));
+        let journal = match self.library.journal(&project, head) {
+            Ok(journal) => journal,
+            Err(broken) => return self.broken(format!("{uid}'s journal is broken: {broken}")),
+        };
+        for (hash, record) in &journal {
+            if let Err(broken) = mind.replay(*hash, record) {
+                return self.broken(format!("{uid}'s journal is broken: {broken}"));
+            }
+        }
+        if mind.observe().step != step {
+            return self.broken(format!("{uid} has {step} steps and {} records", mind.observe().step));
+        }
+        let agent = Agent { epoch, project, mind, phase: Phase::Idle, ending: false, again: None };
         self.workers[worker].agents.insert(uid, agent);
-        match (team, step) {
-            (true, 0) => self.ask_spawn(worker, uid),
-            (true, _) => self.ask_commit(worker, uid, None),
-            (false, _) => self.ask_reserve(worker, uid),
+        if self.chaos && self.rng.percent(if delicate { 30 } else { 1 }) {
+            return self.give_up(worker, uid, Release::Broken);
+        }
+        self.think(worker, uid, Happened::Begin);
+    }
+
+    fn facts(&self, row: TaskRow, epoch: Epoch) -> TaskFacts {
+        let mut tree = row.uid;
+        while let Some(origin) = self.cluster.truth.task(tree).and_then(|row| row.origin) {
+            tree = origin.parent;
+        }
+        TaskFacts {
+            uid: row.uid,
+            project: row.project,
+            agent: row.agent,
+            tree,
+            background: row.background,
+            inputs: row.inputs.into_iter().map(|input| (input.name, input.segment)).collect(),
+            definition: self.library.definition(row.revision),
+            seed: row.uid.index,
+            epoch,
         }
     }
 
-    fn ask(&mut self, worker: usize, uid: TaskUid, command: Command) {
+    /// Something happened to an agent: its mind says what to do about it.
+    pub(crate) fn think(&mut self, worker: usize, uid: TaskUid, happened: Happened) {
+        let Some(agent) = self.workers[worker].agents.get_mut(&uid) else { return };
+        agent.phase = Phase::Idle;
+        for effect in agent.mind.on(happened) {
+            self.perform_for(worker, uid, effect, None);
+        }
+    }
+
+    fn perform_for(&mut self, worker: usize, uid: TaskUid, effect: Effect, call: Option<Call>) {
+        let Some(agent) = self.workers[worker].agents.get(&uid) else { return };
+        let (epoch, node, project) = (agent.epoch, self.workers[worker].node, agent.project.clone());
+        match effect {
+            Effect::Load { hashes } => {
+                let segments = hashes.into_iter().filter_map(|hash| {
+                    self.library.segment(&project, hash).ok().map(|segment| (hash, segment))
+                });
+                let segments = segments.collect();
+                self.think(worker, uid, Happened::Loaded { segments });
+            }
+            Effect::Infer { call, max_tokens, wait_ms, .. } => {
+                self.call_later(worker, uid, call, max_tokens, wait_ms);
+            }
+            Effect::Spawn { step, children, new_segments } => {
+                self.library.keep(new_segments);
+                let home = self.home(worker);
+                let children = children.into_iter().map(|plan| spec(plan, &home)).collect();
+                self.ask(worker, uid, Command::Spawn { parent: uid, epoch, node, step, children }, None);
+            }
+            Effect::AskChildren => {
+                let outcomes = self.outcomes(uid);
+                self.think(worker, uid, Happened::Children(outcomes));
+            }
+            Effect::Commit { step, head, segments, spent, billed_tokens, next, .. } => {
+                self.library.keep(segments);
+                self.oracle.offered(head, node, epoch, call.map(|call| call.number));
+                let (home, next) = (self.home(worker), translate(next));
+                let command = Command::CommitStep {
+                    task: uid,
+                    epoch,
+                    node,
+                    step,
+                    head,
+                    home,
+                    spent,
+                    billed_tokens,
+                    next,
+                    extra: None,
+                };
+                self.ask(worker, uid, command, call);
+            }
+            Effect::Stop => self.end(worker, uid),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, worker: usize, uid: TaskUid, command: Command, call: Option<Call>) {
         let (id, asked_ms) = (self.number(), self.now_ms);
         if let Some(agent) = self.workers[worker].agents.get_mut(&uid) {
-            agent.phase =
-                Phase::Asking(Box::new(Question { id, command: command.clone(), asked_ms, tries: 1 }));
+            let question = Question { id, command: command.clone(), asked_ms, tries: 1, call };
+            agent.phase = Phase::Asking(Box::new(question));
             self.tell_leader(worker, Message::Ask { id, command: Box::new(command) });
         }
     }
 
-    fn ask_spawn(&mut self, worker: usize, uid: TaskUid) {
-        let Some(agent) = self.workers[worker].agents.get(&uid) else { return };
-        let child = ChildSpec { agent: "reader".into(), inputs: vec![], background: vec![], home: vec![] };
-        let children = vec![child; 2 + (uid.index % 2) as usize];
-        let node = self.workers[worker].node;
-        let command =
-            Command::Spawn { parent: uid, epoch: agent.epoch, node, step: agent.step + 1, children };
-        self.ask(worker, uid, command);
-    }
-
-    fn ask_reserve(&mut self, worker: usize, uid: TaskUid) {
-        let Some(agent) = self.workers[worker].agents.get(&uid) else { return };
-        let (task, node) = (uid, self.workers[worker].node);
-        let (epoch, step) = (agent.epoch, agent.step + 1);
-        let min_tokens = 3 + uid.index % 5;
-        let command =
-            Command::Reserve { task, epoch, node, step, min_tokens, max_tokens: min_tokens + 30, want: None };
-        self.ask(worker, uid, command);
-    }
-
-    pub(crate) fn start_call(&mut self, worker: usize, uid: TaskUid, granted: u64) {
+    pub(crate) fn start_call(&mut self, worker: usize, uid: TaskUid, call: Call) {
         if !self.lease_valid(worker) {
             if let Some(agent) = self.workers[worker].agents.get_mut(&uid) {
-                agent.phase = Phase::Held(granted);
+                agent.phase = Phase::Held(call);
             }
             return;
         }
-        let call = Call { number: self.number(), granted };
         self.started(worker, uid);
         let boot = self.workers[worker].boot;
         if let Some(agent) = self.workers[worker].agents.get_mut(&uid) {
             agent.phase = Phase::Calling(call);
         }
         // Some calls are longer than a lease.
-        let longest_ms = if self.rng.percent(25) { 6_000 } else { 700 };
+        let longest_ms = match self.rng.below(100) {
+            0..=3 if self.chaos => 12_000,
+            0..=19 => 5_000,
+            _ => 500,
+        };
         let takes_ms = self.rng.between(30, longest_ms);
         self.after(takes_ms, Event::CallEnds { worker, boot, task: uid, call: call.number });
     }
@@ -113,41 +192,18 @@ impl Sim {
         if let Some(Phase::Calling(call)) = it.agents.get(&uid).map(|agent| agent.phase.clone())
             && call.number == number
         {
-            self.offer(worker, uid, call);
+            self.offer(worker, uid, call, true);
         }
     }
 
-    /// Commits what a call gave, all of it or what was there when it was cut short.
-    pub(crate) fn offer(&mut self, worker: usize, uid: TaskUid, call: Call) {
-        self.ask_commit(worker, uid, Some(call));
-    }
-
-    fn ask_commit(&mut self, worker: usize, uid: TaskUid, call: Option<Call>) {
-        let Some(agent) = self.workers[worker].agents.get(&uid) else { return };
-        let node = self.workers[worker].node;
-        let step = agent.step + 1;
-        let billed_tokens = call.map_or(0, |call| call.granted - call.granted % 3);
-        let number = call.map_or_else(|| self.number(), |call| call.number);
-        let Some(agent) = self.workers[worker].agents.get(&uid) else { return };
-        let head = Hash::of_parts(&[&types::encode(&uid), &step.to_le_bytes(), &number.to_le_bytes()]);
-        let next = next_of(&agent.row, step);
-        let epoch = agent.epoch;
-        self.oracle.offered(head, node, epoch, call.map(|call| call.number));
-        let spent = Spent { generated_tokens: billed_tokens, ..Spent::default() };
-        let home = self.home(worker);
-        let command = Command::CommitStep {
-            task: uid,
-            epoch,
-            node,
-            step,
-            head,
-            home,
-            spent,
-            billed_tokens,
-            next,
-            extra: None,
-        };
-        self.ask(worker, uid, command);
+    /// Tells the mind what a call gave, all of it or what was there when it was cut short, and commits what follows.
+    pub(crate) fn offer(&mut self, worker: usize, uid: TaskUid, call: Call, whole: bool) {
+        let happened = self.generated(worker, uid, call, whole);
+        let Some(agent) = self.workers[worker].agents.get_mut(&uid) else { return };
+        agent.phase = Phase::Idle;
+        for effect in agent.mind.on(happened) {
+            self.perform_for(worker, uid, effect, Some(call));
+        }
     }
 
     pub(crate) fn told_to_stop(&mut self, worker: usize, uid: TaskUid, epoch: Epoch) {
@@ -158,7 +214,7 @@ impl Sim {
     pub(crate) fn revoked(&mut self, worker: usize, uid: TaskUid, epoch: Epoch) {
         let agent = self.workers[worker].agents.get(&uid).filter(|agent| agent.epoch == epoch);
         match agent.map(|agent| agent.phase.clone()) {
-            Some(Phase::Calling(call)) => self.offer(worker, uid, call),
+            Some(Phase::Calling(call)) => self.offer(worker, uid, call, false),
             Some(Phase::Asking(question)) if matches!(question.command, Command::CommitStep { .. }) => {}
             Some(_) => self.let_go(worker, uid, epoch, Release::Yielded),
             None => {}
@@ -169,7 +225,7 @@ impl Sim {
     fn let_go(&mut self, worker: usize, uid: TaskUid, epoch: Epoch, why: Release) {
         let node = self.workers[worker].node;
         let command = Command::Release { task: uid, epoch, node, why };
-        if self.plant == Some(Plant::ConfirmEarly) {
+        if self.plant == Some(Plant::ConfirmEarly) && why == Release::Stopped {
             let id = self.number();
             return self.tell_leader(worker, Message::Ask { id, command: Box::new(command) });
         }
@@ -182,7 +238,7 @@ impl Sim {
         }
         let ending = it.agents.get_mut(&uid).is_some_and(|agent| std::mem::replace(&mut agent.ending, true));
         if !ending {
-            self.ask(worker, uid, command);
+            self.ask(worker, uid, command, None);
         }
     }
 
@@ -195,20 +251,23 @@ impl Sim {
     pub(crate) fn answered(&mut self, worker: usize, id: u64, reply: Reply) {
         let asked = |agent: &Agent| match &agent.phase {
             Phase::Asking(question) if question.id == id => Some(question.clone()),
-            Phase::Begun | Phase::Asking(_) | Phase::Calling(_) | Phase::Held(_) => None,
+            Phase::Idle | Phase::Waiting(_) | Phase::Asking(_) | Phase::Calling(_) | Phase::Held(_) => None,
         };
         let found = self.workers[worker].agents.iter().find_map(|(uid, agent)| Some((*uid, asked(agent)?)));
         let Some((uid, question)) = found else { return };
+        if let Reply::Refused(Refusal::Fenced { .. }) = reply {
+            self.fenced(worker);
+        }
         match (&question.command, reply) {
-            (Command::Reserve { .. }, Reply::Reserved(granted)) => self.granted(worker, uid, granted),
-            (Command::Spawn { .. }, Reply::Children(_)) => self.ask_commit(worker, uid, None),
-            (Command::CommitStep { next: Next::Continue, step, .. }, Reply::Done) => {
-                self.oracle.acknowledged(uid, *step);
-                self.go_on(worker, uid, &question);
+            (Command::Reserve { .. }, Reply::Reserved(granted)) => {
+                self.granted(worker, uid, granted, question.call)
             }
-            (Command::CommitStep { step, .. }, Reply::Done) => {
+            (Command::Spawn { .. }, Reply::Children(children)) => {
+                self.think(worker, uid, Happened::Spawned { children });
+            }
+            (Command::CommitStep { step, next, .. }, Reply::Done) => {
                 self.oracle.acknowledged(uid, *step);
-                self.end(worker, uid);
+                self.committed(worker, uid, *step, *next == Next::Continue, &question);
             }
             (Command::Release { .. }, _) => self.end(worker, uid),
             (_, Reply::Refused(Refusal::Fenced { .. } | Refusal::OverQuota { .. })) => self.end(worker, uid),
@@ -225,34 +284,45 @@ impl Sim {
         }
     }
 
-    fn granted(&mut self, worker: usize, uid: TaskUid, granted: u64) {
+    fn granted(&mut self, worker: usize, uid: TaskUid, granted: u64, call: Option<Call>) {
         let again = self.workers[worker].agents.get_mut(&uid).and_then(|agent| agent.again.take());
-        match again {
-            Some(call) => self.ask_commit(worker, uid, Some(Call { granted, ..call })),
-            None => self.start_call(worker, uid, granted),
+        if let Some(call) = call.map(|call| Call { granted, ..call }) {
+            match again {
+                Some(number) => self.offer(worker, uid, Call { number, ..call }, true),
+                None => self.start_call(worker, uid, call),
+            }
         }
     }
 
-    fn go_on(&mut self, worker: usize, uid: TaskUid, question: &Question) {
+    fn committed(&mut self, worker: usize, uid: TaskUid, step: u64, goes_on: bool, question: &Question) {
         let Some(agent) = self.workers[worker].agents.get_mut(&uid) else { return };
-        agent.step += 1;
         if self.plant == Some(Plant::BillTwice) && question.tries > 1 {
-            agent.again = self.oracle.call_of(&question.command).map(|number| Call { number, granted: 0 });
+            agent.again = question.call.map(|call| call.number);
         }
-        self.ask_reserve(worker, uid);
+        if goes_on && self.workers[worker].draining {
+            return self.give_up(worker, uid, Release::Yielded);
+        }
+        self.think(worker, uid, Happened::Committed { step });
     }
 }
 
-/// What a task does after a step: agents take one to three, a team spawns, waits and ends.
-fn next_of(row: &TaskRow, step: u64) -> Next {
-    let last = 1 + row.uid.index % 3;
-    let failure = row.uid.index.is_multiple_of(11);
-    match row.kind {
-        AgentKind::Team if step == 1 => Next::WaitChildren,
-        AgentKind::Agent if step < last => Next::Continue,
-        AgentKind::Agent if failure => {
-            Next::Failed { error: TaskError { reason: "SCRIPTED".into(), text: None } }
-        }
-        AgentKind::Team | AgentKind::Agent => Next::Done { result: Hash::of(b"result"), bytes: 6 },
+fn spec(plan: ChildPlan, home: &[types::NodeId]) -> ChildSpec {
+    let input = |(name, segment)| InputRef { name, segment, bytes: 1 };
+    ChildSpec {
+        agent: plan.agent,
+        inputs: plan.inputs.into_iter().map(input).collect(),
+        background: plan.background,
+        home: home.to_vec(),
+    }
+}
+
+fn translate(next: NextMove) -> Next {
+    let error = |reason, message| TaskError { reason, text: Some(message) };
+    match next {
+        NextMove::Continue => Next::Continue,
+        NextMove::WaitChildren => Next::WaitChildren,
+        NextMove::Done { result, bytes } => Next::Done { result, bytes },
+        NextMove::Failed { reason, message } => Next::Failed { error: error(reason, message) },
+        NextMove::PausedError { reason, message } => Next::PausedError { error: error(reason, message) },
     }
 }

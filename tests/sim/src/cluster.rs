@@ -1,15 +1,16 @@
 //! The replicated log as the ledger sees it: entries that are committed, entries of a leader that may not be, and
 //! replicas that follow at their own pace or start again from a snapshot.
 
+use crate::counts::Kind;
 use crate::net::Peer;
 use crate::plan::Plant;
 use crate::sim::Sim;
-use ledger::command::{Command, Stamp};
+use ledger::command::{Command, RequestKey, Stamp};
 use ledger::effect::Effect;
 use ledger::reply::Reply;
 use ledger::{Place, State, encode_entry};
-use std::collections::BTreeMap;
-use types::Hash;
+use std::collections::{BTreeMap, BTreeSet};
+use types::{Hash, TaskUid};
 
 pub(crate) const COORDINATORS: usize = 3;
 
@@ -25,6 +26,15 @@ pub(crate) enum Asker {
 pub(crate) struct Pending {
     pub stamp: Stamp,
     pub commands: Vec<(Asker, Command)>,
+    pub written_ms: u64,
+    pub slow: bool,
+}
+
+impl Pending {
+    /// Whether somebody outside waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.commands.iter().any(|(asker, _)| matches!(asker, Asker::Peer(..)))
+    }
 }
 
 pub(crate) struct Cluster {
@@ -36,7 +46,10 @@ pub(crate) struct Cluster {
     hashes: BTreeMap<u64, Hash>,
     /// Replicas that only follow: their state and how many entries they have applied.
     pub followers: Vec<(State, usize)>,
+    /// Tasks that got events, for each entry of the log.
+    touched: Vec<BTreeSet<TaskUid>>,
     pub last_index: u64,
+    pub commands: u64,
 }
 
 impl Cluster {
@@ -46,33 +59,50 @@ impl Cluster {
             truth: State::new(),
             hashes: BTreeMap::new(),
             followers: vec![(State::new(), 0); COORDINATORS - 1],
+            touched: vec![],
             last_index: 0,
+            commands: 0,
         }
     }
 }
 
+/// What an entry did.
+pub(crate) struct Done {
+    pub replies: Vec<Reply>,
+    pub effects: Vec<Effect>,
+    /// Whether the state differs from before, clocks aside.
+    pub changed: bool,
+}
+
 impl Sim {
     /// Commits one entry: from here on it is there for good.
-    pub(crate) fn commit(&mut self, pending: &Pending) -> (Vec<Reply>, Vec<Effect>) {
+    pub(crate) fn commit(&mut self, pending: &Pending) -> Done {
         self.cluster.last_index += 1;
         let index = self.cluster.last_index;
         let commands: Vec<Command> = pending.commands.iter().map(|(_, command)| command.clone()).collect();
         self.cluster.log.push((index, encode_entry(pending.stamp, &commands)));
-        let (mut replies, mut effects) = (vec![], vec![]);
+        let mut done = Done { replies: vec![], effects: vec![], changed: false };
         for (position, command) in (0u32..).zip(&commands) {
             let before = self.before(command);
             let applied = self.cluster.truth.apply(Place { index, position }, pending.stamp, command);
+            self.cluster.commands += 1;
             self.trace_command(index, command, &applied.reply);
-            self.applied(command, &before, &applied.reply, &applied.effects);
-            replies.push(applied.reply);
-            effects.extend(applied.effects);
+            self.applied(command, &before, &applied.reply, &applied.effects, pending.written_ms);
+            done.changed |= !applied.effects.is_empty();
+            done.replies.push(applied.reply);
+            done.effects.extend(applied.effects);
         }
-        let hash = self.cluster.truth.state_hash();
-        self.cluster.hashes.insert(index, hash);
-        if index.is_multiple_of(32) {
+        self.cluster.hashes.insert(index, self.cluster.truth.state_hash());
+        let with_events = done.effects.iter().filter_map(|effect| match effect {
+            Effect::Event { task, .. } => Some(*task),
+            _ => None,
+        });
+        self.cluster.touched.push(with_events.collect());
+        self.check_clock();
+        if index.is_multiple_of(self.size.check_every) {
             self.check_truth();
         }
-        (replies, effects)
+        done
     }
 
     fn trace_command(&mut self, index: u64, command: &Command, reply: &Reply) {
@@ -94,30 +124,45 @@ impl Sim {
                 broken = Some(format!("follower {follower} differs from the leader at index {index}"));
             }
         }
-        *applied = until;
+        let from = std::mem::replace(applied, until);
         if let Some(broken) = broken {
             self.broken(broken);
         }
-        self.watch_events(follower);
+        self.watch_between(follower, from, until);
+    }
+
+    fn watch_between(&mut self, follower: usize, from: usize, until: usize) {
+        let tasks = self.cluster.touched[from..until].iter().flatten().copied().collect();
+        self.watch_events(follower, &tasks);
     }
 
     /// A replica lost its state and starts from a snapshot of another; the tail of the log brings it up.
     pub(crate) fn restore_follower(&mut self, follower: usize) {
         let other = (follower + 1) % self.cluster.followers.len();
+        let stood = self.cluster.followers[follower].1;
         let (state, applied) = &self.cluster.followers[other];
+        self.counts.count(Kind::FollowerRestored, stood != *applied);
         match State::restore(&state.snapshot()) {
-            Ok(restored) => self.cluster.followers[follower] = (restored, *applied),
+            Ok(restored) => {
+                let applied = *applied;
+                self.cluster.followers[follower] = (restored, applied);
+                self.watch_between(follower, stood.min(applied), applied);
+            }
             Err(halt) => self.broken(format!("a snapshot cannot be restored: {halt}")),
         }
-        self.faults.follower_restores += 1;
+        if self.plant == Some(Plant::ForgetRequests) {
+            self.forget_requests();
+        }
     }
 
     /// What becomes of entries that a failed leader had not committed: a prefix is with enough others and will be
     /// committed by the next leader, the rest never happened. Nobody is answered either way.
-    pub(crate) fn cut_pending(&mut self, pending: Vec<Pending>) {
-        let cut = self.rng.below(pending.len() + 1);
-        self.faults.entries_survived += cut as u64;
-        self.faults.entries_truncated += (pending.len() - cut) as u64;
+    pub(crate) fn cut_pending(&mut self, pending: Vec<Pending>, most: usize) {
+        let cut = self.rng.below(most.min(pending.len()) + 1);
+        for (n, entry) in pending.iter().enumerate() {
+            let kind = if n < cut { Kind::EntriesSurvived } else { Kind::EntriesDiscarded };
+            self.counts.count(kind, entry.is_awaited());
+        }
         self.survivors = pending.into_iter().take(cut).collect();
         if self.plant == Some(Plant::LoseAcked) {
             self.lose_acknowledged();
@@ -129,10 +174,38 @@ impl Sim {
         let held = self.cluster.followers.iter().map(|(_, applied)| *applied).max().unwrap_or(0);
         let Some(kept) = self.cluster.log.len().checked_sub(4).map(|kept| kept.max(held)) else { return };
         self.cluster.log.truncate(kept);
+        self.cluster.touched.truncate(kept);
+        self.cluster.truth = self.replayed(|command| command);
+    }
+
+    /// The planted mistake: every replica starts from a snapshot in which no request is remembered.
+    fn forget_requests(&mut self) {
+        let all = self.cluster.log.len();
+        self.cluster.truth = self.replayed(without_request);
+        let index = self.cluster.last_index;
+        self.cluster.hashes.insert(index, self.cluster.truth.state_hash());
+        let copy = self.cluster.truth.clone();
+        self.cluster.followers.iter_mut().for_each(|follower| *follower = (copy.clone(), all));
+    }
+
+    fn replayed(&self, change: impl Fn(Command) -> Command) -> State {
         let mut state = State::new();
         for (index, entry) in &self.cluster.log {
-            state.apply_entry(*index, entry).expect("it was applied before");
+            let entry: ledger::command::Entry = types::decode(entry).expect("it was encoded here");
+            let commands: Vec<Command> = entry.commands.into_iter().map(&change).collect();
+            state.apply_entry(*index, &encode_entry(entry.stamp, &commands)).expect("it was applied before");
         }
-        self.cluster.truth = state;
+        state
     }
+}
+
+fn without_request(mut command: Command) -> Command {
+    if let Command::PauseTask { request, .. }
+    | Command::ResumeTask { request, .. }
+    | Command::CancelTask { request, .. }
+    | Command::SetQuota { request, .. } = &mut command
+    {
+        *request = RequestKey { request_id: String::new(), ..request.clone() };
+    }
+    command
 }

@@ -4,24 +4,31 @@
 //! - each step is committed once, by the holder of the lease in force, and each model call is billed once;
 //! - a task is not run by two workers at the same time, as far as both may know;
 //! - after CANCELLED or EXPIRED nothing of the task starts;
-//! - the ledger's own invariants, and use never rises above a limit;
+//! - a node is given up only after its lease, and no lease outlives its node by more than the rules say;
+//! - a request that is repeated has no second effect;
+//! - the ledger's own invariants, use never rises above a limit anywhere in the tree, and no rate is minted;
 //! - replicas agree at every index, and every watcher sees the same events without a gap;
-//! - in the end every task is final and the budget holds exactly what was billed.
+//! - in the end every task is final, every journal resolves, and the budget holds exactly what was billed.
 
 use crate::agent::Phase;
-use crate::plan::Faults;
+use crate::counts::Kind;
+use crate::moves::Moves;
+use crate::people::request_of;
+use crate::rates::Rates;
 use crate::sim::Sim;
 use ledger::command::{Command, RequestKey};
 use ledger::effect::Effect;
 use ledger::invariants::Watch;
 use ledger::reply::{Refusal, Reply};
-use ledger::rows::{Event, TaskRow};
+use ledger::rows::{Event, EventKind, QuotaRow, TaskRow};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Epoch, Hash, NodeId, TaskState, TaskUid};
 
 #[derive(Default)]
 pub(crate) struct Oracle {
     watch: Watch,
+    rates: Rates,
+    pub moves: Moves,
     tasks: BTreeMap<(String, String), TaskUid>,
     cancelled: BTreeSet<TaskUid>,
     /// Who offered a record, under which lease, and the call behind it.
@@ -30,6 +37,8 @@ pub(crate) struct Oracle {
     acknowledged: BTreeSet<(TaskUid, u64)>,
     billed_calls: BTreeSet<u64>,
     billed_tokens: u64,
+    /// Requests that were done, with their bodies and the task they were about.
+    done: BTreeMap<(String, String), (Hash, Option<TaskUid>)>,
     /// Leases that a pause took away: their holders may overlap with the next ones for a moment.
     revoked: BTreeSet<Epoch>,
     seen: BTreeMap<(TaskUid, u64), Event>,
@@ -42,19 +51,23 @@ struct Offer {
     call: Option<u64>,
 }
 
-/// A task as it was before a command.
-pub(crate) type Before = Option<Box<TaskRow>>;
+/// What a command is about, as it was before.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub task: Option<Box<TaskRow>>,
+    pub quota: Option<QuotaRow>,
+    pub queued: usize,
+}
+
+impl Before {
+    pub(crate) fn etag(&self) -> Option<u64> {
+        self.quota.as_ref().map(|row| row.etag)
+    }
+}
 
 impl Oracle {
     pub(crate) fn offered(&mut self, head: Hash, node: NodeId, epoch: Epoch, call: Option<u64>) {
         self.offers.entry(head).or_insert(Offer { node, epoch, call });
-    }
-
-    pub(crate) fn call_of(&self, command: &Command) -> Option<u64> {
-        match command {
-            Command::CommitStep { head, .. } => self.offers.get(head)?.call,
-            _ => None,
-        }
     }
 
     pub(crate) fn acknowledged(&mut self, uid: TaskUid, step: u64) {
@@ -100,29 +113,112 @@ impl Oracle {
 
 impl Sim {
     pub(crate) fn before(&self, command: &Command) -> Before {
-        match command {
-            Command::CommitStep { task, .. } => self.cluster.truth.task(*task).cloned().map(Box::new),
+        let truth = &self.cluster.truth;
+        let task = match command {
+            Command::CommitStep { task, .. }
+            | Command::CancelTask { task, .. }
+            | Command::PauseTask { task, .. }
+            | Command::ResumeTask { task, .. } => truth.task(*task).cloned().map(Box::new),
             _ => None,
-        }
+        };
+        let quota = match command {
+            Command::SetQuota { path, .. } => truth.quota(path),
+            _ => None,
+        };
+        Before { task, quota, queued: truth.queue_len() }
     }
 
     /// Looks at every command that was applied.
-    pub(crate) fn applied(&mut self, command: &Command, before: &Before, reply: &Reply, effects: &[Effect]) {
-        if let (Some(before), Reply::Done) = (before, reply)
-            && let Err(broken) = self.oracle.committed(before, command)
-        {
-            self.broken(broken);
-        }
-        if let Err(broken) = self.oracle.watch.check_use(&self.cluster.truth) {
+    pub(crate) fn applied(
+        &mut self,
+        command: &Command,
+        before: &Before,
+        reply: &Reply,
+        effects: &[Effect],
+        written_ms: u64,
+    ) {
+        let watched = [
+            match (&before.task, reply) {
+                (Some(before), Reply::Done) => self.oracle.committed(before, command),
+                _ => Ok(()),
+            },
+            self.repeated(command, before, reply),
+            self.moved(effects),
+            self.oracle.watch.check_use(&self.cluster.truth),
+            self.no_rate_is_minted(written_ms),
+            self.lost_is_lost(command),
+        ];
+        for broken in watched.into_iter().filter_map(Result::err) {
             self.broken(broken);
         }
         for effect in effects {
             if let Effect::Revoked { epoch, .. } = effect {
                 self.oracle.revoked.insert(*epoch);
-                self.faults.user_pauses += 1;
             }
         }
-        count(&mut self.faults, reply);
+        self.count_command(command, before, reply, effects);
+    }
+
+    fn moved(&mut self, effects: &[Effect]) -> Result<(), String> {
+        for effect in effects {
+            if let Effect::Event { task, event } = effect
+                && let EventKind::State { state, .. } = event.kind
+            {
+                self.oracle.moves.moved(*task, state)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A node is given up only when it can't believe any more that it has its lease.
+    fn lost_is_lost(&self, command: &Command) -> Result<(), String> {
+        let Command::NodeLost { node } = command else { return Ok(()) };
+        let Some(worker) = self.worker_of(*node).filter(|worker| self.workers[*worker].up) else {
+            return Ok(());
+        };
+        let holds = !self.workers[worker].agents.is_empty() && self.lease_valid(worker);
+        if holds { Err(format!("w{worker} is given up while its lease stands")) } else { Ok(()) }
+    }
+
+    fn no_rate_is_minted(&mut self, written_ms: u64) -> Result<(), String> {
+        for path in ["cluster", "projects/a", "projects/a/b", "projects/c"] {
+            if let Some(row) = self.cluster.truth.quota(path) {
+                self.oracle.rates.check(&row, written_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A request that was done before: the same one changes nothing, another body is refused.
+    fn repeated(&mut self, command: &Command, before: &Before, reply: &Reply) -> Result<(), String> {
+        let Some(request) = request_of(command) else { return Ok(()) };
+        let key = (request.author.clone(), request.request_id.clone());
+        let task = if let Reply::Task(row) = reply { Some(row.uid) } else { None };
+        let Some((body, about)) = self.oracle.done.get(&key) else {
+            if !matches!(reply, Reply::Refused(_)) {
+                self.oracle.done.insert(key, (request.body, task));
+            }
+            return Ok(());
+        };
+        if *body != request.body {
+            let refused = matches!(reply, Reply::Refused(Refusal::RequestIdReused { .. }));
+            self.counts.count(Kind::RequestRewritten, refused);
+            return if refused {
+                Ok(())
+            } else {
+                Err(format!("{key:?} was done with another body: {reply:?}"))
+            };
+        }
+        let same_task = about.is_none() || *about == task;
+        let after = self.before(command);
+        let limits = |before: &Before| before.quota.as_ref().map(limits_of);
+        let still = before.task == after.task && limits(before) == limits(&after);
+        self.counts.count(Kind::RequestRepeated, still && same_task);
+        match (still, same_task) {
+            (false, _) => Err(format!("{key:?}, repeated, had a second effect: {reply:?}")),
+            (true, false) => Err(format!("{key:?}, repeated, was answered otherwise: {reply:?}")),
+            (true, true) => Ok(()),
+        }
     }
 
     /// A worker starts a model call.
@@ -144,14 +240,11 @@ impl Sim {
     }
 
     /// Followers are where people watch: a cursor for each replica and task, and no event may be missing or differ.
-    pub(crate) fn watch_events(&mut self, follower: usize) {
+    pub(crate) fn watch_events(&mut self, follower: usize, tasks: &BTreeSet<TaskUid>) {
         let mut broken = None;
         let state = &self.cluster.followers[follower].0;
-        for row in state.tasks() {
+        for row in tasks.iter().filter_map(|uid| state.task(*uid)) {
             let cursor = self.oracle.cursors.entry((follower, row.uid)).or_insert(0);
-            if row.sequence == *cursor {
-                continue;
-            }
             for event in state.events_from(row.uid, *cursor + 1) {
                 let known =
                     self.oracle.seen.entry((row.uid, event.sequence)).or_insert_with(|| event.clone());
@@ -179,9 +272,19 @@ impl Sim {
         for follower in 0..self.cluster.followers.len() {
             self.follow(follower, usize::MAX / 2);
         }
-        if let Err(broken) = self.end_is_right() {
-            self.broken(broken);
+        let ends = [self.end_is_right(), self.journals_resolve()];
+        ends.into_iter().filter_map(Result::err).for_each(|broken| self.broken(broken));
+    }
+
+    fn journals_resolve(&self) -> Result<(), String> {
+        for row in self.cluster.truth.tasks() {
+            let journal = self.library.journal(&row.project, row.head);
+            let records = journal.map_err(|broken| format!("{}: {broken}", row.uid))?.len() as u64;
+            if records != row.step {
+                return Err(format!("{} has {} steps and {records} records", row.uid, row.step));
+            }
         }
+        Ok(())
     }
 
     fn end_is_right(&self) -> Result<(), String> {
@@ -217,12 +320,9 @@ impl Sim {
     }
 }
 
-fn count(faults: &mut Faults, reply: &Reply) {
-    match reply {
-        Reply::Refused(Refusal::Fenced { .. }) => faults.fenced += 1,
-        Reply::Refused(Refusal::OverQuota { resource, .. }) if resource != "running" => {
-            faults.budget_pauses += 1
-        }
-        _ => {}
-    }
+type Limits = (u64, Option<u64>, Option<u64>, Option<u64>);
+
+/// What a change of a quota changes; the rest moves with time.
+fn limits_of(row: &QuotaRow) -> Limits {
+    (row.etag, row.running, row.tokens_minute, row.tokens_total)
 }

@@ -1,5 +1,9 @@
 //! What a run is told, and what it tells.
 
+use crate::counts::Counts;
+use crate::moves::Move;
+use std::collections::BTreeMap;
+
 /// A known mistake in the simulator's copy of a shell. The oracles must find each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
@@ -11,76 +15,89 @@ pub enum Plant {
     IgnoreLease,
     /// The leader gives a node up before its lease can be over.
     EarlyLost,
-    /// Leader and worker never exchange full sets, so a lost wake-up is lost for good.
+    /// All effects of an entry are dropped now and then, and leader and worker never exchange full sets: what was
+    /// lost is lost for good.
     NoFullSets,
     /// A commit without a quorum: a new leader does not have what was acknowledged.
     LoseAcked,
     /// Pausing is forgotten by the worker: it says that it stopped and goes on.
     ConfirmEarly,
+    /// The ledger's clock is the leader's wall clock: an hour forth mints an hour of rates.
+    WallForLedger,
+    /// A new leader's wall clock is believed before any node was heard.
+    TrustWall,
+    /// A leader that its quorum has left goes on to renew leases.
+    AckWhileCut,
+    /// A snapshot forgets the request ids.
+    ForgetRequests,
 }
 
-/// How often each fault was really done. A run that tested nothing shows zeros.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    pub leader_failures: u64,
-    pub entries_truncated: u64,
-    pub entries_survived: u64,
-    pub effects_dropped: u64,
-    pub freezes: u64,
-    pub worker_crashes: u64,
-    pub partitions: u64,
-    pub follower_restores: u64,
-    pub messages_lost: u64,
-    pub messages_doubled: u64,
-    pub asked_again: u64,
-    pub nodes_lost: u64,
-    pub fenced: u64,
-    pub budget_pauses: u64,
-    pub user_pauses: u64,
-    pub cancels: u64,
-    pub lease_ends: u64,
+impl Plant {
+    /// Each, with words of which one must be in what the oracles say.
+    pub const ALL: &[(Plant, &[&str])] = &[
+        (Plant::AcceptStale, &["stale lease"]),
+        (Plant::BillTwice, &["twice"]),
+        (Plant::IgnoreLease, &["at the same time", "which is", "lease stands"]),
+        (Plant::EarlyLost, &["at the same time", "which is", "lease stands"]),
+        (Plant::NoFullSets, &["stuck", "at the same time", "which is"]),
+        (
+            Plant::LoseAcked,
+            &[
+                "is gone",
+                "went back",
+                "root tasks",
+                "moved",
+                "stale lease",
+                "nobody offered",
+                "twice",
+                "went ",
+                "second effect",
+                "differs",
+                "answered otherwise",
+                "another body",
+            ],
+        ),
+        (Plant::ConfirmEarly, &["at the same time", "which is", "lease stands"]),
+        (Plant::WallForLedger, &["in the minute"]),
+        (Plant::TrustWall, &["wall clock"]),
+        (Plant::AckWhileCut, &["at the same time", "which is", "lease stands"]),
+        (Plant::ForgetRequests, &["second effect", "answered otherwise", "another body"]),
+    ];
 }
 
-impl Faults {
-    pub fn plus(&mut self, other: &Faults) {
-        for ((_, mine), (_, theirs)) in self.fields().into_iter().zip(other.clone().fields()) {
-            *mine += *theirs;
-        }
-    }
+/// How much happens in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Virtual milliseconds of chaos.
+    pub chaos_ms: u64,
+    /// What the heal phase may take: many leases, steps and failovers.
+    pub patience_ms: u64,
+    /// The whole state is looked at after so many entries, which is slow; use, rates, moves and hashes always.
+    pub check_every: u64,
+}
 
-    /// Names and counts, in a fixed order.
-    pub fn fields(&mut self) -> [(&'static str, &mut u64); 17] {
-        [
-            ("leader failures", &mut self.leader_failures),
-            ("entries truncated", &mut self.entries_truncated),
-            ("entries survived", &mut self.entries_survived),
-            ("effects dropped", &mut self.effects_dropped),
-            ("freezes", &mut self.freezes),
-            ("worker crashes", &mut self.worker_crashes),
-            ("partitions", &mut self.partitions),
-            ("follower restores", &mut self.follower_restores),
-            ("messages lost", &mut self.messages_lost),
-            ("messages doubled", &mut self.messages_doubled),
-            ("asked again", &mut self.asked_again),
-            ("nodes lost", &mut self.nodes_lost),
-            ("fenced", &mut self.fenced),
-            ("budget pauses", &mut self.budget_pauses),
-            ("user pauses", &mut self.user_pauses),
-            ("cancels", &mut self.cancels),
-            ("lease ends", &mut self.lease_ends),
-        ]
-    }
+impl Size {
+    /// For every build: hundreds of commands a seed.
+    pub const SHORT: Size = Size { chaos_ms: 15_000, patience_ms: 90_000, check_every: 64 };
+    /// For the planted mistakes.
+    pub const MIDDLE: Size = Size { chaos_ms: 60_000, patience_ms: 120_000, check_every: 128 };
+    /// For `make sim`: thousands of commands a seed.
+    pub const LONG: Size = Size { chaos_ms: 240_000, patience_ms: 240_000, check_every: 512 };
 }
 
 /// What a run gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub seed: u64,
     /// One line an event that mattered; equal for equal seeds.
     pub trace: String,
-    /// Promises that were broken; the first ends the run.
+    /// The first promise that was broken; it ends the run.
     pub broken: Option<String>,
-    pub faults: Faults,
+    pub counts: Counts,
+    pub moves: BTreeMap<Move, u64>,
+    /// Commands that the ledger applied.
+    pub commands: u64,
+    pub entries: u64,
     pub tasks: usize,
     pub steps: usize,
     /// Virtual milliseconds.

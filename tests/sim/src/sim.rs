@@ -1,34 +1,41 @@
 //! The loop: events in the order of their virtual time, and of their making where the times are equal.
 
-use crate::cluster::{Asker, Cluster, Pending};
+use crate::agent::Call;
+use crate::cluster::{Asker, COORDINATORS, Cluster, Pending};
+use crate::counts::Counts;
 use crate::leader::Office;
+use crate::library::Library;
 use crate::net::{Message, Net, Peer};
 use crate::oracle::Oracle;
-use crate::people::{PEOPLE, Person, project};
-use crate::plan::{Faults, Plant, Report};
+use crate::people::{PEOPLE, PROJECTS, Person, project};
+use crate::plan::{Plant, Report, Size};
 use crate::rng::Rng;
 use crate::worker::Worker;
 use ledger::command::{Command, RequestKey, Stamp};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, Role};
+use mind::Definition;
 use std::collections::BTreeMap;
-use types::{ClusterId, Hash, NodeId, TaskUid};
+use types::{ClusterId, NodeId, TaskUid};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Deliver { from: Peer, to: Peer, message: Message },
+    Deliver { from: Peer, to: Peer, number: u64, slow: bool, message: Message },
     Look,
     Flush,
     Commit { office: u64 },
     Elect,
     Follow { follower: usize },
     WorkerTick { worker: usize, boot: u64 },
+    CallBegins { worker: usize, boot: u64, task: TaskUid, call: Call },
     CallEnds { worker: usize, boot: u64, task: TaskUid, call: u64 },
     PersonTick { who: usize },
     Fault,
     Thaw { worker: usize },
     Restart { worker: usize },
     Heal { peer: Peer },
+    HealQuorum { office: u64 },
+    Drained { worker: usize },
 }
 
 pub(crate) struct Sim {
@@ -39,7 +46,16 @@ pub(crate) struct Sim {
     pub net: Net,
     pub cluster: Cluster,
     pub office: Option<Office>,
+    /// A leader that its quorum has left, and that does not know that another leads.
+    pub deposed: Option<Office>,
     pub office_number: u64,
+    /// How far each coordinator's wall clock is off.
+    pub jumps_ms: [i64; COORDINATORS],
+    /// Whether nobody has refused the clock since it jumped.
+    pub jumps_new: [bool; COORDINATORS],
+    /// How often each question reached the ledger's door.
+    pub asked: BTreeMap<u64, u32>,
+    pub library: Library,
     /// Entries of the last leader that its successor commits.
     pub survivors: Vec<Pending>,
     pub workers: Vec<Worker>,
@@ -47,28 +63,29 @@ pub(crate) struct Sim {
     pub gone: Option<usize>,
     pub people: Vec<Person>,
     pub oracle: Oracle,
-    pub faults: Faults,
+    pub counts: Counts,
     pub plant: Option<Plant>,
     pub chaos: bool,
+    pub size: Size,
     trace: String,
     first_broken: Option<String>,
 }
 
 const WORKERS: usize = 3;
-const CHAOS_MS: u64 = 15_000;
-/// What the heal phase may take: many leases, steps and failovers.
-const PATIENCE_MS: u64 = 90_000;
+const AGENT: &str =
+    "name = \"reader\"\nmodel = \"m\"\nsystem = \"Be brief.\"\nmax_steps = 6\nmax_tokens = 80\n";
+const TEAM: &str = "name = \"team\"\nbackground = \"House style.\"\n[fan_out]\nover = \"inputs\"\nagent = \"reader\"\n[then]\nagent = \"reader\"\n";
 
 /// Runs one seed to its end, or to the first broken promise.
-pub fn run(seed: u64, plant: Option<Plant>) -> Report {
-    let mut sim = Sim::new(seed, plant);
+pub fn run(seed: u64, size: Size, plant: Option<Plant>) -> Report {
+    let mut sim = Sim::new(seed, size, plant);
     sim.found();
     sim.chaos_then_heal();
     sim.report(seed)
 }
 
 impl Sim {
-    fn new(seed: u64, plant: Option<Plant>) -> Sim {
+    fn new(seed: u64, size: Size, plant: Option<Plant>) -> Sim {
         Sim {
             now_ms: 0,
             rng: Rng::new(seed),
@@ -77,15 +94,21 @@ impl Sim {
             net: Net { loss: 2, doubling: 3, ..Net::default() },
             cluster: Cluster::new(),
             office: None,
+            deposed: None,
             office_number: 0,
+            jumps_ms: [0; COORDINATORS],
+            jumps_new: [false; COORDINATORS],
+            asked: BTreeMap::new(),
+            library: Library::default(),
             survivors: vec![],
             workers: vec![],
             gone: None,
             people: (0..PEOPLE).map(|_| Person::default()).collect(),
             oracle: Oracle::default(),
-            faults: Faults::default(),
+            counts: Counts::default(),
             plant,
             chaos: true,
+            size,
             trace: String::new(),
             first_broken: None,
         }
@@ -120,11 +143,15 @@ impl Sim {
                 self.workers.push(Worker::new(node));
             }
         }
-        for name in ["a", "a/b"] {
-            self.commit_alone(agent(name, "reader", AgentKind::Agent, self.home(0)));
-            self.commit_alone(agent(name, "team", AgentKind::Team, self.home(0)));
+        for name in PROJECTS {
+            for text in [AGENT, TEAM] {
+                let definition = self.library.define(text);
+                let segment = context::seal(&project(name), &definition.segment());
+                self.library.keep([(segment.hash, segment.bytes)]);
+                self.commit_alone(agent(name, &definition, segment.hash, self.home(0)));
+            }
         }
-        self.elect();
+        self.take_office(0);
         (0..WORKERS).for_each(|worker| self.start_worker(worker));
         (0..PEOPLE).for_each(|who| self.after(who as u64, Event::PersonTick { who }));
         for event in [Event::Look, Event::Flush, Event::Fault] {
@@ -139,24 +166,29 @@ impl Sim {
     }
 
     fn commit_alone(&mut self, command: Command) -> Reply {
-        let pending = Pending { stamp: Stamp::default(), commands: vec![(Asker::Leader, command)] };
-        self.commit(&pending).0.remove(0)
+        let stamp = Stamp { ledger_ms: 0, wall_ms: self.true_wall_ms() };
+        let commands = vec![(Asker::Leader, command)];
+        self.commit(&Pending { stamp, commands, written_ms: 0, slow: false }).replies.remove(0)
     }
 
     fn chaos_then_heal(&mut self) {
+        let mut look_ms = 0;
         while let Some(((at_ms, _), event)) = self.events.pop_first() {
             self.now_ms = at_ms;
-            if self.chaos && at_ms >= CHAOS_MS {
+            if self.chaos && at_ms >= self.size.chaos_ms {
                 self.heal_all();
             }
             self.step(event);
             if self.first_broken.is_some() {
                 return;
             }
-            if !self.chaos && self.all_ended() {
-                return self.check_end();
+            if !self.chaos && at_ms >= look_ms {
+                look_ms = at_ms + 50;
+                if self.all_ended() {
+                    return self.check_end();
+                }
             }
-            if at_ms > CHAOS_MS + PATIENCE_MS {
+            if at_ms > self.size.chaos_ms + self.size.patience_ms {
                 return self.broken(format!("stuck: {}", self.open_tasks()));
             }
         }
@@ -165,6 +197,7 @@ impl Sim {
     fn step(&mut self, event: Event) {
         match &event {
             Event::WorkerTick { worker, .. }
+            | Event::CallBegins { worker, .. }
             | Event::CallEnds { worker, .. }
             | Event::Deliver { to: Peer::Worker(worker), .. }
                 if self.keeps_for_later(*worker, &event) => {}
@@ -174,11 +207,14 @@ impl Sim {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to: Peer::Coordinator(who), message } => {
-                self.at_coordinator(who, from, message)
+            Event::Deliver { from, to, number, slow, message } => {
+                self.came(from, to, number, slow);
+                match to {
+                    Peer::Coordinator(who) => self.at_coordinator(who, from, message),
+                    Peer::Worker(worker) => self.at_worker(worker, message),
+                    Peer::Person(who) => self.at_person(who, message),
+                }
             }
-            Event::Deliver { to: Peer::Worker(worker), message, .. } => self.at_worker(worker, message),
-            Event::Deliver { to: Peer::Person(who), message, .. } => self.at_person(who, message),
             Event::Look => {
                 self.look();
                 self.after(50, Event::Look);
@@ -192,16 +228,21 @@ impl Sim {
             Event::Follow { follower } => {
                 let most = self.rng.below(30);
                 self.follow(follower, most);
-                self.after(97, Event::Follow { follower });
+                // Now and then a replica is busy with something else and falls behind.
+                let pause_ms = if self.chaos && self.rng.percent(4) { 3_000 } else { 97 };
+                self.after(pause_ms, Event::Follow { follower });
             }
             Event::WorkerTick { worker, boot } => self.worker_tick(worker, boot),
+            Event::CallBegins { worker, boot, task, call } => self.call_begins(worker, boot, task, call),
             Event::CallEnds { worker, boot, task, call } => self.call_ends(worker, boot, task, call),
             Event::PersonTick { who } => self.person_tick(who),
             Event::Fault => self.fault(),
             Event::Thaw { worker } => self.thaw(worker),
             Event::Restart { worker } if self.workers[worker].up || self.gone == Some(worker) => {}
             Event::Restart { worker } => self.start_worker(worker),
-            Event::Heal { peer } => drop(self.net.cut_off.remove(&peer)),
+            Event::Heal { peer } => self.heal(peer),
+            Event::HealQuorum { office } => self.heal_quorum(office),
+            Event::Drained { worker } => self.workers[worker].draining = false,
         }
     }
 
@@ -221,7 +262,10 @@ impl Sim {
             seed,
             trace: self.trace,
             broken: self.first_broken,
-            faults: self.faults,
+            counts: self.counts,
+            moves: self.oracle.moves.seen.clone(),
+            commands: self.cluster.commands,
+            entries: self.cluster.log.len() as u64,
             tasks: self.cluster.truth.tasks().count(),
             steps: self.oracle.steps(),
             ended_ms: self.now_ms,
@@ -240,14 +284,14 @@ fn admit(i: usize) -> Command {
     }
 }
 
-fn agent(in_project: &str, name: &str, kind: AgentKind, home: Vec<NodeId>) -> Command {
+fn agent(in_project: &str, definition: &Definition, segment: types::Hash, home: Vec<NodeId>) -> Command {
     Command::ApplyAgent {
         project: project(in_project),
-        name: name.into(),
-        kind,
-        model: if kind == AgentKind::Agent { "m".into() } else { String::new() },
-        revision: Hash::of(name.as_bytes()),
-        definition: Hash::of(name.as_bytes()),
+        name: definition.name().into(),
+        kind: if definition.model().is_some() { AgentKind::Agent } else { AgentKind::Team },
+        model: definition.model().unwrap_or_default().into(),
+        revision: definition.revision(),
+        definition: segment,
         etag: None,
         home,
         request: RequestKey::default(),

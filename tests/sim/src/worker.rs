@@ -4,6 +4,7 @@
 //! cut short and offered. Every question is asked again until it is answered: a timeout means unknown.
 
 use crate::agent::{Agent, Phase};
+use crate::counts::Kind;
 use crate::net::{Message, Peer};
 use crate::plan::Plant;
 use crate::sim::{Event, Sim};
@@ -17,6 +18,14 @@ pub(crate) struct Worker {
     pub boot: u64,
     pub up: bool,
     pub frozen: bool,
+    /// It takes no new tasks, and gives back those it has at their next step.
+    pub draining: bool,
+    /// It gave a lease back since it drains.
+    pub gave_back: bool,
+    /// How much faster its clock runs than the leader's, in thousandths: below one in a hundred, as the margin allows.
+    drift: i64,
+    /// It woke after its lease with work at hand, and nothing was refused since.
+    woke_late: bool,
     /// What happened while it was frozen.
     inbox: Vec<Event>,
     leader: usize,
@@ -43,6 +52,10 @@ impl Worker {
             boot: 0,
             up: false,
             frozen: false,
+            draining: false,
+            gave_back: false,
+            drift: 0,
+            woke_late: false,
             inbox: vec![],
             leader: 0,
             office: None,
@@ -76,8 +89,9 @@ impl Sim {
 
     pub(crate) fn start_worker(&mut self, worker: usize) {
         let node = self.workers[worker].node;
-        let boot = self.number();
-        self.workers[worker] = Worker { boot, up: true, ..Worker::new(node) };
+        let (boot, drift) = (self.number(), self.rng.between(0, 19) as i64 - 9);
+        let draining = self.workers[worker].draining;
+        self.workers[worker] = Worker { boot, up: true, drift, draining, ..Worker::new(node) };
         self.after(1, Event::WorkerTick { worker, boot });
     }
 
@@ -92,6 +106,14 @@ impl Sim {
             return;
         }
         self.workers[worker].frozen = false;
+        let it = &self.workers[worker];
+        if it.had_lease && self.now_ms >= it.lease_until_ms {
+            self.counts.effective(Kind::WorkerFrozen);
+        }
+        if self.now_ms >= it.lease_until_ms && !it.agents.is_empty() {
+            self.workers[worker].woke_late = true;
+            self.counts.fired(Kind::StaleWakeUp);
+        }
         for event in std::mem::take(&mut self.workers[worker].inbox) {
             self.after(0, event);
         }
@@ -118,6 +140,8 @@ impl Sim {
 
     fn attach_or_beat(&mut self, worker: usize) {
         let now_ms = self.now_ms;
+        // Machines set their clocks by one another, to a fraction of a second.
+        let wall_ms = self.true_wall_ms() + 90 * worker as u64;
         let it = &mut self.workers[worker];
         let boot = it.boot;
         if it.office.is_some() && now_ms > it.heard_ms + SILENCE_MS {
@@ -127,11 +151,11 @@ impl Sim {
         match it.office {
             None if now_ms >= it.hello_ms + HELLO_AGAIN_MS => {
                 it.hello_ms = now_ms;
-                self.tell_leader(worker, Message::Hello { boot });
+                self.tell_leader(worker, Message::Hello { boot, wall_ms });
             }
             Some(office) if now_ms >= it.beat_ms + limits::NODE_RENEW_MS => {
                 it.beat_ms = now_ms;
-                self.tell_leader(worker, Message::Beat { boot, office, sent_ms: now_ms });
+                self.tell_leader(worker, Message::Beat { boot, office, sent_ms: now_ms, wall_ms });
             }
             _ => {}
         }
@@ -146,15 +170,35 @@ impl Sim {
         let valid = self.lease_valid(worker);
         let had = std::mem::replace(&mut self.workers[worker].had_lease, valid);
         if had && !valid {
-            self.faults.lease_ends += 1;
+            self.lease_ended(worker);
         }
         let uids: Vec<TaskUid> = self.workers[worker].agents.keys().copied().collect();
         for uid in uids {
             match self.workers[worker].agents.get(&uid).map(|agent| agent.phase.clone()) {
-                Some(Phase::Calling(call)) if !valid => self.offer(worker, uid, call),
-                Some(Phase::Held(granted)) if valid => self.start_call(worker, uid, granted),
+                Some(Phase::Calling(call)) if !valid => self.offer(worker, uid, call, false),
+                Some(Phase::Held(call)) if valid => self.start_call(worker, uid, call),
                 _ => {}
             }
+        }
+    }
+
+    fn lease_ended(&mut self, worker: usize) {
+        let it = &self.workers[worker];
+        let calling = it.agents.values().any(|agent| matches!(agent.phase, Phase::Calling(_)));
+        self.counts.count(Kind::LeaseEnded, calling);
+        self.counts.count(Kind::ClockDrift, it.drift != 0 && !it.agents.is_empty());
+    }
+
+    /// Whether it believes that its lease is over.
+    pub(crate) fn lapsed(&self, worker: usize) -> bool {
+        let it = &self.workers[worker];
+        it.up && it.lease_until_ms > 0 && self.now_ms >= it.lease_until_ms
+    }
+
+    /// A command of this node was refused as fenced.
+    pub(crate) fn fenced(&mut self, worker: usize) {
+        if std::mem::take(&mut self.workers[worker].woke_late) {
+            self.counts.effective(Kind::StaleWakeUp);
         }
     }
 
@@ -171,7 +215,6 @@ impl Sim {
             }
         }
         for (id, command) in asks {
-            self.faults.asked_again += 1;
             self.tell_leader(worker, Message::Ask { id, command: Box::new(command) });
         }
     }
@@ -186,7 +229,9 @@ impl Sim {
             }
             Message::BeatAck { boot, office, sent_ms } if boot == it.boot && it.office == Some(office) => {
                 it.heard_ms = now_ms;
-                it.lease_until_ms = it.lease_until_ms.max(sent_ms + limits::NODE_LEASE_MS);
+                // A fast clock ends it early, a slow one late.
+                let lease_ms = limits::NODE_LEASE_MS.saturating_add_signed(-3 * it.drift);
+                it.lease_until_ms = it.lease_until_ms.max(sent_ms + lease_ms);
             }
             Message::Moved { leader } => {
                 it.office = None;

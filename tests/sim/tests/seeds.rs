@@ -1,14 +1,11 @@
-//! Many seeds, and the mistakes that must be found. `SIM_SEEDS=1000` runs more, `SIM_SEED=17` one with its trace.
+//! The short form of the first tier, for every build. `SIM_SEEDS=1000` runs more, `SIM_SEED=17` one with its trace;
+//! `make sim` runs the long form.
 
-use sim::{Faults, Plant, Report, run};
+use sim::{Kind, Plant, Report, Size, run, suite};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    0..number("SIM_SEEDS").unwrap_or(50)
 }
 
 /// The end of the trace is where to look first.
@@ -22,63 +19,42 @@ fn explain(report: &Report) -> String {
 #[test]
 fn every_seed_keeps_every_promise_and_every_fault_was_really_there() {
     if let Some(seed) = number("SIM_SEED") {
-        let report = run(seed, None);
+        let report = run(seed, Size::SHORT, None);
         println!("{}", report.trace);
         assert!(report.broken.is_none(), "{}", explain(&report));
         return;
     }
-    let mut faults = Faults::default();
-    let (mut tasks, mut steps) = (0, 0);
-    for seed in seeds() {
-        let report = run(seed, None);
-        assert!(report.broken.is_none(), "{}", explain(&report));
-        faults.plus(&report.faults);
-        tasks += report.tasks;
-        steps += report.steps;
+    let sum = suite::seeds(0..number("SIM_SEEDS").unwrap_or(60), Size::SHORT, |_| {});
+    assert!(sum.broken.is_empty(), "{}", explain(&sum.broken[0]));
+    for kind in Kind::ALL {
+        let (fired, effective) = sum.counts.of(*kind);
+        println!("{fired:>7} {effective:>7} {}", kind.name());
     }
-    for (name, count) in faults.fields() {
-        println!("{count:>7} {name}");
-        assert!(*count > 0, "no {name} in all seeds: the simulator tested nothing of the kind");
-    }
-    println!("{tasks:>7} tasks, {steps} steps");
-    assert!(tasks > 0 && steps > tasks);
+    println!("{} commands, {} tasks, {} steps", sum.commands, sum.tasks, sum.steps);
+    let rare = sum.rare(1);
+    assert!(rare.is_empty(), "never effective, so nothing of the kind was tested: {rare:?}");
+    assert!(sum.tasks > 0 && sum.steps > sum.tasks);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     for seed in [1, 2, 3] {
-        let (first, second) = (run(seed, None), run(seed, None));
+        let (first, second) = (run(seed, Size::SHORT, None), run(seed, Size::SHORT, None));
         assert!(first == second, "seed {seed} differs");
         assert!(first.trace.lines().count() > 100);
     }
-    assert_ne!(run(1, None).trace, run(2, None).trace);
+    assert_ne!(run(1, Size::SHORT, None).trace, run(2, Size::SHORT, None).trace);
 }
 
 /// A mistake is found within this many seeds.
 const FIND_WITHIN: u64 = 200;
 
-fn found(plant: Plant) -> String {
-    (0..FIND_WITHIN)
-        .find_map(|seed| run(seed, Some(plant)).broken)
-        .unwrap_or_else(|| panic!("{plant:?} was not found in {FIND_WITHIN} seeds"))
-}
-
 #[test]
 fn planted_mistakes_are_found() {
-    for (plant, words) in [
-        (Plant::AcceptStale, vec!["stale lease"]),
-        (Plant::BillTwice, vec!["twice"]),
-        (Plant::IgnoreLease, vec!["at the same time", "which is"]),
-        (Plant::EarlyLost, vec!["at the same time", "which is"]),
-        (Plant::NoFullSets, vec!["stuck", "at the same time"]),
-        (
-            Plant::LoseAcked,
-            vec!["is gone", "went back", "root tasks", "moved", "stale lease", "nobody offered", "twice"],
-        ),
-        (Plant::ConfirmEarly, vec!["at the same time", "which is"]),
-    ] {
-        let broken = found(plant);
-        println!("{plant:?}: {broken}");
+    for (plant, words) in Plant::ALL {
+        let (seed, broken) = suite::find(*plant, FIND_WITHIN, Size::MIDDLE)
+            .unwrap_or_else(|| panic!("{plant:?} was not found in {FIND_WITHIN} seeds"));
+        println!("{plant:?}, seed {seed}: {broken}");
         assert!(words.iter().any(|word| broken.contains(word)), "{plant:?} was found as: {broken}");
     }
 }

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("quorate", &["cli", "node", "worker-inference", "context"]),
     ("quorate-tests", &["quorate-sdk"]),
     ("demo", &["quorate-sdk", "quorate-tests", "worker-inference", "sys"]),
-    ("sim", &["ledger", "types"]),
+    ("sim", &["context", "ledger", "mind", "types"]),
     ("replay", &["ledger", "types"]),
     ("tidy", &[]),
 ];
