@@ -78,7 +78,7 @@ async fn mistakes_change_nothing(cluster: &Cluster) -> anyhow::Result<()> {
     }
     let unknown = ["quota", "set", PROJECT, "colours=9"];
     says(&fails(&at, &unknown, 2, "INVALID_ARGUMENT").await?, &["colours", "micro_usd", "_guaranteed"])?;
-    let preview = ["quota", "set", PROJECT, "running=0", "--dry-run"];
+    let preview = ["quota", "set", PROJECT, "running=20", "--dry-run"];
     ensure!(cli(&at, &preview).await?.status.success());
     says(
         &fails(&at, &["quota", "set", "nowhere", "running=1", "--dry-run"], 2, "INVALID_ARGUMENT").await?,
