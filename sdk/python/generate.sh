@@ -15,15 +15,23 @@ bin=$root/.tools/python-sdk/bin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# protoc sees the files below quorate/_proto, so that the generated code imports them from there. Packages of the API
-# stay as the files say.
-PATH="$bin:$PATH" "$bin/python" -m grpc_tools.protoc \
-    "-Iquorate/_proto=$root/proto/quorate/v1" "-Iquorate/_proto=$here/proto" \
-    "-I$("$bin/python" -c 'import grpc_tools, os; print(os.path.join(os.path.dirname(grpc_tools.__file__), "_proto"))')" \
-    "--python_out=$work" "--mypy_out=quiet:$work" "--grpc_python_out=$work" "--mypy_grpc_out=quiet:$work" \
-    $(cd "$root/proto/quorate/v1" && printf 'quorate/_proto/%s ' *.proto) quorate/_proto/error_details.proto
-rm -f "$work"/quorate/_proto/error_details_pb2_grpc.py*
+# protoc sees the files below quorate/_proto, and so do their imports of one another, so that the generated code imports
+# from there. Packages of the API stay as the files say.
+protos=$work/protos
+stubs=$work/stubs
+mkdir -p "$protos/quorate/_proto" "$stubs"
+for proto in "$root"/proto/quorate/v1/*.proto "$here"/proto/*.proto; do
+    sed 's|^import "quorate/v1/|import "quorate/_proto/|' "$proto" >"$protos/quorate/_proto/${proto##*/}"
+done
+(
+    cd "$protos"
+    PATH="$bin:$PATH" "$bin/python" -m grpc_tools.protoc "-I." \
+        "-I$("$bin/python" -c 'import grpc_tools, os; print(os.path.join(os.path.dirname(grpc_tools.__file__), "_proto"))')" \
+        "--python_out=$stubs" "--mypy_out=quiet:$stubs" "--grpc_python_out=$stubs" "--mypy_grpc_out=quiet:$stubs" \
+        quorate/_proto/*.proto
+)
+rm -f "$stubs"/quorate/_proto/error_details_pb2_grpc.py*
 
 mkdir -p "$folder"
 rm -f "$folder"/*_pb2*.py "$folder"/*_pb2*.pyi
-cp "$work"/quorate/_proto/* "$folder/"
+cp "$stubs"/quorate/_proto/* "$folder/"

@@ -20,6 +20,8 @@ from quorate._proto import (
     cluster_pb2_grpc,
     context_pb2,
     context_pb2_grpc,
+    price_pb2,
+    price_pb2_grpc,
     quota_pb2,
     quota_pb2_grpc,
     task_pb2,
@@ -83,6 +85,7 @@ class Hold:
 
 Answer = Union[Refuse, Break, Silence]
 Step = Union[task_pb2.TaskEvent, Refuse, Break, End, Hold]
+QuotaStep = Union[quota_pb2.QuotaEvent, Refuse, Break, End, Hold]
 Chunk = Union[bytes, Break]
 
 
@@ -90,6 +93,7 @@ class Fake(
     task_pb2_grpc.TaskServiceServicer,
     agent_pb2_grpc.AgentServiceServicer,
     quota_pb2_grpc.QuotaServiceServicer,
+    price_pb2_grpc.PriceBookServiceServicer,
     cluster_pb2_grpc.ClusterServiceServicer,
     context_pb2_grpc.ContextServiceServicer,
 ):
@@ -100,6 +104,7 @@ class Fake(
         self.watches: deque[Sequence[Step]] = deque()
         self.chunks: deque[Sequence[Chunk]] = deque()
         self.requests: list[Any] = []
+        self.quota_watches: deque[Sequence[QuotaStep]] = deque()
         self.watched_from: list[int] = []
         self.metadata: list[dict[str, Any]] = []
         self.task = task_pb2.Task(id="t_1", project="default", state=task_pb2.RUNNING)
@@ -111,6 +116,7 @@ class Fake(
         task_pb2_grpc.add_TaskServiceServicer_to_server(self, self._server)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
         quota_pb2_grpc.add_QuotaServiceServicer_to_server(self, self._server)
+        price_pb2_grpc.add_PriceBookServiceServicer_to_server(self, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, self._server)
         context_pb2_grpc.add_ContextServiceServicer_to_server(self, self._server)
         listen = "127.0.0.1:0"
@@ -185,12 +191,23 @@ class Fake(
         return self._answer(request, context, lambda: self.task)
 
     def ExplainTask(self, request: task_pb2.ExplainTaskRequest, context: Any) -> Any:
-        return self._answer(request, context, lambda: task_pb2.ExplainTaskResponse(task=self.task, tasks_ahead=3))
+        borrower = task_pb2.Borrower(path="projects/greedy", amount=2)
+        blocker = task_pb2.Blocker(reason="QUOTA_RUNNING", borrowed_by=[borrower])
+        turn = task_pb2.ExplainTaskResponse(task=self.task, tasks_ahead=3, position=4, eta_ms=0, eta_error_ms=1_500)
+        blocked = task_pb2.ExplainTaskResponse(task=self.task, blockers=[blocker])
+        return self._answer(request, context, lambda: blocked if request.what_if else turn)
 
     def WatchTask(self, request: task_pb2.WatchTaskRequest, context: Any) -> Iterator[Any]:
         self.watched_from.append(request.from_sequence)
+        return self._play(self.watches.popleft() if self.watches else (), context)
+
+    def WatchQuotas(self, request: quota_pb2.WatchQuotasRequest, context: Any) -> Iterator[Any]:
+        self.requests.append(request)
+        return self._play(self.quota_watches.popleft() if self.quota_watches else (), context)
+
+    def _play(self, steps: Sequence[Any], context: Any) -> Iterator[Any]:
         context.send_initial_metadata(())
-        for step in self.watches.popleft() if self.watches else ():
+        for step in steps:
             if isinstance(step, End):
                 return
             if isinstance(step, Hold):
@@ -216,7 +233,48 @@ class Fake(
 
     def SetQuota(self, request: quota_pb2.SetQuotaRequest, context: Any) -> Any:
         limits = [quota_pb2.Limit(key=change.key, limit=_limit(change), used=1) for change in request.changes]
-        return self._answer(request, context, lambda: quota_pb2.Quota(path=request.path, limits=limits))
+        waits = ["t_9"] if request.validate_only else []
+        return self._answer(
+            request, context, lambda: quota_pb2.Quota(path=request.path, limits=limits, would_wait=waits)
+        )
+
+    def ListQuotas(self, request: quota_pb2.ListQuotasRequest, context: Any) -> Any:
+        quota = quota_pb2.Quota(path=request.prefix)
+        return self._answer(request, context, lambda: quota_pb2.ListQuotasResponse(quotas=[quota]))
+
+    def SetPrice(self, request: price_pb2.SetPriceRequest, context: Any) -> Any:
+        price = price_pb2.Price(model=request.model, input=request.input, cached=request.cached, output=request.output)
+        return self._answer(request, context, lambda: price)
+
+    def GetPrice(self, request: price_pb2.GetPriceRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: price_pb2.Price(model=request.model))
+
+    def ListPrices(self, request: price_pb2.ListPricesRequest, context: Any) -> Any:
+        prices = [price_pb2.Price(model="a"), price_pb2.Price(model="b")]
+        return self._answer(request, context, lambda: price_pb2.ListPricesResponse(prices=prices))
+
+    def QueryCost(self, request: price_pb2.QueryCostRequest, context: Any) -> Any:
+        line = price_pb2.CostLine(key="2026-03-01", tasks=2, usage=task_pb2.Usage(micro_usd=5))
+        total = price_pb2.CostLine(tasks=3)
+        return self._answer(request, context, lambda: price_pb2.QueryCostResponse(lines=[line], total=total))
+
+    def CordonNode(self, request: cluster_pb2.CordonNodeRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: cluster_pb2.Node(id=request.id, state="cordoned"))
+
+    def UncordonNode(self, request: cluster_pb2.UncordonNodeRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: cluster_pb2.Node(id=request.id, state="ready"))
+
+    def DrainNode(self, request: cluster_pb2.DrainNodeRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: cluster_pb2.Node(id=request.id, state="draining"))
+
+    def ListAuditEvents(self, request: cluster_pb2.ListAuditEventsRequest, context: Any) -> Any:
+        """Three events, two a page."""
+        numbers = [number for number in (1, 2, 3) if number > request.after][:2]
+        events = [cluster_pb2.AuditEvent(number=number, subject=request.subject) for number in numbers]
+        more = numbers[-1] if 3 not in numbers else 0
+        return self._answer(
+            request, context, lambda: cluster_pb2.ListAuditEventsResponse(events=events, next_after=more)
+        )
 
     def GetClusterStatus(self, request: cluster_pb2.GetClusterStatusRequest, context: Any) -> Any:
         return self._answer(request, context, lambda: cluster_pb2.ClusterStatus(leader="n1", copies=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Callable
 
@@ -31,6 +32,10 @@ def test_a_create_is_repeated_elsewhere_with_the_same_request_id(fakes: Fakes, c
     assert len(ids) == 3 and len(set(ids)) == 1 and ids[0].startswith("r_") and len(ids[0]) == 34
 
 
+def request_ids(*fakes: Fake) -> list[str]:
+    return [getattr(request, "request_id", "") for fake in fakes for request in fake.requests]
+
+
 def test_every_change_keeps_its_request_id_and_takes_yours(fakes: Fakes, connect: Connect) -> None:
     sick, well = fakes(2)
     task = connect(well).tasks.get("t_1")
@@ -43,11 +48,15 @@ def test_every_change_keeps_its_request_id_and_takes_yours(fakes: Fakes, connect
         lambda id: client.tasks.resume("t_1", request_id=id),
         lambda id: client.agents.apply("name = 'x'", request_id=id),
         lambda id: client.quotas.set("cluster", {"running": 1}, request_id=id),
+        lambda id: client.prices.set("m", input=1, output=2, request_id=id),
+        lambda id: client.cluster.cordon("n1", request_id=id),
+        lambda id: client.cluster.uncordon("n1", request_id=id),
+        lambda id: client.cluster.drain("n1", request_id=id),
         lambda id: task.cancel(request_id=id),
     ]
     for number, change in enumerate(changes):
         change(f"mine-{number}")
-    assert [id for id in sick.request_ids + well.request_ids if id] == [f"mine-{n}" for n in range(len(changes))]
+    assert [id for id in request_ids(sick, well) if id] == [f"mine-{n}" for n in range(len(changes))]
     well.requests.clear()
     task.cancel(), task.pause(), task.resume()
     assert len(set(well.request_ids)) == 3 and all(well.request_ids)
@@ -161,13 +170,18 @@ def test_what_is_wished_of_a_task_travels(fakes: Fakes, connect: Connect) -> Non
         klass="batch",
         priority=0,
         deadline="30m",
-        validate_only=True,
+        not_before=datetime(2030, 1, 1, tzinfo=timezone.utc),
+        after=["first", quorate.Task._of(task_pb2.Task(id="named", uid="t_2"), None)],  # type: ignore[arg-type]
+        limits={"tokens_total": 0},
+        dry_run=True,
     )
     sent: task_pb2.CreateTaskRequest = fake.requests[0]
     assert [(it.name, it.text) for it in sent.inputs] == [("", "first"), ("b.md", "second"), ("", "third")]
     assert (sent.project, sent.task_id, dict(sent.labels)) == ("research", "mine", {"team": "x"})
     assert getattr(sent, "class") == task_pb2.BATCH and sent.HasField("priority") and sent.priority == 0
     assert abs(sent.deadline_ms - time.time() * 1_000 - 1_800_000) < 60_000 and sent.validate_only
+    assert (sent.not_before_ms, list(sent.after)) == (1_893_456_000_000, ["first", "t_2"])
+    assert dict(sent.limits) == {"tokens_total": 0}
 
 
 def test_all_tasks_are_read_page_by_page(fakes: Fakes, connect: Connect) -> None:
@@ -187,6 +201,63 @@ def test_quota_keys_are_plain_words(fakes: Fakes, connect: Connect) -> None:
     assert quota.limits["running"] == quorate.Limit(4, 1, 0)
     assert quota.limits["a_key_of_tomorrow"].limit is None
     assert fake.requests[0].reason == "night"
+
+
+def test_a_dry_run_of_a_quota_says_who_would_wait(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    client = connect(fake)
+    assert client.quotas.set("projects/x", {"running": 1}, dry_run=True).would_wait == ("t_9",)
+    assert client.quotas.set("projects/x", {"running": 1}).would_wait == ()
+    assert [request.validate_only for request in fake.requests] == [True, False]
+    assert [quota.path for quota in client.quotas.list("projects/x")] == ["projects/x"]
+
+
+def test_an_explanation_tells_the_place_and_who_borrowed(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    client = connect(fake)
+    turn = client.tasks.explain("t_1")
+    assert (turn.position, turn.eta, turn.eta_error) == (4, timedelta(0), timedelta(seconds=1.5))
+    assumed = quorate.WhatIf("projects/x", "running", None)
+    blocked = client.tasks.get("t_1").explain(what_if=[assumed])
+    assert blocked.blockers[0].borrowed_by == (quorate.Borrower("projects/greedy", 2),)
+    assert (blocked.position, blocked.eta, blocked.eta_error) == (None, None, None)
+    (sent,) = fake.requests[-1].what_if
+    assert (sent.path, sent.key, sent.HasField("limit")) == ("projects/x", "running", False)
+
+
+def test_prices_are_set_and_read(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    client = connect(fake)
+    price = client.prices.set("m", input=3_000_000, cached=300_000, output=15_000_000, reason="list price", etag="0")
+    assert (price.input, price.cached, price.output) == (3_000_000, 300_000, 15_000_000)
+    assert (fake.requests[0].reason, fake.requests[0].etag) == ("list price", "0")
+    assert client.prices.get("m").model == "m"
+    assert [price.model for price in client.prices.list()] == ["a", "b"]
+
+
+def test_costs_are_summed_by_what_is_asked(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    since = datetime(2026, 3, 1, tzinfo=timezone.utc)
+    costs = connect(fake).prices.costs("day", since=since, project="x")
+    assert (costs.lines[0].key, costs.lines[0].usage.micro_usd, costs.total.tasks) == ("2026-03-01", 5, 3)
+    (sent,) = fake.requests
+    assert (sent.group_by, sent.since_ms, sent.until_ms, sent.project) == (5, 1_772_323_200_000, 0, "x")
+
+
+def test_the_audit_log_is_read_page_by_page(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    events = list(connect(fake).cluster.audit("projects/x"))
+    assert [(event.number, event.subject) for event in events] == [(n, "projects/x") for n in (1, 2, 3)]
+    assert events[0].author is None and fake.calls == 2
+
+
+def test_nodes_are_closed_and_opened(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    cluster = connect(fake).cluster
+    drained = cluster.drain("n1", grace=timedelta(seconds=2), reason="new disk")
+    assert (drained.id, drained.state, drained.copies) == ("n1", "draining", 2)
+    assert (fake.requests[0].grace_ms, fake.requests[0].reason) == (2_000, "new disk")
+    assert [cluster.cordon("n1").state, cluster.uncordon("n1").state] == ["cordoned", "ready"]
 
 
 def test_nodes_show_the_copies_and_the_sum_of_their_caches(fakes: Fakes, connect: Connect) -> None:

@@ -194,7 +194,7 @@ def test_a_list_goes_over_its_pages(client: Any) -> None:
 
 def test_a_check_changes_nothing(client: Any) -> None:
     id = f"checked-{time.time_ns()}"
-    client.tasks.create("quick", "hi", task_id=id, validate_only=True)
+    client.tasks.create("quick", "hi", task_id=id, dry_run=True)
     with pytest.raises(quorate.NotFound):
         client.tasks.get(id)
 

@@ -17,7 +17,9 @@ from quorate import data
 from quorate._proto import task_pb2
 from quorate.admin import Agents, Cluster, Quotas
 from quorate.aio.admin import AsyncAgents, AsyncCluster, AsyncQuotas
+from quorate.aio.prices import AsyncPrices
 from quorate.aio.tasks import AsyncTasks
+from quorate.prices import Prices
 from quorate.tasks import Tasks
 
 SDK = Path(__file__).parent.parent
@@ -26,9 +28,11 @@ PAIRS: list[tuple[type, type]] = [
     (quorate.Client, quorate.AsyncClient),
     (quorate.Task, quorate.AsyncTask),
     (quorate.Watch, quorate.AsyncWatch),
+    (quorate.QuotaWatch, quorate.AsyncQuotaWatch),
     (Tasks, AsyncTasks),
     (Agents, AsyncAgents),
     (Quotas, AsyncQuotas),
+    (Prices, AsyncPrices),
     (Cluster, AsyncCluster),
 ]
 

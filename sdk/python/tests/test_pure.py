@@ -16,7 +16,7 @@ from quorate import _requests, _settings, _wire
 from quorate._endpoints import parse
 from quorate._failures import read
 from quorate._proto import error_details_pb2 as details_pb
-from quorate._proto import task_pb2
+from quorate._proto import price_pb2, quota_pb2, task_pb2
 from quorate._retry import Attempts, Kind, Policy
 from quorate.data import StateEvent
 
@@ -182,18 +182,18 @@ def test_only_known_words_claim_that_nothing_was_sent() -> None:
 
 def test_deadlines_are_moments() -> None:
     now_ms = 1_000_000
-    assert _requests.deadline_ms("500ms", now_ms) == 1_000_500
-    assert _requests.deadline_ms("2h", now_ms) == 8_200_000
-    assert _requests.deadline_ms(timedelta(seconds=1.5), now_ms) == 1_001_500
-    assert _requests.deadline_ms(datetime(1970, 1, 1, 1, tzinfo=timezone.utc), now_ms) == 3_600_000
+    assert _requests.moment_ms("500ms", now_ms, "deadline") == 1_000_500
+    assert _requests.moment_ms("2h", now_ms, "deadline") == 8_200_000
+    assert _requests.moment_ms(timedelta(seconds=1.5), now_ms, "deadline") == 1_001_500
+    assert _requests.moment_ms(datetime(1970, 1, 1, 1, tzinfo=timezone.utc), now_ms, "deadline") == 3_600_000
     for bad in ("soon", "-1s", "1 day", datetime(2026, 1, 1)):
         with pytest.raises(quorate.InvalidArgument, match="BAD_DEADLINE"):
-            _requests.deadline_ms(bad, now_ms)
+            _requests.moment_ms(bad, now_ms, "deadline")
 
 
 def create(**more: Any) -> task_pb2.CreateTaskRequest:
-    names = ("input", "task_id", "labels", "klass", "priority", "deadline", "request_id")
-    given: dict[str, Any] = {"inputs": (), "validate_only": False, **dict.fromkeys(names), **more}
+    names = ("input", "task_id", "labels", "klass", "priority", "deadline", "not_before", "limits", "request_id")
+    given: dict[str, Any] = {"inputs": (), "after": (), "dry_run": False, **dict.fromkeys(names), **more}
     return _requests.create_task("default", "reader", now_ms=0, **given)
 
 
@@ -204,6 +204,8 @@ def create(**more: Any) -> task_pb2.CreateTaskRequest:
         ("TOO_MANY_LABELS", {"labels": {str(n): "" for n in range(17)}}),
         ("BAD_PRIORITY", {"priority": 10}),
         ("BAD_CLASS", {"klass": "urgent"}),
+        ("BAD_NOT_BEFORE", {"not_before": "soon"}),
+        ("BAD_LIMIT", {"limits": {"running": -1}}),
         ("REQUEST_TOO_LARGE", {"inputs": [quorate.Input("ä" * (2 << 20) + "x", "big.md")]}),
     ],
 )
@@ -224,6 +226,22 @@ def test_limits_outside_a_number_of_64_bits_are_refused() -> None:
             _requests.set_quota("cluster", {"running": bad}, "", None, None, False)
 
 
+def test_prices_and_costs_are_checked_before_anything_is_sent() -> None:
+    with pytest.raises(quorate.InvalidArgument, match="BAD_PRICE"):
+        _requests.set_price("m", -1, 0, 0, "", None, None)
+    with pytest.raises(quorate.InvalidArgument, match="BAD_GROUP"):
+        _requests.query_cost("week", None, None, None)
+    with pytest.raises(quorate.InvalidArgument, match="BAD_SINCE"):
+        _requests.query_cost("day", datetime(2026, 1, 1), None, None)
+
+
+def test_a_drain_tells_no_grace_from_none_given() -> None:
+    assert _requests.drain_node("n1", timedelta(0), "", None).HasField("grace_ms")
+    assert not _requests.drain_node("n1", None, "", None).HasField("grace_ms")
+    with pytest.raises(quorate.InvalidArgument, match="BAD_GRACE"):
+        _requests.drain_node("n1", timedelta(seconds=-1), "", None)
+
+
 def test_values_of_a_newer_cluster_are_taken() -> None:
     tomorrow: Any = 99
     task = _wire.task(task_pb2.Task(state=tomorrow, create_time_ms=(1 << 64) - 1))
@@ -232,6 +250,9 @@ def test_values_of_a_newer_cluster_are_taken() -> None:
     committed = _wire.event(task_pb2.TaskEvent(task="t", sequence=3))
     assert isinstance(committed, StateEvent) and committed.sequence == 3
     assert committed.state is quorate.TaskState.UNKNOWN
+    quota = _wire.quota(quota_pb2.Quota(limits=[quota_pb2.Limit(key="k", kind=tomorrow)]))
+    assert quota.limits["k"].kind is quorate.LimitKind.UNKNOWN
+    assert _wire.quota_event(quota_pb2.QuotaEvent()) is None
 
 
 def test_an_empty_result_is_one_only_after_success() -> None:
@@ -245,3 +266,7 @@ def test_every_state_of_the_api_has_its_word() -> None:
     assert words == set(task_pb2.TaskState.keys()) - {"TASK_STATE_UNSPECIFIED"}
     classes = set(task_pb2.TaskClass.values()) - {task_pb2.TASK_CLASS_UNSPECIFIED}
     assert set(_wire.CLASS_TO_WIRE.values()) == classes
+    groups = set(price_pb2.CostGroup.values()) - {price_pb2.COST_GROUP_UNSPECIFIED}
+    assert set(_wire.COST_GROUP_TO_WIRE.values()) == groups
+    kinds = set(quota_pb2.LimitKind.values()) - {quota_pb2.LIMIT_KIND_UNSPECIFIED}
+    assert set(_wire.LIMIT_KIND_FROM_WIRE) == kinds

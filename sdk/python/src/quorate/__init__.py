@@ -22,12 +22,17 @@ Read: `client`, `tasks` (`aio` is the same for asyncio), then `data`, `errors`; 
 """
 
 from ._settings import VERSION as __version__
-from .aio import AsyncClient, AsyncTask, AsyncWatch
+from .aio import AsyncClient, AsyncQuotaWatch, AsyncTask, AsyncWatch
 from .client import Client
 from .data import (
     Agent,
+    AuditEvent,
     Blocker,
+    Borrower,
     ClusterStatus,
+    CostGroup,
+    CostLine,
+    Costs,
     Device,
     Engine,
     Event,
@@ -37,9 +42,12 @@ from .data import (
     Input,
     Kv,
     Limit,
+    LimitKind,
     Node,
     NodeVerdict,
+    Price,
     Quota,
+    QuotaEvent,
     RetractEvent,
     StateEvent,
     StepEvent,
@@ -47,6 +55,7 @@ from .data import (
     TaskState,
     TokenEvent,
     Usage,
+    WhatIf,
 )
 from .errors import (
     Conflict,
@@ -63,18 +72,25 @@ from .errors import (
     Unreachable,
     WaitTimeout,
 )
+from .quota_watch import QuotaWatch
 from .tasks import Task
 from .watch import Watch
 
 __all__ = [
     "Agent",
     "AsyncClient",
+    "AsyncQuotaWatch",
     "AsyncTask",
     "AsyncWatch",
+    "AuditEvent",
     "Blocker",
+    "Borrower",
     "Client",
     "ClusterStatus",
     "Conflict",
+    "CostGroup",
+    "CostLine",
+    "Costs",
     "Device",
     "Engine",
     "Event",
@@ -86,14 +102,18 @@ __all__ = [
     "InvalidArgument",
     "Kv",
     "Limit",
+    "LimitKind",
     "NoResult",
     "Node",
     "NodeVerdict",
     "NotFound",
     "PermissionDenied",
+    "Price",
     "QuorateError",
     "Quota",
+    "QuotaEvent",
     "QuotaExceeded",
+    "QuotaWatch",
     "ResourceExhausted",
     "RetractEvent",
     "StateEvent",
@@ -108,5 +128,6 @@ __all__ = [
     "Usage",
     "WaitTimeout",
     "Watch",
+    "WhatIf",
     "__version__",
 ]

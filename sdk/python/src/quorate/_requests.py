@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Optional, Union
 
 from ._course import fresh_request_id
-from ._proto import agent_pb2, quota_pb2, task_pb2
-from ._wire import CLASS_TO_WIRE
-from .data import Input, TaskClass, TaskData, TaskState
+from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2
+from ._wire import CLASS_TO_WIRE, COST_GROUP_TO_WIRE
+from .data import CostGroup, Input, TaskClass, TaskData, TaskState, WhatIf
 from .errors import QuorateError, local
 
 NAME_BYTES = 128
@@ -21,8 +21,8 @@ TASK_LABELS = 16
 TEXT_BYTES_MAX = 64 << 20
 """The largest result that is put together in memory."""
 
-Deadline = Union[str, timedelta, datetime]
-"""End of patience: `30m` (also `500ms`, `20s`, `2h`) or a timedelta from now, or a datetime with its zone."""
+Moment = Union[str, timedelta, datetime]
+"""A time to come: `30m` (also `500ms`, `20s`, `2h`) or a timedelta from now, or a datetime with its zone."""
 
 _TIME = re.compile(r"([0-9]+)(ms|s|m|h)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -54,9 +54,12 @@ def create_task(
     labels: Optional[Mapping[str, str]],
     klass: Optional[Union[TaskClass, str]],
     priority: Optional[int],
-    deadline: Optional[Deadline],
+    deadline: Optional[Moment],
+    not_before: Optional[Moment],
+    after: Iterable[Union[str, TaskData]],
+    limits: Optional[Mapping[str, int]],
     request_id: Optional[str],
-    validate_only: bool,
+    dry_run: bool,
     now_ms: int,
 ) -> task_pb2.CreateTaskRequest:
     given: list[Union[str, Input]] = [] if input is None else [input]
@@ -66,6 +69,8 @@ def create_task(
     if priority is not None and not 0 <= priority <= 9:
         what = f"priority is {priority}, outside 0 to 9"
         raise _refuse("BAD_PRIORITY", what, "give 0 (last) to 9 (first within the class)")
+    for key, limit in (limits or {}).items():
+        _check_limit(key, limit)
     message = task_pb2.CreateTaskRequest(
         project=project,
         agent=agent,
@@ -74,8 +79,11 @@ def create_task(
         request_id=given_or_fresh(request_id),
         priority=priority,
         labels=labels or {},
-        deadline_ms=0 if deadline is None else deadline_ms(deadline, now_ms),
-        validate_only=validate_only,
+        deadline_ms=0 if deadline is None else moment_ms(deadline, now_ms, "deadline"),
+        validate_only=dry_run,
+        limits=limits or {},
+        not_before_ms=0 if not_before is None else moment_ms(not_before, now_ms, "not_before"),
+        after=[_id(it) for it in ([after] if isinstance(after, str) else after)],
     )
     if klass is not None:
         # `class` is a word of Python, so that only setattr reaches the field.
@@ -88,6 +96,10 @@ def _input(given: Union[str, Input]) -> task_pb2.Input:
     return task_pb2.Input(text=given) if isinstance(given, str) else task_pb2.Input(name=given.name, text=given.text)
 
 
+def _id(given: Union[str, TaskData]) -> str:
+    return given if isinstance(given, str) else given.uid or given.id
+
+
 def _klass(given: Union[TaskClass, str]) -> TaskClass:
     try:
         return TaskClass(given)
@@ -96,19 +108,24 @@ def _klass(given: Union[TaskClass, str]) -> TaskClass:
         raise _refuse("BAD_CLASS", f"there is no class {given!r}", f"use one of {names}") from None
 
 
-def deadline_ms(deadline: Deadline, now_ms: int) -> int:
-    """Unix milliseconds."""
-    if isinstance(deadline, timedelta):
-        return max(1, now_ms + deadline // timedelta(milliseconds=1))
-    if isinstance(deadline, datetime):
-        if deadline.tzinfo is None:
-            message = f"the deadline {deadline} has no time zone"
-            raise _refuse("BAD_DEADLINE", message, "give it one, such as datetime.now(timezone.utc)")
-        return max(1, int(deadline.timestamp() * 1_000))
-    match = _TIME.fullmatch(deadline.strip())
+def moment_ms(moment: Moment, now_ms: int, what: str) -> int:
+    """Unix milliseconds. `what` is the argument's name, for errors."""
+    if isinstance(moment, timedelta):
+        return max(1, now_ms + moment // timedelta(milliseconds=1))
+    if isinstance(moment, datetime):
+        return _datetime_ms(moment, what)
+    match = _TIME.fullmatch(moment.strip())
     if match is None:
-        raise _refuse("BAD_DEADLINE", f"{deadline!r} is not a time", "write it like 500ms, 30s, 20m or 2h")
+        message = f"{what}: {moment!r} is not a time"
+        raise _refuse(f"BAD_{what.upper()}", message, "write it like 500ms, 30s, 20m or 2h")
     return now_ms + int(match[1]) * _UNIT_MS[match[2]]
+
+
+def _datetime_ms(moment: datetime, what: str) -> int:
+    if moment.tzinfo is None:
+        message = f"{what}: {moment} has no time zone"
+        raise _refuse(f"BAD_{what.upper()}", message, "give it one, such as datetime.now(timezone.utc)")
+    return max(1, int(moment.timestamp() * 1_000))
 
 
 def _check(message: task_pb2.CreateTaskRequest) -> None:
@@ -137,7 +154,7 @@ def watch_task(project: str, id: str, from_sequence: int, tokens: bool) -> task_
 
 
 def apply_agent(
-    project: str, toml: str, etag: Optional[str], request_id: Optional[str], validate_only: bool
+    project: str, toml: str, etag: Optional[str], request_id: Optional[str], dry_run: bool
 ) -> agent_pb2.ApplyAgentRequest:
     size = len(toml.encode())
     if size > SEGMENT_BYTES:
@@ -148,7 +165,7 @@ def apply_agent(
         toml=toml,
         etag=etag or "",
         request_id=given_or_fresh(request_id),
-        validate_only=validate_only,
+        validate_only=dry_run,
     )
 
 
@@ -158,20 +175,81 @@ def set_quota(
     reason: str,
     etag: Optional[str],
     request_id: Optional[str],
-    validate_only: bool,
+    dry_run: bool,
 ) -> quota_pb2.SetQuotaRequest:
     for key, limit in limits.items():
-        if limit is not None and not 0 <= limit < 1 << 64:
-            message = f"the limit {key} is {limit}, outside 0 to 2^64 - 1"
-            raise _refuse("BAD_LIMIT", message, "give None to take a limit away, 0 to hold everything back")
+        _check_limit(key, limit)
     return quota_pb2.SetQuotaRequest(
         path=path,
         changes=[quota_pb2.LimitChange(key=key, limit=limit) for key, limit in limits.items()],
         reason=reason,
         etag=etag or "",
         request_id=given_or_fresh(request_id),
-        validate_only=validate_only,
+        validate_only=dry_run,
     )
+
+
+def _check_limit(key: str, limit: Optional[int]) -> None:
+    if limit is not None and not 0 <= limit < 1 << 64:
+        message = f"the limit {key} is {limit}, outside 0 to 2^64 - 1"
+        raise _refuse("BAD_LIMIT", message, "give None to take a limit away, 0 to hold everything back")
+
+
+def explain_task(project: str, id: str, what_if: Iterable[WhatIf]) -> task_pb2.ExplainTaskRequest:
+    assumed = list(what_if)
+    for it in assumed:
+        _check_limit(it.key, it.limit)
+    told = [task_pb2.WhatIf(path=it.path, key=it.key, limit=it.limit) for it in assumed]
+    return task_pb2.ExplainTaskRequest(project=project, id=id, what_if=told)
+
+
+def set_price(
+    model: str,
+    input: int,
+    cached: int,
+    output: int,
+    reason: str,
+    etag: Optional[str],
+    request_id: Optional[str],
+) -> price_pb2.SetPriceRequest:
+    for name, amount in (("input", input), ("cached", cached), ("output", output)):
+        if not 0 <= amount < 1 << 64:
+            message = f"the price {name} is {amount}, outside 0 to 2^64 - 1"
+            raise _refuse("BAD_PRICE", message, "give whole micro-dollars a million tokens")
+    return price_pb2.SetPriceRequest(
+        model=model,
+        input=input,
+        cached=cached,
+        output=output,
+        etag=etag or "",
+        reason=reason,
+        request_id=given_or_fresh(request_id),
+    )
+
+
+def query_cost(
+    by: Union[CostGroup, str], since: Optional[datetime], until: Optional[datetime], project: Optional[str]
+) -> price_pb2.QueryCostRequest:
+    try:
+        group = CostGroup(by)
+    except ValueError:
+        names = ", ".join(group.value for group in CostGroup)
+        raise _refuse("BAD_GROUP", f"costs can't be summed by {by!r}", f"use one of {names}") from None
+    return price_pb2.QueryCostRequest(
+        group_by=COST_GROUP_TO_WIRE[group],
+        since_ms=0 if since is None else _datetime_ms(since, "since"),
+        until_ms=0 if until is None else _datetime_ms(until, "until"),
+        project=project or "",
+    )
+
+
+def drain_node(
+    id: str, grace: Optional[timedelta], reason: str, request_id: Optional[str]
+) -> cluster_pb2.DrainNodeRequest:
+    if grace is not None and grace < timedelta(0):
+        raise _refuse("BAD_GRACE", f"the grace {grace} is below zero", "give 0 to move tasks at once")
+    grace_ms = None if grace is None else grace // timedelta(milliseconds=1)
+    return cluster_pb2.DrainNodeRequest(id=id, grace_ms=grace_ms, reason=reason, request_id=given_or_fresh(request_id))
 
 
 def no_result(task: TaskData) -> QuorateError:

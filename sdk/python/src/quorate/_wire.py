@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from . import data
-from ._proto import agent_pb2, cluster_pb2, quota_pb2, task_pb2
+from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_MS = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(milliseconds=1)
@@ -19,6 +19,21 @@ CLASS_TO_WIRE: Mapping[data.TaskClass, task_pb2.TaskClass.ValueType] = {
     data.TaskClass.BEST_EFFORT: task_pb2.BEST_EFFORT,
 }
 _CLASS_FROM_WIRE = {number: klass for klass, number in CLASS_TO_WIRE.items()}
+
+COST_GROUP_TO_WIRE: Mapping[data.CostGroup, price_pb2.CostGroup.ValueType] = {
+    data.CostGroup.PROJECT: price_pb2.BY_PROJECT,
+    data.CostGroup.AGENT: price_pb2.BY_AGENT,
+    data.CostGroup.MODEL: price_pb2.BY_MODEL,
+    data.CostGroup.TASK: price_pb2.BY_TASK,
+    data.CostGroup.DAY: price_pb2.BY_DAY,
+}
+
+LIMIT_KIND_FROM_WIRE: Mapping[int, data.LimitKind] = {
+    quota_pb2.BUDGET: data.LimitKind.BUDGET,
+    quota_pb2.RATE: data.LimitKind.RATE,
+    quota_pb2.HOLDING: data.LimitKind.HOLDING,
+    quota_pb2.WEIGHT: data.LimitKind.WEIGHT,
+}
 
 
 def time(ms: int) -> datetime:
@@ -77,7 +92,8 @@ def _usage(it: task_pb2.Usage) -> data.Usage:
 
 
 def _blocker(it: task_pb2.Blocker) -> data.Blocker:
-    return data.Blocker(it.reason, it.resource, it.requested, it.available, it.limit, it.message)
+    borrowers = tuple(data.Borrower(borrower.path, borrower.amount) for borrower in it.borrowed_by)
+    return data.Blocker(it.reason, it.resource, it.requested, it.available, it.limit, it.message, borrowers)
 
 
 def explanation(it: task_pb2.ExplainTaskResponse) -> data.Explanation:
@@ -86,7 +102,14 @@ def explanation(it: task_pb2.ExplainTaskResponse) -> data.Explanation:
         blockers=tuple(_blocker(blocker) for blocker in it.blockers),
         tasks_ahead=it.tasks_ahead,
         nodes=tuple(data.NodeVerdict(v.node, v.eligible, v.reason) for v in it.nodes),
+        position=it.position or None,
+        eta=_span(_set(it, "eta_ms")),
+        eta_error=_span(_set(it, "eta_error_ms")),
     )
+
+
+def _span(ms: Optional[int]) -> Optional[timedelta]:
+    return None if ms is None else timedelta(milliseconds=min(ms, _LAST_MS))
 
 
 def event(it: task_pb2.TaskEvent) -> Optional[data.Event]:
@@ -131,11 +154,74 @@ def agent(it: agent_pb2.Agent) -> data.Agent:
 def quota(it: quota_pb2.Quota) -> data.Quota:
     return data.Quota(
         path=it.path,
-        limits={limit.key: data.Limit(_set(limit, "limit"), limit.used, limit.reserved) for limit in it.limits},
+        limits={limit.key: _limit(limit) for limit in it.limits},
         etag=it.etag,
         reason=it.reason,
         author=it.author,
         update_time=_time_set(it.update_time_ms),
+        would_wait=tuple(it.would_wait),
+    )
+
+
+def _limit(it: quota_pb2.Limit) -> data.Limit:
+    return data.Limit(
+        limit=_set(it, "limit"),
+        used=it.used,
+        reserved=it.reserved,
+        kind=LIMIT_KIND_FROM_WIRE.get(it.kind, data.LimitKind.UNKNOWN),
+        window_start=_time_set(it.window_start_ms),
+        window_end=_time_set(it.window_end_ms),
+        overage=it.overage,
+    )
+
+
+def quota_event(it: quota_pb2.QuotaEvent) -> Optional[data.QuotaEvent]:
+    """None for a kind that only a newer cluster knows."""
+    kind = it.WhichOneof("kind")
+    if kind == "quota":
+        return quota(it.quota)
+    return audit_event(it.audit) if kind == "audit" else None
+
+
+def audit_event(it: cluster_pb2.AuditEvent) -> data.AuditEvent:
+    return data.AuditEvent(
+        number=it.number,
+        time=time(it.at_ms),
+        author=it.author or None,
+        action=it.action,
+        subject=it.subject,
+        change=it.change,
+        reason=it.reason,
+    )
+
+
+def price(it: price_pb2.Price) -> data.Price:
+    return data.Price(
+        model=it.model,
+        input=it.input,
+        cached=it.cached,
+        output=it.output,
+        etag=it.etag,
+        reason=it.reason,
+        author=it.author,
+        update_time=_time_set(it.update_time_ms),
+    )
+
+
+def costs(it: price_pb2.QueryCostResponse) -> data.Costs:
+    return data.Costs(tuple(_cost_line(line) for line in it.lines), _cost_line(it.total))
+
+
+def _cost_line(it: price_pb2.CostLine) -> data.CostLine:
+    return data.CostLine(
+        key=it.key,
+        tasks=it.tasks,
+        steps=it.steps,
+        usage=_usage(it.usage),
+        new_tokens=it.new_tokens,
+        known_tokens=it.known_tokens,
+        kv_block_seconds=it.kv_block_seconds,
+        tool_calls=it.tool_calls,
     )
 
 

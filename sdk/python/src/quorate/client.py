@@ -14,6 +14,7 @@ from ._failures import failure_of
 from ._proto import context_pb2
 from .admin import Agents, Cluster, Quotas
 from .nodes import Nodes, Stubs
+from .prices import Prices
 from .tasks import Tasks
 
 _Ask = TypeVar("_Ask")
@@ -51,6 +52,7 @@ class Client:
         self.tasks = Tasks(self)
         self.agents = Agents(self)
         self.quotas = Quotas(self)
+        self.prices = Prices(self)
         self.cluster = Cluster(self)
 
     @property

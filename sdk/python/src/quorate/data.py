@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Optional, Union
 
 
@@ -65,6 +65,14 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Borrower:
+    """A place that holds more than it is guaranteed, and how much more."""
+
+    path: str
+    amount: int
+
+
+@dataclass(frozen=True)
 class Blocker:
     """One reason why a task does not run; all of them together keep it waiting."""
 
@@ -75,6 +83,17 @@ class Blocker:
     available: int
     limit: int
     message: str
+    borrowed_by: tuple[Borrower, ...] = ()
+    """Who holds what is missing beyond their guarantee, the greediest first."""
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """A limit that is assumed to be set; `limit` None: to be none."""
+
+    path: str
+    key: str
+    limit: Optional[int]
 
 
 @dataclass(frozen=True)
@@ -135,6 +154,13 @@ class Explanation:
     blockers: tuple[Blocker, ...]
     tasks_ahead: int
     nodes: tuple[NodeVerdict, ...]
+    position: Optional[int]
+    """Its place in the queue, from 1; None: it is in no queue."""
+    eta: Optional[timedelta]
+    """Until it starts, if tasks go on starting as they did. None: something else than its turn holds it, or too few
+    tasks started lately."""
+    eta_error: Optional[timedelta]
+    """How far off `eta` may be."""
 
 
 @dataclass(frozen=True)
@@ -224,13 +250,38 @@ class Agent:
     """The definition as it was applied."""
 
 
+class LimitKind(str, enum.Enum):
+    """What a limit counts. A kind that only a newer cluster knows is `UNKNOWN`."""
+
+    BUDGET = "budget"
+    """Used up: reserved, then settled, within a window."""
+    RATE = "rate"
+    """So much a minute."""
+    HOLDING = "holding"
+    """Held while a task runs, and comes back."""
+    WEIGHT = "weight"
+    """A project's share among those that wait."""
+    UNKNOWN = "unknown"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True)
 class Limit:
     """`limit` None means without limit."""
 
     limit: Optional[int]
     used: int
+    """Budgets: settled, with what went beyond a reservation. Holdings: held now. Rates: used of the minute."""
     reserved: int
+    """Budgets: set aside by calls under way."""
+    kind: LimitKind = LimitKind.UNKNOWN
+    window_start: Optional[datetime] = None
+    """Budgets of an hour, a day or a month of the calendar (UTC); None: for good."""
+    window_end: Optional[datetime] = None
+    overage: int = 0
+    """Part of `used` that went beyond its reservation."""
 
 
 @dataclass(frozen=True)
@@ -238,13 +289,91 @@ class Quota:
     """The limits of one place in the tree."""
 
     path: str
-    """`cluster`, `projects/NAME`."""
+    """`cluster`, `projects/NAME`, `projects/NAME/agents/NAME`, `tasks/ID`."""
     limits: Mapping[str, Limit]
     """By key, such as `running`, `tokens_minute`, `tokens_total`."""
     etag: str
     reason: str
     author: str
     update_time: Optional[datetime]
+    would_wait: tuple[str, ...] = ()
+    """Of a dry run: uids of the running tasks that would have to wait for room, the youngest leases first."""
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """Who changed a limit, a price or a node, when and why; or that a budget ran up to 50, 80 or 100 percent."""
+
+    number: int
+    """Counts from 1 without a gap."""
+    time: datetime
+    author: Optional[str]
+    """None: the ledger itself."""
+    action: str
+    """`quota.set`, `quota.crossed`, `price.set`, `node.close`."""
+    subject: str
+    change: str
+    """Such as `running 4 -> 8`."""
+    reason: str
+
+
+QuotaEvent = Union[Quota, AuditEvent]
+"""What a watch of quotas shows: a place as it is now, or an entry of the audit log."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a model costs, in micro-dollars a million tokens: 3_000_000 are 3 dollars."""
+
+    model: str
+    input: int
+    """New tokens of the prompt."""
+    cached: int
+    """Tokens of the prompt that were in the chain before."""
+    output: int
+    etag: str
+    """Counts the changes of this model's price."""
+    reason: str
+    author: str
+    update_time: Optional[datetime]
+
+
+class CostGroup(str, enum.Enum):
+    """What costs are summed by. Days are those of UTC."""
+
+    PROJECT = "project"
+    AGENT = "agent"
+    MODEL = "model"
+    TASK = "task"
+    DAY = "day"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """What the tasks of one group used."""
+
+    key: str
+    """A quota path, a model's name, or a day as YYYY-MM-DD."""
+    tasks: int
+    steps: int
+    usage: Usage
+    """Tokens as models read and wrote them, and money."""
+    new_tokens: int
+    known_tokens: int
+    kv_block_seconds: int
+    tool_calls: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Days in order; all others the most expensive first, at most 1,000."""
+
+    lines: tuple[CostLine, ...]
+    total: CostLine
+    """Everything, with what was left out of the lines."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +458,7 @@ class Node:
     name: str
     roles: tuple[str, ...]
     state: str
-    """`ready`: attached to the leader; `lost`: not."""
+    """`ready`: attached to the leader; `cordoned`, `draining`: attached, and gets nothing new; `lost`: not attached."""
     client_addr: str
     internal_addr: str
     running: int

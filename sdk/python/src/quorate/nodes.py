@@ -9,7 +9,7 @@ import time
 import grpc
 
 from ._failures import Failure
-from ._proto import agent_pb2_grpc, cluster_pb2_grpc, context_pb2_grpc, quota_pb2_grpc, task_pb2_grpc
+from ._proto import agent_pb2_grpc, cluster_pb2_grpc, context_pb2_grpc, price_pb2_grpc, quota_pb2_grpc, task_pb2_grpc
 from ._retry import Kind
 from ._settings import Settings, closed
 
@@ -24,6 +24,7 @@ class Stubs:
         self.tasks = task_pb2_grpc.TaskServiceStub(channel)
         self.agents = agent_pb2_grpc.AgentServiceStub(channel)
         self.quotas = quota_pb2_grpc.QuotaServiceStub(channel)
+        self.prices = price_pb2_grpc.PriceBookServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
         self.context = context_pb2_grpc.ContextServiceStub(channel)
         # Any answer to it means that there is a connection; what it says is not read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol, TypeVar
 
 import grpc
 
@@ -16,6 +16,8 @@ from .data import Event
 
 if TYPE_CHECKING:
     from .client import Client
+
+Answer = TypeVar("Answer")
 
 
 class Watch(Iterator[Event]):
@@ -93,14 +95,19 @@ class Watch(Iterator[Event]):
         call = ask(
             self._following.request(), timeout=self._following.left_s(), metadata=self._client._settings.metadata
         )
-        impatience = threading.Timer(patience_s, call.cancel)
-        impatience.daemon = True
-        impatience.start()
-        try:
-            call.initial_metadata()
-        finally:
-            impatience.cancel()
+        accepted(call, patience_s)
         return Stream(node, call)
+
+
+def accepted(call: grpc.CallIterator[Answer], patience_s: float) -> None:
+    """Waits until the node has taken the call; it is cancelled when that takes too long."""
+    impatience = threading.Timer(patience_s, call.cancel)
+    impatience.daemon = True
+    impatience.start()
+    try:
+        call.initial_metadata()
+    finally:
+        impatience.cancel()
 
 
 class _Call(Protocol):

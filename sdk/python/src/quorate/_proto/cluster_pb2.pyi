@@ -120,6 +120,157 @@ class ListModelsRequest(google.protobuf.message.Message):
 Global___ListModelsRequest: typing_extensions.TypeAlias = ListModelsRequest
 
 @typing.final
+class CordonNodeRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    reason: builtins.str
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+Global___CordonNodeRequest: typing_extensions.TypeAlias = CordonNodeRequest
+
+@typing.final
+class UncordonNodeRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    reason: builtins.str
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+Global___UncordonNodeRequest: typing_extensions.TypeAlias = UncordonNodeRequest
+
+@typing.final
+class DrainNodeRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    GRACE_MS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    grace_ms: builtins.int
+    """What a step may still take before the task is moved in the middle of it. Unset means 10,000; a step that is cut
+    is decided again elsewhere.
+    """
+    reason: builtins.str
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        grace_ms: builtins.int | None = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_grace_ms", b"_grace_ms", "grace_ms", b"grace_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_grace_ms", b"_grace_ms", "grace_ms", b"grace_ms", "id", b"id", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_grace_ms", b"_grace_ms"]) -> typing.Literal["grace_ms"] | None: ...
+
+Global___DrainNodeRequest: typing_extensions.TypeAlias = DrainNodeRequest
+
+@typing.final
+class ListAuditEventsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: builtins.int
+    SUBJECT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    after: builtins.int
+    """Events after this number."""
+    subject: builtins.str
+    """Only about this subject or what lies below it: a quota path, `nodes/n4`, a model. Empty: all."""
+    page_size: builtins.int
+    def __init__(
+        self,
+        *,
+        after: builtins.int = ...,
+        subject: builtins.str = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "page_size", b"page_size", "subject", b"subject"]) -> None: ...
+
+Global___ListAuditEventsRequest: typing_extensions.TypeAlias = ListAuditEventsRequest
+
+@typing.final
+class AuditEvent(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    AT_MS_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    SUBJECT_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Counts from 1 without a gap; the last 10,000 are kept."""
+    at_ms: builtins.int
+    author: builtins.str
+    """Empty: the ledger itself."""
+    action: builtins.str
+    """`quota.set`, `quota.crossed`, `price.set`, `node.close`."""
+    subject: builtins.str
+    change: builtins.str
+    """`running 4 -> 8`."""
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        at_ms: builtins.int = ...,
+        author: builtins.str = ...,
+        action: builtins.str = ...,
+        subject: builtins.str = ...,
+        change: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "at_ms", b"at_ms", "author", b"author", "change", b"change", "number", b"number", "reason", b"reason", "subject", b"subject"]) -> None: ...
+
+Global___AuditEvent: typing_extensions.TypeAlias = AuditEvent
+
+@typing.final
+class ListAuditEventsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_AFTER_FIELD_NUMBER: builtins.int
+    next_after: builtins.int
+    """The `after` of the next page; 0: there is none."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AuditEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[Global___AuditEvent] | None = ...,
+        next_after: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_after", b"next_after"]) -> None: ...
+
+Global___ListAuditEventsResponse: typing_extensions.TypeAlias = ListAuditEventsResponse
+
+@typing.final
 class ClusterStatus(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -367,7 +518,7 @@ class Node(google.protobuf.message.Message):
     client_addr: builtins.str
     internal_addr: builtins.str
     state: builtins.str
-    """`ready`: attached to the leader; `lost`: not."""
+    """`ready`: attached to the leader; `cordoned`, `draining`: attached, and gets nothing new; `lost`: not attached."""
     running: builtins.int
     slots: builtins.int
     fenced_commits: builtins.int

@@ -75,6 +75,26 @@ class ClusterServiceStub(object):
                 request_serializer=quorate_dot___proto_dot_cluster__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=quorate_dot___proto_dot_cluster__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.CordonNode = channel.unary_unary(
+                '/quorate.v1.ClusterService/CordonNode',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.CordonNodeRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.UncordonNode = channel.unary_unary(
+                '/quorate.v1.ClusterService/UncordonNode',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.UncordonNodeRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/quorate.v1.ClusterService/DrainNode',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/quorate.v1.ClusterService/ListAuditEvents',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -130,6 +150,34 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonNode(self, request, context):
+        """The node gets nothing new; what runs there goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonNode(self, request, context):
+        """Takes a cordon or a drain back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """The node gets nothing new, and its tasks move to others at their next step, or when their grace is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -172,6 +220,26 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=quorate_dot___proto_dot_cluster__pb2.ListModelsRequest.FromString,
                     response_serializer=quorate_dot___proto_dot_cluster__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'CordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonNode,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.CordonNodeRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'UncordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonNode,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.UncordonNodeRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.DrainNodeRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -391,6 +459,114 @@ class ClusterService(object):
             '/quorate.v1.ClusterService/ListModels',
             quorate_dot___proto_dot_cluster__pb2.ListModelsRequest.SerializeToString,
             quorate_dot___proto_dot_cluster__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ClusterService/CordonNode',
+            quorate_dot___proto_dot_cluster__pb2.CordonNodeRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ClusterService/UncordonNode',
+            quorate_dot___proto_dot_cluster__pb2.UncordonNodeRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ClusterService/DrainNode',
+            quorate_dot___proto_dot_cluster__pb2.DrainNodeRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ClusterService/ListAuditEvents',
+            quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -153,7 +153,71 @@ _ClusterServiceListModelsType = typing_extensions.TypeVar(
     ],
 )
 
-class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _ClusterServiceGetClusterStatusType, _ClusterServiceListNodesType, _ClusterServiceGetNodeType, _ClusterServiceAddVoterType, _ClusterServiceRemoveVoterType, _ClusterServiceTransferLeaderType, _ClusterServiceListModelsType]):
+_ClusterServiceCordonNodeType = typing_extensions.TypeVar(
+    '_ClusterServiceCordonNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.CordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.CordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.CordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+)
+
+_ClusterServiceUncordonNodeType = typing_extensions.TypeVar(
+    '_ClusterServiceUncordonNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.UncordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.UncordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.UncordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+)
+
+_ClusterServiceDrainNodeType = typing_extensions.TypeVar(
+    '_ClusterServiceDrainNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.DrainNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.DrainNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.DrainNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+)
+
+_ClusterServiceListAuditEventsType = typing_extensions.TypeVar(
+    '_ClusterServiceListAuditEventsType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.ListAuditEventsRequest,
+        quorate._proto.cluster_pb2.ListAuditEventsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.ListAuditEventsRequest,
+        quorate._proto.cluster_pb2.ListAuditEventsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.ListAuditEventsRequest,
+        quorate._proto.cluster_pb2.ListAuditEventsResponse,
+    ],
+)
+
+class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _ClusterServiceGetClusterStatusType, _ClusterServiceListNodesType, _ClusterServiceGetNodeType, _ClusterServiceAddVoterType, _ClusterServiceRemoveVoterType, _ClusterServiceTransferLeaderType, _ClusterServiceListModelsType, _ClusterServiceCordonNodeType, _ClusterServiceUncordonNodeType, _ClusterServiceDrainNodeType, _ClusterServiceListAuditEventsType]):
     """The machines and the consensus between them."""
 
     @typing.overload
@@ -189,6 +253,22 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.cluster_pb2.ListModelsRequest,
             quorate._proto.cluster_pb2.ListModelsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.CordonNodeRequest,
+            quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.UncordonNodeRequest,
+            quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.DrainNodeRequest,
+            quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.ListAuditEventsRequest,
+            quorate._proto.cluster_pb2.ListAuditEventsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -226,6 +306,22 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
             quorate._proto.cluster_pb2.ListModelsRequest,
             quorate._proto.cluster_pb2.ListModelsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.CordonNodeRequest,
+            quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.UncordonNodeRequest,
+            quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.DrainNodeRequest,
+            quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.ListAuditEventsRequest,
+            quorate._proto.cluster_pb2.ListAuditEventsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     InitCluster: _ClusterServiceInitClusterType
@@ -244,6 +340,18 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
     TransferLeader: _ClusterServiceTransferLeaderType
 
     ListModels: _ClusterServiceListModelsType
+
+    CordonNode: _ClusterServiceCordonNodeType
+    """The node gets nothing new; what runs there goes on."""
+
+    UncordonNode: _ClusterServiceUncordonNodeType
+    """Takes a cordon or a drain back."""
+
+    DrainNode: _ClusterServiceDrainNodeType
+    """The node gets nothing new, and its tasks move to others at their next step, or when their grace is over."""
+
+    ListAuditEvents: _ClusterServiceListAuditEventsType
+    """Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent."""
 
 ClusterServiceAsyncStub: typing_extensions.TypeAlias = ClusterServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -277,6 +385,22 @@ ClusterServiceAsyncStub: typing_extensions.TypeAlias = ClusterServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         quorate._proto.cluster_pb2.ListModelsRequest,
         quorate._proto.cluster_pb2.ListModelsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.CordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.UncordonNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.DrainNodeRequest,
+        quorate._proto.cluster_pb2.Node,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.ListAuditEventsRequest,
+        quorate._proto.cluster_pb2.ListAuditEventsResponse,
     ],
 ]
 
@@ -339,5 +463,37 @@ class ClusterServiceServicer(metaclass=abc.ABCMeta):
         request: quorate._proto.cluster_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.cluster_pb2.ListModelsResponse, collections.abc.Awaitable[quorate._proto.cluster_pb2.ListModelsResponse]]: ...
+
+    @abc.abstractmethod
+    def CordonNode(
+        self,
+        request: quorate._proto.cluster_pb2.CordonNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.cluster_pb2.Node, collections.abc.Awaitable[quorate._proto.cluster_pb2.Node]]:
+        """The node gets nothing new; what runs there goes on."""
+
+    @abc.abstractmethod
+    def UncordonNode(
+        self,
+        request: quorate._proto.cluster_pb2.UncordonNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.cluster_pb2.Node, collections.abc.Awaitable[quorate._proto.cluster_pb2.Node]]:
+        """Takes a cordon or a drain back."""
+
+    @abc.abstractmethod
+    def DrainNode(
+        self,
+        request: quorate._proto.cluster_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.cluster_pb2.Node, collections.abc.Awaitable[quorate._proto.cluster_pb2.Node]]:
+        """The node gets nothing new, and its tasks move to others at their next step, or when their grace is over."""
+
+    @abc.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: quorate._proto.cluster_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.cluster_pb2.ListAuditEventsResponse, collections.abc.Awaitable[quorate._proto.cluster_pb2.ListAuditEventsResponse]]:
+        """Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent."""
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -22,29 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from quorate._proto import cluster_pb2 as quorate_dot___proto_dot_cluster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aquorate/_proto/quota.proto\x12\nquorate.v1\"R\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04used\x18\x03 \x01(\x04\x12\x10\n\x08reserved\x18\x04 \x01(\x04\x42\x08\n\x06_limit\"~\n\x05Quota\x12\x0c\n\x04path\x18\x01 \x01(\t\x12!\n\x06limits\x18\x02 \x03(\x0b\x32\x11.quorate.v1.Limit\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x16\n\x0eupdate_time_ms\x18\x06 \x01(\x04\"8\n\x0bLimitChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_limit\"\x92\x01\n\x0fSetQuotaRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12(\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x17.quorate.v1.LimitChange\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"\x1f\n\x0fGetQuotaRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x13\n\x11ListQuotasRequest\"7\n\x12ListQuotasResponse\x12!\n\x06quotas\x18\x01 \x03(\x0b\x32\x11.quorate.v1.Quota2\xd3\x01\n\x0cQuotaService\x12:\n\x08SetQuota\x12\x1b.quorate.v1.SetQuotaRequest\x1a\x11.quorate.v1.Quota\x12:\n\x08GetQuota\x12\x1b.quorate.v1.GetQuotaRequest\x1a\x11.quorate.v1.Quota\x12K\n\nListQuotas\x12\x1d.quorate.v1.ListQuotasRequest\x1a\x1e.quorate.v1.ListQuotasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aquorate/_proto/quota.proto\x12\nquorate.v1\x1a\x1cquorate/_proto/cluster.proto\"\xb8\x01\n\x05Limit\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04used\x18\x03 \x01(\x04\x12\x10\n\x08reserved\x18\x04 \x01(\x04\x12#\n\x04kind\x18\x05 \x01(\x0e\x32\x15.quorate.v1.LimitKind\x12\x17\n\x0fwindow_start_ms\x18\x06 \x01(\x04\x12\x15\n\rwindow_end_ms\x18\x07 \x01(\x04\x12\x0f\n\x07overage\x18\x08 \x01(\x04\x42\x08\n\x06_limit\"\x92\x01\n\x05Quota\x12\x0c\n\x04path\x18\x01 \x01(\t\x12!\n\x06limits\x18\x02 \x03(\x0b\x32\x11.quorate.v1.Limit\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x16\n\x0eupdate_time_ms\x18\x06 \x01(\x04\x12\x12\n\nwould_wait\x18\x07 \x03(\t\"8\n\x0bLimitChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05limit\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_limit\"\x92\x01\n\x0fSetQuotaRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12(\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x17.quorate.v1.LimitChange\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"\x1f\n\x0fGetQuotaRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"#\n\x11ListQuotasRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"7\n\x12ListQuotasResponse\x12!\n\x06quotas\x18\x01 \x03(\x0b\x32\x11.quorate.v1.Quota\"7\n\x12WatchQuotasRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x66ter_audit\x18\x02 \x01(\x04\"a\n\nQuotaEvent\x12\"\n\x05quota\x18\x01 \x01(\x0b\x32\x11.quorate.v1.QuotaH\x00\x12\'\n\x05\x61udit\x18\x02 \x01(\x0b\x32\x16.quorate.v1.AuditEventH\x00\x42\x06\n\x04kind*V\n\tLimitKind\x12\x1a\n\x16LIMIT_KIND_UNSPECIFIED\x10\x00\x12\n\n\x06\x42UDGET\x10\x01\x12\x08\n\x04RATE\x10\x02\x12\x0b\n\x07HOLDING\x10\x03\x12\n\n\x06WEIGHT\x10\x04\x32\x9c\x02\n\x0cQuotaService\x12:\n\x08SetQuota\x12\x1b.quorate.v1.SetQuotaRequest\x1a\x11.quorate.v1.Quota\x12:\n\x08GetQuota\x12\x1b.quorate.v1.GetQuotaRequest\x1a\x11.quorate.v1.Quota\x12K\n\nListQuotas\x12\x1d.quorate.v1.ListQuotasRequest\x1a\x1e.quorate.v1.ListQuotasResponse\x12G\n\x0bWatchQuotas\x12\x1e.quorate.v1.WatchQuotasRequest\x1a\x16.quorate.v1.QuotaEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quorate._proto.quota_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMIT']._serialized_start=42
-  _globals['_LIMIT']._serialized_end=124
-  _globals['_QUOTA']._serialized_start=126
-  _globals['_QUOTA']._serialized_end=252
-  _globals['_LIMITCHANGE']._serialized_start=254
-  _globals['_LIMITCHANGE']._serialized_end=310
-  _globals['_SETQUOTAREQUEST']._serialized_start=313
-  _globals['_SETQUOTAREQUEST']._serialized_end=459
-  _globals['_GETQUOTAREQUEST']._serialized_start=461
-  _globals['_GETQUOTAREQUEST']._serialized_end=492
-  _globals['_LISTQUOTASREQUEST']._serialized_start=494
-  _globals['_LISTQUOTASREQUEST']._serialized_end=513
-  _globals['_LISTQUOTASRESPONSE']._serialized_start=515
-  _globals['_LISTQUOTASRESPONSE']._serialized_end=570
-  _globals['_QUOTASERVICE']._serialized_start=573
-  _globals['_QUOTASERVICE']._serialized_end=784
+  _globals['_LIMITKIND']._serialized_start=898
+  _globals['_LIMITKIND']._serialized_end=984
+  _globals['_LIMIT']._serialized_start=73
+  _globals['_LIMIT']._serialized_end=257
+  _globals['_QUOTA']._serialized_start=260
+  _globals['_QUOTA']._serialized_end=406
+  _globals['_LIMITCHANGE']._serialized_start=408
+  _globals['_LIMITCHANGE']._serialized_end=464
+  _globals['_SETQUOTAREQUEST']._serialized_start=467
+  _globals['_SETQUOTAREQUEST']._serialized_end=613
+  _globals['_GETQUOTAREQUEST']._serialized_start=615
+  _globals['_GETQUOTAREQUEST']._serialized_end=646
+  _globals['_LISTQUOTASREQUEST']._serialized_start=648
+  _globals['_LISTQUOTASREQUEST']._serialized_end=683
+  _globals['_LISTQUOTASRESPONSE']._serialized_start=685
+  _globals['_LISTQUOTASRESPONSE']._serialized_end=740
+  _globals['_WATCHQUOTASREQUEST']._serialized_start=742
+  _globals['_WATCHQUOTASREQUEST']._serialized_end=797
+  _globals['_QUOTAEVENT']._serialized_start=799
+  _globals['_QUOTAEVENT']._serialized_end=896
+  _globals['_QUOTASERVICE']._serialized_start=987
+  _globals['_QUOTASERVICE']._serialized_end=1271
 # @@protoc_insertion_point(module_scope)

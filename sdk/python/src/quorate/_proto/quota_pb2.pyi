@@ -7,7 +7,9 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import quorate._proto.cluster_pb2
 import sys
 import typing
 
@@ -18,6 +20,35 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _LimitKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LimitKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LimitKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LIMIT_KIND_UNSPECIFIED: _LimitKind.ValueType  # 0
+    BUDGET: _LimitKind.ValueType  # 1
+    """Used up: reserved, then settled, within a window."""
+    RATE: _LimitKind.ValueType  # 2
+    """So much a minute: a bucket that fills."""
+    HOLDING: _LimitKind.ValueType  # 3
+    """Held while a task runs, and comes back."""
+    WEIGHT: _LimitKind.ValueType  # 4
+    """A project's share among those that wait."""
+
+class LimitKind(_LimitKind, metaclass=_LimitKindEnumTypeWrapper): ...
+
+LIMIT_KIND_UNSPECIFIED: LimitKind.ValueType  # 0
+BUDGET: LimitKind.ValueType  # 1
+"""Used up: reserved, then settled, within a window."""
+RATE: LimitKind.ValueType  # 2
+"""So much a minute: a bucket that fills."""
+HOLDING: LimitKind.ValueType  # 3
+"""Held while a task runs, and comes back."""
+WEIGHT: LimitKind.ValueType  # 4
+"""A project's share among those that wait."""
+Global___LimitKind: typing_extensions.TypeAlias = LimitKind
+
 @typing.final
 class Limit(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -26,12 +57,27 @@ class Limit(google.protobuf.message.Message):
     LIMIT_FIELD_NUMBER: builtins.int
     USED_FIELD_NUMBER: builtins.int
     RESERVED_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    WINDOW_START_MS_FIELD_NUMBER: builtins.int
+    WINDOW_END_MS_FIELD_NUMBER: builtins.int
+    OVERAGE_FIELD_NUMBER: builtins.int
     key: builtins.str
-    """`running`, `tokens_minute`, `tokens_total`."""
+    """{tokens|cached_tokens|micro_usd|kv_block_seconds|tool_calls}_{hour|day|month|total}; tokens_minute,
+    requests_minute; running, cpu_milli, memory_bytes, gpu_memory_bytes, storage_bytes, connections:HOST, each also
+    with _guaranteed, _borrow, _lend behind the first word; weight.
+    """
     limit: builtins.int
     """Unset means without limit."""
     used: builtins.int
+    """Budgets: settled, with what went beyond a reservation. Holdings: held now. Rates: used of the minute."""
     reserved: builtins.int
+    """Budgets: set aside by calls under way."""
+    kind: Global___LimitKind.ValueType
+    window_start_ms: builtins.int
+    """Budgets with a window of the calendar (UTC): its bounds in Unix milliseconds. 0 and 0 for good."""
+    window_end_ms: builtins.int
+    overage: builtins.int
+    """Part of `used` that went beyond its reservation."""
     def __init__(
         self,
         *,
@@ -39,9 +85,13 @@ class Limit(google.protobuf.message.Message):
         limit: builtins.int | None = ...,
         used: builtins.int = ...,
         reserved: builtins.int = ...,
+        kind: Global___LimitKind.ValueType = ...,
+        window_start_ms: builtins.int = ...,
+        window_end_ms: builtins.int = ...,
+        overage: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_limit", b"_limit", "limit", b"limit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_limit", b"_limit", "key", b"key", "limit", b"limit", "reserved", b"reserved", "used", b"used"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_limit", b"_limit", "key", b"key", "kind", b"kind", "limit", b"limit", "overage", b"overage", "reserved", b"reserved", "used", b"used", "window_end_ms", b"window_end_ms", "window_start_ms", b"window_start_ms"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_limit", b"_limit"]) -> typing.Literal["limit"] | None: ...
 
 Global___Limit: typing_extensions.TypeAlias = Limit
@@ -56,14 +106,19 @@ class Quota(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     AUTHOR_FIELD_NUMBER: builtins.int
     UPDATE_TIME_MS_FIELD_NUMBER: builtins.int
+    WOULD_WAIT_FIELD_NUMBER: builtins.int
     path: builtins.str
-    """`cluster`, `projects/NAME`."""
+    """`cluster`, `projects/NAME` (may nest), `projects/NAME/agents/NAME`, `tasks/ID`."""
     etag: builtins.str
     reason: builtins.str
     author: builtins.str
     update_time_ms: builtins.int
     @property
     def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Limit]: ...
+    @property
+    def would_wait(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Running tasks that would have to wait for room, by uid, the youngest leases first. Only with `validate_only`."""
+
     def __init__(
         self,
         *,
@@ -73,8 +128,9 @@ class Quota(google.protobuf.message.Message):
         reason: builtins.str = ...,
         author: builtins.str = ...,
         update_time_ms: builtins.int = ...,
+        would_wait: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["author", b"author", "etag", b"etag", "limits", b"limits", "path", b"path", "reason", b"reason", "update_time_ms", b"update_time_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "etag", b"etag", "limits", b"limits", "path", b"path", "reason", b"reason", "update_time_ms", b"update_time_ms", "would_wait", b"would_wait"]) -> None: ...
 
 Global___Quota: typing_extensions.TypeAlias = Quota
 
@@ -111,9 +167,12 @@ class SetQuotaRequest(google.protobuf.message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     path: builtins.str
     etag: builtins.str
+    """Refused unless it is the etag in force, where given."""
     reason: builtins.str
+    """Kept with the change and in the audit log; the author is the caller."""
     request_id: builtins.str
     validate_only: builtins.bool
+    """Check everything, change nothing, say who would wait."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LimitChange]: ...
     def __init__(
@@ -149,9 +208,15 @@ Global___GetQuotaRequest: typing_extensions.TypeAlias = GetQuotaRequest
 class ListQuotasRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    PREFIX_FIELD_NUMBER: builtins.int
+    prefix: builtins.str
+    """Only this place and those below it; empty or `cluster`: all."""
     def __init__(
         self,
+        *,
+        prefix: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["prefix", b"prefix"]) -> None: ...
 
 Global___ListQuotasRequest: typing_extensions.TypeAlias = ListQuotasRequest
 
@@ -170,3 +235,45 @@ class ListQuotasResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["quotas", b"quotas"]) -> None: ...
 
 Global___ListQuotasResponse: typing_extensions.TypeAlias = ListQuotasResponse
+
+@typing.final
+class WatchQuotasRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    AFTER_AUDIT_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """This place and those below it; empty or `cluster`: all."""
+    after_audit: builtins.int
+    """Audit events after this number; 0: only those from now on."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        after_audit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_audit", b"after_audit", "path", b"path"]) -> None: ...
+
+Global___WatchQuotasRequest: typing_extensions.TypeAlias = WatchQuotasRequest
+
+@typing.final
+class QuotaEvent(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUOTA_FIELD_NUMBER: builtins.int
+    AUDIT_FIELD_NUMBER: builtins.int
+    @property
+    def quota(self) -> Global___Quota: ...
+    @property
+    def audit(self) -> quorate._proto.cluster_pb2.AuditEvent: ...
+    def __init__(
+        self,
+        *,
+        quota: Global___Quota | None = ...,
+        audit: quorate._proto.cluster_pb2.AuditEvent | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["audit", b"audit", "kind", b"kind", "quota", b"quota"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audit", b"audit", "kind", b"kind", "quota", b"quota"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["quota", "audit"] | None: ...
+
+Global___QuotaEvent: typing_extensions.TypeAlias = QuotaEvent

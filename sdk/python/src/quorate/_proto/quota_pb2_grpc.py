@@ -50,6 +50,11 @@ class QuotaServiceStub(object):
                 request_serializer=quorate_dot___proto_dot_quota__pb2.ListQuotasRequest.SerializeToString,
                 response_deserializer=quorate_dot___proto_dot_quota__pb2.ListQuotasResponse.FromString,
                 _registered_method=True)
+        self.WatchQuotas = channel.unary_stream(
+                '/quorate.v1.QuotaService/WatchQuotas',
+                request_serializer=quorate_dot___proto_dot_quota__pb2.WatchQuotasRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_quota__pb2.QuotaEvent.FromString,
+                _registered_method=True)
 
 
 class QuotaServiceServicer(object):
@@ -57,7 +62,8 @@ class QuotaServiceServicer(object):
     """
 
     def SetQuota(self, request, context):
-        """Changes only the keys given.
+        """Changes only the keys given, all or none. With `validate_only` nothing changes, and the answer is the place as it
+        would be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +77,14 @@ class QuotaServiceServicer(object):
 
     def ListQuotas(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchQuotas(self, request, context):
+        """Every place at and below a path, then each of them again when it changes, and audit events between. Changes that
+        follow fast come as one. Ends with the call only.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -92,6 +106,11 @@ def add_QuotaServiceServicer_to_server(servicer, server):
                     servicer.ListQuotas,
                     request_deserializer=quorate_dot___proto_dot_quota__pb2.ListQuotasRequest.FromString,
                     response_serializer=quorate_dot___proto_dot_quota__pb2.ListQuotasResponse.SerializeToString,
+            ),
+            'WatchQuotas': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQuotas,
+                    request_deserializer=quorate_dot___proto_dot_quota__pb2.WatchQuotasRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_quota__pb2.QuotaEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +195,33 @@ class QuotaService(object):
             '/quorate.v1.QuotaService/ListQuotas',
             quorate_dot___proto_dot_quota__pb2.ListQuotasRequest.SerializeToString,
             quorate_dot___proto_dot_quota__pb2.ListQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/quorate.v1.QuotaService/WatchQuotas',
+            quorate_dot___proto_dot_quota__pb2.WatchQuotasRequest.SerializeToString,
+            quorate_dot___proto_dot_quota__pb2.QuotaEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,7 +73,23 @@ _QuotaServiceListQuotasType = typing_extensions.TypeVar(
     ],
 )
 
-class QuotaServiceStub(typing.Generic[_QuotaServiceSetQuotaType, _QuotaServiceGetQuotaType, _QuotaServiceListQuotasType]):
+_QuotaServiceWatchQuotasType = typing_extensions.TypeVar(
+    '_QuotaServiceWatchQuotasType',
+    grpc.UnaryStreamMultiCallable[
+        quorate._proto.quota_pb2.WatchQuotasRequest,
+        quorate._proto.quota_pb2.QuotaEvent,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        quorate._proto.quota_pb2.WatchQuotasRequest,
+        quorate._proto.quota_pb2.QuotaEvent,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        quorate._proto.quota_pb2.WatchQuotasRequest,
+        quorate._proto.quota_pb2.QuotaEvent,
+    ],
+)
+
+class QuotaServiceStub(typing.Generic[_QuotaServiceSetQuotaType, _QuotaServiceGetQuotaType, _QuotaServiceListQuotasType, _QuotaServiceWatchQuotasType]):
     """Limits and what is used of them."""
 
     @typing.overload
@@ -89,6 +105,10 @@ class QuotaServiceStub(typing.Generic[_QuotaServiceSetQuotaType, _QuotaServiceGe
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.quota_pb2.ListQuotasRequest,
             quorate._proto.quota_pb2.ListQuotasResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            quorate._proto.quota_pb2.WatchQuotasRequest,
+            quorate._proto.quota_pb2.QuotaEvent,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,14 +126,25 @@ class QuotaServiceStub(typing.Generic[_QuotaServiceSetQuotaType, _QuotaServiceGe
             quorate._proto.quota_pb2.ListQuotasRequest,
             quorate._proto.quota_pb2.ListQuotasResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            quorate._proto.quota_pb2.WatchQuotasRequest,
+            quorate._proto.quota_pb2.QuotaEvent,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     SetQuota: _QuotaServiceSetQuotaType
-    """Changes only the keys given."""
+    """Changes only the keys given, all or none. With `validate_only` nothing changes, and the answer is the place as it
+    would be.
+    """
 
     GetQuota: _QuotaServiceGetQuotaType
 
     ListQuotas: _QuotaServiceListQuotasType
+
+    WatchQuotas: _QuotaServiceWatchQuotasType
+    """Every place at and below a path, then each of them again when it changes, and audit events between. Changes that
+    follow fast come as one. Ends with the call only.
+    """
 
 QuotaServiceAsyncStub: typing_extensions.TypeAlias = QuotaServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -128,6 +159,10 @@ QuotaServiceAsyncStub: typing_extensions.TypeAlias = QuotaServiceStub[
         quorate._proto.quota_pb2.ListQuotasRequest,
         quorate._proto.quota_pb2.ListQuotasResponse,
     ],
+    grpc.aio.UnaryStreamMultiCallable[
+        quorate._proto.quota_pb2.WatchQuotasRequest,
+        quorate._proto.quota_pb2.QuotaEvent,
+    ],
 ]
 
 class QuotaServiceServicer(metaclass=abc.ABCMeta):
@@ -139,7 +174,9 @@ class QuotaServiceServicer(metaclass=abc.ABCMeta):
         request: quorate._proto.quota_pb2.SetQuotaRequest,
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.quota_pb2.Quota, collections.abc.Awaitable[quorate._proto.quota_pb2.Quota]]:
-        """Changes only the keys given."""
+        """Changes only the keys given, all or none. With `validate_only` nothing changes, and the answer is the place as it
+        would be.
+        """
 
     @abc.abstractmethod
     def GetQuota(
@@ -154,5 +191,15 @@ class QuotaServiceServicer(metaclass=abc.ABCMeta):
         request: quorate._proto.quota_pb2.ListQuotasRequest,
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.quota_pb2.ListQuotasResponse, collections.abc.Awaitable[quorate._proto.quota_pb2.ListQuotasResponse]]: ...
+
+    @abc.abstractmethod
+    def WatchQuotas(
+        self,
+        request: quorate._proto.quota_pb2.WatchQuotasRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[quorate._proto.quota_pb2.QuotaEvent], collections.abc.AsyncIterator[quorate._proto.quota_pb2.QuotaEvent]]:
+        """Every place at and below a path, then each of them again when it changes, and audit events between. Changes that
+        follow fast come as one. Ends with the call only.
+        """
 
 def add_QuotaServiceServicer_to_server(servicer: QuotaServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

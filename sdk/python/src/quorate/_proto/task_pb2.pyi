@@ -114,6 +114,22 @@ class CreateTaskRequest(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class LimitsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     PROJECT_FIELD_NUMBER: builtins.int
     AGENT_FIELD_NUMBER: builtins.int
     INPUTS_FIELD_NUMBER: builtins.int
@@ -124,6 +140,9 @@ class CreateTaskRequest(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    NOT_BEFORE_MS_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
     project: builtins.str
     """Empty means `default`."""
     agent: builtins.str
@@ -137,11 +156,23 @@ class CreateTaskRequest(google.protobuf.message.Message):
     deadline_ms: builtins.int
     """Wall-clock end of patience in Unix milliseconds; 0 means none."""
     validate_only: builtins.bool
-    """Check everything, change nothing."""
+    """Check everything, change nothing. The answer is the task as it would be, without an id, and `pending` says what
+    would hold it now.
+    """
+    not_before_ms: builtins.int
+    """Not before this time, Unix milliseconds; 0: at once."""
     @property
     def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Input]: ...
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def limits(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Limits of the task and everything below it, by quota key: `tokens_total`, `micro_usd_total`, `running`, ..."""
+
+    @property
+    def after(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Tasks of the project that have to succeed first, by id or uid. Where one doesn't, this one is cancelled."""
+
     def __init__(
         self,
         *,
@@ -154,9 +185,12 @@ class CreateTaskRequest(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         deadline_ms: builtins.int = ...,
         validate_only: builtins.bool = ...,
+        limits: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        not_before_ms: builtins.int = ...,
+        after: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_priority", b"_priority", "priority", b"priority"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_priority", b"_priority", "agent", b"agent", "class", b"class", "deadline_ms", b"deadline_ms", "inputs", b"inputs", "labels", b"labels", "priority", b"priority", "project", b"project", "request_id", b"request_id", "task_id", b"task_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_priority", b"_priority", "after", b"after", "agent", b"agent", "class", b"class", "deadline_ms", b"deadline_ms", "inputs", b"inputs", "labels", b"labels", "limits", b"limits", "not_before_ms", b"not_before_ms", "priority", b"priority", "project", b"project", "request_id", b"request_id", "task_id", b"task_id", "validate_only", b"validate_only"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_priority", b"_priority"]) -> typing.Literal["priority"] | None: ...
 
 Global___CreateTaskRequest: typing_extensions.TypeAlias = CreateTaskRequest
@@ -196,14 +230,19 @@ class Blocker(google.protobuf.message.Message):
     AVAILABLE_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    BORROWED_BY_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """NO_WORKER, NO_ENGINE, QUOTA_RUNNING, QUOTA_TOKENS_MINUTE, QUOTA_TOKENS_TOTAL, TASKS_AHEAD, PAUSED_BY_USER, ..."""
+    """NO_WORKER, NO_ENGINE, QUOTA_RUNNING, QUOTA_TOKENS_MINUTE, UNKNOWN_PRICE, NOT_YET, AFTER, TASKS_AHEAD, ..."""
     resource: builtins.str
     """The resource and whose limit it is, such as `projects/default running`."""
     requested: builtins.int
     available: builtins.int
     limit: builtins.int
     message: builtins.str
+    @property
+    def borrowed_by(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Borrower]:
+        """Who holds more of it than they are guaranteed, the greediest first."""
+
     def __init__(
         self,
         *,
@@ -213,10 +252,30 @@ class Blocker(google.protobuf.message.Message):
         available: builtins.int = ...,
         limit: builtins.int = ...,
         message: builtins.str = ...,
+        borrowed_by: collections.abc.Iterable[Global___Borrower] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["available", b"available", "limit", b"limit", "message", b"message", "reason", b"reason", "requested", b"requested", "resource", b"resource"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["available", b"available", "borrowed_by", b"borrowed_by", "limit", b"limit", "message", b"message", "reason", b"reason", "requested", b"requested", "resource", b"resource"]) -> None: ...
 
 Global___Blocker: typing_extensions.TypeAlias = Blocker
+
+@typing.final
+class Borrower(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    AMOUNT_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    amount: builtins.int
+    """How much beyond its guarantee."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        amount: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["amount", b"amount", "path", b"path"]) -> None: ...
+
+Global___Borrower: typing_extensions.TypeAlias = Borrower
 
 @typing.final
 class Task(google.protobuf.message.Message):
@@ -653,20 +712,52 @@ class ResumeTaskRequest(google.protobuf.message.Message):
 Global___ResumeTaskRequest: typing_extensions.TypeAlias = ResumeTaskRequest
 
 @typing.final
+class WhatIf(google.protobuf.message.Message):
+    """A limit that is assumed to be set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    key: builtins.str
+    limit: builtins.int
+    """Unset: without limit."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        key: builtins.str = ...,
+        limit: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_limit", b"_limit", "limit", b"limit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_limit", b"_limit", "key", b"key", "limit", b"limit", "path", b"path"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_limit", b"_limit"]) -> typing.Literal["limit"] | None: ...
+
+Global___WhatIf: typing_extensions.TypeAlias = WhatIf
+
+@typing.final
 class ExplainTaskRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PROJECT_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
+    WHAT_IF_FIELD_NUMBER: builtins.int
     project: builtins.str
     id: builtins.str
+    @property
+    def what_if(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WhatIf]:
+        """Explain as if these limits were set. Nothing changes. Refused in a cluster of more than 10,000 tasks."""
+
     def __init__(
         self,
         *,
         project: builtins.str = ...,
         id: builtins.str = ...,
+        what_if: collections.abc.Iterable[Global___WhatIf] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["id", b"id", "project", b"project"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "project", b"project", "what_if", b"what_if"]) -> None: ...
 
 Global___ExplainTaskRequest: typing_extensions.TypeAlias = ExplainTaskRequest
 
@@ -678,7 +769,17 @@ class ExplainTaskResponse(google.protobuf.message.Message):
     BLOCKERS_FIELD_NUMBER: builtins.int
     TASKS_AHEAD_FIELD_NUMBER: builtins.int
     NODES_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    ETA_MS_FIELD_NUMBER: builtins.int
+    ETA_ERROR_MS_FIELD_NUMBER: builtins.int
     tasks_ahead: builtins.int
+    position: builtins.int
+    """Its place in the queue, from 1; 0: it is in no queue."""
+    eta_ms: builtins.int
+    """When it will start, in milliseconds from now, if tasks go on starting as they did, and how far off that may be.
+    Unset when something else than its turn holds it, or when too few tasks started lately.
+    """
+    eta_error_ms: builtins.int
     @property
     def task(self) -> Global___Task: ...
     @property
@@ -692,9 +793,16 @@ class ExplainTaskResponse(google.protobuf.message.Message):
         blockers: collections.abc.Iterable[Global___Blocker] | None = ...,
         tasks_ahead: builtins.int = ...,
         nodes: collections.abc.Iterable[Global___NodeVerdict] | None = ...,
+        position: builtins.int = ...,
+        eta_ms: builtins.int | None = ...,
+        eta_error_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["task", b"task"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["blockers", b"blockers", "nodes", b"nodes", "task", b"task", "tasks_ahead", b"tasks_ahead"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_eta_error_ms", b"_eta_error_ms", "_eta_ms", b"_eta_ms", "eta_error_ms", b"eta_error_ms", "eta_ms", b"eta_ms", "task", b"task"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_eta_error_ms", b"_eta_error_ms", "_eta_ms", b"_eta_ms", "blockers", b"blockers", "eta_error_ms", b"eta_error_ms", "eta_ms", b"eta_ms", "nodes", b"nodes", "position", b"position", "task", b"task", "tasks_ahead", b"tasks_ahead"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eta_error_ms", b"_eta_error_ms"]) -> typing.Literal["eta_error_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eta_ms", b"_eta_ms"]) -> typing.Literal["eta_ms"] | None: ...
 
 Global___ExplainTaskResponse: typing_extensions.TypeAlias = ExplainTaskResponse
 

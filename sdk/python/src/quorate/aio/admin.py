@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Optional
 
 from .. import _requests, _wire
 from .._proto import agent_pb2, cluster_pb2, quota_pb2
-from ..data import Agent, ClusterStatus, Node, Quota
+from ..data import Agent, AuditEvent, ClusterStatus, Node, Quota
+from .quota_watch import AsyncQuotaWatch
 
 if TYPE_CHECKING:
     from .client import AsyncClient
@@ -25,13 +27,13 @@ class AsyncAgents:
         *,
         etag: Optional[str] = None,
         request_id: Optional[str] = None,
-        validate_only: bool = False,
+        dry_run: bool = False,
     ) -> Agent:
         """Takes the TOML text of an agent or a team; returns the revision in force when it is durable.
 
         With `etag` it is refused (`Conflict`) unless that is the one in force; `0`: only if there is no such agent.
         """
-        request = _requests.apply_agent(self._client.project, toml, etag, request_id, validate_only)
+        request = _requests.apply_agent(self._client.project, toml, etag, request_id, dry_run)
         return _wire.agent(await self._client._call(lambda s: s.agents.ApplyAgent, request, request.request_id))
 
     async def get(self, name: str) -> Agent:
@@ -51,7 +53,7 @@ class AsyncAgents:
 
 
 class AsyncQuotas:
-    """The quota tree of the cluster. Paths: `cluster`, `projects/NAME`."""
+    """The quota tree of the cluster. Paths: `cluster`, `projects/NAME`, `projects/NAME/agents/NAME`, `tasks/ID`."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
@@ -59,9 +61,9 @@ class AsyncQuotas:
     async def get(self, path: str) -> Quota:
         return _wire.quota(await self._client._call(lambda s: s.quotas.GetQuota, quota_pb2.GetQuotaRequest(path=path)))
 
-    async def list(self) -> tuple[Quota, ...]:
-        """Every place with limits or use."""
-        answer = await self._client._call(lambda s: s.quotas.ListQuotas, quota_pb2.ListQuotasRequest())
+    async def list(self, prefix: str = "") -> tuple[Quota, ...]:
+        """Every place with limits or use; with `prefix` only that place and those below it."""
+        answer = await self._client._call(lambda s: s.quotas.ListQuotas, quota_pb2.ListQuotasRequest(prefix=prefix))
         return tuple(_wire.quota(it) for it in answer.quotas)
 
     async def set(
@@ -72,15 +74,30 @@ class AsyncQuotas:
         reason: str = "",
         etag: Optional[str] = None,
         request_id: Optional[str] = None,
-        validate_only: bool = False,
+        dry_run: bool = False,
     ) -> Quota:
         """Changes only the keys that are named, such as `{"running": 4}`; None takes a limit away.
 
         Returns the limits in force when the change is durable. `reason` is for whoever reads it later. With `etag`
-        it is refused (`Conflict`) unless that is the one in force.
+        it is refused (`Conflict`) unless that is the one in force. With `dry_run` nothing changes: the answer is the
+        place as it would be, and its `would_wait` names the running tasks that would have to wait.
         """
-        request = _requests.set_quota(path, limits, reason, etag, request_id, validate_only)
+        request = _requests.set_quota(path, limits, reason, etag, request_id, dry_run)
         return _wire.quota(await self._client._call(lambda s: s.quotas.SetQuota, request, request.request_id))
+
+    def watch(self, path: str = "", *, after_audit: int = 0, timeout: Optional[float] = None) -> AsyncQuotaWatch:
+        """Shows every place at and below a path, then each of them again when it changes, and audit events between.
+
+        It never ends by itself. A stream that breaks is taken up at the next node: each place is shown again only
+        if it changed, and each audit event once.
+
+        Args:
+            path: empty or `cluster`: all.
+            after_audit: audit events after this number; 0: only those from now on.
+            timeout: seconds for the whole watch; then `WaitTimeout` is raised. None: no end.
+        """
+        request = quota_pb2.WatchQuotasRequest(path=path, after_audit=after_audit)
+        return AsyncQuotaWatch(self._client, request, timeout)
 
 
 class AsyncCluster:
@@ -105,3 +122,47 @@ class AsyncCluster:
         return _wire.node(
             await self._client._call(lambda s: s.cluster.GetNode, cluster_pb2.GetNodeRequest(id=id)), copies
         )
+
+    async def cordon(self, id: str, *, reason: str = "", request_id: Optional[str] = None) -> Node:
+        """The node gets nothing new; what runs there goes on."""
+        request = cluster_pb2.CordonNodeRequest(id=id, reason=reason, request_id=_requests.given_or_fresh(request_id))
+        return await self._changed(
+            await self._client._call(lambda s: s.cluster.CordonNode, request, request.request_id)
+        )
+
+    async def uncordon(self, id: str, *, reason: str = "", request_id: Optional[str] = None) -> Node:
+        """Takes a cordon or a drain back."""
+        request = cluster_pb2.UncordonNodeRequest(id=id, reason=reason, request_id=_requests.given_or_fresh(request_id))
+        return await self._changed(
+            await self._client._call(lambda s: s.cluster.UncordonNode, request, request.request_id)
+        )
+
+    async def drain(
+        self, id: str, *, grace: Optional[timedelta] = None, reason: str = "", request_id: Optional[str] = None
+    ) -> Node:
+        """The node gets nothing new, and its tasks move to others at their next step.
+
+        `grace` is what a step may still take before its task is moved in the middle of it; 10 s when not set.
+        """
+        request = _requests.drain_node(id, grace, reason, request_id)
+        return await self._changed(await self._client._call(lambda s: s.cluster.DrainNode, request, request.request_id))
+
+    async def audit(self, subject: str = "", *, after: int = 0, page_size: int = 0) -> AsyncIterator[AuditEvent]:
+        """Who changed limits, prices and nodes, when and why; page after page as they are taken, the oldest first.
+
+        Args:
+            subject: only about this or what lies below it: a quota path, `nodes/n4`, a model. Empty: all.
+            after: only events after this number.
+            page_size: 0 leaves it to the cluster.
+        """
+        request = cluster_pb2.ListAuditEventsRequest(after=after, subject=subject, page_size=page_size)
+        while True:
+            page = await self._client._call(lambda s: s.cluster.ListAuditEvents, request)
+            for it in page.events:
+                yield _wire.audit_event(it)
+            if not page.next_after:
+                return
+            request.after = page.next_after
+
+    async def _changed(self, it: cluster_pb2.Node) -> Node:
+        return _wire.node(it, (await self.status()).copies)

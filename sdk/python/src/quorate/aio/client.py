@@ -16,6 +16,7 @@ from .._failures import failure_of
 from .._proto import context_pb2
 from .admin import AsyncAgents, AsyncCluster, AsyncQuotas
 from .nodes import Nodes, Stubs
+from .prices import AsyncPrices
 from .tasks import AsyncTasks
 
 _Ask = TypeVar("_Ask")
@@ -53,6 +54,7 @@ class AsyncClient:
         self.tasks = AsyncTasks(self)
         self.agents = AsyncAgents(self)
         self.quotas = AsyncQuotas(self)
+        self.prices = AsyncPrices(self)
         self.cluster = AsyncCluster(self)
 
     @property

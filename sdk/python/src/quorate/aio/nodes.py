@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from .._proto import agent_pb2_grpc, cluster_pb2_grpc, context_pb2_grpc, quota_pb2_grpc, task_pb2_grpc
+from .._proto import agent_pb2_grpc, cluster_pb2_grpc, context_pb2_grpc, price_pb2_grpc, quota_pb2_grpc, task_pb2_grpc
 from .._settings import Settings, closed
 
 if TYPE_CHECKING:
     from .._proto.agent_pb2_grpc import AgentServiceAsyncStub
     from .._proto.cluster_pb2_grpc import ClusterServiceAsyncStub
     from .._proto.context_pb2_grpc import ContextServiceAsyncStub
+    from .._proto.price_pb2_grpc import PriceBookServiceAsyncStub
     from .._proto.quota_pb2_grpc import QuotaServiceAsyncStub
     from .._proto.task_pb2_grpc import TaskServiceAsyncStub
 
@@ -25,6 +26,7 @@ class Stubs:
         self.tasks: TaskServiceAsyncStub = task_pb2_grpc.TaskServiceStub(channel)
         self.agents: AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(channel)
         self.quotas: QuotaServiceAsyncStub = quota_pb2_grpc.QuotaServiceStub(channel)
+        self.prices: PriceBookServiceAsyncStub = price_pb2_grpc.PriceBookServiceStub(channel)
         self.cluster: ClusterServiceAsyncStub = cluster_pb2_grpc.ClusterServiceStub(channel)
         self.context: ContextServiceAsyncStub = context_pb2_grpc.ContextServiceStub(channel)
 

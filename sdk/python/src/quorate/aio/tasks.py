@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from .. import _requests, _wire
 from .._proto import task_pb2
-from .._requests import Deadline
-from ..data import Explanation, Input, TaskClass, TaskData
+from .._requests import Moment
+from ..data import Explanation, Input, TaskClass, TaskData, WhatIf
 from .watch import AsyncWatch
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class AsyncTask(TaskData):
         """Puts a paused task back into its queue."""
         return await self._tasks.resume(self._key, request_id=request_id)
 
-    async def explain(self) -> Explanation:
-        """Why it waits, with numbers."""
-        return await self._tasks.explain(self._key)
+    async def explain(self, *, what_if: Iterable[WhatIf] = ()) -> Explanation:
+        """Why it waits, with numbers; see `AsyncTasks.explain`."""
+        return await self._tasks.explain(self._key, what_if=what_if)
 
     @property
     def _key(self) -> str:
@@ -81,9 +81,12 @@ class AsyncTasks:
         labels: Optional[Mapping[str, str]] = None,
         klass: Optional[Union[TaskClass, str]] = None,
         priority: Optional[int] = None,
-        deadline: Optional[Deadline] = None,
+        deadline: Optional[Moment] = None,
+        not_before: Optional[Moment] = None,
+        after: Iterable[Union[str, TaskData]] = (),
+        limits: Optional[Mapping[str, int]] = None,
         request_id: Optional[str] = None,
-        validate_only: bool = False,
+        dry_run: bool = False,
     ) -> AsyncTask:
         """Returns when the task and its inputs are durable.
 
@@ -95,8 +98,13 @@ class AsyncTasks:
             klass: which queue it waits in; `interactive` when not set.
             priority: 0 to 9; higher runs earlier within its class. 5 when not set.
             deadline: when patience ends and the task is EXPIRED: `30m` or a timedelta from now, or a datetime.
+            not_before: when it may start at the earliest, written like the deadline.
+            after: tasks of the project that have to succeed first, as ids or as they came. Where one doesn't, this one
+                is cancelled.
+            limits: for the task and everything below it, by quota key, such as `{"tokens_total": 100_000}`.
             request_id: repeating a create with the same one gives the first answer. A fresh one when not set.
-            validate_only: check everything, change nothing.
+            dry_run: check everything, change nothing. The answer is the task as it would be, without an id, and its
+                `pending` says what would hold it now.
 
         Raises:
             InvalidArgument: a field can't be used; bounds are checked before anything is sent.
@@ -114,8 +122,11 @@ class AsyncTasks:
             klass,
             priority,
             deadline,
+            not_before,
+            after,
+            limits,
             request_id,
-            validate_only,
+            dry_run,
             now_ms=time.time_ns() // 1_000_000,
         )
         return self._task(await self._client._call(lambda s: s.tasks.CreateTask, request, request.request_id))
@@ -207,9 +218,12 @@ class AsyncTasks:
         )
         return self._task(await self._client._call(lambda s: s.tasks.ResumeTask, request, request.request_id))
 
-    async def explain(self, id: str) -> Explanation:
-        """Why a task waits, with numbers."""
-        request = task_pb2.ExplainTaskRequest(project=self._client.project, id=id)
+    async def explain(self, id: str, *, what_if: Iterable[WhatIf] = ()) -> Explanation:
+        """Why a task waits, with numbers, its place in the queue, and when it will start.
+
+        With `what_if` as if these limits were set; nothing changes. Refused in a cluster of more than 10,000 tasks.
+        """
+        request = _requests.explain_task(self._client.project, id, what_if)
         return _wire.explanation(await self._client._call(lambda s: s.tasks.ExplainTask, request))
 
     def _task(self, it: task_pb2.Task) -> AsyncTask:
