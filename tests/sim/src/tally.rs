@@ -3,7 +3,7 @@
 use crate::counts::Kind;
 use crate::oracle::Before;
 use crate::sim::Sim;
-use ledger::command::{Command, Release};
+use ledger::command::{Command, Release, Stamp};
 use ledger::effect::Effect;
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::{EventKind, QuotaKey, QuotaRow};
@@ -44,18 +44,18 @@ impl Sim {
                 }
             }
             (Command::SetQuota { changes, .. }, Reply::Quota(row)) if before.etag() != Some(row.etag) => {
-                changes.iter().for_each(|(key, _)| self.count_limit(*key, before, row, effects));
+                changes.iter().for_each(|(key, _)| self.count_limit(key, before, row, effects));
             }
             _ => {}
         }
     }
 
-    fn count_limit(&mut self, key: QuotaKey, before: &Before, row: &QuotaRow, effects: &[Effect]) {
+    fn count_limit(&mut self, key: &QuotaKey, before: &Before, row: &QuotaRow, effects: &[Effect]) {
         let old = before.quota.as_ref().and_then(|old| limit(old, key)).unwrap_or(u64::MAX);
         let new = limit(row, key).unwrap_or(u64::MAX);
         if new > old {
             let woken = states(effects).any(|state| state == TaskState::Pending);
-            let held_back = key == QuotaKey::Running && row.running_used >= old && before.queued > 0;
+            let held_back = *key == QuotaKey::Running && row.running_used >= old && before.queued > 0;
             return self.counts.count(Kind::LimitRaised, woken || held_back);
         }
         let used = row.tokens_settled + row.tokens_reserved;
@@ -65,16 +65,14 @@ impl Sim {
             QuotaKey::TokensMinute => {
                 self.counts.count(Kind::MinuteCut, row.bucket_millitokens < LEAST_MILLITOKENS)
             }
+            QuotaKey::Weight | QuotaKey::Budget(..) | QuotaKey::RequestsMinute | QuotaKey::Holding(..) => {}
         }
     }
 }
 
-fn limit(row: &QuotaRow, key: QuotaKey) -> Option<u64> {
-    match key {
-        QuotaKey::Running => row.running,
-        QuotaKey::TokensTotal => row.tokens_total,
-        QuotaKey::TokensMinute => row.tokens_minute,
-    }
+fn limit(row: &QuotaRow, key: &QuotaKey) -> Option<u64> {
+    // Windows are of no interest here, so neither is the time.
+    row.limit_of(key, Stamp::default())
 }
 
 /// The states that tasks entered, in order.
