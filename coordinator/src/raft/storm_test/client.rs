@@ -151,7 +151,7 @@ struct Client {
 
 /// What became of a proposal.
 enum Outcome {
-    Done(Reply),
+    Done(Box<Reply>),
     Nothing,
     Unknown,
 }
@@ -185,7 +185,7 @@ impl Client {
         self.history.book().waits_ms.push(asked.elapsed().as_millis() as u64);
         match answer {
             Ok(Ok(proposed)) => match types::decode::<Vec<Reply>>(&proposed.reply) {
-                Ok(mut replies) if replies.len() == 1 => Outcome::Done(replies.remove(0)),
+                Ok(mut replies) if replies.len() == 1 => Outcome::Done(Box::new(replies.remove(0))),
                 // The entry is committed, and its answer was lost with a leader.
                 _ => Outcome::Unknown,
             },
@@ -211,11 +211,11 @@ impl Client {
         let answer = match self.propose(node, command).await {
             Outcome::Nothing => return,
             Outcome::Unknown => None,
-            Outcome::Done(Reply::Quota(row)) => Some(Answer::Now { etag: row.etag, value: row.tokens_total }),
-            Outcome::Done(Reply::Refused(Refusal::WrongEtag { current, .. })) => {
-                Some(Answer::Stale { current })
-            }
-            Outcome::Done(other) => unreachable!("a limit was answered with {other:?}"),
+            Outcome::Done(reply) => Some(match *reply {
+                Reply::Quota(row) => Answer::Now { etag: row.etag, value: row.tokens_total },
+                Reply::Refused(Refusal::WrongEtag { current, .. }) => Answer::Stale { current },
+                other => unreachable!("a limit was answered with {other:?}"),
+            }),
         };
         self.learn(key, answer);
         self.history.heard(key, ask, called, answer);
@@ -256,12 +256,12 @@ impl Client {
             format!("c{}-{}", self.number, self.history.moment())
         });
         match self.propose(node, create(&request_id)).await {
-            Outcome::Done(Reply::Task(row)) => {
+            Outcome::Done(reply) => {
+                let Reply::Task(row) = *reply else { unreachable!("a creation was answered with {reply:?}") };
                 self.history.note(&format!("{request_id} -> {}", row.uid));
                 let before = self.history.book().tasks.insert(request_id, row.uid);
                 assert!(before.is_none(), "a request is asked until it is answered, and then no more");
             }
-            Outcome::Done(other) => unreachable!("a creation was answered with {other:?}"),
             Outcome::Nothing | Outcome::Unknown => self.open = Some(request_id),
         }
     }
