@@ -105,7 +105,7 @@ async fn names_keys_ids_and_etags(cluster: &Cluster) -> anyhow::Result<()> {
         let ended = fails(&at, &["task", "pause", "first"], 6, "WRONG_STATE").await?;
         says(&ended, &["SUCCEEDED"])?;
         let unknown = ["quota", "set", "projects/default", "colours=9"];
-        says(&fails(&at, &unknown, 2, "INVALID_ARGUMENT").await?, &["colours", "tokens_total"])?;
+        says(&fails(&at, &unknown, 2, "INVALID_ARGUMENT").await?, &["colours", "_{hour|day|month|total}"])?;
         let filter = ["task", "list", "--filter", "colour=red"];
         says(&fails(&at, &filter, 2, "INVALID_ARGUMENT").await?, &["colour", "label.KEY"])?;
     }

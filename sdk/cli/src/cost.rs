@@ -38,7 +38,7 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
     let Command::Report(it) = command;
     let mut question = client.prices().cost(group(it.by));
     if let Some(since) = it.since {
-        question = question.since_ms(since.before_now_ms()?);
+        question = question.since_ms(since.ago_ms()?);
     }
     if it.only_project {
         question = question.project(client.project());

@@ -212,13 +212,13 @@ fn create<'a>(it: NewTask, client: &'a Client) -> Result<CreateTask<'a>, Failure
         task = task.priority(priority);
     }
     if let Some(patience) = it.deadline {
-        task = task.deadline_ms(When::In(patience).ms_after_now()?);
+        task = task.deadline_ms(When::In(patience).until_ms()?);
     }
     for (key, limit) in it.limit {
         task = task.limit(key, limit);
     }
     if let Some(time) = it.not_before {
-        task = task.not_before_ms(time.ms_after_now()?);
+        task = task.not_before_ms(time.until_ms()?);
     }
     for id in it.after {
         task = task.after(id);

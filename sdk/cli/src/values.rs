@@ -82,14 +82,14 @@ pub(crate) fn when(text: &str) -> Result<When, String> {
 }
 
 impl When {
-    pub(crate) fn ms_after_now(self) -> Result<u64, Failure> {
+    pub(crate) fn until_ms(self) -> Result<u64, Failure> {
         match self {
             When::In(wait) => Ok(now_ms()?.saturating_add(wait.as_millis() as u64)),
             When::At(time) => Ok(time.0),
         }
     }
 
-    pub(crate) fn before_now_ms(self) -> Result<u64, Failure> {
+    pub(crate) fn ago_ms(self) -> Result<u64, Failure> {
         match self {
             When::In(ago) => Ok(now_ms()?.saturating_sub(ago.as_millis() as u64)),
             When::At(time) => Ok(time.0),
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(when("30m"), Ok(When::In(Duration::from_secs(1800))));
         assert_eq!(when("2000-02-29T00:00:00Z"), Ok(When::At(Time(951_782_400_000))));
         assert!(when("soon").unwrap_err().contains("7d"));
-        assert_eq!(When::At(Time(7)).before_now_ms().unwrap(), 7);
+        assert_eq!(When::At(Time(7)).ago_ms().unwrap(), 7);
         for (ms, text) in
             [(0, "0s"), (59_999, "59s"), (200_000, "3m 20s"), (7_500_000, "2h 5m"), (86_400_000, "1d")]
         {
