@@ -43,7 +43,7 @@ def test_the_page_works_from_top_to_bottom(here: str, capsys: pytest.CaptureFixt
             client.agents.apply((ROOT / f"examples/team/{name}.toml").read_text())
         names: dict[str, object] = {}
         shown = blocks(ROOT / "docs/python.md")
-        assert len(shown) == 5
+        assert len(shown) == 6
         for block in shown:
             # The first one closes the client that it made.
             names["client"] = client

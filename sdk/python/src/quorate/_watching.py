@@ -1,4 +1,4 @@
-"""Everything about following a task, or quotas, except the stream itself: what is asked, what is shown, when to give up."""
+"""Everything about following a task or quotas except the stream: what is asked, what is shown, when to give up."""
 
 from __future__ import annotations
 

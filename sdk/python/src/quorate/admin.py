@@ -123,12 +123,14 @@ class Cluster:
     def cordon(self, id: str, *, reason: str = "", request_id: Optional[str] = None) -> Node:
         """The node gets nothing new; what runs there goes on."""
         request = cluster_pb2.CordonNodeRequest(id=id, reason=reason, request_id=_requests.given_or_fresh(request_id))
-        return self._changed(self._client._call(lambda s: s.cluster.CordonNode, request, request.request_id))
+        changed = self._client._call(lambda s: s.cluster.CordonNode, request, request.request_id)
+        return self._changed(changed)
 
     def uncordon(self, id: str, *, reason: str = "", request_id: Optional[str] = None) -> Node:
         """Takes a cordon or a drain back."""
         request = cluster_pb2.UncordonNodeRequest(id=id, reason=reason, request_id=_requests.given_or_fresh(request_id))
-        return self._changed(self._client._call(lambda s: s.cluster.UncordonNode, request, request.request_id))
+        changed = self._client._call(lambda s: s.cluster.UncordonNode, request, request.request_id)
+        return self._changed(changed)
 
     def drain(
         self, id: str, *, grace: Optional[timedelta] = None, reason: str = "", request_id: Optional[str] = None
@@ -138,7 +140,8 @@ class Cluster:
         `grace` is what a step may still take before its task is moved in the middle of it; 10 s when not set.
         """
         request = _requests.drain_node(id, grace, reason, request_id)
-        return self._changed(self._client._call(lambda s: s.cluster.DrainNode, request, request.request_id))
+        changed = self._client._call(lambda s: s.cluster.DrainNode, request, request.request_id)
+        return self._changed(changed)
 
     def audit(self, subject: str = "", *, after: int = 0, page_size: int = 0) -> Iterator[AuditEvent]:
         """Who changed limits, prices and nodes, when and why; page after page as they are taken, the oldest first.

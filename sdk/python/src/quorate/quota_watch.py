@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Protocol
 
 import grpc
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from .client import Client
 
 
+class _Call(Protocol):
+    """What is used of gRPC's call for a stream."""
+
+    def __next__(self) -> quota_pb2.QuotaEvent: ...
+
+    def cancel(self) -> object: ...
+
+
 class QuotaWatch(Iterator[QuotaEvent]):
     """Quotas being followed. Never ends by itself; leaving a `with` block closes its stream.
 
@@ -28,7 +36,7 @@ class QuotaWatch(Iterator[QuotaEvent]):
         self._client = client
         self._following = QuotaFollowing(client._settings.endpoints, client._settings.policy, request, timeout)
         self._node = 0
-        self._call: Optional[grpc.CallIterator[quota_pb2.QuotaEvent]] = None
+        self._call: Optional[_Call] = None
 
     @property
     def last_audit(self) -> int:
@@ -79,7 +87,7 @@ class QuotaWatch(Iterator[QuotaEvent]):
         self._client._nodes.rest(self._following.node(), failure, wait_s)
         return None
 
-    def _open(self, node: int) -> grpc.CallIterator[quota_pb2.QuotaEvent]:
+    def _open(self, node: int) -> _Call:
         ask = self._client._nodes.stubs(node).quotas.WatchQuotas
         patience_s = self._following.open_patience_s()
         call = ask(

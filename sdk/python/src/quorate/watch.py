@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional, Protocol, TypeVar
+from typing import TYPE_CHECKING, Optional, Protocol
 
 import grpc
 
@@ -16,8 +16,6 @@ from .data import Event
 
 if TYPE_CHECKING:
     from .client import Client
-
-Answer = TypeVar("Answer")
 
 
 class Watch(Iterator[Event]):
@@ -99,7 +97,15 @@ class Watch(Iterator[Event]):
         return Stream(node, call)
 
 
-def accepted(call: grpc.CallIterator[Answer], patience_s: float) -> None:
+class Accepted(Protocol):
+    """What is used of gRPC's call for a stream until the node has taken it."""
+
+    def initial_metadata(self) -> object: ...
+
+    def cancel(self) -> object: ...
+
+
+def accepted(call: Accepted, patience_s: float) -> None:
     """Waits until the node has taken the call; it is cancelled when that takes too long."""
     impatience = threading.Timer(patience_s, call.cancel)
     impatience.daemon = True

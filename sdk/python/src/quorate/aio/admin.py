@@ -145,7 +145,8 @@ class AsyncCluster:
         `grace` is what a step may still take before its task is moved in the middle of it; 10 s when not set.
         """
         request = _requests.drain_node(id, grace, reason, request_id)
-        return await self._changed(await self._client._call(lambda s: s.cluster.DrainNode, request, request.request_id))
+        changed = await self._client._call(lambda s: s.cluster.DrainNode, request, request.request_id)
+        return await self._changed(changed)
 
     async def audit(self, subject: str = "", *, after: int = 0, page_size: int = 0) -> AsyncIterator[AuditEvent]:
         """Who changed limits, prices and nodes, when and why; page after page as they are taken, the oldest first.

@@ -30,7 +30,7 @@ class AsyncPrices:
         etag: Optional[str] = None,
         request_id: Optional[str] = None,
     ) -> Price:
-        """Sets what a model costs from the next reservation on; what is under way settles at the price it was made with.
+        """Sets what a model costs from the next reservation on. What is under way settles at the price it began with.
 
         Args:
             input: new tokens of the prompt, in micro-dollars a million: 3_000_000 are 3 dollars.
