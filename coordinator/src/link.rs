@@ -365,6 +365,11 @@ impl Session {
         if !self.coordinator.raft().is_leader() {
             return false;
         }
+        // A leader that is cut off renews nobody's lease: another may lead soon, and give the same tasks away. The node
+        // beats again, and is answered as soon as a quorum answers here.
+        if !self.coordinator.raft().is_confirmed() {
+            return true;
+        }
         let now_ms = inner.clock.monotonic_ms();
         let sequence = beat.sequence;
         let current = inner.link.beat(self.id, stream, beat, now_ms, self.lease_end(now_ms));

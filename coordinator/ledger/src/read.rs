@@ -24,8 +24,11 @@ impl State {
             },
             Query::Agent { project, name } => Answer::Agent(self.agent(project, name).cloned()),
             Query::Agents { project, after, limit } => self.list_agents(project, after.as_deref(), *limit),
-            Query::Quota { path } => Answer::Quota(self.quota(path)),
-            Query::Quotas => Answer::Quotas(self.quotas.values().map(|row| self.refilled(row)).collect()),
+            Query::Quota { path } => Answer::Quota(self.quota_at(path, self.now_ms(soft))),
+            Query::Quotas => {
+                let now_ms = self.now_ms(soft);
+                Answer::Quotas(self.quotas.values().map(|row| refilled(row, now_ms)).collect())
+            }
             Query::Nodes => Answer::Nodes(self.nodes().cloned().collect()),
             Query::Models => Answer::Models(self.models.values().cloned().collect()),
             Query::Events { uid, from } => self.events_answer(*uid, *from),
@@ -79,14 +82,18 @@ impl State {
 
     /// A place of the tree that nobody used yet has no limits; a malformed path is `None`.
     pub fn quota(&self, path: &str) -> Option<QuotaRow> {
-        read_path(path).ok()?;
-        Some(self.quotas.get(&path.to_string()).map_or_else(|| blank(path), |row| self.refilled(row)))
+        self.quota_at(path, self.ledger_ms())
     }
 
-    fn refilled(&self, row: &QuotaRow) -> QuotaRow {
-        let mut row = row.clone();
-        row.refill(self.ledger_ms());
-        row
+    fn quota_at(&self, path: &str, ledger_ms: u64) -> Option<QuotaRow> {
+        read_path(path).ok()?;
+        Some(self.quotas.get(&path.to_string()).map_or_else(|| blank(path), |row| refilled(row, ledger_ms)))
+    }
+
+    /// The leader knows what time it is; others know the time of the last entry. An idle cluster writes none, and its
+    /// buckets fill all the same.
+    fn now_ms(&self, soft: Option<&Soft>) -> u64 {
+        soft.map_or(0, |soft| soft.ledger_ms).max(self.ledger_ms())
     }
 
     fn events_answer(&self, uid: TaskUid, from: u64) -> Answer {
@@ -115,6 +122,12 @@ impl State {
             queue_age_ms: oldest_ms.map_or(0, |queued_ms| self.ledger_ms().saturating_sub(queued_ms)),
         }
     }
+}
+
+fn refilled(row: &QuotaRow, ledger_ms: u64) -> QuotaRow {
+    let mut row = row.clone();
+    row.refill(ledger_ms);
+    row
 }
 
 /// The first `limit` rows (0: the default page), and whether there are more.

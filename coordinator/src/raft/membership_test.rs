@@ -76,6 +76,33 @@ async fn a_follower_that_was_away_too_long_gets_a_snapshot() {
     assert!(sim.seen(away).iter().copied().eq(0..sim.seen(away).len() as u64));
 }
 
+/// A node's lease is renewed by a leader only while nobody else can lead: otherwise two nodes might run one task.
+#[tokio::test(start_paused = true)]
+async fn a_leader_cut_from_its_quorum_is_not_confirmed_for_long() {
+    let sim = Sim::with_voters(7, 3, false).await;
+    let leader = sim.leader().await.unwrap();
+    sim.until("a quorum confirms the leader", |_| leader.is_confirmed()).await.unwrap();
+    sim.net.isolate(leader.id(), true);
+    let cut = tokio::time::Instant::now();
+    sim.until("the confirmation ends", |_| !leader.is_confirmed()).await.unwrap();
+    let took = cut.elapsed();
+    // Followers wait for at least an election's timeout before they choose another.
+    assert!(took < Duration::from_millis(sim.timings.election_min_ms + 50), "confirmed for {took:?} more");
+    sim.net.isolate(leader.id(), false);
+    let next = sim.leader().await.unwrap();
+    sim.until("the next leader is confirmed", |_| next.is_confirmed()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_alone_is_always_confirmed() {
+    let mut sim = Sim::new(8);
+    sim.start(NodeId(1)).await.unwrap();
+    sim.node(NodeId(1)).initialize(&address(NodeId(1))).await.unwrap();
+    let leader = sim.leader().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(leader.is_confirmed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_quorum_nothing_is_acknowledged_or_read() {
     let sim = Sim::with_voters(4, 3, false).await;

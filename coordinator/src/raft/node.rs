@@ -179,6 +179,17 @@ impl RaftNode {
         self.raft().is_leader()
     }
 
+    /// Whether a quorum has answered this leader so lately that no other can lead yet: what it grants now holds. A
+    /// leader that is cut off goes on to believe in itself for longer.
+    pub fn is_confirmed(&self) -> bool {
+        let recent = Duration::from_millis(self.inner.timings.election_min_ms);
+        let raft = self.raft().metrics();
+        let metrics = raft.borrow_watched();
+        let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+        let answered = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < recent);
+        metrics.state.is_leader() && (alone || answered)
+    }
+
     pub fn status(&self) -> Status {
         status::status(&self.raft().metrics().borrow_watched())
     }

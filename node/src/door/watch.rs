@@ -100,7 +100,7 @@ impl Watcher {
                 return Err(Over);
             }
         };
-        let mut tokens: Option<Tokens> = None;
+        let mut tokens = self.tokens_now().await;
         loop {
             tokio::select! {
                 biased;
@@ -115,6 +115,18 @@ impl Watcher {
                 },
             }
         }
+    }
+
+    /// Live text of a task that runs already: the event that said so lies before what is asked for, and won't come.
+    async fn tokens_now(&self) -> Option<Tokens> {
+        if !self.wants_tokens || self.next <= 1 {
+            return None;
+        }
+        let inside = self.door.inside().ok()?;
+        let row = inside.find_task(&self.row.project, &self.row.uid.to_string()).await.ok()?;
+        let node = row.node.filter(|_| row.state == TaskState::Running)?;
+        inside.members.learn(&inside.client, std::iter::once(node)).await;
+        self.open_tokens(node).await
     }
 
     async fn on_event(&mut self, event: Event, tokens: &mut Option<Tokens>) -> Result<(), Over> {

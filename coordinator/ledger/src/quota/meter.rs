@@ -148,9 +148,8 @@ impl QuotaRow {
             let before = self.told(&row);
             let (budget, window, opens_ms) = (row.budget, row.window, row.opens_ms);
             told.push(Crossed { budget, window, percent: percent.max(before), opens_ms });
-            if percent > before {
-                news.push((row, percent));
-            }
+            let marks = TOLD_PERCENT.into_iter().filter(|mark| (before + 1..=percent).contains(mark));
+            news.extend(marks.map(|mark| (row.clone(), mark)));
         }
         self.crossed = (!told.is_empty()).then_some(told);
         news
@@ -225,7 +224,7 @@ mod tests {
         row.set_aside(tokens(49), at(0));
         assert!(row.tell_crossed(0).is_empty());
         row.set_aside(tokens(31), at(0));
-        assert_eq!(row.tell_crossed(0).iter().map(|(_, percent)| *percent).collect::<Vec<_>>(), [80]);
+        assert_eq!(row.tell_crossed(0).iter().map(|(_, percent)| *percent).collect::<Vec<_>>(), [50, 80]);
         assert!(row.tell_crossed(0).is_empty());
         row.set_aside(tokens(20), at(1));
         assert_eq!(row.tell_crossed(1)[0].1, 100);
