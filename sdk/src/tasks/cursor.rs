@@ -202,7 +202,7 @@ impl Live {
             self.push(offset, end, text);
             return part(offset, tokens, text);
         }
-        let Some(rest) = self.unseen(offset, text) else { return Added::Contradiction };
+        let Some(rest) = self.unseen(offset, end, text) else { return Added::Contradiction };
         let begin = self.end;
         if rest.is_empty() || end < begin {
             return Added::Nothing;
@@ -214,13 +214,14 @@ impl Live {
     fn push(&mut self, offset: u64, end: u64, text: &str) {
         self.marks.insert(offset, self.text.len());
         self.text.push_str(text);
+        self.marks.insert(end, self.text.len());
         self.end = end;
     }
 
     /// The part of a chunk beyond what was shown; None when both disagree.
-    fn unseen<'t>(&self, offset: u64, text: &'t str) -> Option<&'t str> {
-        let shown = match self.marks.get(&offset) {
-            Some(begin) => &self.text[*begin..],
+    fn unseen<'t>(&mut self, offset: u64, end: u64, text: &'t str) -> Option<&'t str> {
+        let (begin, shown) = match self.marks.get(&offset) {
+            Some(begin) => (*begin, &self.text[*begin..]),
             // The chunk begins inside one of ours: where the texts overlap most is where they meet.
             None => {
                 let cuts = text.char_indices().map(|(at, _)| at).chain([text.len()]).rev();
@@ -232,7 +233,11 @@ impl Live {
         };
         match text.strip_prefix(shown) {
             Some(rest) => Some(rest),
-            None if shown.starts_with(text) => Some(""),
+            // Its end is where the node's next chunk begins. Where words repeat, the texts alone could not tell that place.
+            None if shown.starts_with(text) => {
+                self.marks.insert(end, begin + text.len());
+                Some("")
+            }
             None => None,
         }
     }

@@ -76,6 +76,17 @@ fn tokens_sent_again_after_a_reconnect_show_only_what_is_new() {
     assert_eq!(inside, vec![token(1, OLD, 5, 1, " six")]);
 }
 
+/// Where words repeat, texts overlap at the wrong place: ends that were seen tell the right one.
+#[test]
+fn repeated_words_are_not_swallowed_after_a_reconnect() {
+    let mut cursor = Cursor::new(1);
+    show(&mut cursor, token(1, OLD, 0, 4, "la la la la "));
+    // Another node cuts elsewhere, and its second chunk goes on beyond what was shown.
+    assert_eq!(show(&mut cursor, token(1, OLD, 0, 3, "la la la ")), vec![]);
+    let rest = show(&mut cursor, token(1, OLD, 3, 3, "la la la "));
+    assert_eq!(rest, vec![token(1, OLD, 4, 2, "la la ")]);
+}
+
 #[test]
 fn another_attempt_takes_back_the_text_of_the_last_one() {
     let mut cursor = Cursor::new(1);
