@@ -134,10 +134,24 @@ fn place(state: &State, soft: &Soft, row: &TaskRow) -> QueueKey {
 /// What holds a task that is in the queue, or would be: the tree's holdings, nodes, engines, slots. And how many are
 /// looked at before it.
 fn start_blockers(state: &State, soft: &Soft, row: &TaskRow, woken: &[TaskUid]) -> (u64, Vec<Blocker>) {
+    // A pool is raised only where it is in this task's way: what is kept for it needs nothing of a pool.
+    let as_it_is = blockers_behind(state, soft, row, woken, false);
+    let pooled =
+        |blocker: &Blocker| blocker.resource.contains("_guaranteed") || blocker.resource.contains("_borrow");
+    if as_it_is.1.iter().any(pooled) { blockers_behind(state, soft, row, woken, true) } else { as_it_is }
+}
+
+fn blockers_behind(
+    state: &State,
+    soft: &Soft,
+    row: &TaskRow,
+    woken: &[TaskUid],
+    pools_lifted: bool,
+) -> (u64, Vec<Blocker>) {
     // With nothing in this task's way, whoever is before it takes what they would take of a raise.
     let (mut board, mut claims) = (Board::new(state, soft), Claims::new(state));
     board.lift(row);
-    claims.lift(row);
+    claims.lift(row, pools_lifted);
     let woken = woken.iter().filter_map(|uid| state.task(*uid));
     let outside = (row.state != TaskState::Pending).then_some(row);
     let entering = woken.chain(outside).map(|row| (place(state, soft, row), row)).collect();
@@ -157,7 +171,7 @@ fn holding_blockers(state: &State, row: &TaskRow, after: &Claims<'_>) -> Vec<Blo
 
 /// What is over a limit already has to be made up for, too.
 fn holding_blocker(state: &State, now: Fence, after: &Fence) -> Option<Blocker> {
-    let short = i128::from(now.need) - after.free;
+    let short = after.short();
     if short <= 0 {
         return None;
     }

@@ -5,14 +5,34 @@ use crate::explain::explain;
 use crate::placement::{Soft, SoftNode};
 use crate::plan::plan;
 use crate::query::Blocker;
-use crate::rows::{AgentKind, QuotaKey, Role};
+use crate::rows::{AgentKind, Price, QuotaKey, Role};
 use crate::state::{Place, State};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use types::{Class, ClusterId, Hash, NodeId, ProjectName, TaskState, TaskUid};
 
 const PROJECTS: [&str; 3] = ["a", "a/b", "c"];
-const PATHS: [&str; 4] = ["cluster", "projects/a", "projects/a/b", "projects/c"];
+const PATHS: [&str; 6] = [
+    "cluster",
+    "projects/a",
+    "projects/a/b",
+    "projects/c",
+    "projects/a/agents/agent",
+    "projects/a/b/agents/agent",
+];
+/// What is limited, and how small limits on it are.
+const KEYS: [(&str, u64); 10] = [
+    ("running", 5),
+    ("tokens_minute", 120),
+    ("tokens_total", 120),
+    ("running_guaranteed", 4),
+    ("running_borrow", 3),
+    ("running_lend", 3),
+    ("tokens_day", 120),
+    ("micro_usd_total", 90),
+    ("requests_minute", 4),
+    ("weight", 5),
+];
 
 /// A cluster with some history, as random numbers small enough to collide often.
 #[derive(Clone, Debug)]
@@ -20,18 +40,18 @@ struct Case {
     slots: [u32; 2],
     /// Project, class, priority, then what became of it: left pending, running, or a wish for tokens.
     tasks: Vec<(usize, usize, u8, u8, u64)>,
-    /// Limits set at the end, by path: running, tokens a minute, tokens in total.
-    limits: Vec<(usize, u8, u64)>,
+    /// Limits set at the end: place, key, amount. Those that the ledger refuses change nothing.
+    limits: Vec<(usize, usize, u64)>,
+    /// Micro-dollars a generated token, if there is a price.
+    price: Option<u64>,
 }
 
 fn case() -> impl Strategy<Value = Case> {
     let task = (0..3usize, 0..4usize, 0..10u8, 0..5u8, 1..60u64);
-    let limit = (0..4usize, 0..3u8, 0..120u64);
-    ([0..4u32, 0..4u32], vec(task, 1..12), vec(limit, 0..7)).prop_map(|(slots, tasks, limits)| Case {
-        slots,
-        tasks,
-        limits,
-    })
+    let limit = (0..PATHS.len(), 0..KEYS.len(), 0..120u64);
+    let price = prop_oneof![Just(None), (0..3u64).prop_map(Some)];
+    ([0..4u32, 0..4u32], vec(task, 1..12), vec(limit, 0..9), price)
+        .prop_map(|(slots, tasks, limits, price)| Case { slots, tasks, limits, price })
 }
 
 struct Bench {
@@ -76,11 +96,18 @@ impl Bench {
             bench.task(task);
         }
         for (path, key, limit) in &case.limits {
-            let keys = [QuotaKey::Running, QuotaKey::TokensMinute, QuotaKey::TokensTotal];
-            let limit = if *key == 0 { limit % 5 } else { *limit };
-            bench.set(PATHS[*path], keys[*key as usize].clone(), Some(limit));
+            let (name, most) = KEYS[*key];
+            bench.set(PATHS[*path], QuotaKey::parse(name).unwrap(), Some(limit % most));
+        }
+        if let Some(output) = case.price {
+            bench.price(output);
         }
         bench
+    }
+
+    fn price(&mut self, output: u64) {
+        let price = Price { input: 0, cached: 0, output: output * 1_000_000 };
+        self.apply(price_of(price));
     }
 
     fn admit(&mut self, name: &str) {
@@ -165,12 +192,34 @@ impl Bench {
     }
 }
 
+fn price_of(price: Price) -> Command {
+    Command::SetPrice {
+        model: "m".into(),
+        price,
+        etag: None,
+        reason: String::new(),
+        request: RequestKey::default(),
+    }
+}
+
 /// Raises what the blockers name, all at the same moment, each less what `short` says, and sees whether the task is
 /// in the next plan.
 fn starts(state: &State, soft: &Soft, uid: TaskUid, blockers: &[Blocker], short: Option<usize>) -> bool {
     let (mut state, mut soft) = (state.clone(), soft.clone());
     for (i, blocker) in blockers.iter().enumerate() {
         let more = blocker.requested - blocker.available - u64::from(short == Some(i));
+        if blocker.reason == "UNKNOWN_PRICE" {
+            let row = crate::rows::PriceRow {
+                model: "m".into(),
+                price: Price::default(),
+                version: 1,
+                author: String::new(),
+                reason: String::new(),
+                updated_ms: 0,
+            };
+            (more > 0).then(|| state.prices.insert("m".to_string(), row));
+            continue;
+        }
         match blocker.resource.rsplit_once(' ') {
             Some((path, key)) => raise(&mut state, path, key, blocker.limit + more),
             None => soft.nodes.values_mut().next().unwrap().slots += more as u32,
@@ -198,7 +247,7 @@ fn raise(state: &mut State, path: &str, key: &str, limit: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn raising_what_is_named_starts_the_task_and_less_does_not(case in case()) {
@@ -227,7 +276,7 @@ fn the_cases_reach_every_kind_of_blocker() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..200 {
+    for _ in 0..600 {
         let case = case().new_tree(&mut runner).unwrap().current();
         let bench = Bench::build(&case);
         let soft = bench.soft(case.slots);
@@ -236,7 +285,17 @@ fn the_cases_reach_every_kind_of_blocker() {
             seen.extend(explanation.blockers.into_iter().map(|blocker| blocker.reason));
         }
     }
-    for reason in ["QUOTA_RUNNING", "QUOTA_TOKENS_TOTAL", "QUOTA_TOKENS_MINUTE", "NO_SLOT", "TASKS_AHEAD"] {
+    for reason in [
+        "QUOTA_RUNNING",
+        "QUOTA_TOKENS_TOTAL",
+        "QUOTA_TOKENS_MINUTE",
+        "QUOTA_TOKENS_DAY",
+        "QUOTA_MICRO_USD_TOTAL",
+        "QUOTA_REQUESTS_MINUTE",
+        "UNKNOWN_PRICE",
+        "NO_SLOT",
+        "TASKS_AHEAD",
+    ] {
         assert!(seen.contains(reason), "{reason} was never seen, only {seen:?}");
     }
 }

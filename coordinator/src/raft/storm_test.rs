@@ -39,19 +39,21 @@ struct Report {
     trace: String,
 }
 
+/// Rounds of one storm: the full form is `make sim`'s, the short one is for every build.
 const ROUNDS: u64 = 160;
+const SHORT_ROUNDS: u64 = 40;
 
 /// Runs one cluster through its storm. Own threads would break the order of events, so all of it is in this one.
-fn run(seed: u64, plant: Option<Plant>) -> Report {
+fn run(seed: u64, plant: Option<Plant>, rounds: u64) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without IO always starts").block_on(storm(seed, plant))
+    runtime.expect("a runtime without IO always starts").block_on(storm(seed, plant, rounds))
 }
 
-async fn storm(seed: u64, plant: Option<Plant>) -> Report {
+async fn storm(seed: u64, plant: Option<Plant>, rounds: u64) -> Report {
     let fleet = Arc::new(Fleet::new(seed, plant));
     let history = Arc::<History>::default();
     let mut counts = Counts::default();
-    let outcome = through(&fleet, &history, &mut counts, seed).await;
+    let outcome = through(&fleet, &history, &mut counts, seed, rounds).await;
     fleet.stop().await;
     let broken = outcome.err().or_else(|| fleet.agreed().broken.clone());
     counts.wires(fleet.net.toll(), fleet.net.delivered("snapshot"));
@@ -64,10 +66,11 @@ async fn through(
     history: &Arc<History>,
     counts: &mut Counts,
     seed: u64,
+    rounds: u64,
 ) -> Result<(), String> {
     fleet.found().await?;
     let clients = Clients::start(fleet, history, seed);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         // What is done follows from the seed and the round alone, whatever raft made of the rounds before.
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ (round << 32));
         let fault = Fault::ROUNDS[rng.below(Fault::ROUNDS.len() as u64) as usize];
@@ -125,18 +128,19 @@ fn on_all_cores<T: Send>(
 fn storms_break_no_promise_and_every_fault_was_really_there() {
     let began = std::time::Instant::now();
     if let Some(seed) = number("SIM_S2_SEED") {
-        let report = run(seed, None);
+        let report = run(seed, None, ROUNDS);
         println!("{}\nseed {seed}: {:?}", report.trace, report.broken);
         assert!(report.broken.is_none(), "seed {seed}: {:?}", report.broken);
         return;
     }
     let seeds = number("SIM_S2_SEEDS").unwrap_or(2);
+    let rounds = if number("SIM_S2_SEEDS").is_some() { ROUNDS } else { SHORT_ROUNDS };
     let mut counts = Counts::default();
     let (mut commands, mut operations, mut unknown, mut done) = (0, 0, 0, 0);
     let mut broken = vec![];
     on_all_cores(
         seeds,
-        |seed| run(seed, None),
+        |seed| run(seed, None, rounds),
         |seed, report| {
             counts.plus(&report.counts);
             commands += report.commands;
@@ -164,16 +168,19 @@ fn storms_break_no_promise_and_every_fault_was_really_there() {
 
 #[test]
 fn planted_mistakes_are_found_by_storms() {
-    for (plant, words) in [
+    // In every build one of them, which costs most of a minute; all of them in `make sim`.
+    let all = if number("SIM_S2_SEEDS").is_some() { usize::MAX } else { 1 };
+    let plants = [
         (Plant::AcknowledgeBeforeSync, &["linear", "differ", "gone", "start", "no leader"][..]),
         (Plant::ForgetVotes, &["differ", "linear", "gone", "start", "no leader", "term"]),
         (Plant::KeepTruncated, &["start", "differ"]),
         (Plant::ApplyTwice, &["differ"]),
-    ] {
+    ];
+    for (plant, words) in plants.into_iter().take(all) {
         let mut found: Option<(u64, String)> = None;
         on_all_cores(
             60,
-            |seed| run(seed, Some(plant)).broken,
+            |seed| run(seed, Some(plant), ROUNDS).broken,
             |seed, broken| {
                 found = broken.map(|broken| (seed, broken)).into_iter().chain(found.take()).min();
                 if found.is_some() {
@@ -195,10 +202,10 @@ fn the_same_seed_gives_the_same_weather() {
     let plan = |report: &Report| -> Vec<String> {
         report.trace.lines().filter(|line| line.starts_with("round ")).map(str::to_string).collect()
     };
-    let (first, second) = (run(3, None), run(3, None));
+    let (first, second) = (run(3, None, SHORT_ROUNDS), run(3, None, SHORT_ROUNDS));
     assert_eq!((&first.broken, &second.broken), (&None, &None));
-    assert_eq!(plan(&first).len() as u64, ROUNDS);
+    assert_eq!(plan(&first).len() as u64, SHORT_ROUNDS);
     assert_eq!(plan(&first), plan(&second));
-    assert_ne!(plan(&first), plan(&run(4, None)));
+    assert_ne!(plan(&first), plan(&run(4, None, SHORT_ROUNDS)));
     assert!(first.operations > 100, "{} operations", first.operations);
 }

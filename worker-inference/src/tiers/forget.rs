@@ -39,6 +39,9 @@ impl Tiers {
         self.fetched.iter_mut().filter(is_told).for_each(|fetched| fetched.arrived = false);
         let was_stored = self.disk.forget(key);
         self.settle();
+        // One that had arrived is told once, whether it had been taken in or not.
+        let mut told = false;
+        self.fetched.retain(|fetched| fetched.key != *key || !std::mem::replace(&mut told, true));
         was_held || was_stored
     }
 }

@@ -220,6 +220,18 @@ fn forgotten_blocks_leave_no_bytes() {
 }
 
 #[test]
+fn a_block_that_arrived_and_is_forgotten_is_told_once() {
+    let mut tiers = open(config(4, 20), &CrashDisk::new());
+    keep_all(&mut tiers, 0..9);
+    assert_eq!(tiers.fetch(&key(6)), Fetch::Started);
+    // Until it is there, without asking what ended.
+    while tiers.disk.wait(SECOND) {}
+    tiers.settle();
+    assert!(tiers.forget(&key(6)));
+    assert_eq!(tiers.poll(), [Fetched { key: key(6), arrived: false }]);
+}
+
+#[test]
 fn rank_decides_what_goes() {
     let mut tiers = open(config(2, 2), &CrashDisk::new());
     let ranked = |number, rank| Meta { rank, ..meta(number) };

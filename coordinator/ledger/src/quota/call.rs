@@ -243,13 +243,14 @@ pub(crate) struct Purse<'a> {
     promised: BTreeMap<String, (Amounts, u64)>,
     /// Places whose limits are looked past.
     lifted: BTreeSet<String>,
-    price_lifted: bool,
+    /// A model that counts as priced.
+    priced: Option<String>,
 }
 
 impl<'a> Purse<'a> {
     pub(crate) fn new(state: &'a State, clock: Stamp) -> Self {
         let mut purse =
-            Purse { state, clock, promised: BTreeMap::new(), lifted: BTreeSet::new(), price_lifted: false };
+            Purse { state, clock, promised: BTreeMap::new(), lifted: BTreeSet::new(), priced: None };
         for row in state.tasks.index().hopeful.iter().filter_map(|uid| state.task(*uid)) {
             let fresh = row.queued_ms.saturating_add(PROMISE_MS) > clock.ledger_ms;
             if fresh || row.state == TaskState::Running {
@@ -261,7 +262,7 @@ impl<'a> Purse<'a> {
 
     pub(crate) fn lift(&mut self, row: &TaskRow) {
         self.lifted.extend(self.state.places(row));
-        self.price_lifted = true;
+        self.priced = self.lacks_price(row).then(|| row.model.clone());
     }
 
     /// Every limit above the task, with what was promised to others counted as wanted too.
@@ -285,7 +286,7 @@ impl<'a> Purse<'a> {
     }
 
     pub(crate) fn fits(&self, row: &TaskRow) -> bool {
-        let priced = self.price_lifted || !self.lacks_price(row);
+        let priced = self.priced.as_ref() == Some(&row.model) || !self.lacks_price(row);
         priced && !self.rooms(row).iter().any(|room| room.is_short() && !self.lifted.contains(&room.path))
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Fence {
     pub limit: u64,
     /// What is free within it; below zero after a cut.
     pub free: i128,
+    /// What the task has free whatever is free within the bound.
+    pub kept: i128,
     pub need: u64,
 }
 
@@ -42,7 +44,13 @@ impl Fence {
     }
 
     fn holds(&self) -> bool {
-        self.free < i128::from(self.need)
+        self.short() > 0
+    }
+
+    /// How much more there has to be for the task to pass.
+    pub(crate) fn short(&self) -> i128 {
+        let need = i128::from(self.need);
+        if need <= self.kept { 0 } else { need - self.free }
     }
 }
 
@@ -52,19 +60,22 @@ pub(crate) struct Claims<'a> {
     taken: BTreeMap<(String, Holding), u64>,
     /// Places whose bounds are looked past, for explanations.
     lifted: BTreeSet<String>,
+    /// Also what is guaranteed and borrowed there.
+    pools_lifted: bool,
 }
 
 impl<'a> Claims<'a> {
     pub(crate) fn new(state: &'a State) -> Self {
-        Claims { state, taken: BTreeMap::new(), lifted: BTreeSet::new() }
+        Claims { state, taken: BTreeMap::new(), lifted: BTreeSet::new(), pools_lifted: false }
     }
 
-    pub(crate) fn lift(&mut self, row: &TaskRow) {
+    pub(crate) fn lift(&mut self, row: &TaskRow, pools_too: bool) {
+        self.pools_lifted = pools_too;
         self.lifted.extend(self.state.places(row));
     }
 
     pub(crate) fn fits(&self, row: &TaskRow) -> bool {
-        !self.fences(row).iter().any(|fence| fence.holds() && !self.lifted.contains(&fence.path))
+        !self.fences(row).iter().any(|fence| self.holds(fence))
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow) {
@@ -75,10 +86,15 @@ impl<'a> Claims<'a> {
         }
     }
 
+    fn holds(&self, fence: &Fence) -> bool {
+        let lifted = fence.bound == Bound::Limit || self.pools_lifted;
+        fence.holds() && !(lifted && self.lifted.contains(&fence.path))
+    }
+
     /// Whom the bounds hold back that hold this task back.
     pub(crate) fn reach(&self, row: &TaskRow) -> Reach {
         let fences = self.fences(row).into_iter();
-        let mut holding = fences.filter(|fence| fence.holds() && !self.lifted.contains(&fence.path));
+        let mut holding = fences.filter(|fence| self.holds(fence));
         let agent = "/agents/";
         match holding.next() {
             Some(fence) if fence.path.starts_with("tasks/") => Reach::Task,
@@ -99,8 +115,15 @@ impl<'a> Claims<'a> {
         for (holding, need) in needs(row) {
             let taken =
                 |path: &str| self.taken.get(&(path.to_string(), holding.clone())).copied().unwrap_or(0);
-            let fence =
-                |path, bound, limit, free| Fence { path, holding: holding.clone(), bound, limit, free, need };
+            let fence = |path, bound, limit, free| Fence {
+                path,
+                holding: holding.clone(),
+                bound,
+                limit,
+                free,
+                kept: 0,
+                need,
+            };
             for quota in places.iter().filter_map(|path| self.state.quotas.get(path)) {
                 let held = quota.holding(holding);
                 if let Some(limit) = held.limit {
@@ -110,7 +133,10 @@ impl<'a> Claims<'a> {
             }
             if let Some(pool) = Pool::of(self.state, holding, &taken) {
                 let borders = pool.borders(self.state, holding, &places[project], &taken);
-                fences.extend(borders.into_iter().map(|b| fence(b.path, b.bound, b.limit, b.free)));
+                fences.extend(borders.into_iter().map(|border| Fence {
+                    kept: border.kept,
+                    ..fence(border.path, border.bound, border.limit, border.free)
+                }));
             }
         }
         fences

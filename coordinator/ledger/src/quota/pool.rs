@@ -19,6 +19,8 @@ pub(crate) struct Border {
     pub limit: u64,
     /// What is free within it; below zero after a cut.
     pub free: i128,
+    /// What the local parts below it have free, whatever is free within it: what is not lent is kept.
+    pub kept: i128,
 }
 
 /// A place in the tree of one holding. Amounts are signed: a cut may leave less than is in use.
@@ -91,14 +93,16 @@ impl Pool {
             };
             let Some(above) = parent(&at) else {
                 let free = free_below + place.has - place.used;
-                borders.push(Border { path: at, bound: Bound::Guaranteed, limit: self.own_of_top, free });
+                let (limit, kept) = (self.own_of_top, free_below);
+                borders.push(Border { path: at, bound: Bound::Guaranteed, limit, free, kept });
                 return borders;
             };
             free_below += (place.local - place.used).max(0);
             if let Some(borrow) = place.borrow {
                 let lent_out_or_used = (place.used - place.local).max(0);
                 let free = free_below + place.has - place.local - lent_out_or_used + borrow;
-                borders.push(Border { path: at, bound: Bound::Borrow, limit: borrow as u64, free });
+                let (path, limit, kept) = (at.clone(), borrow as u64, free_below);
+                borders.push(Border { path, bound: Bound::Borrow, limit, free, kept });
             }
             at = above;
         }
