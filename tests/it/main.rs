@@ -13,6 +13,7 @@ mod idle;
 mod join;
 mod leader_kill;
 mod openai;
+mod python_sdk;
 mod quotas;
 mod real_model;
 mod security;

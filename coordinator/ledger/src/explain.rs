@@ -8,11 +8,12 @@
 
 use crate::command::Stamp;
 use crate::keys::Bound;
-use crate::placement::{Board, Soft, verdicts};
+use crate::placement::{Board, Soft, verdicts, views};
 use crate::plan::Walk;
 use crate::query::{Blocker, Explanation};
 use crate::queue::QueueKey;
 use crate::quota::{Claims, Fence, Purse, Room};
+use crate::routing::View;
 use crate::rows::TaskRow;
 use crate::state::State;
 use types::{PauseReason, TaskState, TaskUid};
@@ -29,7 +30,7 @@ pub fn explain(state: &State, soft: &Soft, uid: TaskUid) -> Option<Explanation> 
     };
     match row.state {
         TaskState::Pending => {
-            explanation.nodes = verdicts(state, soft, row);
+            explanation.nodes = nodes(state, soft, row);
             explanation.blockers = waits_for(state, row);
             let (ahead, blockers) = start_blockers(state, soft, row, &[]);
             explanation.tasks_ahead = ahead;
@@ -37,7 +38,7 @@ pub fn explain(state: &State, soft: &Soft, uid: TaskUid) -> Option<Explanation> 
         }
         TaskState::Paused(PauseReason::Budget) => {
             let (woken, tokens) = token_blockers(state, soft, row);
-            explanation.nodes = verdicts(state, soft, row);
+            explanation.nodes = nodes(state, soft, row);
             let (ahead, blockers) = start_blockers(state, soft, row, &woken);
             explanation.tasks_ahead = ahead;
             explanation.blockers = tokens;
@@ -80,6 +81,28 @@ fn eta(soft: &Soft, explanation: &Explanation) -> Option<(u64, u64)> {
 
 /// With fewer starts there is no pace.
 const PACE_STARTS: usize = 8;
+
+/// For each member whether it could take the task, and why not; of those that could, what they hold and run.
+fn nodes(state: &State, soft: &Soft, row: &TaskRow) -> Vec<(u64, bool, String)> {
+    let views = views(state, soft, row.uid);
+    let view = |id: u64| views.iter().find(|view| view.node.0 == id);
+    let mut nodes = verdicts(state, soft, row);
+    for (id, able, why) in &mut nodes {
+        if let Some(view) = view(*id).filter(|_| *able) {
+            *why = seen(view);
+        }
+    }
+    nodes
+}
+
+fn seen(view: &View) -> String {
+    let prompt = view.matched_tokens + view.missing_tokens;
+    let choice = if view.why_not.is_empty() { "would be chosen" } else { &view.why_not };
+    format!(
+        "holds {} of {prompt} tokens of the prompt, runs {} of {}; {choice}",
+        view.matched_tokens, view.used, view.slots
+    )
+}
 
 /// What a pending task waits for outside of the queue: its time, and other tasks.
 fn waits_for(state: &State, row: &TaskRow) -> Vec<Blocker> {

@@ -226,7 +226,7 @@ pub struct Explanation {
     pub blockers: Vec<Blocker>,
     #[n(2)]
     pub tasks_ahead: u64,
-    /// Node id, eligible, why not.
+    /// Node id, eligible, and why not; of an eligible one what it holds of the prompt and runs.
     #[n(3)]
     pub nodes: Vec<(u64, bool, String)>,
     /// When it will start, in milliseconds from now, if tasks go on starting as they did; and how far off that may be.

@@ -167,7 +167,7 @@ impl Script {
             )
         });
         let nodes = explanation.nodes.iter().map(|(id, able, why)| {
-            format!("node n{id}: {}", if *able { "could take it" } else { why.as_str() })
+            format!("node n{id}: {}", if *able { format!("could take it: {why}") } else { why.clone() })
         });
         Ok(blockers.chain([format!("{} ahead", explanation.tasks_ahead)]).chain(nodes).collect())
     }

@@ -207,13 +207,14 @@ class Fake(
 
     def _play(self, steps: Sequence[Any], context: Any) -> Iterator[Any]:
         context.send_initial_metadata(())
+        # From the beginning: a client may be gone before its stream comes to the hold.
+        for hold in (step for step in steps if isinstance(step, Hold)):
+            if not context.add_callback(hold.left.set):
+                hold.left.set()
         for step in steps:
             if isinstance(step, End):
                 return
             if isinstance(step, Hold):
-                # A client that is quicker than this line has gone already.
-                if not context.add_callback(step.left.set):
-                    step.left.set()
                 step.left.wait(PATIENCE_S)
                 return
             if isinstance(step, (Refuse, Break)):
