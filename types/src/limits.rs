@@ -26,6 +26,17 @@ pub const TASK_DEPTH: u32 = 8;
 pub const TASK_LABELS: usize = 16;
 /// Tasks that one task waits for.
 pub const TASK_AFTER: usize = 64;
+/// What was said to a task and not heard yet: people type slowly, programs must wait.
+pub const TASK_INBOX: usize = 64;
+/// Open questions of one task: at most one for each call of a step.
+pub const TASK_ASKS: usize = 32;
+/// Tool calls that a model makes at once.
+pub const CALLS_PER_TURN: usize = 32;
+/// Segments that one command forgets.
+pub const FORGET: usize = 256;
+/// Named chains of one project: a memory for each agent and task that has one.
+pub const HEADS_PER_PROJECT: usize = 100_000;
+pub const SCHEDULES_PER_PROJECT: usize = 1_000;
 /// Needs of one agent beside a running slot.
 pub const AGENT_NEEDS: usize = 16;
 /// Rows of the audit log; the oldest leave first.

@@ -100,19 +100,27 @@ impl<'a> Change<'a> {
         if row.epoch.is_none() {
             return;
         }
-        if holds_slot(row) {
-            let row = row.clone();
-            self.state.free_slot(&row);
-            self.refund(uid);
-            self.replan();
-        } else {
+        if stands_again(row) {
             self.update(uid, |row| row.unaware.retain(|holder| row.epoch != Some(holder.epoch)));
+        } else {
+            self.give_slot_back(uid);
         }
         self.update(uid, |row| {
             row.node = None;
             row.epoch = None;
+            row.aside = None;
             row.yield_by_ms = None;
         });
+    }
+
+    /// What a lease holds goes back, the lease stays. No effect when it holds nothing.
+    pub(crate) fn give_slot_back(&mut self, uid: TaskUid) {
+        let row = self.row(uid).clone();
+        if holds_slot(&row) {
+            self.state.free_slot(&row);
+            self.refund(uid);
+            self.replan();
+        }
     }
 
     /// Ends a task for good. Children that are still open are stopped: their result has no reader any more.
@@ -170,9 +178,10 @@ impl<'a> Change<'a> {
     }
 }
 
-/// A lease takes a running slot, but not when it was taken away by a pause and stands again only for a confirmation.
+/// A lease takes a running slot, but not while the task waits for its tools, nor when it was taken away by a pause and
+/// stands again only for a confirmation.
 pub(crate) fn holds_slot(row: &TaskRow) -> bool {
-    row.epoch.is_some() && !stands_again(row)
+    row.epoch.is_some() && row.aside.is_none() && !stands_again(row)
 }
 
 pub(crate) fn stands_again(row: &TaskRow) -> bool {

@@ -1,7 +1,9 @@
 //! Everything that can be asked of the ledger, and the log entry that carries it.
 
 use crate::keys::{Amounts, Holding, QuotaKey};
-use crate::rows::{AgentKind, Closed, InputRef, Price, Role, TaskError, Want};
+use crate::rows::{
+    AgentKind, Ask, Closed, Fork, InputRef, Price, Role, ScheduleRow, SignalKind, TaskError, Want,
+};
 use minicbor::{Decode, Encode};
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
 
@@ -309,6 +311,92 @@ pub enum Command {
         #[n(4)]
         request: RequestKey,
     },
+    /// Somebody tells a task something: a verdict, an answer, a message.
+    #[n(20)]
+    Signal {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        task: TaskUid,
+        #[n(2)]
+        kind: SignalKind,
+        /// The open question that is answered; empty for a message.
+        #[n(3)]
+        ask: String,
+        #[n(4)]
+        text: Option<Hash>,
+        /// Where the text is durable.
+        #[n(5)]
+        home: Vec<NodeId>,
+        #[n(6)]
+        request: RequestKey,
+    },
+    /// A named chain of segments gets a new head: the memory of a scope, the notes of a task tree.
+    #[n(21)]
+    MoveHead {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        path: String,
+        /// The head that the new one follows; another one in force refuses the move.
+        #[n(2)]
+        after: Option<Hash>,
+        #[n(3)]
+        head: Hash,
+        #[n(4)]
+        home: Vec<NodeId>,
+        /// Segments that nobody may have any more.
+        #[n(5)]
+        forget: Vec<Hash>,
+        #[n(6)]
+        request: RequestKey,
+    },
+    /// A task to be created again and again.
+    #[n(22)]
+    SetSchedule {
+        #[n(0)]
+        row: Box<ScheduleRow>,
+        #[n(1)]
+        request: RequestKey,
+    },
+    #[n(23)]
+    DropSchedule {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        name: String,
+        #[n(2)]
+        request: RequestKey,
+    },
+    /// The leader saw that a schedule is due. Refused unless `due_ms` is what the row says: so each time fires once.
+    #[n(24)]
+    FireSchedule {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        name: String,
+        #[n(2)]
+        due_ms: u64,
+        /// When it is due next, Unix milliseconds; 0: never again.
+        #[n(3)]
+        next_ms: u64,
+    },
+}
+
+impl Command {
+    /// The oldest form of an entry whose readers understand the command.
+    pub(crate) fn form(&self) -> u16 {
+        match self {
+            Command::Signal { .. }
+            | Command::MoveHead { .. }
+            | Command::SetSchedule { .. }
+            | Command::DropSchedule { .. }
+            | Command::FireSchedule { .. } => 3,
+            Command::CommitStep { next, .. } => next.form(),
+            Command::CreateTask { terms: Some(terms), .. } if terms.fork.is_some() => 3,
+            _ => 2,
+        }
+    }
 }
 
 /// When a task may begin, and limits of its own.
@@ -323,6 +411,9 @@ pub struct Terms {
     /// Tasks of the project that have to succeed first. Where one doesn't, this one is cancelled.
     #[n(2)]
     pub after: Vec<TaskUid>,
+    /// It goes on from a step of another task.
+    #[n(3)]
+    pub fork: Option<Fork>,
 }
 
 /// What a child is: an agent of the same project on some inputs.
@@ -365,6 +456,50 @@ pub enum Next {
         #[n(0)]
         error: TaskError,
     },
+    /// Keeps its lease and goes on; signals up to this number were heard.
+    #[n(5)]
+    GoOn {
+        #[n(0)]
+        heard: u64,
+    },
+    /// Keeps its lease, gives its slot back and waits for its tools.
+    #[n(6)]
+    WaitTool {
+        #[n(0)]
+        heard: u64,
+        /// What people can answer meanwhile.
+        #[n(1)]
+        asks: Vec<Ask>,
+    },
+    /// Gives its lease back until somebody answers.
+    #[n(7)]
+    WaitInput {
+        #[n(0)]
+        heard: u64,
+        #[n(1)]
+        asks: Vec<Ask>,
+    },
+    /// Gives its lease back for so long.
+    #[n(8)]
+    WaitFor {
+        #[n(0)]
+        heard: u64,
+        #[n(1)]
+        ms: u64,
+    },
+}
+
+impl Next {
+    fn form(&self) -> u16 {
+        match self {
+            Next::Continue
+            | Next::WaitChildren
+            | Next::Done { .. }
+            | Next::Failed { .. }
+            | Next::PausedError { .. } => 2,
+            Next::GoOn { .. } | Next::WaitTool { .. } | Next::WaitInput { .. } | Next::WaitFor { .. } => 3,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

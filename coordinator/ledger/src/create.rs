@@ -3,7 +3,7 @@
 use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::command::{ChildSpec, RequestKey, Terms};
 use crate::reply::{Refusal, Reply};
-use crate::rows::{AgentRow, InputRef, Origin, TaskRow};
+use crate::rows::{AgentRow, Fork, InputRef, Origin, TaskRow};
 use crate::state::State;
 use crate::steps::{Lease, Stale};
 use crate::stop::wrong_state;
@@ -53,8 +53,19 @@ pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
     let uid = insert(change, row);
     if let Some(terms) = new.terms {
         crate::quota::limit_task(change, uid, &terms.limits)?;
+        go_on_from(change, uid, terms.fork.as_ref());
     }
     Ok(Reply::Task(Box::new(change.row(uid).clone())))
+}
+
+/// The first steps of the other task are this one's: they are paid for, and neither repeated nor counted.
+fn go_on_from(change: &mut Change<'_>, uid: TaskUid, fork: Option<&Fork>) {
+    if let Some(fork) = fork {
+        change.update(uid, |row| {
+            (row.step, row.head) = (fork.step, fork.head);
+            row.fork = Some(Box::new(fork.clone()));
+        });
+    }
 }
 
 /// The task that this request made before, if it did.
@@ -87,6 +98,9 @@ fn check_new(state: &State, new: &NewTask<'_>) -> Result<(), Refusal> {
 
 fn check_terms(state: &State, project: &ProjectName, terms: &Terms) -> Result<(), Refusal> {
     crate::quota::check_task_limits(&terms.limits)?;
+    if let Some(fork) = &terms.fork {
+        check_fork(state, project, fork)?;
+    }
     if terms.after.len() > limits::TASK_AFTER {
         return Err(invalid("after", format!("{} given, at most {}", terms.after.len(), limits::TASK_AFTER)));
     }
@@ -97,6 +111,18 @@ fn check_terms(state: &State, project: &ProjectName, terms: &Terms) -> Result<()
         if failed || row.state == TaskState::Cancelling {
             return Err(invalid("after", format!("{uid} is {} and will not succeed", row.state.name())));
         }
+    }
+    Ok(())
+}
+
+fn check_fork(state: &State, project: &ProjectName, fork: &Fork) -> Result<(), Refusal> {
+    let row = state.task(fork.task).filter(|row| row.project == *project);
+    let row = row.ok_or_else(|| not_found("task", &fork.task.to_string()))?;
+    if fork.step > row.step {
+        return Err(invalid("fork", format!("{} is at step {}, not at {}", fork.task, row.step, fork.step)));
+    }
+    if fork.head.is_none() != (fork.step == 0) {
+        return Err(invalid("fork", "a step has a record, and the beginning has none"));
     }
     Ok(())
 }
@@ -214,6 +240,9 @@ fn blank(change: &Change<'_>, uid: TaskUid, agent: &AgentRow, home: &[NodeId]) -
         not_before_ms: None,
         after: None,
         lease_units: None,
+        talk: None,
+        aside: None,
+        fork: None,
     }
 }
 

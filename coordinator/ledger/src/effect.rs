@@ -12,6 +12,8 @@ pub enum Effect {
     Stop { project: ProjectName, task: TaskUid, node: NodeId, epoch: Epoch },
     /// Tell the node that its lease is no longer in force (paused, requeued).
     Revoked { project: ProjectName, task: TaskUid, node: NodeId, epoch: Epoch },
+    /// Tell the node that somebody said something to the task.
+    Signalled { task: TaskUid, node: NodeId, epoch: Epoch },
     /// A new event of a task, for watchers on every replica.
     Event { task: TaskUid, event: Event },
     /// Something may start now: plan again.

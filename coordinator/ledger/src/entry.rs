@@ -4,10 +4,12 @@
 use crate::command::{Command, Entry, Stamp};
 use types::limits;
 
-/// The form this version writes.
-pub const FORMAT: u16 = 2;
+/// The newest form this version writes: an entry is written in the oldest form that can say it.
+pub const FORMAT: u16 = 3;
 /// The newest form this version reads.
-pub const READER: u16 = 2;
+pub const READER: u16 = 3;
+/// What every entry of this version is at least.
+const LEAST: u16 = 2;
 
 /// The node must stop: going on would make a state that differs from the other replicas'.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +24,8 @@ pub fn encode_entry(stamp: Stamp, commands: &[Command]) -> Vec<u8> {
         "an entry holds at most {} commands",
         limits::BATCH_COMMANDS
     );
-    types::encode(&Entry { format: FORMAT, min_reader: READER, stamp, commands: commands.to_vec() })
+    let form = commands.iter().map(Command::form).max().unwrap_or(LEAST);
+    types::encode(&Entry { format: form, min_reader: form, stamp, commands: commands.to_vec() })
 }
 
 pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry, Halt> {

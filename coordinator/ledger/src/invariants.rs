@@ -37,8 +37,13 @@ fn task(state: &State, row: &TaskRow) -> Result<(), String> {
     let leased = row.epoch.is_some();
     must(leased == row.node.is_some(), "a lease has a node and an epoch")?;
     must(row.state != TaskState::Running || leased, "a running task has a lease")?;
-    let may_lease = matches!(row.state, TaskState::Running | TaskState::Cancelling);
-    must(!leased || may_lease, "only running and cancelling tasks have a lease")?;
+    let may_lease = matches!(row.state, TaskState::Running | TaskState::WaitingTool | TaskState::Cancelling);
+    must(!leased || may_lease, "only running, tool-using and cancelling tasks have a lease")?;
+    must(row.state != TaskState::WaitingTool || leased, "who waits for tools has a lease")?;
+    let aside = row.aside.is_some();
+    must(row.state != TaskState::WaitingTool || aside, "who waits for tools holds no slot")?;
+    must(!aside || (leased && row.state != TaskState::Running), "who runs holds a slot")?;
+    crate::talk::check(row)?;
     must(row.reserved_tokens == 0 || leased, "only a lease sets tokens aside")?;
     must(row.node.is_none_or(|node| state.node(node).is_some()), "leases are of members")?;
     must(row.epoch <= row.last_epoch, "the newest epoch is remembered")?;

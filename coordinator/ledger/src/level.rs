@@ -2,7 +2,8 @@
 //! it came by a snapshot or by the log.
 //!
 //! Level 1 is the first version. Level 2 counts finely: at agents, in windows of the calendar, what projects were
-//! served; and it keeps an audit log. It begins with the first entry of form 2.
+//! served; and it keeps an audit log. It begins with the first entry of form 2. Level 3 has signals, heads and
+//! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it.
 
 use crate::change::holds_slot;
 use crate::keys::Amounts;
@@ -12,8 +13,24 @@ use crate::state::State;
 /// Entries of this form and newer are applied at level 2.
 pub(crate) const FINE_FORMAT: u16 = 2;
 const FINE: u32 = 2;
+/// Entries of this form and newer are applied at level 3.
+pub(crate) const TALK_FORMAT: u16 = 3;
+const TALKS: u32 = 3;
 
 impl State {
+    /// Whether there may be rows that older versions do not know.
+    pub(crate) fn talks(&self) -> bool {
+        self.meta().feature_level >= TALKS
+    }
+
+    /// Begins level 3.
+    pub(crate) fn begin_to_talk(&mut self) {
+        self.count_finely();
+        if !self.talks() {
+            self.update_meta(|meta| meta.feature_level = TALKS);
+        }
+    }
+
     pub(crate) fn counts_finely(&self) -> bool {
         self.meta().feature_level >= FINE
     }

@@ -33,12 +33,15 @@ mod agents;
 mod audit;
 mod create;
 mod fair;
+mod heads;
 mod level;
 mod nodes;
 mod quota;
 mod requests;
+mod schedules;
 mod steps;
 mod stop;
+mod talk;
 mod tick;
 
 pub mod explain;

@@ -241,7 +241,7 @@ pub(crate) fn close(change: &mut Change<'_>, node: NodeId, closing: &Closing<'_>
     change.state.nodes.update(&node, |row| row.closed = closing.closed);
     if closing.closed == Some(Closed::Draining) {
         let by_ms = change.state.ledger_ms().saturating_add(closing.grace_ms);
-        let running = |row: &&TaskRow| row.state == TaskState::Running;
+        let running = |row: &&TaskRow| matches!(row.state, TaskState::Running | TaskState::WaitingTool);
         let leases: Vec<TaskUid> = change.state.leases_of(node).filter(running).map(|row| row.uid).collect();
         for uid in leases {
             change.update(uid, |row| row.yield_by_ms = Some(by_ms));

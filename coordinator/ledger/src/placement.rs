@@ -138,7 +138,9 @@ fn team(row: &TaskRow) -> Option<TaskUid> {
 }
 
 fn lot(state: &State, id: NodeId, node: &SoftNode) -> Lot {
-    let leases = state.tasks.index().leases.get(&id).map_or(0, |uids| uids.len() as u64);
+    let index = state.tasks.index();
+    let aside = index.aside.get(&id).copied().unwrap_or(0);
+    let leases = index.leases.get(&id).map_or(0, |uids| uids.len() as u64).saturating_sub(aside);
     Lot {
         slots: u64::from(node.slots),
         used: leases.max(u64::from(node.running)),

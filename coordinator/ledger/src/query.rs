@@ -2,7 +2,9 @@
 
 use crate::keys::QuotaKey;
 use crate::reply::Refusal;
-use crate::rows::{AgentRow, AuditRow, Event, ModelRow, NodeRow, PriceRow, QuotaRow, TaskRow};
+use crate::rows::{
+    AgentRow, AuditRow, Event, HeadRow, ModelRow, NodeRow, PriceRow, QuotaRow, ScheduleRow, TaskRow,
+};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, ProjectName, TaskUid};
 
@@ -107,6 +109,19 @@ pub enum Query {
         #[n(3)]
         reason: String,
     },
+    /// Named chains whose paths begin so.
+    #[n(16)]
+    Heads {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        prefix: String,
+    },
+    #[n(17)]
+    Schedules {
+        #[n(0)]
+        project: ProjectName,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -173,6 +188,10 @@ pub enum Answer {
     },
     #[n(15)]
     Refused(#[n(0)] Refusal),
+    #[n(16)]
+    Heads(#[n(0)] Vec<HeadRow>),
+    #[n(17)]
+    Schedules(#[n(0)] Vec<ScheduleRow>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -41,6 +41,8 @@ impl State {
                 }
                 None => Answer::BadQuery("only the leader can explain; ask it".to_string()),
             },
+            Query::Heads { project, prefix } => Answer::Heads(self.heads(project, prefix).cloned().collect()),
+            Query::Schedules { project } => Answer::Schedules(self.schedules_of(project).cloned().collect()),
             Query::Prices => Answer::Prices(self.prices.values().cloned().collect()),
             Query::Audit { after, subject, limit } => {
                 let (rows, more) = page(self.audit_after(*after, subject).cloned(), *limit);

@@ -1,8 +1,8 @@
 //! What a command answers. A refusal is a reply, because it must be the same on every replica.
 
-use crate::rows::{AgentRow, PriceRow, QuotaRow, TaskRow};
+use crate::rows::{AgentRow, HeadRow, PriceRow, QuotaRow, ScheduleRow, TaskRow};
 use minicbor::{Decode, Encode};
-use types::{Epoch, NodeId, TaskUid};
+use types::{Epoch, Hash, NodeId, TaskUid};
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
@@ -27,6 +27,10 @@ pub enum Reply {
     Refused(#[n(0)] Refusal),
     #[n(9)]
     Price(#[n(0)] PriceRow),
+    #[n(10)]
+    Head(#[n(0)] HeadRow),
+    #[n(11)]
+    Schedule(#[n(0)] Box<ScheduleRow>),
 }
 
 /// Why a command changed nothing (except where it says so).
@@ -132,6 +136,29 @@ pub enum Refusal {
         needed: u32,
     },
     /// Money is limited above the task, and its model is not in the price book.
+    /// The chain was moved by somebody else meanwhile.
+    #[n(14)]
+    #[error("the head of {path} is another one by now; read it again")]
+    WrongHead {
+        #[n(0)]
+        path: String,
+        #[n(1)]
+        head: Option<Hash>,
+    },
+    /// The open question was answered before.
+    #[n(15)]
+    #[error("{ask:?} was answered already")]
+    Answered {
+        #[n(0)]
+        ask: String,
+    },
+    /// A message came while the task was at work, and it was not to disturb.
+    #[n(16)]
+    #[error("the task is {state} and takes no message now")]
+    Busy {
+        #[n(0)]
+        state: String,
+    },
     #[n(13)]
     #[error("money is limited here and {model} has no price; set one, 0 included")]
     Unpriced {

@@ -1,7 +1,10 @@
 //! What the ledger remembers: one row for each node, agent, task, quota, model. Hashes, counts and money; never text.
 
+pub use crate::heads::HeadRow;
 pub use crate::keys::QuotaKey;
 use crate::keys::{Amounts, Budget, Holding, Window};
+pub use crate::schedules::ScheduleRow;
+pub use crate::talk::{Ask, AskKind, Signal, SignalKind, Talk};
 use minicbor::{Decode, Encode};
 use types::{Class, Epoch, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid};
 
@@ -263,6 +266,28 @@ pub struct TaskRow {
     /// What the steps of the lease under way cost.
     #[n(50)]
     pub lease_units: Option<u64>,
+    /// What it asked of people, and what they said.
+    #[n(51)]
+    pub talk: Option<Box<Talk>>,
+    /// Its lease holds no slot: it waits for its tools.
+    #[n(52)]
+    pub aside: Option<bool>,
+    /// The task whose first steps are this one's, too.
+    #[n(53)]
+    pub fork: Option<Box<Fork>>,
+}
+
+/// Where a task that goes on from another one's step came from.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Fork {
+    #[n(0)]
+    pub task: TaskUid,
+    /// The other task's step that this one goes on from; 0: from the beginning.
+    #[n(1)]
+    pub step: u64,
+    /// That step's record; none at step 0.
+    #[n(2)]
+    pub head: Option<Hash>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

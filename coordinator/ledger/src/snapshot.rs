@@ -6,15 +6,21 @@ use crate::state::State;
 use minicbor::{Decoder, Encoder};
 use types::Hash;
 
-const TABLES: u64 = 10;
+const TABLES: u64 = 13;
+/// Tables of form 2, which had no heads and no schedules.
+const TABLES_2: u64 = 10;
 /// Tables of form 1, which had neither prices nor an audit log.
 const TABLES_1: u64 = 8;
 
 impl State {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());
-        let finely = self.counts_finely();
-        let (format, reader, tables) = if finely { (FORMAT, READER, TABLES) } else { (1, 1, TABLES_1) };
+        let (finely, talks) = (self.counts_finely(), self.talks());
+        let (format, reader, tables) = match (finely, talks) {
+            (_, true) => (FORMAT, READER, TABLES),
+            (true, false) => (2, 2, TABLES_2),
+            (false, false) => (1, 1, TABLES_1),
+        };
         let head = (|| {
             out.array(4)?.u16(format)?.u16(reader)?.encode(self.state_hash())?.array(tables)?;
             Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
@@ -31,6 +37,11 @@ impl State {
         if finely {
             self.prices.write(&mut out);
             self.audit.write(&mut out);
+        }
+        if talks {
+            self.heads.write(&mut out);
+            self.forgotten.write(&mut out);
+            self.schedules.write(&mut out);
         }
         out.into_writer()
     }
@@ -61,7 +72,12 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     let format = from.u16()?;
     from.u16()?;
     let hash: Hash = from.decode()?;
-    expect_array(&mut from, if format == 1 { TABLES_1 } else { TABLES })?;
+    let tables = match format {
+        1 => TABLES_1,
+        2 => TABLES_2,
+        _ => TABLES,
+    };
+    expect_array(&mut from, tables)?;
     let mut state = State::new();
     state.meta.read(&mut from)?;
     state.nodes.read(&mut from)?;
@@ -74,6 +90,11 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     if format > 1 {
         state.prices.read(&mut from)?;
         state.audit.read(&mut from)?;
+    }
+    if format > 2 {
+        state.heads.read(&mut from)?;
+        state.forgotten.read(&mut from)?;
+        state.schedules.read(&mut from)?;
     }
     state.pledges = state.pledges_of_rows();
     if from.position() != bytes.len() {

@@ -7,10 +7,12 @@ use crate::entry::{Halt, decode_entry};
 use crate::quota::Pledges;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Requests;
-use crate::rows::{AgentRow, AuditRow, Event, ModelRow, NodeRow, PriceRow, QuotaRow, TaskRow};
+use crate::rows::{
+    AgentRow, AuditRow, Event, HeadRow, ModelRow, NodeRow, PriceRow, QuotaRow, ScheduleRow, TaskRow,
+};
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
-use crate::{agents, create, level, nodes, quota, steps, stop, tick};
+use crate::{agents, create, heads, level, nodes, quota, schedules, steps, stop, talk, tick};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits};
 
@@ -28,6 +30,10 @@ pub struct State {
     pub(crate) requests: Requests,
     pub(crate) prices: Table<String, PriceRow>,
     pub(crate) audit: Table<u64, AuditRow>,
+    pub(crate) heads: Table<(ProjectName, String), HeadRow>,
+    /// Segments that nobody may have any more, and since when, Unix milliseconds.
+    pub(crate) forgotten: Table<(ProjectName, Hash), u64>,
+    pub(crate) schedules: Table<(ProjectName, String), ScheduleRow>,
     /// Places with a guarantee: a function of the quotas, and not part of the hash.
     pub(crate) pledges: Pledges,
 }
@@ -101,6 +107,9 @@ impl State {
             requests: Requests::new(),
             prices: Table::new("prices"),
             audit: Table::new("audit"),
+            heads: Table::new("heads"),
+            forgotten: Table::new("forgotten"),
+            schedules: Table::new("schedules"),
             pledges: Pledges::new(),
         }
     }
@@ -121,6 +130,9 @@ impl State {
         if entry.format >= level::FINE_FORMAT {
             self.count_finely();
         }
+        if entry.format >= level::TALK_FORMAT {
+            self.begin_to_talk();
+        }
         for (position, command) in (0u32..).zip(&entry.commands) {
             let applied = self.apply_one(Place { index, position }, command);
             done.replies.push(applied.reply);
@@ -133,6 +145,9 @@ impl State {
     pub fn apply(&mut self, at: Place, stamp: Stamp, command: &Command) -> Applied {
         self.advance(at.index, stamp);
         self.count_finely();
+        if command.form() >= level::TALK_FORMAT {
+            self.begin_to_talk();
+        }
         self.apply_one(at, command)
     }
 
@@ -181,6 +196,9 @@ impl State {
             ("requests", self.requests.table().sum(), Box::new(|| self.requests.table().recomputed())),
             ("prices", self.prices.sum(), Box::new(|| self.prices.recomputed())),
             ("audit", self.audit.sum(), Box::new(|| self.audit.recomputed())),
+            ("heads", self.heads.sum(), Box::new(|| self.heads.recomputed())),
+            ("forgotten", self.forgotten.sum(), Box::new(|| self.forgotten.recomputed())),
+            ("schedules", self.schedules.sum(), Box::new(|| self.schedules.recomputed())),
         ]
     }
 
@@ -394,5 +412,18 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             &nodes::Closing { closed: *closed, grace_ms: *grace_ms, reason, request },
         ),
         Command::Preempt { task, epoch, grace_ms } => stop::preempt(change, *task, *epoch, *grace_ms),
+        Command::Signal { project, task, kind, ask, text, home, request } => talk::signal(
+            change,
+            &talk::Said { project, task: *task, kind: *kind, ask, text: *text, home, request },
+        ),
+        Command::MoveHead { project, path, after, head, home, forget, request } => heads::move_head(
+            change,
+            &heads::Move { project, path, after: *after, head: *head, home, forget, request },
+        ),
+        Command::SetSchedule { row, request } => schedules::set(change, row, request),
+        Command::DropSchedule { project, name, request } => schedules::drop(change, project, name, request),
+        Command::FireSchedule { project, name, due_ms, next_ms } => {
+            schedules::fire(change, project, name, *due_ms, *next_ms)
+        }
     }
 }

@@ -227,7 +227,16 @@ fn check_commit(change: &Change<'_>, commit: &Commit<'_>) -> Result<(), Refusal>
 
 fn check_next(next: &Next) -> Result<(), Refusal> {
     match next {
-        Next::Continue | Next::WaitChildren | Next::Done { .. } => Ok(()),
+        Next::Continue
+        | Next::GoOn { .. }
+        | Next::WaitChildren
+        | Next::WaitFor { .. }
+        | Next::Done { .. } => Ok(()),
+        Next::WaitTool { asks, .. } => crate::talk::check_asks(asks),
+        Next::WaitInput { asks, .. } if asks.is_empty() => {
+            Err(invalid("asks", "are empty: nobody could answer"))
+        }
+        Next::WaitInput { asks, .. } => crate::talk::check_asks(asks),
         Next::Failed { error } | Next::PausedError { error } => check_text("error reason", &error.reason),
     }
 }
@@ -257,8 +266,13 @@ fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Vec<NodeId> {
 
 fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
     let uid = commit.lease.task;
-    if *commit.next == Next::Continue {
-        return change.go_on(uid);
+    change.hear(uid, commit.next);
+    match commit.next {
+        Next::Continue | Next::GoOn { .. } => return change.go_on(uid),
+        Next::WaitTool { .. } if change.row(uid).state != TaskState::Cancelling => {
+            return change.step_aside(uid);
+        }
+        _ => {}
     }
     // Whatever else the step says, it gives the lease back: that confirms the cancel.
     if change.row(uid).state == TaskState::Cancelling {
@@ -266,7 +280,13 @@ fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
     }
     change.end_lease(uid);
     match commit.next {
-        Next::Continue => {}
+        Next::Continue | Next::GoOn { .. } | Next::WaitTool { .. } => {}
+        Next::WaitInput { .. } => change.wait_for_people(uid),
+        Next::WaitFor { ms, .. } => {
+            let until_ms = change.state.wall_ms().saturating_add(*ms);
+            change.update(uid, |row| row.not_before_ms = Some(until_ms));
+            change.enter(uid, TaskState::Pending, "timer");
+        }
         Next::WaitChildren if change.row(uid).children_open > 0 => {
             change.enter(uid, TaskState::WaitingChild, "children");
         }

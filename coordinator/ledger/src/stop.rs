@@ -39,11 +39,17 @@ pub(crate) fn pause(
 ) -> Outcome {
     once(change, project, uid, request, |change| match change.row(uid).state {
         TaskState::Paused(PauseReason::User) => Ok(()),
-        TaskState::Running if change.row(uid).unaware.len() >= UNAWARE_HOLDERS => Err(invalid(
-            "task",
-            "was paused too often in a row, its former holders have not answered yet; wait a moment",
-        )),
-        TaskState::Pending | TaskState::Running | TaskState::Paused(_) => {
+        TaskState::Running | TaskState::WaitingTool if change.row(uid).unaware.len() >= UNAWARE_HOLDERS => {
+            Err(invalid(
+                "task",
+                "was paused too often in a row, its former holders have not answered yet; wait a moment",
+            ))
+        }
+        TaskState::Pending
+        | TaskState::Running
+        | TaskState::WaitingTool
+        | TaskState::WaitingInput
+        | TaskState::Paused(_) => {
             revoke(change, uid);
             change.enter(uid, TaskState::Paused(PauseReason::User), "user");
             Ok(())
@@ -119,6 +125,9 @@ fn lease_of(row: &TaskRow) -> Option<(ProjectName, types::NodeId, types::Epoch)>
 impl Change<'_> {
     /// A step is committed and the task goes on, but for one that was asked to make room.
     pub(crate) fn go_on(&mut self, uid: TaskUid) {
+        if self.row(uid).aside.is_some() {
+            return self.come_back(uid);
+        }
         let row = self.row(uid);
         if row.state == TaskState::Running && row.yield_by_ms.is_some() {
             self.make_room(uid);
@@ -133,6 +142,39 @@ impl Change<'_> {
         }
         revoke(self, uid);
         self.enter(uid, TaskState::Pending, "preempted");
+    }
+
+    /// The task waits for its tools: its lease stays, its slot is for others.
+    pub(crate) fn step_aside(&mut self, uid: TaskUid) {
+        if self.row(uid).yield_by_ms.is_some() {
+            // Its tools start anew where it goes, or are asked about.
+            return self.make_room(uid);
+        }
+        if self.row(uid).aside.is_none() {
+            self.give_slot_back(uid);
+            self.update(uid, |row| row.aside = Some(true));
+        }
+        if self.row(uid).state != TaskState::WaitingTool {
+            self.enter(uid, TaskState::WaitingTool, "tools");
+        }
+    }
+
+    /// Its tools are done: it takes a slot where one is free under every limit, else it waits in the queue like all.
+    fn come_back(&mut self, uid: TaskUid) {
+        let row = self.row(uid).clone();
+        if row.state == TaskState::Cancelling {
+            return;
+        }
+        if self.state.check_slot(&row).is_err() && row.unaware.len() < UNAWARE_HOLDERS {
+            revoke(self, uid);
+            return self.enter(uid, TaskState::Pending, "tools-done");
+        }
+        self.update(uid, |row| row.aside = None);
+        let row = self.row(uid).clone();
+        self.state.take_slot(&row);
+        self.start_of(row.class);
+        self.charge(uid);
+        self.enter(uid, TaskState::Running, "tools-done");
     }
 
     /// What waits for a task that ended: ready where it succeeded, stopped where it did not.

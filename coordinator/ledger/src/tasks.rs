@@ -42,6 +42,8 @@ pub(crate) struct Index {
     pub hopeful: BTreeSet<TaskUid>,
     /// Leases by node.
     pub leases: BTreeMap<NodeId, BTreeSet<TaskUid>>,
+    /// Those of them that hold no slot, counted.
+    pub aside: BTreeMap<NodeId, u64>,
     /// Tasks whose former holder does not know yet that its lease is over, by that holder.
     pub unaware: BTreeMap<NodeId, BTreeSet<TaskUid>>,
     /// Open tasks by deadline, Unix milliseconds.
@@ -70,6 +72,7 @@ struct Places {
     starved: Option<QueueKey>,
     hopeful: bool,
     node: Option<NodeId>,
+    aside: Option<NodeId>,
     unaware: Vec<NodeId>,
     deadline: Option<u64>,
     ended: Option<u64>,
@@ -164,12 +167,15 @@ impl Places {
             queue: queued.then(|| ((row.class, row.project.clone()), QueueKey::of(row))),
             running: holds_slot(row).then_some(row.class),
             busy: (queued || row.node.is_some()).then(|| row.project.clone()),
-            yielding: row.yield_by_ms.filter(|_| row.state == TaskState::Running),
+            yielding: row
+                .yield_by_ms
+                .filter(|_| matches!(row.state, TaskState::Running | TaskState::WaitingTool)),
             later: row.not_before_ms.filter(|_| pending && row.after.is_none()),
             waiting_for: row.after.clone().filter(|_| open).unwrap_or_default(),
             starved: starved.then(|| QueueKey::on_waking(row)),
             hopeful: waits_for_tokens,
             node: row.node,
+            aside: row.node.filter(|_| row.aside.is_some()),
             unaware: row.unaware.iter().map(|holder| holder.node).collect(),
             deadline: (open && row.deadline_ms > 0).then_some(row.deadline_ms),
             ended: (row.state.is_final() && row.origin.is_none()).then_some(row.ended_ms),
@@ -221,6 +227,9 @@ impl Index {
         if let Some(node) = at.node {
             self.leases.entry(node).or_default().insert(uid);
         }
+        if let Some(node) = at.aside {
+            *self.aside.entry(node).or_default() += 1;
+        }
         for node in &at.unaware {
             self.unaware.entry(*node).or_default().insert(uid);
         }
@@ -250,6 +259,9 @@ impl Index {
         }
         if let Some(node) = at.node {
             remove_from(&mut self.leases, &node, &uid);
+        }
+        if let Some(node) = at.aside {
+            one_less(&mut self.aside, &node);
         }
         for node in &at.unaware {
             remove_from(&mut self.unaware, node, &uid);

@@ -114,7 +114,8 @@ fn newer_commands() -> Vec<Command> {
         QuotaKey::Holding(Holding::Connections("api.example.com".into()), Bound::Borrow),
     ];
     let needs = Some(vec![(Holding::CpuMilli, 500)]);
-    let terms = Terms { limits: vec![(QuotaKey::TokensTotal, 9)], not_before_ms: 0, after: vec![] };
+    let terms =
+        Terms { limits: vec![(QuotaKey::TokensTotal, 9)], not_before_ms: 0, after: vec![], fork: None };
     let Command::ApplyAgent { project, kind, model, home, .. } = agent("needy", AgentKind::Agent) else {
         unreachable!()
     };
@@ -319,12 +320,12 @@ fn what_is_not_understood_halts_with_the_reason() {
     let mut state = State::new();
     let mut halt = |bytes: &[u8]| state.apply_entry(1, bytes).unwrap_err().to_string();
     let mut newer: Entry = types::decode(&golden).unwrap();
-    newer.min_reader = 3;
+    newer.min_reader = ledger::READER + 1;
     assert!(halt(&types::encode(&newer)).contains("upgrade quorate"));
-    // The variant's number, one beyond the last.
+    // The variant's number, far beyond the last.
     let mut unknown = golden.clone();
     let at = unknown.iter().rposition(|byte| *byte == 16).unwrap();
-    unknown[at] = 23;
+    unknown.splice(at..=at, [0x18, 99]);
     assert!(halt(&unknown).contains("cannot be read"), "{}", halt(&unknown));
     assert!(halt(&golden[..golden.len() - 1]).contains("cannot be read"));
     assert!(halt(&[]).contains("damaged"));

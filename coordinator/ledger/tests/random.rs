@@ -4,7 +4,9 @@ use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp, Term
 use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, Closed, Price, QuotaKey, Role, TaskError, Want};
+use ledger::rows::{
+    AgentKind, Ask, AskKind, Closed, Fork, Price, QuotaKey, Role, ScheduleRow, SignalKind, TaskError, Want,
+};
 use ledger::{Soft, SoftNode, State, encode_entry, invariants, plan};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,6 +17,18 @@ use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
 type Move = (u8, u16, u16, u16);
 
 const PROJECTS: [&str; 3] = ["a", "a/b", "c"];
+const ASKS: [AskKind; 5] =
+    [AskKind::Approval, AskKind::Question, AskKind::Unknown, AskKind::UnknownMayRepeat, AskKind::Message];
+const SIGNALS: [SignalKind; 8] = [
+    SignalKind::Approve,
+    SignalKind::Reject,
+    SignalKind::Answer,
+    SignalKind::Repeat,
+    SignalKind::Message,
+    SignalKind::Enqueue,
+    SignalKind::Interrupt,
+    SignalKind::Rollback,
+];
 
 struct World {
     state: State,
@@ -118,7 +132,7 @@ impl World {
     fn play(&mut self, (kind, a, b, c): Move) {
         self.stamp.ledger_ms += u64::from(c % 500);
         self.stamp.wall_ms += u64::from(c % 500);
-        match kind % 23 {
+        match kind % 25 {
             0..=2 => drop(self.run(create(a, b, c, &self.request(b), self.stamp, self.home(a)))),
             3..=5 => self.plan(a),
             6..=7 => self.reserve(a, b, c),
@@ -133,6 +147,8 @@ impl World {
             19 => self.price(a, b),
             20 => self.scheduled(a, b, c),
             21 => self.close_or_preempt(a, b, c),
+            22 => self.signal(a, b),
+            23 => self.head_or_schedule(a, b, c),
             _ => {
                 let project = PROJECTS[a as usize % 3];
                 drop(self.run(agent(project, "agent", AgentKind::Agent, b % 3, self.home(c))));
@@ -192,7 +208,15 @@ impl World {
         let reserved = self.state.task(task).map_or(0, |row| row.reserved_tokens);
         let billed_tokens = if b.is_multiple_of(13) { reserved + 1 } else { reserved * u64::from(c % 5) / 4 };
         let error = TaskError { reason: "BROKEN".into(), text: None };
-        let next = match c % 8 {
+        let heard = self.state.task(task).and_then(|row| Some(row.talk.as_ref()?.said)).unwrap_or(0);
+        let heard = heard.saturating_sub(u64::from(b % 2));
+        let kind = ASKS[a as usize % ASKS.len()];
+        let ask = |n: u16| Ask { id: format!("{n}.0"), kind, about: "tool".into(), text: None };
+        let next = match c % 14 {
+            8 | 9 => Next::WaitTool { heard, asks: (0..b % 2).map(ask).collect() },
+            10 | 11 => Next::GoOn { heard },
+            12 => Next::WaitInput { heard, asks: (0..1 + b % 2).map(ask).collect() },
+            13 => Next::WaitFor { heard, ms: u64::from(b) },
             0 => Next::Done { result: Hash([2; 32]), bytes: 1 },
             1 => Next::Failed { error },
             2 => Next::PausedError { error },
@@ -296,6 +320,7 @@ impl World {
             limits: vec![(QuotaKey::TokensTotal, u64::from(c % 200)), (QuotaKey::Running, 2)],
             not_before_ms: if b.is_multiple_of(2) { self.stamp.wall_ms + u64::from(c % 900) } else { 0 },
             after: if b.is_multiple_of(3) { vec![self.task(c)] } else { vec![] },
+            fork: b.is_multiple_of(5).then(|| self.fork(a)),
         };
         self.run(Command::CreateTask {
             project,
@@ -321,6 +346,74 @@ impl World {
         } else {
             let (task, epoch, _) = self.lease(b);
             self.run(Command::Preempt { task, epoch, grace_ms: u64::from(c % 900) });
+        }
+    }
+
+    fn fork(&self, choice: u16) -> Fork {
+        let task = self.task(choice);
+        let step = self.step_of(task);
+        Fork { task, step, head: (step > 0).then_some(Hash([9; 32])) }
+    }
+
+    fn signal(&mut self, a: u16, b: u16) {
+        let asked: Vec<TaskUid> =
+            self.state.tasks().filter(|row| row.talk.is_some()).map(|row| row.uid).collect();
+        let task = asked.get(a as usize % asked.len().max(1)).copied().unwrap_or(self.task(a));
+        let project = self.state.task(task).map_or_else(ProjectName::default, |row| row.project.clone());
+        let kind = SIGNALS[b as usize % SIGNALS.len()];
+        let of_ask = matches!(
+            kind,
+            SignalKind::Approve | SignalKind::Reject | SignalKind::Answer | SignalKind::Repeat
+        );
+        let ask = if of_ask { format!("{}.0", a % 2) } else { String::new() };
+        let request = RequestKey { request_id: format!("g{}", self.index), ..self.request(1) };
+        let (text, home) = (Some(Hash([3; 32])), self.home(b));
+        self.run(Command::Signal { project, task, kind, ask, text, home, request });
+    }
+
+    fn head_or_schedule(&mut self, a: u16, b: u16, c: u16) {
+        let project = ProjectName::parse(PROJECTS[a as usize % 3]).unwrap();
+        let request = RequestKey { request_id: format!("h{}", self.index), ..self.request(1) };
+        let name = format!("every{}", b % 2);
+        let row = self.state.answer(&Query::Schedules { project: project.clone() }, None);
+        let Answer::Schedules(rows) = row else { unreachable!("it answers with schedules") };
+        let due_ms = rows.iter().find(|row| row.name == name).map_or(0, |row| row.next_ms);
+        match c % 4 {
+            0 => {
+                let row = ScheduleRow {
+                    project,
+                    name,
+                    cron: "0 * * * *".into(),
+                    agent: "agent".into(),
+                    inputs: vec![],
+                    class: Class::Batch,
+                    priority: 5,
+                    home: self.home(c),
+                    next_ms: self.stamp.wall_ms + u64::from(c % 300),
+                    last_task: None,
+                    last_error: String::new(),
+                    fired: 0,
+                    author: String::new(),
+                };
+                self.run(Command::SetSchedule { row: Box::new(row), request });
+            }
+            1 => {
+                let next_ms = self.stamp.wall_ms + 200;
+                self.run(Command::FireSchedule { project, name, due_ms, next_ms });
+            }
+            2 if b.is_multiple_of(4) => drop(self.run(Command::DropSchedule { project, name, request })),
+            _ => {
+                let path = format!("memory/{}", b % 2);
+                let Answer::Heads(heads) =
+                    self.state.answer(&Query::Heads { project: project.clone(), prefix: path.clone() }, None)
+                else {
+                    unreachable!("it answers with heads")
+                };
+                let after = heads.first().map(|row| row.head).filter(|_| !b.is_multiple_of(7));
+                let (head, forget) = (Hash([c as u8; 32]), vec![Hash([a as u8; 32])]);
+                let home = self.home(a);
+                self.run(Command::MoveHead { project, path, after, head, home, forget, request });
+            }
         }
     }
 
@@ -424,6 +517,9 @@ fn refusal_kind(refusal: &ledger::reply::Refusal) -> &'static str {
         Invalid { .. } => "invalid",
         TooFewCopies { .. } => "copies",
         Unpriced { .. } => "price",
+        WrongHead { .. } => "head",
+        Answered { .. } => "answered",
+        Busy { .. } => "busy",
     }
 }
 
@@ -501,12 +597,23 @@ fn random_commands_reach_what_they_should() {
         "copies",
         "name",
         "price",
+        "head",
+        "busy",
     ] {
         assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
     }
-    for state in
-        ["RUNNING", "WAITING_CHILD", "PAUSED", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"]
-    {
+    for state in [
+        "RUNNING",
+        "WAITING_TOOL",
+        "WAITING_INPUT",
+        "WAITING_CHILD",
+        "PAUSED",
+        "CANCELLING",
+        "SUCCEEDED",
+        "FAILED",
+        "CANCELLED",
+        "EXPIRED",
+    ] {
         assert!(states.contains(state), "no task was {state}, only {states:?}");
     }
 }

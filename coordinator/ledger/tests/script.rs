@@ -8,7 +8,8 @@ use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{
-    AgentKind, Closed, EventKind, InputRef, Price, QuotaKey, QuotaRow, Role, TaskError, TaskRow, Want,
+    AgentKind, Ask, AskKind, Closed, EventKind, Fork, InputRef, Price, QuotaKey, QuotaRow, Role, SignalKind,
+    TaskError, TaskRow, Want,
 };
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
 use std::collections::BTreeMap;
@@ -212,6 +213,10 @@ impl Script {
         if row.reserved_tokens > 0 {
             text += &format!(" reserved {}", row.reserved_tokens);
         }
+        if let Some(talk) = &row.talk {
+            let asks: Vec<&str> = talk.asks.iter().map(|ask| ask.id.as_str()).collect();
+            text += &format!(" asks [{}] unheard {} of {}", asks.join(" "), talk.inbox.len(), talk.said);
+        }
         if row.children_open > 0 {
             text += &format!(" children_open {}", row.children_open);
         }
@@ -289,6 +294,7 @@ impl Script {
             },
             "quota" => set_quota(words)?,
             "hold" => hold(words)?,
+            "signal" => self.signal(words)?,
             "tick" => Command::Tick,
             "price" => Command::SetPrice {
                 model: words.plain(0)?.to_string(),
@@ -378,8 +384,52 @@ impl Script {
             limits: limits.into_iter().collect(),
             not_before_ms: words.number_or("at", 0)?,
             after: after.collect::<Result<_, _>>()?,
+            fork: words.text("fork").map(|name| self.fork(name)).transpose()?,
         };
         Ok((terms != Terms::default()).then_some(terms))
+    }
+
+    fn fork(&self, name: &str) -> Result<Fork, String> {
+        let task = self.task(name)?;
+        let row = self.state.task(task).ok_or("no such task")?;
+        Ok(Fork { task, step: row.step, head: row.head })
+    }
+
+    /// `ask=3.0,3.1` of one kind.
+    fn asks(&self, words: &Words<'_>) -> Result<Vec<Ask>, String> {
+        let kind = match words.text("kind").unwrap_or("approval") {
+            "approval" => AskKind::Approval,
+            "question" => AskKind::Question,
+            "unknown" => AskKind::Unknown,
+            "repeatable" => AskKind::UnknownMayRepeat,
+            "message" => AskKind::Message,
+            other => return Err(format!("no ask {other}")),
+        };
+        let ids = words.text("ask").into_iter().flat_map(|ids| ids.split(','));
+        Ok(ids.map(|id| Ask { id: id.to_string(), kind, about: "mail.send".into(), text: None }).collect())
+    }
+
+    fn signal(&self, words: &Words<'_>) -> Result<Command, String> {
+        let kind = match words.plain(1)? {
+            "approve" => SignalKind::Approve,
+            "reject" => SignalKind::Reject,
+            "answer" => SignalKind::Answer,
+            "repeat" => SignalKind::Repeat,
+            "message" => SignalKind::Message,
+            "enqueue" => SignalKind::Enqueue,
+            "interrupt" => SignalKind::Interrupt,
+            "rollback" => SignalKind::Rollback,
+            other => return Err(format!("no signal {other}")),
+        };
+        Ok(Command::Signal {
+            project: words.project()?,
+            task: self.task(words.plain(0)?)?,
+            kind,
+            ask: words.text("ask").unwrap_or_default().to_string(),
+            text: words.text("text").map(|text| Hash::of(text.as_bytes())),
+            home: self.home(words)?,
+            request: words.request(),
+        })
     }
 
     fn spawn(&self, words: &Words<'_>) -> Result<Command, String> {
@@ -400,6 +450,7 @@ impl Script {
             text: None,
         };
         let node = node(words.plain(1)?)?;
+        let heard = words.number_or("heard", 0)?;
         Ok(Command::CommitStep {
             task: self.task(words.plain(0)?)?,
             epoch: self.epoch(words)?,
@@ -416,6 +467,10 @@ impl Script {
             next: match words.plain(2)? {
                 "continue" => Next::Continue,
                 "wait" => Next::WaitChildren,
+                "go-on" => Next::GoOn { heard },
+                "tools" => Next::WaitTool { heard, asks: self.asks(words)? },
+                "people" => Next::WaitInput { heard, asks: self.asks(words)? },
+                "timer" => Next::WaitFor { heard, ms: words.number_or("ms", 1000)? },
                 "done" => Next::Done { result: Hash::of(b"result"), bytes: 6 },
                 "failed" => Next::Failed { error: error(words) },
                 "paused" => Next::PausedError { error: error(words) },
@@ -439,6 +494,8 @@ impl Script {
             Reply::Reserved(tokens) => format!("reserved {tokens}"),
             Reply::Quota(row) => self.show_quota(row),
             Reply::Price(row) => format!("price of {} version {}", row.model, row.version),
+            Reply::Head(row) => format!("head of {} moved {} times", row.path, row.moves),
+            Reply::Schedule(row) => format!("schedule {} next {}", row.name, row.next_ms),
             Reply::Refused(refusal) => format!("refused: {refusal}"),
         }
     }
@@ -453,6 +510,9 @@ impl Script {
             }
             Effect::Revoked { task, node, epoch, .. } => {
                 format!("* revoked {} on {node} {}", self.task_name(*task), self.epoch_name(*epoch))
+            }
+            Effect::Signalled { task, node, epoch } => {
+                format!("* signalled {} on {node} {}", self.task_name(*task), self.epoch_name(*epoch))
             }
             Effect::Event { task, event } => {
                 format!("* {} #{} {}", self.task_name(*task), event.sequence, show_event(&event.kind))
