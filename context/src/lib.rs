@@ -16,4 +16,4 @@ pub use segment::{
     Kind, STORED_BYTES, Sealed, Segment, SegmentError, TOKENS, Tokens, Visibility, name, open, open_record,
     seal, seal_record, verify,
 };
-pub use view::{ChainItem, Message, Part, Reader, Role, TooLong, View, ViewError, may_see};
+pub use view::{ChainItem, Message, MessageCall, Part, Reader, Role, TooLong, View, ViewError, may_see};

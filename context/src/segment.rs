@@ -7,10 +7,10 @@
 use minicbor::{Decode, Encode};
 use types::{Hash, ProjectName, limits};
 
-/// Format written by this version, and the newest it can read.
-const FORMAT: u16 = 1;
-/// The oldest reader that understands what this version writes.
-const MIN_READER: u16 = 1;
+/// The newest format that this version can read.
+const FORMAT: u16 = 2;
+/// The format of every kind that the first version knew.
+const FIRST: u16 = 1;
 /// Token ids of one segment: four times the longest window in use.
 pub const TOKENS: usize = 1 << 20;
 /// Bytes of a task's id as text; it has 18, the rest is room.
@@ -50,6 +50,9 @@ pub enum Kind {
     /// A step record: no text, never part of a view.
     #[n(10)]
     Record,
+    /// What tools a task has, as JSON. Part of a view, and no message in it.
+    #[n(11)]
+    Tools,
 }
 
 impl Kind {
@@ -66,7 +69,13 @@ impl Kind {
             Kind::Artefact => "artefact",
             Kind::Definition => "definition",
             Kind::Record => "record",
+            Kind::Tools => "tools",
         }
+    }
+
+    /// The oldest format that has it.
+    fn format(self) -> u16 {
+        if self == Kind::Tools { FORMAT } else { FIRST }
     }
 }
 
@@ -212,8 +221,8 @@ pub fn seal(project: &ProjectName, segment: &Segment) -> Sealed {
     seal_stored(
         project,
         Stored {
-            format: FORMAT,
-            min_reader: MIN_READER,
+            format: segment.kind.format(),
+            min_reader: segment.kind.format(),
             kind: segment.kind,
             visibility: segment.visibility,
             author: &segment.author,
@@ -232,8 +241,8 @@ pub fn seal_record<T: Encode<()>>(project: &ProjectName, record: &T) -> Sealed {
     seal_stored(
         project,
         Stored {
-            format: FORMAT,
-            min_reader: MIN_READER,
+            format: FIRST,
+            min_reader: FIRST,
             kind: Kind::Record,
             visibility: Visibility::Agent,
             author: "",

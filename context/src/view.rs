@@ -76,6 +76,8 @@ pub enum Role {
     System,
     User,
     Assistant,
+    /// What a tool said.
+    Tool,
 }
 
 impl Role {
@@ -84,6 +86,7 @@ impl Role {
             Role::System => "system",
             Role::User => "user",
             Role::Assistant => "assistant",
+            Role::Tool => "tool",
         }
     }
 }
@@ -101,6 +104,20 @@ pub struct Message {
     pub segments: Vec<Hash>,
     /// What it is, for people.
     pub label: String,
+    /// Tools that the assistant calls.
+    pub calls: Vec<MessageCall>,
+    /// The id of the call that this is the result of.
+    pub answers: Option<String>,
+}
+
+/// A tool call as a part of an assistant's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageCall {
+    /// Unique in the conversation.
+    pub id: String,
+    pub name: String,
+    /// A JSON object.
+    pub arguments: String,
 }
 
 /// Whether a reader may have this segment in its view.
@@ -158,6 +175,14 @@ impl View {
         let inputs = self.items.iter().filter(|(item, _)| item.part == Part::Input).count();
         let mut messages: Vec<Message> = Vec::new();
         for (item, segment) in &self.items {
+            match segment.kind {
+                Kind::Tools => continue,
+                Kind::ToolCall => {
+                    self.call(item, segment, &mut messages);
+                    continue;
+                }
+                _ => {}
+            }
             let next = self.message(item, segment, inputs > 1);
             match messages.last_mut() {
                 Some(last) if last.open && next.role == Role::Assistant => last.continue_with(next),
@@ -169,7 +194,7 @@ impl View {
     }
 
     fn message(&self, item: &ChainItem, segment: &Segment, headed: bool) -> Message {
-        let role = self.role(item.part, segment);
+        let role = self.role(item, segment);
         let header = headed && item.part == Part::Input && !item.name.is_empty();
         Message {
             role,
@@ -178,13 +203,39 @@ impl View {
             open: segment.open && role == Role::Assistant,
             segments: vec![item.hash],
             label: label(item, segment),
+            calls: Vec::new(),
+            answers: (role == Role::Tool).then(|| item.name.clone()),
         }
     }
 
-    fn role(&self, part: Part, segment: &Segment) -> Role {
-        match part {
+    /// A call belongs to the message that made it.
+    fn call(&self, item: &ChainItem, segment: &Segment, messages: &mut Vec<Message>) {
+        let call = MessageCall::read(&item.name, &segment.text);
+        match messages.last_mut() {
+            Some(last) if last.role == Role::Assistant => {
+                last.calls.push(call);
+                last.segments.push(item.hash);
+            }
+            Some(_) | None => {
+                let silent = Segment { text: String::new(), tokens: None, ..segment.clone() };
+                let message = self.message(item, &silent, false);
+                messages.push(Message { role: Role::Assistant, answers: None, calls: vec![call], ..message });
+            }
+        }
+    }
+
+    /// The tools of the view, as JSON.
+    pub fn tools(&self) -> Option<&str> {
+        let listed = self.items.iter().find(|(_, segment)| segment.kind == Kind::Tools);
+        listed.map(|(_, segment)| segment.text.as_str())
+    }
+
+    fn role(&self, item: &ChainItem, segment: &Segment) -> Role {
+        match item.part {
             Part::System => Role::System,
             Part::Background | Part::TaskState | Part::Input => Role::User,
+            // A named segment is the result of the call of that name, whoever said it.
+            Part::Private if !item.name.is_empty() && segment.kind != Kind::ToolCall => Role::Tool,
             Part::Private if segment.author != self.reader.agent => Role::User,
             Part::Private if segment.kind == Kind::ToolResult => Role::User,
             Part::Private => Role::Assistant,
@@ -210,6 +261,18 @@ impl View {
     }
 }
 
+impl MessageCall {
+    fn read(id: &str, text: &str) -> MessageCall {
+        let call: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        let field = |name: &str| call.get(name).cloned().unwrap_or_default();
+        MessageCall {
+            id: id.to_string(),
+            name: field("name").as_str().unwrap_or_default().to_string(),
+            arguments: field("arguments").to_string(),
+        }
+    }
+}
+
 impl Message {
     fn continue_with(&mut self, next: Message) {
         self.text.push_str(&next.text);
@@ -228,7 +291,8 @@ impl Message {
 
 fn check_place(item: &ChainItem, segment: &Segment) -> Result<(), ViewError> {
     let unreadable = matches!(segment.kind, Kind::Record | Kind::Definition);
-    let misplaced = (segment.kind == Kind::System) != (item.part == Part::System);
+    let opens = matches!(segment.kind, Kind::System | Kind::Tools);
+    let misplaced = opens != (item.part == Part::System);
     if unreadable || misplaced {
         return Err(ViewError::OutOfPlace { hash: item.hash, kind: segment.kind, part: item.part });
     }

@@ -1,10 +1,15 @@
 //! What a single agent decides: call the model, go on with an answer that a budget cut, finish.
 
+use crate::calls::{self, Asked, Parsed};
 use crate::definition::AgentDefinition;
 use crate::draft::{Doing, Draft, Move, Trouble};
-use crate::{Decision, Effect, Finish, Mind, NextMove};
-use context::{Kind, Segment, Tokens, Visibility};
-use types::{Hash, Spent};
+use crate::journal::{call_id, item};
+use crate::{
+    Ask, AskKind, Decision, Effect, Finish, Mind, NextMove, Policy, SaidCall, Signal, SignalKind, ToolCall,
+    ToolChoice, turn,
+};
+use context::{ChainItem, Kind, Part, Segment, Tokens, Visibility};
+use types::{Hash, Spent, limits};
 
 /// A wait before the first repetition of a call; it doubles with each.
 const FIRST_WAIT_MS: u64 = 500;
@@ -18,16 +23,47 @@ pub(crate) struct Generated {
     pub(crate) billed_tokens: u64,
     pub(crate) chain_tokens: u64,
     pub(crate) numerics: Option<Hash>,
+    pub(crate) calls: Option<Vec<SaidCall>>,
 }
 
 /// The next move, from what is committed.
 pub(crate) fn next(mind: &Mind, agent: &AgentDefinition) -> Move {
+    if let Some(heard) = messages(mind) {
+        return heard;
+    }
+    if let Some((step, answer)) = mind.journal.answered {
+        let next = wait_for_message(mind, step, answer);
+        return Move::Commit(Box::new(mind.draft(Decision::Rested, next)));
+    }
     if let Some(trouble) = impossible(mind, agent) {
         return Move::Trouble(trouble);
+    }
+    if !agent.tools.is_empty() && mind.known_tools().is_empty() {
+        return Move::Do(mind.journal.tools.map_or(Doing::ListTools, |tools| Doing::Load(vec![tools])));
     }
     let parts = mind.journal.answer.iter().flat_map(|answer| answer.parts.iter().copied());
     let missing: Vec<Hash> = parts.filter(|hash| !mind.parts.contains_key(hash)).collect();
     Move::Do(if missing.is_empty() { Doing::Infer } else { Doing::Load(missing) })
+}
+
+/// Messages that came go to the end of the chain, those of a rollback in place of what was done since the last ones.
+fn messages(mind: &Mind) -> Option<Move> {
+    let came: Vec<&Signal> = mind.unheard().filter(|signal| signal.kind.is_message()).collect();
+    let heard = mind.unheard().last()?.number;
+    if came.is_empty() {
+        return None;
+    }
+    let rollback = came.iter().any(|signal| signal.kind == SignalKind::Rollback);
+    let messages: Vec<Hash> = came.iter().filter_map(|signal| signal.text).collect();
+    let decision = Decision::Heard { messages: messages.clone(), rollback };
+    let draft = mind.draft(decision, NextMove::GoOn { heard });
+    Some(Move::Commit(Box::new(Draft { named: messages, heard: Some(heard), ..draft })))
+}
+
+/// The answer is there, and what comes next is said by somebody.
+fn wait_for_message(mind: &Mind, step: u64, answer: Hash) -> NextMove {
+    let ask = Ask { id: call_id(step, 0), kind: AskKind::Message, tool: String::new(), text: Some(answer) };
+    NextMove::WaitInput { heard: mind.journal.heard, asks: vec![ask] }
 }
 
 fn impossible(mind: &Mind, agent: &AgentDefinition) -> Option<Trouble> {
@@ -83,8 +119,8 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         step,
         call,
         model: agent.model.clone(),
-        chain: mind.journal.chain.clone(),
-        fresh: mind.opening.iter().map(|(sealed, segment)| (sealed.hash, segment.clone())).collect(),
+        chain: chain(mind),
+        fresh: mind.opening.iter().chain(&mind.tools).map(|(sealed, it)| (sealed.hash, it.clone())).collect(),
         reader: mind.reader(),
         known_tokens: mind.journal.chain_tokens,
         max_tokens,
@@ -92,7 +128,23 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         temperature_milli: agent.temperature_milli,
         seed: sampling_seed(agent.seed.unwrap_or(mind.facts.seed), began),
         wait_ms: if call == 0 { 0 } else { FIRST_WAIT_MS << (call - 1).min(16) },
+        choice: choice(mind, agent),
     }
+}
+
+/// The committed chain; before the first step the tools are not in it yet.
+fn chain(mind: &Mind) -> Vec<ChainItem> {
+    let tools = mind.tools.iter().filter(|_| mind.journal.tools.is_none());
+    tools
+        .map(|(sealed, _)| item(sealed.hash, Part::System))
+        .chain(mind.journal.chain.iter().cloned())
+        .collect()
+}
+
+/// In the last step that it may take an agent uses no tools, so that it answers.
+fn choice(mind: &Mind, agent: &AgentDefinition) -> ToolChoice {
+    let last = mind.journal.turns + 1 >= agent.max_steps;
+    if agent.tools.is_empty() || last { ToolChoice::None } else { agent.tool_choice }
 }
 
 /// Depends on the task's seed and the step in which the answer began: neither a repetition nor a budget that cuts the
@@ -113,7 +165,104 @@ pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, 
         let draft = failed(mind, Trouble::last("ANSWER_TOO_LARGE", message), generated);
         return commit(draft, answer);
     }
-    if cut { continued(mind, agent, answer, call) } else { finished(mind, answer, whole, call) }
+    if mind.wants_to_stop() {
+        return interrupted(mind, answer, call);
+    }
+    if cut {
+        return continued(mind, agent, answer, call);
+    }
+    if choice(mind, agent) != ToolChoice::None {
+        let parsed = match &answer.calls {
+            Some(calls) => Parsed { content: answer.text.clone(), calls: calls::said(calls) },
+            None => calls::parse(&whole.text),
+        };
+        if !parsed.calls.is_empty() {
+            return asked(mind, answer, parsed, call);
+        }
+    }
+    if agent.conversation {
+        answered_for_now(mind, answer, whole, call)
+    } else {
+        finished(mind, answer, whole, call)
+    }
+}
+
+/// A message came in between: what was said stays, and the message follows.
+fn interrupted(mind: &Mind, answer: Generated, call: u32) -> Move {
+    let generated_tokens = answer.tokens.ids.len() as u64;
+    let sealed = mind.seal(&part(mind, &answer, false));
+    let decision = Decision::Called { finish: Finish::Stop, call, generated_tokens };
+    let draft = mind.draft(decision, NextMove::Continue);
+    commit(Draft { added: vec![sealed], ..draft }, answer)
+}
+
+/// The model asks for tools: the calls are written down, and those that may begin at once begin with this step.
+fn asked(mind: &Mind, mut answer: Generated, parsed: Parsed, call: u32) -> Move {
+    let (step, finish) = (mind.journal.step + 1, answer.finish);
+    let generated_tokens = answer.tokens.ids.len() as u64;
+    if mind.journal.answer.is_none() {
+        answer.text = parsed.content;
+    }
+    let mut added = vec![mind.seal(&part(mind, &answer, false))];
+    let (mut parts, mut made) = (Vec::new(), Vec::new());
+    for asked in parsed.calls.iter().take(limits::CALLS_PER_TURN) {
+        let segment = mind.segment(Kind::ToolCall, Visibility::Agent, asked.text());
+        let sealed = mind.seal(&segment);
+        made.push(tool_call(mind, asked, sealed.hash));
+        parts.push((sealed.hash, segment));
+        added.push(sealed);
+    }
+    let asks: Vec<Ask> =
+        (0u32..).zip(&made).filter_map(|(index, made)| first_ask(step, index, made)).collect();
+    let heard = mind.journal.heard;
+    let next = if made.iter().any(|made| made.begun) {
+        NextMove::WaitTool { heard, asks }
+    } else if asks.len() == made.len() {
+        NextMove::WaitInput { heard, asks }
+    } else {
+        NextMove::GoOn { heard }
+    };
+    let decision = Decision::Asked { finish, call, generated_tokens, calls: made };
+    commit(Draft { added, parts, ..mind.draft(decision, next) }, answer)
+}
+
+fn tool_call(mind: &Mind, asked: &Asked, text: Hash) -> ToolCall {
+    let tool = mind.known_tools().iter().find(|tool| tool.name == asked.name);
+    let refused = calls::wrong(asked, mind.known_tools());
+    ToolCall {
+        tool: asked.name.chars().take(limits::NAME_BYTES).collect(),
+        text,
+        policy: tool.map_or(Policy::AtMostOnce, |tool| tool.policy),
+        approve: tool.is_some_and(|tool| tool.approve),
+        begun: refused.is_empty() && turn::begins(&asked.name, tool),
+        refused,
+    }
+}
+
+/// What a call asks of people before anything of it is under way.
+fn first_ask(step: u64, index: u32, made: &ToolCall) -> Option<Ask> {
+    let kind = match () {
+        () if !made.refused.is_empty() || made.begun => return None,
+        () if made.tool == turn::ASK_HUMAN => AskKind::Question,
+        () if made.approve => AskKind::Approval,
+        () => return None,
+    };
+    Some(Ask { id: call_id(step, index), kind, tool: made.tool.clone(), text: Some(made.text) })
+}
+
+/// The answer of a conversation: the task stays, and waits for what is said next.
+fn answered_for_now(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
+    let generated_tokens = answer.tokens.ids.len() as u64;
+    let finish = if answer.finish == Finish::Budget { Finish::Length } else { answer.finish };
+    let said = mind.seal(&whole);
+    let hash = said.hash;
+    let next = wait_for_message(mind, mind.journal.step + 1, hash);
+    let (added, other) = match mind.journal.answer {
+        None => (vec![said], Vec::new()),
+        Some(_) => (vec![mind.seal(&part(mind, &answer, false))], vec![said]),
+    };
+    let decision = Decision::Answered { finish, call, generated_tokens, answer: hash };
+    commit(Draft { added, other, ..mind.draft(decision, next) }, answer)
 }
 
 /// The whole answer as the task's result.

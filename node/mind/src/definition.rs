@@ -5,9 +5,11 @@
 
 mod needs;
 mod read;
+mod tools;
 
 use context::{Kind, Segment, Visibility};
 use read::Table;
+pub use tools::{Policy, ToolChoice, ToolRule};
 use types::{Hash, limits};
 
 /// Bytes of a definition: a system prompt of a million characters is a document and belongs into an input.
@@ -19,7 +21,7 @@ const MAX_TOKENS: u64 = 131_072;
 /// Above this, sampling is noise.
 const MAX_TEMPERATURE_MILLI: u32 = 2_000;
 
-const AGENT_KEYS: [&str; 12] = [
+const AGENT_KEYS: [&str; 14] = [
     "name",
     "model",
     "system",
@@ -28,6 +30,8 @@ const AGENT_KEYS: [&str; 12] = [
     "temperature",
     "seed",
     "tools",
+    "tool_choice",
+    "conversation",
     "limits",
     "needs",
     "memory",
@@ -61,6 +65,11 @@ pub struct AgentDefinition {
     pub needs: Vec<(String, u64)>,
     /// Who may read the result.
     pub visibility: Visibility,
+    /// Tools that the agent may use, in the order as written.
+    pub tools: Vec<ToolRule>,
+    pub tool_choice: ToolChoice,
+    /// After an answer the task waits for the next message.
+    pub conversation: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,8 +172,9 @@ impl AgentDefinition {
         if let Some(total) = self.limits.max_tokens_total {
             text += &format!("max_tokens_total = {total}\n");
         }
-        // Without needs the text is as it was before there were any: revisions stay.
-        text + &needs::canonical(&self.needs)
+        // Without needs and tools the text is as it was before there were any: revisions stay.
+        let tools = tools::canonical(&self.tools, self.tool_choice, self.conversation);
+        tools + &text + &needs::canonical(&self.needs)
     }
 }
 
@@ -193,7 +203,6 @@ fn visibility_name(visibility: Visibility) -> &'static str {
 
 fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
     table.only("an agent", &AGENT_KEYS)?;
-    refuse_tools(&mut table)?;
     refuse_memory(&mut table)?;
     let max_tokens =
         table.whole("max_tokens", 1, MAX_TOKENS)?.unwrap_or(u64::from(limits::DEFAULT_MAX_TOKENS));
@@ -210,6 +219,9 @@ fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
         limits: limits_of(&mut table, max_tokens)?,
         needs: needs::read(&mut table)?,
         visibility: visibility(&mut table)?,
+        tools: tools::read(&mut table)?,
+        tool_choice: tools::choice(&mut table)?,
+        conversation: table.flag("conversation")?.unwrap_or(false),
     };
     Ok(definition)
 }
@@ -232,19 +244,6 @@ fn limits_of(table: &mut Table<'_>, max_tokens: u64) -> Result<Limits, Definitio
         });
     }
     Ok(Limits { min_tokens: fitted(min_tokens), max_tokens_total })
-}
-
-fn refuse_tools(table: &mut Table<'_>) -> Result<(), DefinitionError> {
-    let line = table.line("tools");
-    match table.texts("tools")?.first() {
-        None => Ok(()),
-        Some(tool) => Err(DefinitionError {
-            key: "tools".to_string(),
-            line,
-            message: format!("no such tool {tool:?}; this version has none"),
-            next: "leave tools out, or write tools = []".to_string(),
-        }),
-    }
 }
 
 fn refuse_memory(table: &mut Table<'_>) -> Result<(), DefinitionError> {

@@ -1,6 +1,5 @@
 //! A decision on its way to becoming a step: what `agent` and `team` answer, and how it is written down.
 
-use crate::record::{FORMAT, MIN_READER};
 use crate::{ChildPlan, Decision, MIND_VERSION, Mind, NextMove, StepRecord};
 use context::{Kind, Reader, Sealed, Segment, Visibility};
 use types::{Hash, Spent, limits};
@@ -19,6 +18,8 @@ pub(crate) enum Move {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Doing {
     Load(Vec<Hash>),
+    /// Which tools are there?
+    ListTools,
     Infer,
     Spawn(Vec<ChildPlan>),
     Ask,
@@ -30,6 +31,8 @@ pub(crate) struct Draft {
     pub(crate) decision: Decision,
     /// Goes to the end of the chain.
     pub(crate) added: Vec<Sealed>,
+    /// The same, of segments that others stored: what people said. Behind `added`.
+    pub(crate) named: Vec<Hash>,
     /// Stored beside the chain: a result, the text of an error.
     pub(crate) other: Vec<Sealed>,
     /// Texts to keep for the rest of the answer.
@@ -38,6 +41,7 @@ pub(crate) struct Draft {
     pub(crate) billed_tokens: u64,
     pub(crate) chain_tokens: u64,
     pub(crate) numerics: Option<Hash>,
+    pub(crate) heard: Option<u64>,
     pub(crate) next: NextMove,
 }
 
@@ -59,6 +63,7 @@ impl Doing {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Doing::Load(_) => "loading",
+            Doing::ListTools => "listing tools",
             Doing::Infer => "calling",
             Doing::Spawn(_) => "spawning",
             Doing::Ask => "asking",
@@ -86,12 +91,14 @@ impl Mind {
         Draft {
             decision,
             added: Vec::new(),
+            named: Vec::new(),
             other: Vec::new(),
             parts: Vec::new(),
             spent: Spent::default(),
             billed_tokens: 0,
             chain_tokens: self.journal.chain_tokens,
             numerics: None,
+            heard: None,
             next,
         }
     }
@@ -99,20 +106,26 @@ impl Mind {
     /// The record of the next step, and everything to be stored with it: the record itself is the last.
     pub(crate) fn record(&self, draft: &Draft) -> (StepRecord, Vec<Sealed>) {
         let n = self.journal.step + 1;
+        let tools = self.tools.as_ref().filter(|_| self.journal.tools.is_none()).map(|(sealed, _)| sealed);
         let opening = self.opening.iter().map(|(sealed, _)| sealed).filter(|_| n == 1);
-        let mut segments: Vec<Sealed> = opening.chain(&draft.added).cloned().collect();
+        let mut segments: Vec<Sealed> = opening.chain(tools).chain(&draft.added).cloned().collect();
+        let added = segments.iter().map(|sealed| sealed.hash).chain(draft.named.iter().copied()).collect();
+        let (tools, heard) = (tools.map(|sealed| sealed.hash), draft.heard);
+        let form = StepRecord::form(&draft.decision, tools, heard);
         let record = StepRecord {
-            format: FORMAT,
-            min_reader: MIN_READER,
+            format: form,
+            min_reader: form,
             mind_version: MIND_VERSION,
             prev: self.journal.head,
             n,
             epoch: self.facts.epoch,
             decision: draft.decision.clone(),
-            added: segments.iter().map(|sealed| sealed.hash).collect(),
+            added,
             spent: draft.spent,
             chain_tokens: draft.chain_tokens,
             numerics: draft.numerics,
+            tools,
+            heard,
         };
         segments.extend(draft.other.iter().cloned());
         segments.push(record.seal(&self.facts.project));

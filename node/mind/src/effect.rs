@@ -1,6 +1,6 @@
 //! What a mind wants done. Nothing here is true before it is performed and answered.
 
-use crate::StepRecord;
+use crate::{StepRecord, ToolChoice};
 use context::{ChainItem, Reader, Segment};
 use types::{Hash, Spent};
 
@@ -8,6 +8,23 @@ use types::{Hash, Spent};
 pub enum Effect {
     /// Open these segments and answer `Loaded`: an answer cut by a budget is continued in a new life.
     Load { hashes: Vec<Hash> },
+    /// Say which tools there are that match these names; answer `Tools`, or `ModelFailed`.
+    ListTools { patterns: Vec<String> },
+    /// Call a tool; answer `CallEnded`. Several calls may be out at the same time.
+    CallTool {
+        /// The step in which the model asked, and the call's place: with the task's uid the operation's id.
+        step: u64,
+        index: u32,
+        tool: String,
+        /// JSON.
+        arguments: String,
+        /// 0 for the first try of this life.
+        attempt: u32,
+        timeout_ms: Option<u64>,
+        output_bytes: Option<u64>,
+    },
+    /// Cut the model call that is out short: what it said so far counts.
+    CutShort,
     /// Call the model; answer `Generated`, `ModelFailed` or `BudgetRefused`.
     Infer {
         step: u64,
@@ -27,6 +44,7 @@ pub enum Effect {
         seed: u64,
         /// How long to wait before the call: 0 but for a repetition.
         wait_ms: u64,
+        choice: ToolChoice,
     },
     /// Make the new segments durable, then start the children; answer `Spawned`, or `ModelFailed` when refused.
     Spawn { step: u64, children: Vec<ChildPlan>, new_segments: Vec<(Hash, Vec<u8>)> },
@@ -54,6 +72,8 @@ pub struct ChildPlan {
     pub agent: String,
     pub inputs: Vec<(String, Hash)>,
     pub background: Vec<Hash>,
+    /// New tokens that it may use, with everything below it; none: as its parent.
+    pub tokens: Option<u64>,
 }
 
 /// What the task does after the step.
@@ -77,4 +97,45 @@ pub enum NextMove {
         reason: String,
         message: Hash,
     },
+    /// Keeps its lease and goes on; signals up to this number were heard.
+    GoOn {
+        heard: u64,
+    },
+    /// Keeps its lease and gives its slot to others while tools work.
+    WaitTool {
+        heard: u64,
+        asks: Vec<Ask>,
+    },
+    /// Gives its lease back until somebody answers.
+    WaitInput {
+        heard: u64,
+        asks: Vec<Ask>,
+    },
+    /// Gives its lease back for so long.
+    WaitFor {
+        heard: u64,
+        ms: u64,
+    },
+}
+
+/// A question to people. The id is the step and the place of the call that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub id: String,
+    pub kind: AskKind,
+    pub tool: String,
+    /// The exact call, or the question.
+    pub text: Option<Hash>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskKind {
+    Approval,
+    Question,
+    /// How did the call end? It is never made again.
+    Unknown,
+    /// The same, of a call that may be made again if a person says so.
+    UnknownMayRepeat,
+    /// What next?
+    Message,
 }

@@ -1,7 +1,7 @@
 //! What is committed of a task: the records so far, summed up. Replay and a live commit both go through `take`.
 
 use crate::record::FORMAT;
-use crate::{Decision, Finish, StepRecord};
+use crate::{CallEnd, Decision, Finish, StepRecord, ToolCall};
 use context::{ChainItem, Part};
 use types::{Hash, Spent, TaskUid};
 
@@ -40,6 +40,16 @@ pub(crate) struct Journal {
     pub(crate) answer: Option<Answer>,
     /// Children of each stage, in the order of the plan.
     pub(crate) stages: Vec<Vec<TaskUid>>,
+    /// The segment that says which tools there are.
+    pub(crate) tools: Option<Hash>,
+    /// Signals up to this number are in here.
+    pub(crate) heard: u64,
+    /// The tool calls of the newest turn, until all have ended.
+    pub(crate) turn: Option<Turn>,
+    /// The chain's length when the task last took messages: a rollback goes back to it.
+    mark: usize,
+    /// The model has answered, and nothing was said to the task since: the answer, and its step.
+    pub(crate) answered: Option<(u64, Hash)>,
     pub(crate) ended: bool,
 }
 
@@ -56,6 +66,7 @@ impl Journal {
     /// `opening_added` are those of the opening's segments (or of what opens the children's chains) that the first
     /// step brings in.
     pub(crate) fn new(opening: Vec<ChainItem>, opening_added: Vec<Hash>) -> Self {
+        let mark = opening.len();
         Journal {
             head: None,
             step: 0,
@@ -67,6 +78,11 @@ impl Journal {
             spent: Spent::default(),
             answer: None,
             stages: Vec::new(),
+            tools: None,
+            heard: 0,
+            turn: None,
+            mark,
+            answered: None,
             ended: false,
         }
     }
@@ -95,9 +111,26 @@ impl Journal {
         self.step = record.n;
         self.chain_tokens = record.chain_tokens;
         self.spent = self.spent.plus(record.spent);
+        self.heard = record.heard.unwrap_or(self.heard);
+        if let Some(tools) = record.tools {
+            self.tools = Some(tools);
+            self.opening.push(tools);
+            // Behind the system prompt; where it stands among the others, the view says.
+            self.chain.insert(0, item(tools, Part::System));
+            self.mark += 1;
+        }
+        if let Decision::Heard { rollback: true, .. } = record.decision {
+            self.roll_back();
+        }
         let added: Vec<Hash> =
             record.added.iter().copied().filter(|hash| !self.opening.contains(hash)).collect();
-        self.chain.extend(added.iter().map(|hash| item(*hash, Part::Private)));
+        let named = |(place, hash): (usize, &Hash)| ChainItem {
+            hash: *hash,
+            part: Part::Private,
+            name: name_of(self, record, place),
+        };
+        let items: Vec<ChainItem> = added.iter().enumerate().map(named).collect();
+        self.chain.extend(items);
         self.take_decision(record, added);
     }
 
@@ -107,7 +140,25 @@ impl Journal {
                 self.take_call(*finish, *generated_tokens, added)
             }
             Decision::Spawned { children, .. } => self.stages.push(children.clone()),
-            Decision::Waited { .. } | Decision::Paused { .. } => {}
+            Decision::Waited { .. } | Decision::Paused { .. } | Decision::Rested => {}
+            Decision::Asked { finish, generated_tokens, calls, .. } => {
+                self.take_call(*finish, *generated_tokens, added);
+                self.turn = Some(Turn::new(record, calls));
+            }
+            Decision::Moved { begun, ended, spawned } => {
+                let Some(turn) = &mut self.turn else { return };
+                turn.take(record, begun, ended, spawned);
+                self.turn.take_if(|turn| turn.is_over());
+            }
+            Decision::Heard { .. } => {
+                self.answered = None;
+                self.turn = None;
+                self.mark = self.chain.len();
+            }
+            Decision::Answered { finish, generated_tokens, answer, .. } => {
+                self.take_call(*finish, *generated_tokens, added);
+                self.answered = Some((record.n, *answer));
+            }
             Decision::Finished { finish, generated_tokens, .. } => {
                 self.turns = self.turns.saturating_add(u32::from(finish.is_some()));
                 self.generated_tokens = self.generated_tokens.saturating_add(*generated_tokens);
@@ -118,6 +169,12 @@ impl Journal {
                 self.ended = true;
             }
         }
+    }
+
+    /// Forgets what came after the last messages.
+    fn roll_back(&mut self) {
+        self.chain.truncate(self.mark);
+        (self.turn, self.answer, self.answered) = (None, None, None);
     }
 
     fn take_call(&mut self, finish: Finish, generated_tokens: u64, added: Vec<Hash>) {
@@ -133,6 +190,78 @@ impl Journal {
             }
             Finish::Stop | Finish::Length => self.answer = None,
         }
+    }
+}
+
+/// Calls and their results are known by the turn's step and their place in it; the answer itself has no name.
+fn name_of(journal: &Journal, record: &StepRecord, place: usize) -> String {
+    match (&record.decision, &journal.turn) {
+        (Decision::Asked { .. }, _) if place > 0 => call_id(record.n, place as u32 - 1),
+        (Decision::Moved { ended, .. }, Some(turn)) => {
+            ended.get(place).map_or_else(String::new, |end| call_id(turn.step, end.index))
+        }
+        _ => String::new(),
+    }
+}
+
+/// With the task's uid the operation's id.
+pub(crate) fn call_id(step: u64, index: u32) -> String {
+    format!("{step}.{index}")
+}
+
+/// The tool calls of one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The step in which the model asked.
+    pub(crate) step: u64,
+    pub(crate) calls: Vec<Call>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) made: ToolCall,
+    pub(crate) state: CallState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallState {
+    /// Nothing of it is under way.
+    Waiting,
+    /// It may be under way: the step that said so.
+    Begun(u64),
+    Spawned(TaskUid),
+    Over,
+}
+
+impl Turn {
+    fn new(record: &StepRecord, calls: &[ToolCall]) -> Turn {
+        let call = |made: &ToolCall| Call {
+            made: made.clone(),
+            state: if made.begun { CallState::Begun(record.n) } else { CallState::Waiting },
+        };
+        Turn { step: record.n, calls: calls.iter().map(call).collect() }
+    }
+
+    fn take(&mut self, record: &StepRecord, begun: &[u32], ended: &[CallEnd], spawned: &[(u32, TaskUid)]) {
+        for index in begun {
+            self.set(*index, CallState::Begun(record.n));
+        }
+        for end in ended {
+            self.set(end.index, CallState::Over);
+        }
+        for (index, uid) in spawned {
+            self.set(*index, CallState::Spawned(*uid));
+        }
+    }
+
+    fn set(&mut self, index: u32, state: CallState) {
+        if let Some(call) = self.calls.get_mut(index as usize) {
+            call.state = state;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.calls.iter().all(|call| call.state == CallState::Over)
     }
 }
 

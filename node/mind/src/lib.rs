@@ -9,10 +9,11 @@
 //! of an answer that is being continued.
 //!
 //! Read: `definition` (what users write), `event` and `effect` (the border), `record` (the journal's form),
-//! `journal` (what is committed), `mind` (the machine), `agent` and `team` (what each kind decides), `draft` and
-//! `opening` (how it is written down).
+//! `journal` (what is committed), `mind` (the machine), `agent` and `team` (what each kind decides), `turn` and `calls`
+//! (tools), `draft` and `opening` (how it is written down).
 
 mod agent;
+mod calls;
 mod definition;
 mod draft;
 mod effect;
@@ -22,14 +23,17 @@ mod mind;
 mod opening;
 mod record;
 mod team;
+mod turn;
 
 pub use crate::mind::{Mind, Observed, TaskFacts};
 pub use context::{ChainItem, Part, Reader, Segment};
-pub use definition::{AgentDefinition, Definition, DefinitionError, Limits, TeamDefinition};
-pub use effect::{ChildPlan, Effect, NextMove};
-pub use event::{ChildOutcome, Event};
+pub use definition::{
+    AgentDefinition, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice, ToolRule,
+};
+pub use effect::{Ask, AskKind, ChildPlan, Effect, NextMove};
+pub use event::{CallOutcome, ChildOutcome, Event, SaidCall, Signal, SignalKind};
 pub use journal::ReplayError;
-pub use record::{Decision, Finish, MIND_VERSION, StepRecord};
+pub use record::{CallEnd, Decision, Finish, How, MIND_VERSION, StepRecord, ToolCall};
 
 /// Calls to the model (or to the ledger, for a spawn) of one step, before the task stands still and asks for help.
 pub const CALLS_PER_STEP: u32 = 4;

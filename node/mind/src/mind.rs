@@ -1,14 +1,16 @@
 //! The machine: events go to the decisions of `agent` and `team`, and their moves become effects and phases.
 
 use crate::agent::{self, Generated};
+use crate::calls::{self, Tool};
 use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::Journal;
 use crate::opening;
 use crate::{
-    CALLS_PER_STEP, ChildOutcome, Definition, Effect, Event, NextMove, ReplayError, StepRecord, team,
+    CALLS_PER_STEP, CallOutcome, ChildOutcome, Definition, Effect, Event, NextMove, ReplayError, Signal,
+    StepRecord, team, turn,
 };
 use context::{Sealed, Segment};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
 
 /// What a mind is told once, from the task's row in the ledger.
@@ -28,6 +30,8 @@ pub struct TaskFacts {
     pub seed: u64,
     /// The lease under which this mind acts.
     pub epoch: Epoch,
+    /// What people said so far; what the journal has is looked past.
+    pub inbox: Vec<Signal>,
 }
 
 /// One task's machine. See the crate's page for how it is driven.
@@ -37,8 +41,25 @@ pub struct Mind {
     pub(crate) journal: Journal,
     /// Segments that the definition itself gives: an agent's system prompt, a team's background.
     pub(crate) opening: Vec<(Sealed, Segment)>,
-    /// Texts of the parts of an answer that goes on.
+    /// Texts of the parts of an answer that goes on, and of the calls of a turn.
     pub(crate) parts: BTreeMap<Hash, Segment>,
+    /// The tools that there are, once a node said so; in no store before the first step.
+    pub(crate) tools: Option<(Sealed, Segment)>,
+    known_tools: Vec<Tool>,
+    inbox: BTreeMap<u64, Signal>,
+    /// The journal's step when this life began: calls of later steps began in it.
+    pub(crate) born: u64,
+    /// Calls that are out, by their places in the turn.
+    pub(crate) running: BTreeSet<u32>,
+    /// How calls ended that are not in the journal yet.
+    pub(crate) ended: Vec<(u32, CallOutcome)>,
+    /// How often each was made in this life.
+    pub(crate) attempts: BTreeMap<u32, u32>,
+    /// Calls whose outcome a person has to say.
+    pub(crate) unsure: BTreeSet<u32>,
+    /// The task's slot is for others while its tools work.
+    pub(crate) aside: bool,
+    pub(crate) asked_children: bool,
     phase: Phase,
 }
 
@@ -49,7 +70,7 @@ pub struct Observed {
     /// Committed steps, and the newest record.
     pub step: u64,
     pub head: Option<Hash>,
-    /// `ready`, `loading`, `calling`, `spawning`, `asking`, `committing` or `ended`.
+    /// `ready`, `loading`, `listing tools`, `calling`, `using tools`, `spawning`, `asking`, `committing` or `ended`.
     pub doing: &'static str,
     pub call: u32,
     pub turns: u32,
@@ -70,6 +91,8 @@ enum Phase {
         doing: Doing,
         call: u32,
     },
+    /// Tools are at work; nothing else is awaited.
+    UsingTools,
     Committing(Pending),
     Ended,
 }
@@ -87,7 +110,24 @@ impl Mind {
         let opening = opening::segments(&facts);
         let hashes = opening.iter().map(|(sealed, _)| sealed.hash).collect();
         let journal = Journal::new(opening::chain(&facts, &opening), hashes);
-        Mind { facts, journal, opening, parts: BTreeMap::new(), phase: Phase::Ready }
+        let inbox = facts.inbox.iter().map(|signal| (signal.number, signal.clone())).collect();
+        Mind {
+            facts,
+            journal,
+            opening,
+            parts: BTreeMap::new(),
+            tools: None,
+            known_tools: Vec::new(),
+            inbox,
+            born: 0,
+            running: BTreeSet::new(),
+            ended: Vec::new(),
+            attempts: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+            aside: false,
+            asked_children: false,
+            phase: Phase::Ready,
+        }
     }
 
     /// Feeds a committed record, the oldest first, before `Begin`. Nothing is decided again.
@@ -100,6 +140,7 @@ impl Mind {
         }
         self.journal.check(record)?;
         self.journal.take(hash, record);
+        self.born = record.n;
         Ok(())
     }
 
@@ -120,6 +161,7 @@ impl Mind {
                 billed_tokens,
                 chain_tokens,
                 numerics,
+                calls,
             } => {
                 let tokens = context::Tokens { tokenizer, ids: token_ids };
                 self.generated(Generated {
@@ -130,8 +172,12 @@ impl Mind {
                     billed_tokens,
                     chain_tokens,
                     numerics,
+                    calls,
                 })
             }
+            Event::Tools { specs } => self.listed(&specs),
+            Event::CallEnded { step, index, outcome } => self.call_ended(step, index, outcome),
+            Event::Signals(signals) => self.told(signals),
             Event::ModelFailed { reason, message, retriable } => {
                 self.model_failed(Trouble { reason, message, retriable })
             }
@@ -146,6 +192,7 @@ impl Mind {
         let (doing, call) = match &self.phase {
             Phase::Ready => ("ready", 0),
             Phase::Doing { doing, call } => (doing.name(), *call),
+            Phase::UsingTools => ("using tools", 0),
             Phase::Committing(_) => ("committing", 0),
             Phase::Ended => ("ended", 0),
         };
@@ -174,6 +221,9 @@ impl Mind {
         if self.journal.ended {
             return self.stop();
         }
+        if self.journal.turn.is_some() {
+            return turn::next(self);
+        }
         let next = match &self.facts.definition {
             Definition::Agent(agent) => agent::next(self, agent),
             Definition::Team(team) => team::next(self, team),
@@ -185,14 +235,23 @@ impl Mind {
         let Phase::Doing { doing: Doing::Load(wanted), .. } = &self.phase else { return Vec::new() };
         let wanted = wanted.clone();
         self.parts.extend(segments.into_iter().filter(|(hash, _)| wanted.contains(hash)));
+        self.know_tools();
         match wanted.iter().find(|hash| !self.parts.contains_key(hash)) {
             None => self.decide(),
             Some(hash) => {
                 let message = format!(
-                    "segment {hash}, a part of the unfinished answer, was not found; resume the task when the node that holds it is back"
+                    "segment {hash}, which the task needs to go on, was not found; resume the task when the node that holds it is back"
                 );
                 self.trouble(Trouble { reason: "SEGMENT_MISSING".to_string(), message, retriable: true })
             }
+        }
+    }
+
+    /// The journal's list of tools, once its text is at hand.
+    fn know_tools(&mut self) {
+        let listed = self.journal.tools.and_then(|hash| self.parts.get(&hash));
+        if let (Some(segment), Some(agent)) = (listed, self.facts.definition.agent()) {
+            self.known_tools = calls::tools(&segment.text, &agent.tools);
         }
     }
 
@@ -206,13 +265,108 @@ impl Mind {
         self.make(next, 0)
     }
 
+    /// A node said which tools there are. Each rule of the agent must cover one.
+    fn listed(&mut self, specs: &str) -> Vec<Effect> {
+        let (Phase::Doing { doing: Doing::ListTools, .. }, Definition::Agent(agent)) =
+            (&self.phase, &self.facts.definition)
+        else {
+            return Vec::new();
+        };
+        let specs = calls::with_own(specs, &agent.tools, turn::own_tools());
+        let tools = calls::tools(&specs, &agent.tools);
+        if let Some(rule) = agent.tools.iter().find(|rule| !tools.iter().any(|tool| rule.covers(&tool.name)))
+        {
+            let message = format!(
+                "the agent wants the tool {:?} and this node has none of that name; correct the agent's tools, or give \
+                 the nodes the tool and resume the task",
+                rule.name
+            );
+            return self.trouble(Trouble { reason: "NO_SUCH_TOOL".to_string(), message, retriable: true });
+        }
+        let segment = opening::tools(&self.facts, specs);
+        self.tools = Some((self.seal(&segment), segment));
+        self.known_tools = tools;
+        self.decide()
+    }
+
+    fn call_ended(&mut self, step: u64, index: u32, outcome: CallOutcome) -> Vec<Effect> {
+        let of_turn = self.journal.turn.as_ref().is_some_and(|turn| turn.step == step);
+        if !of_turn || !self.running.remove(&index) {
+            return Vec::new();
+        }
+        self.ended.push((index, outcome));
+        if self.phase == Phase::UsingTools { turn::next(self) } else { Vec::new() }
+    }
+
+    fn told(&mut self, signals: Vec<Signal>) -> Vec<Effect> {
+        let before = self.inbox.len();
+        self.inbox.extend(signals.into_iter().map(|signal| (signal.number, signal)));
+        let stops = self.wants_to_stop();
+        match &self.phase {
+            Phase::UsingTools if self.inbox.len() > before => turn::next(self),
+            Phase::Doing { doing: Doing::Infer, .. } if stops => vec![Effect::CutShort],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What was said and is in no committed step.
+    pub(crate) fn unheard(&self) -> impl Iterator<Item = &Signal> {
+        self.inbox.range(self.journal.heard + 1..).map(|(_, signal)| signal)
+    }
+
+    /// A message came that is not to wait for its turn.
+    pub(crate) fn wants_to_stop(&self) -> bool {
+        self.unheard().any(|signal| signal.kind.stops())
+    }
+
+    /// Up to where a step of a turn has heard: messages are heard between turns.
+    pub(crate) fn heard_now(&self) -> Option<u64> {
+        let message = self.unheard().find(|signal| signal.kind.is_message());
+        let last = self.inbox.last_key_value().map(|(number, _)| *number)?;
+        let heard = message.map_or(last, |message| message.number - 1);
+        (heard > self.journal.heard).then_some(heard)
+    }
+
+    pub(crate) fn known_tools(&self) -> &[Tool] {
+        &self.known_tools
+    }
+
+    /// What to do when some of these texts are not at hand.
+    pub(crate) fn lacking(&mut self, hashes: &[Hash]) -> Option<Vec<Effect>> {
+        let missing: Vec<Hash> =
+            hashes.iter().copied().filter(|hash| !self.parts.contains_key(hash)).collect();
+        (!missing.is_empty()).then(|| self.do_now(Doing::Load(missing)))
+    }
+
+    pub(crate) fn do_now(&mut self, doing: Doing) -> Vec<Effect> {
+        self.make(Move::Do(doing), 0)
+    }
+
+    /// Tools are out; what comes next comes from them, or from people.
+    pub(crate) fn calling(&mut self) {
+        self.phase = Phase::UsingTools;
+    }
+
+    pub(crate) fn wait_for_calls(&mut self) -> Vec<Effect> {
+        self.calling();
+        Vec::new()
+    }
+
     fn spawned(&mut self, children: Vec<TaskUid>) -> Vec<Effect> {
+        if self.journal.turn.is_some() {
+            let asked = matches!(self.phase, Phase::Doing { doing: Doing::Spawn(_), .. });
+            return if asked { turn::spawned(self, children) } else { Vec::new() };
+        }
         let Phase::Doing { doing: Doing::Spawn(plan), .. } = &self.phase else { return Vec::new() };
         let next = team::spawned(self, plan, children);
         self.make(next, 0)
     }
 
     fn children(&mut self, outcomes: Vec<ChildOutcome>) -> Vec<Effect> {
+        if self.journal.turn.is_some() {
+            let asked = matches!(self.phase, Phase::Doing { doing: Doing::Ask, .. });
+            return if asked { turn::children(self, &outcomes) } else { Vec::new() };
+        }
         let (Phase::Doing { doing: Doing::Ask, .. }, Definition::Team(team)) =
             (&self.phase, &self.facts.definition)
         else {
@@ -236,7 +390,17 @@ impl Mind {
     }
 
     fn model_failed(&mut self, trouble: Trouble) -> Vec<Effect> {
-        if matches!(self.phase, Phase::Doing { .. }) { self.trouble(trouble) } else { Vec::new() }
+        match &self.phase {
+            Phase::Doing { doing: Doing::Spawn(_), .. }
+                if self.journal.turn.is_some() && !trouble.retriable =>
+            {
+                turn::not_spawned(self, &trouble.message)
+            }
+            // It was cut short for a message, before it said anything.
+            Phase::Doing { doing: Doing::Infer, .. } if self.wants_to_stop() => self.decide(),
+            Phase::Doing { .. } => self.trouble(trouble),
+            _ => Vec::new(),
+        }
     }
 
     /// Tries again a few times, then stands still; what cannot get better by repetition fails at once.
@@ -253,7 +417,7 @@ impl Mind {
         self.commit(draft)
     }
 
-    fn commit(&mut self, draft: Draft) -> Vec<Effect> {
+    pub(crate) fn commit(&mut self, draft: Draft) -> Vec<Effect> {
         let (record, segments) = self.record(&draft);
         let (step, record) = (record.n, Box::new(record));
         let head = segments.last().expect("a record is sealed last").hash;
@@ -269,15 +433,31 @@ impl Mind {
             return Vec::new();
         }
         let pending = pending.clone();
+        let had_turn = self.journal.turn.as_ref().map(|turn| turn.step);
         self.journal.take(pending.head, &pending.record);
         self.parts.extend(pending.parts);
+        if self.journal.turn.as_ref().map(|turn| turn.step) != had_turn {
+            self.forget_turn();
+        }
+        self.aside = matches!(pending.next, NextMove::WaitTool { .. });
         match pending.next {
-            NextMove::Continue => self.decide(),
-            NextMove::WaitChildren
+            NextMove::Continue | NextMove::GoOn { .. } | NextMove::WaitTool { .. } => self.decide(),
+            NextMove::WaitInput { .. }
+            | NextMove::WaitFor { .. }
+            | NextMove::WaitChildren
             | NextMove::Done { .. }
             | NextMove::Failed { .. }
             | NextMove::PausedError { .. } => self.stop(),
         }
+    }
+
+    /// What this life knows of calls belongs to one turn.
+    fn forget_turn(&mut self) {
+        self.running.clear();
+        self.ended.clear();
+        self.attempts.clear();
+        self.unsure.clear();
+        self.asked_children = false;
     }
 
     fn stop(&mut self) -> Vec<Effect> {
@@ -288,10 +468,15 @@ impl Mind {
     fn effect(&self, doing: &Doing, call: u32) -> Effect {
         match doing {
             Doing::Load(hashes) => Effect::Load { hashes: hashes.clone() },
+            Doing::ListTools => {
+                let rules =
+                    self.facts.definition.agent().map(|agent| agent.tools.as_slice()).unwrap_or_default();
+                Effect::ListTools { patterns: rules.iter().map(|rule| rule.name.clone()).collect() }
+            }
             Doing::Infer => agent::infer(self, call),
             Doing::Spawn(children) => {
-                let new_segments =
-                    self.opening.iter().map(|(sealed, _)| (sealed.hash, sealed.bytes.clone())).collect();
+                let opening = self.opening.iter().map(|(sealed, _)| (sealed.hash, sealed.bytes.clone()));
+                let new_segments = opening.chain(turn::child_inputs(self)).collect();
                 Effect::Spawn { step: self.journal.step + 1, children: children.clone(), new_segments }
             }
             Doing::Ask => Effect::AskChildren,

@@ -21,6 +21,11 @@ fn own(facts: &TaskFacts) -> Option<Segment> {
     (!text.is_empty()).then(|| Segment::new(kind, facts.agent.clone(), visibility, text))
 }
 
+/// The tools of a task. The bytes depend on the agent's name and the tools alone, so that all its tasks share one.
+pub(crate) fn tools(facts: &TaskFacts, specs: String) -> Segment {
+    Segment::new(Kind::Tools, facts.agent.clone(), Visibility::Agent, specs)
+}
+
 /// The chain before the first step.
 pub(crate) fn chain(facts: &TaskFacts, opening: &[(Sealed, Segment)]) -> Vec<ChainItem> {
     let part = |kind| if kind == Kind::System { Part::System } else { Part::Background };

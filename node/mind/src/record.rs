@@ -1,13 +1,14 @@
 //! A step record: one committed move. The chain of records is the task's only journal.
 
+use crate::Policy;
 use context::{Sealed, SegmentError};
 use minicbor::{Decode, Encode};
 use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
 
 /// Format written by this version, and the newest it can read.
-pub(crate) const FORMAT: u16 = 1;
-/// The oldest reader that understands what this version writes.
-pub(crate) const MIN_READER: u16 = 1;
+pub(crate) const FORMAT: u16 = 2;
+/// The form of records that say nothing of tools, signals and rests: every version reads them.
+const PLAIN: u16 = 1;
 /// Changes when the same events would lead to other decisions. Replay never re-decides, so this is for people.
 pub const MIND_VERSION: u16 = 1;
 
@@ -42,6 +43,12 @@ pub struct StepRecord {
     /// Numerics id of the engine, where the step called a model that has one.
     #[n(10)]
     pub numerics: Option<Hash>,
+    /// The tools that the task has: a segment, brought in by the first step.
+    #[n(11)]
+    pub tools: Option<Hash>,
+    /// Signals up to this number are in the journal.
+    #[n(12)]
+    pub heard: Option<u64>,
 }
 
 /// What was decided, with its outcome.
@@ -106,6 +113,105 @@ pub enum Decision {
         #[n(2)]
         calls: u32,
     },
+    /// The model asked for tools. Calls that are `begun` may be under way from now on.
+    #[n(6)]
+    Asked {
+        #[n(0)]
+        finish: Finish,
+        #[n(1)]
+        call: u32,
+        #[n(2)]
+        generated_tokens: u64,
+        #[n(3)]
+        calls: Vec<ToolCall>,
+    },
+    /// Something became of the calls.
+    #[n(7)]
+    Moved {
+        /// May be under way from now on, or once more.
+        #[n(0)]
+        begun: Vec<u32>,
+        #[n(1)]
+        ended: Vec<CallEnd>,
+        /// Children that do the call's work.
+        #[n(2)]
+        spawned: Vec<(u32, TaskUid)>,
+    },
+    /// Messages were taken into the chain; with `rollback`, in place of everything since the last ones.
+    #[n(8)]
+    Heard {
+        #[n(0)]
+        messages: Vec<Hash>,
+        #[n(1)]
+        rollback: bool,
+    },
+    /// The model answered, and the task waits for the next message.
+    #[n(9)]
+    Answered {
+        #[n(0)]
+        finish: Finish,
+        #[n(1)]
+        call: u32,
+        #[n(2)]
+        generated_tokens: u64,
+        /// The whole answer.
+        #[n(3)]
+        answer: Hash,
+    },
+    /// The task was woken, and what it waits for is not there yet.
+    #[n(10)]
+    Rested,
+}
+
+/// A tool call as the model made it. Its place in the list, with the step, is its id.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ToolCall {
+    #[n(0)]
+    pub tool: String,
+    /// Segment of the call, as `{"name": …, "arguments": …}`.
+    #[n(1)]
+    pub text: Hash,
+    #[n(2)]
+    pub policy: Policy,
+    /// A person has to approve it first.
+    #[n(3)]
+    pub approve: bool,
+    #[n(4)]
+    pub begun: bool,
+    /// Why it can't be made at all; empty where it can.
+    #[n(5)]
+    pub refused: String,
+}
+
+/// How a call ended. The text is a segment of the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CallEnd {
+    #[n(0)]
+    pub index: u32,
+    #[n(1)]
+    pub how: How,
+    #[n(2)]
+    pub text: Hash,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum How {
+    /// The tool said something.
+    #[n(0)]
+    Answered,
+    /// It had no effect.
+    #[n(1)]
+    Refused,
+    /// A person said no.
+    #[n(2)]
+    Rejected,
+    /// A person said how it ended.
+    #[n(3)]
+    Told,
+    /// It may have had an effect, and the model was told so.
+    #[n(4)]
+    Unknown,
 }
 
 /// Why the model stopped.
@@ -132,7 +238,30 @@ struct Envelope {
     min_reader: u16,
 }
 
+impl Decision {
+    fn is_plain(&self) -> bool {
+        match self {
+            Decision::Called { .. }
+            | Decision::Spawned { .. }
+            | Decision::Waited { .. }
+            | Decision::Finished { .. }
+            | Decision::Failed { .. }
+            | Decision::Paused { .. } => true,
+            Decision::Asked { .. }
+            | Decision::Moved { .. }
+            | Decision::Heard { .. }
+            | Decision::Answered { .. }
+            | Decision::Rested => false,
+        }
+    }
+}
+
 impl StepRecord {
+    /// The oldest form that can say it.
+    pub(crate) fn form(decision: &Decision, tools: Option<Hash>, heard: Option<u64>) -> u16 {
+        if decision.is_plain() && tools.is_none() && heard.is_none() { PLAIN } else { FORMAT }
+    }
+
     /// The stored form, as a segment.
     pub fn seal(&self, project: &ProjectName) -> Sealed {
         context::seal_record(project, self)
@@ -154,7 +283,14 @@ impl StepRecord {
     pub fn names(&self) -> Vec<Hash> {
         let mut names = self.added.clone();
         let own = match &self.decision {
-            Decision::Called { .. } | Decision::Spawned { .. } | Decision::Waited { .. } => None,
+            Decision::Called { .. }
+            | Decision::Spawned { .. }
+            | Decision::Waited { .. }
+            | Decision::Asked { .. }
+            | Decision::Moved { .. }
+            | Decision::Heard { .. }
+            | Decision::Rested => None,
+            Decision::Answered { answer, .. } => Some(*answer),
             Decision::Finished { result, .. } => Some(*result),
             Decision::Failed { message, .. } | Decision::Paused { message, .. } => Some(*message),
         };

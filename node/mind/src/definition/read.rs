@@ -105,7 +105,7 @@ impl<'a> Table<'a> {
         self.identifier(key, "visible ASCII without quotes and backslashes", good)
     }
 
-    fn identifier(
+    pub(super) fn identifier(
         &mut self,
         key: &str,
         allowed: &str,
@@ -153,17 +153,34 @@ impl<'a> Table<'a> {
         }
     }
 
-    pub(super) fn texts(&mut self, key: &str) -> Result<Vec<String>, DefinitionError> {
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, DefinitionError> {
+        let Some(Entry { line, value }) = self.entries.remove(key) else { return Ok(None) };
+        match value {
+            DeValue::Boolean(flag) => Ok(Some(flag)),
+            other => Err(self.wrong_type(key, line, &other, "true or false")),
+        }
+    }
+
+    /// A list whose items are names or tables: a name stands for a table with nothing but it.
+    pub(super) fn tables(&mut self, key: &str) -> Result<Vec<Table<'a>>, DefinitionError> {
         let Some(Entry { line, value }) = self.entries.remove(key) else { return Ok(Vec::new()) };
-        let expected = "a list of texts in quotes";
+        let expected = "a list of names in quotes, or of tables like { name = \"...\" }";
         let DeValue::Array(items) = value else {
             return Err(self.wrong_type(key, line, &value, expected));
         };
-        let text = |item: toml::Spanned<DeValue<'a>>| match item.into_inner() {
-            DeValue::String(text) => Ok(text.into_owned()),
-            other => Err(self.wrong_type(key, line, &other, expected)),
+        let table = |item: toml::Spanned<DeValue<'a>>| {
+            let (path, line_ends) = (self.full(key) + ".", self.line_ends.clone());
+            let line = line_of(&line_ends, item.span().start);
+            match item.into_inner() {
+                DeValue::Table(inner) => Ok(Table::of(path, Some(line), inner, line_ends)),
+                name @ DeValue::String(_) => {
+                    let entries = BTreeMap::from([("name".to_string(), Entry { line, value: name })]);
+                    Ok(Table { path, line: Some(line), entries, line_ends })
+                }
+                other => Err(self.wrong_type(key, line, &other, expected)),
+            }
         };
-        items.into_iter().map(text).collect()
+        items.into_iter().map(table).collect()
     }
 
     /// One of a few words; the answer is its index.
@@ -207,6 +224,11 @@ impl<'a> Table<'a> {
     fn full(&self, key: &str) -> String {
         let key: String = key.chars().take(limits::NAME_BYTES).collect();
         format!("{}{key}", self.path)
+    }
+
+    /// What is wrong with a key that was taken out, at the table's own line.
+    pub(super) fn error(&self, key: &str, message: String, next: &str) -> DefinitionError {
+        DefinitionError { key: self.full(key), line: self.line, message, next: next.to_string() }
     }
 
     fn absent(&self, key: &str, example: &str) -> DefinitionError {

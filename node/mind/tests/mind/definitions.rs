@@ -2,7 +2,7 @@
 
 use crate::harness::{AGENT, TEAM};
 use context::Visibility;
-use mind::{AgentDefinition, Definition, Limits, TeamDefinition};
+use mind::{AgentDefinition, Definition, Limits, TeamDefinition, ToolChoice, ToolRule};
 use proptest::prelude::*;
 
 fn error(text: &str) -> mind::DefinitionError {
@@ -46,7 +46,7 @@ fn errors_name_the_key_the_line_and_the_next_step() {
         ("name = \"a\"\nmodel = \"m\"\nmax_tokens = 0", "max_tokens", Some(3), "from 1"),
         ("name = \"a\"\nmodel = \"m\"\nmax_tokens = 99999999999999999999", "max_tokens", Some(3), "from 1"),
         ("name = \"a\"\nmodel = \"m\"\ntemperature = nan", "temperature", Some(3), "from 0 to 2"),
-        ("name = \"a\"\nmodel = \"m\"\n\ntools = [\"web\"]", "tools", Some(4), "tools = []"),
+        ("name = \"a\"\nmodel = \"m\"\n\ntools = [\"a web\"]", "tools.name", Some(4), "letters, digits"),
         ("name = \"a\"\nmodel = \"m\"\nvisibility = \"all\"", "visibility", Some(3), "task, agent, project"),
         ("name = \"a\"\nmodel = \"m\"\nmemory = \"agent\"", "memory", Some(3), "none"),
         (
@@ -69,8 +69,8 @@ fn errors_name_the_key_the_line_and_the_next_step() {
         assert_eq!((error.key.as_str(), error.line), (key, line), "{text}\n{error}");
         assert!(error.next.contains(next), "{text}\n{error}");
     }
-    let tool = error("name = \"a\"\nmodel = \"m\"\ntools = [\"web\"]");
-    assert!(tool.message.contains("no such tool \"web\"; this version has none"), "{tool}");
+    let tool = error("name = \"a\"\nmodel = \"m\"\ntools = [\"a web\"]");
+    assert!(tool.message.contains("tools.name \"a web\" is not allowed"), "{tool}");
     let broken = error("name = \"a\"\nmodel = ");
     assert_eq!(broken.line, Some(2), "{broken}");
 }
@@ -116,6 +116,13 @@ fn definition() -> impl Strategy<Value = Definition> {
                 seed,
                 limits,
                 visibility,
+                tools: if who > 0 {
+                    vec![rule("files.*"), ToolRule { approve: true, ..rule("mail.send") }]
+                } else {
+                    vec![]
+                },
+                tool_choice: if who > 1 { ToolChoice::Required } else { ToolChoice::Auto },
+                conversation: who == 1,
             })
         },
     );
@@ -124,6 +131,10 @@ fn definition() -> impl Strategy<Value = Definition> {
         Definition::Team(TeamDefinition { name, background, fan_out, then })
     });
     prop_oneof![agent, team]
+}
+
+fn rule(name: &str) -> ToolRule {
+    ToolRule { name: name.into(), policy: None, approve: false, timeout_ms: None, output_bytes: None }
 }
 
 proptest! {

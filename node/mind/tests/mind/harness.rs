@@ -36,6 +36,7 @@ pub(crate) fn facts(definition: &str, inputs: &[&str]) -> TaskFacts {
         definition,
         seed: 7,
         epoch: Epoch { incarnation: 1, index: 100, position: 0 },
+        inbox: Vec::new(),
     }
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn generated(text: &str, tokens: u32, finish: Finish) -> Event {
         billed_tokens: 10 + u64::from(tokens),
         chain_tokens: 10 + u64::from(tokens),
         numerics: None,
+        calls: None,
     }
 }
 
@@ -78,7 +80,13 @@ impl Store {
         let segments = match effect {
             Effect::Commit { segments, .. } => segments,
             Effect::Spawn { new_segments, .. } => new_segments,
-            Effect::Load { .. } | Effect::Infer { .. } | Effect::AskChildren | Effect::Stop => return,
+            Effect::Load { .. }
+            | Effect::ListTools { .. }
+            | Effect::CallTool { .. }
+            | Effect::CutShort
+            | Effect::Infer { .. }
+            | Effect::AskChildren
+            | Effect::Stop => return,
         };
         for (hash, bytes) in segments {
             context::verify(&project(), *hash, bytes).expect("the mind names its segments truly");
@@ -134,6 +142,9 @@ pub(crate) fn live(
                     let children = (0..plan.len() as u64).map(|index| uid(1000 * step + index));
                     Event::Spawned { children: children.collect() }
                 }
+                Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
+                    panic!("this life has no tools")
+                }
                 Effect::AskChildren => {
                     let all = &mind.observe().children;
                     Event::Children(all.iter().map(|child| outcome(*child, TaskState::Succeeded)).collect())
@@ -149,6 +160,10 @@ pub(crate) fn live(
         match last.expect("each life commits something") {
             NextMove::Continue => panic!("a mind that continues does not stop"),
             NextMove::WaitChildren => continue,
+            NextMove::GoOn { .. }
+            | NextMove::WaitTool { .. }
+            | NextMove::WaitInput { .. }
+            | NextMove::WaitFor { .. } => panic!("this life has no tools"),
             end @ (NextMove::Done { .. } | NextMove::Failed { .. } | NextMove::PausedError { .. }) => {
                 return (seen, end);
             }

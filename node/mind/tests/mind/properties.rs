@@ -95,6 +95,9 @@ fn survives(facts: &TaskFacts, events: Vec<Event>, most_turns: u32) {
                 }
                 Effect::Spawn { children, .. } => assert!(!children.is_empty()),
                 Effect::AskChildren => assert!(!mind.observe().children.is_empty()),
+                Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
+                    panic!("this life has no tools")
+                }
             }
         }
         assert!(mind.observe().turns <= most_turns);
@@ -141,6 +144,9 @@ fn cuts_change_neither_seed_nor_text_nor_limit() {
         .filter_map(|effect| match effect {
             Effect::Infer { seed, max_tokens, .. } => Some((*seed, *max_tokens)),
             Effect::Load { .. }
+            | Effect::ListTools { .. }
+            | Effect::CallTool { .. }
+            | Effect::CutShort
             | Effect::Spawn { .. }
             | Effect::AskChildren
             | Effect::Commit { .. }

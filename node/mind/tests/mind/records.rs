@@ -17,6 +17,8 @@ fn golden() -> Vec<(&'static str, StepRecord)> {
         spent: Spent { prompt_tokens: 100, cached_tokens: 64, generated_tokens: 12, micro_usd: 0 },
         chain_tokens: 112,
         numerics: (n == 1).then(|| Hash::of(b"numerics")),
+        tools: None,
+        heard: None,
     };
     let called = Decision::Called { finish: mind::Finish::Budget, call: 1, generated_tokens: 12 };
     let spawned = Decision::Spawned { children: vec![uid(7), uid(8)], stage: 0 };
@@ -83,7 +85,7 @@ fn damaged_and_future_records_are_refused() {
         // The same damage under its own name: refused or read, but no panic.
         let _ = StepRecord::open(&project(), context::name(&project(), &bytes), &bytes);
     }
-    record.min_reader = 2;
+    record.min_reader = 3;
     let future = record.seal(&project());
     let error = StepRecord::open(&project(), future.hash, &future.bytes).unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");

@@ -4,8 +4,8 @@
 //! replays what was committed; `loaded` answers with what the store has.
 
 use crate::harness::{Store, facts, generated, outcome, uid};
-use context::{Part, Segment};
-use mind::{Decision, Effect, Event, Finish, Mind, NextMove, TaskFacts};
+use context::{Kind, Part, Segment};
+use mind::{CallOutcome, Decision, Effect, Event, Finish, Mind, NextMove, Signal, SignalKind, TaskFacts};
 use std::collections::BTreeMap;
 use types::{Hash, TaskState};
 
@@ -98,6 +98,9 @@ impl Stage {
                 message: words[2..].join(" "),
                 retriable: words[1] == "retriable",
             },
+            "tools" => Event::Tools { specs: rest.to_string() },
+            "ended" => ended(&words),
+            "said" => Event::Signals(vec![signal(&words)]),
             "generated" => generated(&words[2..].join(" "), words[1].parse().unwrap(), finish(words[0])),
             other => panic!("no such event: {other}"),
         }
@@ -115,7 +118,11 @@ impl Stage {
             Effect::Infer { fresh, .. } => {
                 self.names.extend(fresh.iter().map(|(hash, it)| (*hash, described(it))))
             }
-            Effect::AskChildren | Effect::Stop => {}
+            Effect::ListTools { .. }
+            | Effect::CallTool { .. }
+            | Effect::CutShort
+            | Effect::AskChildren
+            | Effect::Stop => {}
         }
     }
 
@@ -127,7 +134,7 @@ impl Stage {
     }
 
     fn name(&self, hash: &Hash) -> &str {
-        &self.names[hash]
+        self.names.get(hash).map_or("a person's text", String::as_str)
     }
 
     fn names(&self, hashes: impl IntoIterator<Item = Hash>) -> String {
@@ -138,13 +145,33 @@ impl Stage {
     fn describe(&self, effect: &Effect) -> String {
         match effect {
             Effect::Load { hashes } => format!("load {}", self.names(hashes.iter().copied())),
-            Effect::Infer { step, call, chain, known_tokens, max_tokens, min_tokens, wait_ms, .. } => {
+            Effect::ListTools { patterns } => format!("list tools {}", patterns.join(" ")),
+            Effect::CallTool { step, index, tool, arguments, attempt, timeout_ms, .. } => {
+                let timeout = timeout_ms.map_or(String::new(), |ms| format!(" timeout={ms}"));
+                format!("call {step}.{index} {tool} {arguments} attempt={attempt}{timeout}")
+            }
+            Effect::CutShort => "cut short".to_string(),
+            Effect::Infer {
+                step,
+                call,
+                chain,
+                known_tokens,
+                max_tokens,
+                min_tokens,
+                wait_ms,
+                choice,
+                ..
+            } => {
                 let parts: Vec<String> = chain
                     .iter()
                     .map(|item| format!("{}:{}", part(item.part), self.name(&item.hash)))
                     .collect();
+                let choice = match choice {
+                    mind::ToolChoice::None => String::new(),
+                    choice => format!(" tools={choice:?}"),
+                };
                 format!(
-                    "infer {step}.{call} max={max_tokens} min={min_tokens} known={known_tokens} wait={wait_ms} [{}]",
+                    "infer {step}.{call} max={max_tokens} min={min_tokens} known={known_tokens} wait={wait_ms}{choice} [{}]",
                     parts.join(", ")
                 )
             }
@@ -177,6 +204,14 @@ impl Stage {
         }
     }
 
+    fn asked(&self, asks: &[mind::Ask]) -> String {
+        let one = |ask: &mind::Ask| {
+            let text = ask.text.as_ref().map_or("", |hash| self.name(hash));
+            format!("{} {:?} {} {text}", ask.id, ask.kind, ask.tool)
+        };
+        asks.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
     fn moved(&self, next: &NextMove) -> String {
         match next {
             NextMove::Continue => "continue".to_string(),
@@ -184,11 +219,57 @@ impl Stage {
             NextMove::Done { result, bytes } => format!("done {} ({bytes} bytes)", self.name(result)),
             NextMove::Failed { reason, message } => format!("failed {reason}: {}", self.name(message)),
             NextMove::PausedError { reason, message } => format!("paused {reason}: {}", self.name(message)),
+            NextMove::GoOn { heard } => format!("go on, heard {heard}"),
+            NextMove::WaitTool { heard, asks } => {
+                format!("wait for tools, heard {heard}, asking [{}]", self.asked(asks))
+            }
+            NextMove::WaitInput { heard, asks } => {
+                format!("wait for people, heard {heard}, asking [{}]", self.asked(asks))
+            }
+            NextMove::WaitFor { heard, ms } => format!("wait for {ms} ms, heard {heard}"),
         }
     }
 }
 
+fn signal(words: &[&str]) -> Signal {
+    let kind = match words[1] {
+        "approve" => SignalKind::Approve,
+        "reject" => SignalKind::Reject,
+        "answer" => SignalKind::Answer,
+        "repeat" => SignalKind::Repeat,
+        "message" => SignalKind::Message,
+        "interrupt" => SignalKind::Interrupt,
+        "rollback" => SignalKind::Rollback,
+        other => panic!("no such signal: {other}"),
+    };
+    let of_call = words.get(2).filter(|word| word.contains('.'));
+    Signal {
+        number: words[0].parse().unwrap(),
+        kind,
+        ask: of_call.copied().unwrap_or_default().to_string(),
+        text: words.last().filter(|word| !word.contains('.')).map(|word| Hash::of(word.as_bytes())),
+        author: "ann".to_string(),
+    }
+}
+
+/// `ended 1.0 answered text`
+fn ended(words: &[&str]) -> Event {
+    let (step, index) = words[0].split_once('.').expect("calls are written 1.0");
+    let text = words[2..].join(" ");
+    let outcome = match words[1] {
+        "answered" => CallOutcome::Answered { text, is_error: false },
+        "error" => CallOutcome::Answered { text, is_error: true },
+        "refused" => CallOutcome::Refused { reason: "INVALID_ARGUMENTS".into(), message: text },
+        "unknown" => CallOutcome::Unknown { reason: "TOOL_TIMEOUT".into(), message: text },
+        other => panic!("no such outcome: {other}"),
+    };
+    Event::CallEnded { step: step.parse().unwrap(), index: index.parse().unwrap(), outcome }
+}
+
 fn described(segment: &Segment) -> String {
+    if segment.kind == Kind::Tools {
+        return "tools".to_string();
+    }
     let open = if segment.open { " (open)" } else { "" };
     format!("{}{open} {:?}", segment.kind.name(), segment.text)
 }
@@ -213,6 +294,22 @@ fn decided(decision: &Decision) -> String {
         Decision::Finished { finish, .. } => format!("finished {finish:?}"),
         Decision::Failed { .. } => "failed".to_string(),
         Decision::Paused { calls, .. } => format!("paused calls={calls}"),
+        Decision::Asked { calls, .. } => {
+            let one = |call: &mind::ToolCall| {
+                let begun = if call.begun { " begun" } else { "" };
+                let refused = if call.refused.is_empty() { "" } else { " refused" };
+                format!("{}{begun}{refused}", call.tool)
+            };
+            format!("asked for [{}]", calls.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+        Decision::Moved { begun, ended, spawned } => {
+            let ended: Vec<String> = ended.iter().map(|end| format!("{} {:?}", end.index, end.how)).collect();
+            let spawned: Vec<u32> = spawned.iter().map(|(index, _)| *index).collect();
+            format!("moved begun={begun:?} ended=[{}] spawned={spawned:?}", ended.join(", "))
+        }
+        Decision::Heard { messages, rollback } => format!("heard {} rollback={rollback}", messages.len()),
+        Decision::Answered { finish, .. } => format!("answered {finish:?}"),
+        Decision::Rested => "rested".to_string(),
     }
 }
 
