@@ -9,14 +9,15 @@ use crate::clock::OfficeClock;
 use crate::coordinator::Coordinator;
 use crate::link;
 use crate::machine::Committed;
+use crate::schedule::next_time;
 use ledger::command::Command;
 use ledger::effect::Effect;
 use ledger::placement;
 use ledger::plan::plan;
-use ledger::rows::{EventKind, Role};
+use ledger::rows::{EventKind, Role, ScheduleRow};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use types::NodeId;
+use types::{NodeId, limits};
 
 /// How often leases are looked at. A lost node is found this much later at the most.
 const LOOK: Duration = Duration::from_millis(50);
@@ -148,6 +149,25 @@ impl Office {
         if due && let Err(error) = self.coordinator.propose(vec![Command::Tick]).await {
             tracing::debug!(%error, "tick not committed; the next one will be");
         }
+        self.fire_schedules(stamp.wall_ms).await;
+    }
+
+    /// Times that were missed while nobody led are made up for once.
+    async fn fire_schedules(&self, wall_ms: u64) {
+        let due: Vec<Command> = {
+            let locked = self.coordinator.locked();
+            locked
+                .state
+                .schedules_due(wall_ms)
+                .take(limits::BATCH_COMMANDS)
+                .map(|row| fire(row, wall_ms))
+                .collect()
+        };
+        if !due.is_empty()
+            && let Err(error) = self.coordinator.propose(due).await
+        {
+            tracing::debug!(%error, "schedules not fired; they are due again at once");
+        }
     }
 
     async fn declare_lost(&mut self, node: NodeId, now_ms: u64) {
@@ -207,6 +227,14 @@ impl Office {
             Effect::Revoked { project, task, node, epoch } => {
                 link.send(node, link::revoke(&project, task, epoch));
             }
+            // The whole row again: a lease that runs there already, with what was said to its task.
+            Effect::Signalled { task, node, epoch } => {
+                let row = self.coordinator.task(task).filter(|row| row.epoch == Some(epoch));
+                if let Some(row) = row {
+                    let assignment = link::assignment(&row);
+                    link.send(node, proto::internal::v1::leader_message::Body::Assignment(assignment));
+                }
+            }
             Effect::Event { task, event } => {
                 if let EventKind::Step { spent, .. } = event.kind {
                     link.stepped(task, spent.cached_tokens);
@@ -237,4 +265,15 @@ pub(crate) async fn follow_members(coordinator: &Coordinator) -> Result<(), Stri
     let members = coordinator.nodes().into_iter().filter(is_coordinator);
     let coordinators: Vec<(NodeId, String)> = members.map(|row| (row.id, row.internal_addr)).collect();
     members::follow(coordinator.raft(), &coordinators).await
+}
+
+fn fire(row: &ScheduleRow, wall_ms: u64) -> Command {
+    // A pattern was checked when it was set; one that can't be read any more never fires again.
+    let next_ms = next_time(&row.cron, wall_ms).ok().flatten().unwrap_or(0);
+    Command::FireSchedule {
+        project: row.project.clone(),
+        name: row.name.clone(),
+        due_ms: row.next_ms,
+        next_ms,
+    }
 }

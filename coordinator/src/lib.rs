@@ -13,6 +13,7 @@ mod machine;
 mod proposer;
 pub mod raft;
 mod rpc;
+mod schedule;
 mod suppose;
 pub mod wal;
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use clock::{Clock, SystemClock};
 pub use coordinator::{Coordinator, CoordinatorOptions, NodeFacts, ReadError};
 pub use cost::{CostGroup, CostLine, CostQuestion};
 pub use proposer::ProposeFailed;
+pub use schedule::next_time;
 pub use suppose::Supposed;

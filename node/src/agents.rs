@@ -54,13 +54,15 @@ const NEWS_PERMITS: usize = 64;
 #[derive(Clone)]
 pub struct AgentsConfig {
     pub node: NodeId,
+    /// Model calls under way at the same time.
+    pub slots: usize,
     /// First pause before a failed agent is started again; doubles.
     pub restart_ms: u64,
 }
 
 impl AgentsConfig {
-    pub fn new(node: NodeId) -> Self {
-        AgentsConfig { node, restart_ms: 100 }
+    pub fn new(node: NodeId, slots: usize) -> Self {
+        AgentsConfig { node, slots: slots.max(1), restart_ms: 100 }
     }
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) seams: Seams,
     pub(crate) gateway: Gateway,
     pub(crate) counters: Arc<Counters>,
+    /// One permit for each slot: who comes back from its tools waits here where the others left no room.
+    pub(crate) slots: Semaphore,
 }
 
 /// Leases that run here, readable without asking the supervisor: the link says them at every attach.
@@ -123,7 +127,8 @@ impl Agents {
         held: HeldLeases,
         counters: Arc<Counters>,
     ) -> Result<Agents, ractor::SpawnErr> {
-        let shared = Arc::new(Shared { config, seams, gateway, counters: counters.clone() });
+        let slots = Semaphore::new(config.slots);
+        let shared = Arc::new(Shared { config, seams, gateway, counters: counters.clone(), slots });
         // Without a name: the registry of names is one for the process, and tests run several nodes in one.
         let (supervisor, _) = Actor::spawn(None, Supervisor, (shared, held.clone())).await?;
         tokio::spawn(pump(news, supervisor.clone()));

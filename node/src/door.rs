@@ -3,6 +3,7 @@
 //! A door that is no coordinator sends what it is asked to one. Read: `access` (who may call what), `tasks`, `watch`.
 
 pub mod access;
+mod again;
 mod agents;
 mod cluster;
 mod context;

@@ -6,13 +6,14 @@
 //!
 //! This is not the place of retries or of what to say: that is `mind`. Prices are the ledger's.
 //!
-//! Read: this file, then `local` (the engine beside us), `render` (messages to tokens), `scripted` (replies from a
-//! file), `pace` (what a call will occupy).
+//! Read: this file, then `local` (the engine beside us), `render` (messages to tokens), `spoken` (tools as text),
+//! `scripted` (replies from a file), `pace` (what a call will occupy).
 
 pub mod local;
 mod pace;
 mod render;
 pub mod scripted;
+mod spoken;
 
 #[cfg(test)]
 pub(crate) mod gateway_test;
@@ -23,7 +24,7 @@ use futures::future::BoxFuture;
 use ledger::keys::Amounts;
 use ledger::reply::Refusal;
 use ledger::rows::Want;
-use mind::Finish;
+use mind::{Finish, SaidCall, ToolChoice};
 use pace::{Paces, kv_block_seconds};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
@@ -41,6 +42,9 @@ pub struct ModelCall {
     pub project: ProjectName,
     /// The view, in order; see `context::View::messages`.
     pub messages: Vec<Message>,
+    /// The tools of the view, as JSON.
+    pub tools: Option<Arc<str>>,
+    pub choice: ToolChoice,
     /// Tokens of the chain at the task's last committed step: paid for already.
     pub known_tokens: u64,
     pub max_tokens: u32,
@@ -80,6 +84,8 @@ pub struct Generated {
     /// What the call used beside tokens.
     pub extra: Amounts,
     pub numerics: Option<Hash>,
+    /// Tool calls, from a provider that says them apart from the text.
+    pub calls: Option<Vec<SaidCall>>,
 }
 
 /// Why a model said nothing.
@@ -154,6 +160,8 @@ pub struct Ask {
     pub agent: String,
     pub call: u32,
     pub messages: Arc<Vec<Message>>,
+    pub tools: Option<Arc<str>>,
+    pub choice: ToolChoice,
     /// When it fires the provider stops, and says so with a last [`Said::End`].
     pub stop: CancellationToken,
 }
@@ -172,6 +180,7 @@ pub enum Said {
         token_ids: Vec<u32>,
         prompt_tokens: u64,
         cached_tokens: u64,
+        calls: Option<Vec<SaidCall>>,
     },
     Failed(ModelFailure),
 }
@@ -190,7 +199,11 @@ pub enum EndOfSpeech {
 pub trait Provider: Send + Sync + 'static {
     fn facts(&self) -> ProviderFacts;
     /// The conversation in tokens, ready to be continued.
-    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>>;
+    fn prompt<'a>(
+        &'a self,
+        messages: &'a Arc<Vec<Message>>,
+        tools: Option<&'a Arc<str>>,
+    ) -> BoxFuture<'a, Result<Prompt, ModelFailure>>;
     /// Begins to answer. The receiver must never make the provider wait: it holds `max_new` pieces and the end.
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>>;
 }
@@ -291,7 +304,7 @@ async fn ask(
     stop: &CancellationToken,
 ) -> Result<(Plan, Ask), ModelOutcome> {
     let messages = Arc::new(call.messages);
-    let until_stopped = stop.run_until_cancelled(provider.prompt(&messages));
+    let until_stopped = stop.run_until_cancelled(provider.prompt(&messages, call.tools.as_ref()));
     let prompt = until_stopped.await.ok_or(ModelOutcome::Stopped(None))?.map_err(ModelOutcome::Failed)?;
     let prompt_tokens = prompt.ids.len() as u64;
     let window = provider.facts().window;
@@ -320,6 +333,8 @@ async fn ask(
         agent: call.agent,
         call: call.call,
         messages,
+        tools: call.tools,
+        choice: call.choice,
         stop: stop.clone(),
     };
     Ok((plan, ask))
@@ -388,10 +403,11 @@ async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>
                 shown.unseen += 1;
                 shown.show(&text, live);
             }
-            Some(Said::End { why, text, token_ids, cached_tokens, .. }) => {
+            Some(Said::End { why, text, token_ids, cached_tokens, calls, .. }) => {
                 // Text that was held back while it could still have become something else.
                 shown.show(text.get(shown.bytes..).unwrap_or(""), live);
-                let generated = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
+                let settled = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
+                let generated = Generated { calls, ..settled };
                 return match why {
                     EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
                     EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
@@ -433,5 +449,6 @@ fn settle(
         chain_tokens: plan.prompt_tokens + generated_tokens,
         extra: Amounts::NONE,
         numerics: facts.numerics,
+        calls: None,
     }
 }

@@ -27,6 +27,7 @@ pub mod segments;
 pub mod store;
 pub mod telemetry;
 mod tls;
+mod tools;
 
 pub use node::{Node, StartOptions};
 pub use security::{Security, SecurityError};

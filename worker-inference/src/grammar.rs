@@ -116,7 +116,7 @@ impl Grammar {
     }
 
     /// Takes a token that was allowed. False when the grammar can't go on from here.
-    pub(crate) fn take(&mut self, token: u32) -> bool {
+    pub fn take(&mut self, token: u32) -> bool {
         self.matcher.consume_token(token).is_ok()
     }
 

@@ -394,6 +394,7 @@ impl Command {
             | Command::FireSchedule { .. } => 3,
             Command::CommitStep { next, .. } => next.form(),
             Command::CreateTask { terms: Some(terms), .. } if terms.fork.is_some() => 3,
+            Command::Spawn { children, .. } if children.iter().any(|child| child.limits.is_some()) => 3,
             _ => 2,
         }
     }
@@ -427,6 +428,9 @@ pub struct ChildSpec {
     pub background: Vec<Hash>,
     #[n(3)]
     pub home: Vec<NodeId>,
+    /// Limits of the child and everything below it.
+    #[n(4)]
+    pub limits: Option<Vec<(QuotaKey, u64)>>,
 }
 
 /// What a task does after a committed step.

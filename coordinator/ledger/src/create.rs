@@ -60,12 +60,15 @@ pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
 
 /// The first steps of the other task are this one's: they are paid for, and neither repeated nor counted.
 fn go_on_from(change: &mut Change<'_>, uid: TaskUid, fork: Option<&Fork>) {
-    if let Some(fork) = fork {
-        change.update(uid, |row| {
-            (row.step, row.head) = (fork.step, fork.head);
-            row.fork = Some(Box::new(fork.clone()));
-        });
-    }
+    let Some(fork) = fork else { return };
+    let other = change.row(fork.task).clone();
+    change.update(uid, |row| {
+        // The other task's revision, too: its journal was decided by it.
+        (row.kind, row.model, row.needs) = (other.kind, other.model, other.needs);
+        (row.revision, row.definition, row.background) = (other.revision, other.definition, other.background);
+        (row.step, row.head) = (fork.step, fork.head);
+        row.fork = Some(Box::new(fork.clone()));
+    });
 }
 
 /// The task that this request made before, if it did.
@@ -315,6 +318,9 @@ fn check_child(child: &ChildSpec) -> Result<(), Refusal> {
             format!("{} given, at most {}", child.background.len(), limits::TASK_INPUTS),
         ));
     }
+    if let Some(limits) = &child.limits {
+        crate::quota::check_task_limits(limits)?;
+    }
     check_inputs(&child.inputs)
 }
 
@@ -349,6 +355,11 @@ fn bear(
         ..blank(change, change.place.uid(index), agent, home)
     };
     let uid = insert(change, row);
+    // Checked before; what a child may use stays within its parent's places, which it counts against, too.
+    if let Some(limits) = &spec.limits {
+        let limited = crate::quota::limit_task(change, uid, limits);
+        debug_assert!(limited.is_ok(), "limits are checked before any child is born");
+    }
     change.update(parent.uid, |row| {
         row.children.push(uid);
         row.children_open += 1;

@@ -281,7 +281,7 @@ fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
     change.end_lease(uid);
     match commit.next {
         Next::Continue | Next::GoOn { .. } | Next::WaitTool { .. } => {}
-        Next::WaitInput { .. } => change.wait_for_people(uid),
+        Next::WaitInput { asks, .. } => change.wait_for_people(uid, asks),
         Next::WaitFor { ms, .. } => {
             let until_ms = change.state.wall_ms().saturating_add(*ms);
             change.update(uid, |row| row.not_before_ms = Some(until_ms));

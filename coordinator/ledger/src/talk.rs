@@ -119,11 +119,25 @@ impl SignalKind {
         }
     }
 
+    /// A message that does not wait for its turn.
+    fn stops(self) -> bool {
+        matches!(self, SignalKind::Interrupt | SignalKind::Rollback)
+    }
+
     fn is_message(self) -> bool {
         matches!(
             self,
             SignalKind::Message | SignalKind::Enqueue | SignalKind::Interrupt | SignalKind::Rollback
         )
+    }
+}
+
+impl Signal {
+    /// Whether a task that waits for answers to these goes on because of it. Another message waits with it.
+    fn stirs(&self, asked: &[Ask]) -> bool {
+        let answers =
+            |ask: &Ask| ask.id == self.ask || (ask.kind == AskKind::Message && self.kind.is_message());
+        self.kind.stops() || asked.iter().any(answers)
     }
 }
 
@@ -151,6 +165,7 @@ pub(crate) fn signal(change: &mut Change<'_>, said: &Said<'_>) -> Result<Reply, 
     if said.text.is_some() {
         change.durable_home(said.home)?;
     }
+    let asked = row_asks(change.row(said.task));
     let heard = change.members(said.home);
     let at_ms = change.state.wall_ms();
     change.update(said.task, |row| {
@@ -167,9 +182,13 @@ pub(crate) fn signal(change: &mut Change<'_>, said: &Said<'_>) -> Result<Reply, 
             at_ms,
         });
     });
-    change.wake(said.task);
+    change.wake(said.task, &asked);
     change.remember(said.request, &scope, Memory::Task(said.task));
     Ok(Reply::Task(Box::new(change.row(said.task).clone())))
+}
+
+fn row_asks(row: &TaskRow) -> Vec<Ask> {
+    row.talk.as_deref().map_or_else(Vec::new, |talk| talk.asks.clone())
 }
 
 fn check_said(row: &TaskRow, said: &Said<'_>) -> Result<(), Refusal> {
@@ -267,10 +286,10 @@ impl Change<'_> {
     }
 
     /// Stands still for people, unless they spoke meanwhile.
-    pub(crate) fn wait_for_people(&mut self, uid: TaskUid) {
+    pub(crate) fn wait_for_people(&mut self, uid: TaskUid, asked: &[Ask]) {
         let talk = self.row(uid).talk.as_deref().cloned().unwrap_or_default();
         match talk.asks.first() {
-            Some(ask) if talk.inbox.is_empty() => {
+            Some(ask) if !talk.inbox.iter().any(|signal| signal.stirs(asked)) => {
                 let reason = match ask.kind {
                     AskKind::Approval => "approval",
                     AskKind::Question => "question",
@@ -284,9 +303,12 @@ impl Change<'_> {
     }
 
     /// Something was said: a task that waits for people goes on, the holder of another one hears of it.
-    fn wake(&mut self, uid: TaskUid) {
+    fn wake(&mut self, uid: TaskUid, asked: &[Ask]) {
         let row = self.row(uid);
+        let newest = row.talk.as_deref().and_then(|talk| talk.inbox.last());
+        let stirs = newest.is_some_and(|signal| signal.stirs(asked));
         match (row.state, row.node, row.epoch) {
+            (TaskState::WaitingInput, ..) if !stirs => {}
             (TaskState::WaitingInput, ..) => self.enter(uid, TaskState::Pending, "signalled"),
             (_, Some(node), Some(epoch)) => self.effect(Effect::Signalled { task: uid, node, epoch }),
             _ => {}

@@ -198,6 +198,7 @@ fn every_command() -> Vec<Command> {
         inputs: vec![],
         background: vec![hash("shared")],
         home: vec![NodeId(1)],
+        limits: None,
     };
     let limits = vec![
         (QuotaKey::Running, Some(10)),

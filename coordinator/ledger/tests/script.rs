@@ -434,7 +434,13 @@ impl Script {
 
     fn spawn(&self, words: &Words<'_>) -> Result<Command, String> {
         let agent = words.text("agent").unwrap_or("reader");
-        let child = ChildSpec { agent: agent.to_string(), inputs: vec![], background: vec![], home: vec![] };
+        let child = ChildSpec {
+            agent: agent.to_string(),
+            inputs: vec![],
+            background: vec![],
+            home: vec![],
+            limits: None,
+        };
         Ok(Command::Spawn {
             parent: self.task(words.plain(0)?)?,
             epoch: self.epoch(words)?,

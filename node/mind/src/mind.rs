@@ -188,6 +188,11 @@ impl Mind {
         }
     }
 
+    /// The task's slot is for others while its tools work.
+    pub fn is_aside(&self) -> bool {
+        self.aside
+    }
+
     pub fn observe(&self) -> Observed {
         let (doing, call) = match &self.phase {
             Phase::Ready => ("ready", 0),

@@ -1,6 +1,7 @@
 //! The actor of one lease: drives a [`Course`], never waits in a handler.
 
 use super::Shared;
+use super::counters::Aside;
 use super::course::{Act, Course, Outcome, WorkId};
 use super::hands::{Hands, Lease};
 use super::roster::Tell;
@@ -34,6 +35,8 @@ pub(crate) struct Running {
     /// Fires when the actor is gone, however it went: no work outlives it.
     gone: CancellationToken,
     _gone_guard: DropGuard,
+    /// Counted while its slot is for others.
+    aside: Option<Aside>,
 }
 
 /// The two ways to end a piece of work from outside.
@@ -60,6 +63,7 @@ impl Actor for Agent {
             stops: BTreeMap::new(),
             _gone_guard: gone.clone().drop_guard(),
             gone,
+            aside: None,
         };
         let acts = running.course.begin();
         running.perform(&me, acts)?;
@@ -80,6 +84,7 @@ impl Actor for Agent {
             ToAgent::LookAtLease => running.course.told(Tell::Lease { valid }),
         };
         running.perform(&me, acts)?;
+        running.count_aside();
         running.look_again_later(&me);
         Ok(())
     }
@@ -141,6 +146,14 @@ impl Running {
             // The actor may be gone by now; then nobody waits for this.
             let _ = me.send_message(ToAgent::Ended(id, outcome));
         });
+    }
+
+    fn count_aside(&mut self) {
+        match (self.course.is_aside(), self.aside.is_some()) {
+            (true, false) => self.aside = Some(self.shared.counters.one_aside()),
+            (false, true) => self.aside = None,
+            (true, true) | (false, false) => {}
+        }
     }
 
     fn look_again_later(&self, me: &ActorRef<ToAgent>) {

@@ -1,6 +1,8 @@
 //! Whole agents over the real ledger, the real mind and scripted models, in one process.
 
+mod bench;
 mod fakes;
+mod tools;
 mod world;
 
 use crate::link::{LeaseName, News};

@@ -1,6 +1,7 @@
 //! What the agents of this node did since it started. The same figures go to `/metrics`.
 
 use crate::telemetry::names;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::ProjectName;
 
@@ -11,6 +12,18 @@ pub struct Counters {
     restarts: AtomicU64,
     fenced: AtomicU64,
     context_bytes_full: AtomicU64,
+    /// Agents whose tools are at work: their slots are for others.
+    aside: Arc<AtomicU64>,
+}
+
+/// One agent whose slot is for others, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Aside(Arc<AtomicU64>);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The counters at one moment.
@@ -40,6 +53,16 @@ impl Counters {
     pub(crate) fn step(&self, project: &ProjectName) {
         self.steps.fetch_add(1, Ordering::Relaxed);
         metrics::counter!(names::STEPS_TOTAL, "project" => project.to_string()).increment(1);
+    }
+
+    pub(crate) fn one_aside(&self) -> Aside {
+        self.aside.fetch_add(1, Ordering::Relaxed);
+        Aside(self.aside.clone())
+    }
+
+    /// Agents whose tools are at work now.
+    pub fn aside(&self) -> u64 {
+        self.aside.load(Ordering::Relaxed)
     }
 
     pub(crate) fn restart(&self) {

@@ -6,7 +6,7 @@
 
 use super::roster::Tell;
 use ledger::command::Release;
-use mind::{Effect, Event, Mind};
+use mind::{Effect, Event, Mind, Signal};
 use std::collections::BTreeMap;
 
 /// Number of a piece of work, never used twice by one agent.
@@ -49,6 +49,7 @@ pub(crate) enum Outcome {
 enum Work {
     Load,
     Call,
+    Tool,
     Commit,
     /// Another question to the ledger or the stores.
     Ask,
@@ -106,6 +107,7 @@ impl Course {
         match tell {
             Tell::Lease { valid } => self.lease(valid),
             Tell::Cancel => self.end_with(Ending::Cancelled),
+            Tell::Said(signals) => self.said(signals),
             Tell::Revoke if self.ending.is_none() => self.end_with(Ending::Revoked),
             Tell::Drain => self.drain(),
             Tell::DrainNow if self.ending.is_none() => self.end_with(Ending::Yielding),
@@ -121,6 +123,10 @@ impl Course {
             Outcome::Broke(why) => vec![Act::Fail(why)],
             Outcome::Corrupt(_) if self.ending.is_none() => self.release(Release::Broken),
             Outcome::Unloadable if self.ending.is_none() => self.release(Release::Yielded),
+            // Cut short for a message, before there was anything to keep.
+            Outcome::Nothing if work == Work::Call && self.ending.is_none() && self.mind.is_some() => {
+                self.live(cut_short())
+            }
             Outcome::Corrupt(_) | Outcome::Unloadable | Outcome::Nothing => self.after_nothing(),
             Outcome::Loaded(mind) => {
                 self.mind = Some(mind);
@@ -162,8 +168,12 @@ impl Course {
         let work = match &effect {
             Effect::Stop => return vec![Act::End],
             Effect::Commit { .. } => Work::Commit,
+            Effect::CutShort => return self.cut_short(),
             Effect::Infer { .. } => Work::Call,
-            Effect::Spawn { .. } | Effect::AskChildren | Effect::Load { .. } => Work::Ask,
+            Effect::CallTool { .. } => Work::Tool,
+            Effect::ListTools { .. } | Effect::Spawn { .. } | Effect::AskChildren | Effect::Load { .. } => {
+                Work::Ask
+            }
         };
         if work == Work::Commit {
             let id = self.work(work);
@@ -185,7 +195,9 @@ impl Course {
     fn lease(&mut self, valid: bool) -> Vec<Act> {
         self.lease_valid = valid;
         if !valid {
-            return Vec::new();
+            // Its own lease is all that lets a node's tools work.
+            let tools = self.working.values().any(|work| *work == Work::Tool);
+            return if tools && self.ending.is_none() { self.end_with(Ending::Yielding) } else { Vec::new() };
         }
         let held = std::mem::take(&mut self.held);
         held.into_iter().flat_map(|effect| self.start(effect)).collect()
@@ -208,8 +220,8 @@ impl Course {
         }
         let stop = |(id, work): (&WorkId, &Work)| match (ending, work) {
             (_, Work::Release) => None,
-            // The confirmation waits until the engine has stopped.
-            (_, Work::Call) => Some(Act::Interrupt(*id)),
+            // The confirmation waits until the engine, or the tool, has stopped.
+            (_, Work::Call | Work::Tool) => Some(Act::Interrupt(*id)),
             (Ending::Cancelled, Work::Load | Work::Commit | Work::Ask) => Some(Act::Abandon(*id)),
             (Ending::Revoked | Ending::Yielding, Work::Load) => Some(Act::Abandon(*id)),
             // On its way to the ledger, which knows best: refused if the lease is over.
@@ -230,6 +242,24 @@ impl Course {
         }
     }
 
+    /// People said something; what it changes is the mind's business.
+    fn said(&mut self, signals: Vec<Signal>) -> Vec<Act> {
+        let Some(mind) = self.mind.as_mut().filter(|_| self.ending.is_none()) else { return Vec::new() };
+        let effects = mind.on(Event::Signals(signals));
+        effects.into_iter().flat_map(|effect| self.start(effect)).collect()
+    }
+
+    /// Ends the model call that is out; it says what there was.
+    fn cut_short(&self) -> Vec<Act> {
+        let calls = self.working.iter().filter(|(_, work)| **work == Work::Call);
+        calls.map(|(id, _)| Act::Interrupt(*id)).collect()
+    }
+
+    /// Whether the task's slot is for others while its tools work.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.mind.as_ref().is_some_and(|mind| mind.is_aside())
+    }
+
     fn release(&mut self, why: Release) -> Vec<Act> {
         vec![Act::Release(self.work(Work::Release), why)]
     }
@@ -239,6 +269,11 @@ impl Course {
         self.working.insert(self.last_work, work);
         self.last_work
     }
+}
+
+fn cut_short() -> Event {
+    let message = "the call was cut short before the model said anything".to_string();
+    Event::ModelFailed { reason: "CUT_SHORT".to_string(), message, retriable: true }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ fn mind() -> Box<Mind> {
         definition: Definition::parse("name = 'writer'\nmodel = 'm'").unwrap(),
         seed: 1,
         epoch: Epoch { incarnation: 1, index: 4, position: 0 },
+        inbox: Vec::new(),
     }))
 }
 
@@ -29,6 +30,7 @@ fn generated(finish: Finish) -> Outcome {
         billed_tokens: 1,
         chain_tokens: 9,
         numerics: None,
+        calls: None,
     })
 }
 

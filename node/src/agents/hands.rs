@@ -2,13 +2,14 @@
 //!
 //! Each piece of work is a future that ends with one [`Outcome`]. It may be dropped at any point: everything it asks
 //! of the ledger can be asked again. Read: `load` (a task from its journal), `infer` (model calls), `commit`
-//! (segments before step), `copies` (keepers), `family` (children).
+//! (segments before step), `copies` (keepers), `family` (children), `tools`.
 
 mod commit;
 mod copies;
 mod family;
 mod infer;
 mod load;
+mod tools;
 
 use super::Shared;
 use super::course::Outcome;
@@ -87,8 +88,10 @@ impl Hands {
             }
             Effect::AskChildren => self.ask_children(stop).await,
             Effect::Load { hashes } => self.open_all(hashes, stop).await,
-            // The course ends the actor instead.
-            Effect::Stop => Outcome::Nothing,
+            Effect::ListTools { patterns } => self.list_tools(patterns).await,
+            Effect::CallTool { .. } => self.call_tool(effect, stop).await,
+            // The course ends the actor, or the call, instead.
+            Effect::Stop | Effect::CutShort => Outcome::Nothing,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::HeldLeases;
 use super::counters::Counters;
-use super::seams::{LedgerDoor, Live, Seams, Segments, Stores};
+use super::seams::{LedgerDoor, Live, Seams, Segments, Stores, Tools};
 use crate::engine_thread::real::LoadedModel;
 use crate::link::{BeatFacts, LeaseName, Link, Vitals};
 use crate::live::LiveTokens;
@@ -28,13 +28,14 @@ pub struct World {
     pub peers: Peers,
     pub members: Members,
     pub live: LiveTokens,
+    pub tools: Arc<dyn Tools>,
 }
 
 impl World {
     pub fn seams(self) -> Seams {
-        let live = Arc::new(self.live.clone());
+        let (live, tools) = (Arc::new(self.live.clone()), self.tools.clone());
         let world = Arc::new(self);
-        Seams { ledger: world.clone(), stores: world, live }
+        Seams { ledger: world.clone(), stores: world, live, tools }
     }
 }
 
@@ -143,7 +144,7 @@ impl Vitals for NodeVitals {
         let alive = self.models.iter().filter(|model| model.thread.is_alive());
         let scripted = self.scripted.iter().map(|model| scripted_facts(model));
         BeatFacts {
-            running: self.held.count() as u32,
+            running: (self.held.count() as u64).saturating_sub(self.counters.aside()) as u32,
             engines: alive.map(LoadedModel::facts).chain(scripted).collect(),
             device: (self.device)(),
             segments: stored.segments,

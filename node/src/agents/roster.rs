@@ -7,6 +7,7 @@ use super::AgentObserved;
 use crate::link::{LeaseName, News};
 use ledger::command::Release;
 use ledger::rows::TaskRow;
+use mind::{Signal, SignalKind};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Epoch, TaskState, TaskUid};
 
@@ -32,7 +33,7 @@ pub(crate) enum Order {
 }
 
 /// What an agent hears of its lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tell {
     /// Stop everything, then confirm.
     Cancel,
@@ -40,6 +41,8 @@ pub(crate) enum Tell {
     Revoke,
     /// The node's lease ended, or is back.
     Lease { valid: bool },
+    /// People said something to the task.
+    Said(Vec<Signal>),
     /// Give the lease back at the next step boundary.
     Drain,
     /// Give it back now, committing what there is.
@@ -118,7 +121,13 @@ impl Roster {
             return None;
         }
         match self.entries.get_mut(&row.uid) {
-            Some(entry) if entry.epoch >= epoch => None,
+            Some(entry) if entry.epoch == epoch => {
+                let said = said_to(&row);
+                let running = entry.phase == Phase::Running && !said.is_empty();
+                entry.row = row;
+                running.then(|| Order::Tell(entry.row.uid, Tell::Said(said)))
+            }
+            Some(entry) if entry.epoch > epoch => None,
             Some(entry) => {
                 let (task, old) = (row.uid, entry.epoch);
                 entry.next = Some(row);
@@ -189,7 +198,7 @@ impl Roster {
 
     fn tell_all(&self, tell: Tell) -> Vec<Order> {
         let running = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Running);
-        running.map(|(task, _)| Order::Tell(*task, tell)).collect()
+        running.map(|(task, _)| Order::Tell(*task, tell.clone())).collect()
     }
 
     /// An agent's actor ended well: whatever it did, the ledger knows.
@@ -281,6 +290,31 @@ impl Roster {
         if self.ended.len() > ENDED {
             self.ended.pop_first();
         }
+    }
+}
+
+/// What people said to the task and its journal has not.
+pub(crate) fn said_to(row: &TaskRow) -> Vec<Signal> {
+    let inbox = row.talk.iter().flat_map(|talk| &talk.inbox);
+    inbox.map(signal).collect()
+}
+
+fn signal(signal: &ledger::rows::Signal) -> Signal {
+    use ledger::rows::SignalKind as Said;
+    Signal {
+        number: signal.number,
+        kind: match signal.kind {
+            Said::Approve => SignalKind::Approve,
+            Said::Reject => SignalKind::Reject,
+            Said::Answer => SignalKind::Answer,
+            Said::Repeat => SignalKind::Repeat,
+            Said::Message | Said::Enqueue => SignalKind::Message,
+            Said::Interrupt => SignalKind::Interrupt,
+            Said::Rollback => SignalKind::Rollback,
+        },
+        ask: signal.ask.clone(),
+        text: signal.text,
+        author: signal.author.clone(),
     }
 }
 

@@ -68,6 +68,9 @@ fn row(of: u64, at: u64) -> TaskRow {
         not_before_ms: None,
         after: None,
         lease_units: None,
+        talk: None,
+        aside: None,
+        fork: None,
     }
 }
 

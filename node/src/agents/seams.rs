@@ -5,7 +5,9 @@ use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
+use mind::CallOutcome;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use types::{Hash, NodeId, ProjectName, TaskUid};
 
 /// The ledger, from here.
@@ -57,9 +59,35 @@ pub trait Live: Send + Sync + 'static {
     fn end(&self, task: TaskUid);
 }
 
+/// A tool call to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolUse {
+    /// Task, step and place: the same over crashes and nodes. Tools that take it can tell a repetition.
+    pub operation: String,
+    /// Counts the tries of one life; for tracing.
+    pub attempt: u32,
+    pub project: ProjectName,
+    pub task: TaskUid,
+    pub agent: String,
+    pub tool: String,
+    /// JSON.
+    pub arguments: String,
+    pub timeout_ms: Option<u64>,
+    pub output_bytes: Option<u64>,
+}
+
+/// The tools of this node.
+pub trait Tools: Send + Sync + 'static {
+    /// Descriptions of those that match, as a JSON list of `{name, description, parameters, policy}`.
+    fn list(&self, project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>>;
+    /// `None` when it was stopped. The future ends when nothing of the call is under way here any more.
+    fn call(&self, call: ToolUse, stop: CancellationToken) -> BoxFuture<'_, Option<CallOutcome>>;
+}
+
 #[derive(Clone)]
 pub struct Seams {
     pub ledger: Arc<dyn LedgerDoor>,
     pub stores: Arc<dyn Stores>,
     pub live: Arc<dyn Live>,
+    pub tools: Arc<dyn Tools>,
 }

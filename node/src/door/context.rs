@@ -108,6 +108,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Artefact => "artefact",
         Kind::Definition => "definition",
         Kind::Record => "record",
+        Kind::Tools => "tools",
     }
 }
 

@@ -6,8 +6,8 @@ use ledger::command::Stamp;
 use ledger::keys::{Budget, Window};
 use ledger::query::Blocker;
 use ledger::rows::{
-    AgentKind, AgentRow, AuditRow, BudgetRow, Event, EventKind, ModelRow, PriceRow, QuotaKey, QuotaRow,
-    TaskRow,
+    AgentKind, AgentRow, Ask, AskKind, AuditRow, BudgetRow, Event, EventKind, ModelRow, PriceRow, QuotaKey,
+    QuotaRow, ScheduleRow, SignalKind, TaskRow,
 };
 use proto::v1 as pb;
 use types::{Class, PauseReason, Spent, TaskState};
@@ -97,6 +97,56 @@ pub(crate) fn task(row: &TaskRow, members: &Members) -> pb::Task {
         children: row.children.iter().map(ToString::to_string).collect(),
         head: row.head.map(|hash| hash.to_string()).unwrap_or_default(),
         deadline_ms: row.deadline_ms,
+        asks: row.talk.iter().flat_map(|talk| &talk.asks).map(ask).collect(),
+        forked_from: row.fork.as_ref().map(|fork| fork.task.to_string()).unwrap_or_default(),
+        forked_steps: row.fork.as_ref().map_or(0, |fork| fork.step),
+    }
+}
+
+fn ask(ask: &Ask) -> pb::Ask {
+    let kind = match ask.kind {
+        AskKind::Approval => pb::AskKind::Approval,
+        AskKind::Question => pb::AskKind::Question,
+        AskKind::Unknown => pb::AskKind::Unknown,
+        AskKind::UnknownMayRepeat => pb::AskKind::UnknownMayRepeat,
+        AskKind::Message => pb::AskKind::NextMessage,
+    };
+    pb::Ask {
+        id: ask.id.clone(),
+        kind: kind.into(),
+        tool: ask.about.clone(),
+        text: String::new(),
+        text_hash: ask.text.map(|hash| hash.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn signal_kind(kind: pb::SignalKind) -> Option<SignalKind> {
+    Some(match kind {
+        pb::SignalKind::Unspecified => return None,
+        pb::SignalKind::Approve => SignalKind::Approve,
+        pb::SignalKind::Reject => SignalKind::Reject,
+        pb::SignalKind::Answer => SignalKind::Answer,
+        pb::SignalKind::Repeat => SignalKind::Repeat,
+        pb::SignalKind::Message => SignalKind::Message,
+        pb::SignalKind::Enqueue => SignalKind::Enqueue,
+        pb::SignalKind::Interrupt => SignalKind::Interrupt,
+        pb::SignalKind::Rollback => SignalKind::Rollback,
+    })
+}
+
+pub(crate) fn schedule(row: &ScheduleRow) -> pb::Schedule {
+    pb::Schedule {
+        project: row.project.to_string(),
+        name: row.name.clone(),
+        cron: row.cron.clone(),
+        agent: row.agent.clone(),
+        inputs: row.inputs.iter().map(|input| input.name.clone()).collect(),
+        class: class(row.class).into(),
+        priority: row.priority.into(),
+        next_ms: row.next_ms,
+        last_task: row.last_task.map(|uid| uid.to_string()).unwrap_or_default(),
+        last_error: row.last_error.clone(),
+        fired: row.fired,
     }
 }
 

@@ -117,6 +117,24 @@ pub(crate) fn from_refusal(refusal: Refusal) -> Status {
             details.add_quota_failure_violation("quota", text.clone());
             Status::with_error_details(Code::ResourceExhausted, text, details)
         }
+        Refusal::WrongHead { .. } => error(
+            Code::Aborted,
+            "WRONG_HEAD",
+            &text,
+            "read the chain again and repeat the change behind its new head",
+        ),
+        Refusal::Answered { .. } => error(
+            Code::FailedPrecondition,
+            "ALREADY_ANSWERED",
+            &text,
+            "nothing to do: the first answer counts; `quorate task get` shows what is still open",
+        ),
+        Refusal::Busy { .. } => error(
+            Code::FailedPrecondition,
+            "TASK_BUSY",
+            &text,
+            "wait until it is WAITING_INPUT, or say what is to happen: enqueue, interrupt or rollback",
+        ),
         Refusal::Unpriced { .. } => error(
             Code::FailedPrecondition,
             "UNKNOWN_PRICE",

@@ -1,5 +1,6 @@
 //! `TaskService`: inputs become segments, requests become commands, rows become tasks.
 
+use super::again::Again;
 use super::quotas::quota_key;
 use super::{Door, Identity, Membership, convert, identity, project, status, watch};
 use bytes::Bytes;
@@ -145,6 +146,53 @@ impl TaskService for Door {
         .await
     }
 
+    async fn signal_task(
+        &self,
+        request: Request<pb::SignalTaskRequest>,
+    ) -> Result<Response<pb::Task>, Status> {
+        let caller = identity(&request);
+        self.signal(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn retry_task(&self, request: Request<pb::RetryTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let caller = identity(&request);
+        let pb::RetryTaskRequest { project, id, request_id, task_id } = request.into_inner();
+        let again = Again { project, id, request_id, task_id, step: Some(0), only_ended: true };
+        self.again(&caller, again).await.map(Response::new)
+    }
+
+    async fn fork_task(&self, request: Request<pb::ForkTaskRequest>) -> Result<Response<pb::Task>, Status> {
+        let caller = identity(&request);
+        let pb::ForkTaskRequest { project, id, request_id, task_id, step } = request.into_inner();
+        let again = Again { project, id, request_id, task_id, step, only_ended: false };
+        self.again(&caller, again).await.map(Response::new)
+    }
+
+    async fn set_schedule(
+        &self,
+        request: Request<pb::SetScheduleRequest>,
+    ) -> Result<Response<pb::Schedule>, Status> {
+        let caller = identity(&request);
+        self.put_schedule(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_schedules(
+        &self,
+        request: Request<pb::ListSchedulesRequest>,
+    ) -> Result<Response<pb::ListSchedulesResponse>, Status> {
+        let caller = identity(&request);
+        let project = project(&caller, &request.get_ref().project)?;
+        self.schedules(project).await.map(Response::new)
+    }
+
+    async fn delete_schedule(
+        &self,
+        request: Request<pb::DeleteScheduleRequest>,
+    ) -> Result<Response<pb::DeleteScheduleResponse>, Status> {
+        let caller = identity(&request);
+        self.drop_schedule(&caller, request.into_inner()).await.map(Response::new)
+    }
+
     async fn explain_task(
         &self,
         request: Request<pb::ExplainTaskRequest>,
@@ -264,7 +312,7 @@ impl Order {
             class,
             priority: priority as u8,
             deadline_ms: request.deadline_ms,
-            terms: Terms { limits, not_before_ms: request.not_before_ms, after },
+            terms: Terms { limits, not_before_ms: request.not_before_ms, after, fork: None },
             request: RequestKey { author, request_id: some_id(request.request_id), body },
             validate_only: request.validate_only,
         })
@@ -330,7 +378,11 @@ fn task_limits(given: &HashMap<String, u64>) -> Result<Vec<(QuotaKey, u64)>, Sta
     Ok(limits)
 }
 
-fn seal_input(project: &ProjectName, author: &str, input: &pb::Input) -> Result<(InputRef, Bytes), Status> {
+pub(super) fn seal_input(
+    project: &ProjectName,
+    author: &str,
+    input: &pb::Input,
+) -> Result<(InputRef, Bytes), Status> {
     short("inputs.name", &input.name)?;
     if input.text.len() > limits::SEGMENT_BYTES {
         let why =
@@ -400,6 +452,11 @@ impl Membership {
                 None => error.reason.clone(),
             };
         }
+        for ask in &mut message.asks {
+            if let Ok(hash) = Hash::parse(&ask.text_hash) {
+                ask.text = self.text(row, hash).await.unwrap_or_default();
+            }
+        }
         if explain && matches!(row.state, TaskState::Pending | TaskState::Paused(_)) {
             let explanation = self.explain(&row.project, &row.uid.to_string()).await?;
             message.pending = explanation.blockers.into_iter().map(convert::short_blocker).collect();
@@ -407,7 +464,7 @@ impl Membership {
         Ok(message)
     }
 
-    async fn text(&self, row: &TaskRow, hash: Hash) -> Result<String, Status> {
+    pub(super) async fn text(&self, row: &TaskRow, hash: Hash) -> Result<String, Status> {
         let bytes = self.segment(&row.project, hash, &row.home).await?;
         let segment =
             context::open(&row.project, hash, &bytes).map_err(|e| Status::data_loss(e.to_string()))?;

@@ -54,6 +54,8 @@ pub(crate) fn message(role: Role, text: &str) -> Message {
         open: false,
         segments,
         label: text.chars().take(9).collect(),
+        calls: Vec::new(),
+        answers: None,
     }
 }
 
@@ -63,6 +65,8 @@ fn call(messages: Vec<Message>) -> ModelCall {
         agent: "writer".into(),
         project: ProjectName::default(),
         messages,
+        tools: None,
+        choice: mind::ToolChoice::None,
         known_tokens: 0,
         max_tokens: 100,
         min_tokens: 0,

@@ -1,20 +1,26 @@
 //! The engine beside us, as a provider.
 
 use super::render::Renderer;
+use super::spoken::{call_schema, spoken};
 use super::{Ask, EndOfSpeech, ModelFailure, Prompt, Provider, ProviderFacts, Said};
 use crate::engine_thread::{EngineThread, Job, JobEnd, JobEvent, RefusedJob, RunningJob, real::LoadedModel};
-use context::Message;
+use context::{Message, Role};
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use mind::ToolChoice;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 use types::{Class, Hash, ProjectName};
-use worker_inference::Sampling;
+use worker_inference::text::TextModel;
+use worker_inference::{Grammar, GrammarError, Grammars, Sampling};
 
 /// A model that is loaded in this process.
 pub struct Local {
     engine: EngineThread,
     renderer: Arc<Renderer>,
     facts: ProviderFacts,
+    grammars: Arc<OnceLock<Result<Grammars, GrammarError>>>,
+    text: Arc<TextModel>,
+    vocabulary: usize,
 }
 
 impl Local {
@@ -24,7 +30,33 @@ impl Local {
         let facts =
             ProviderFacts { window: model.window(), tokenizer, numerics: Some(model.info.numerics_id) };
         let renderer = Arc::new(Renderer::new(model.text.clone(), tokenizer));
-        Local { engine: model.thread.clone(), renderer, facts }
+        let (engine, text) = (model.thread.clone(), model.text.clone());
+        Local { engine, renderer, facts, grammars: Arc::default(), text, vocabulary: model.info.vocab }
+    }
+
+    /// What an answer must look like that has to be a call. An answer that goes on has a part of it behind it.
+    fn grammar(&self, ask: &Ask) -> Result<Option<Grammar>, ModelFailure> {
+        let Some(tools) = ask.tools.as_ref().filter(|_| ask.choice == ToolChoice::Required) else {
+            return Ok(None);
+        };
+        let refused = |error: GrammarError| {
+            let message = format!("the tools' schemas cannot be followed: {error}");
+            ModelFailure::lasting("BAD_TOOL_SCHEMA", message)
+        };
+        let grammars = self.grammars.get_or_init(|| Grammars::new(&self.text.tokenizer, self.vocabulary));
+        let grammars = grammars.as_ref().map_err(|error| refused(error.clone()))?;
+        let mut grammar = grammars.schema(&call_schema(tools)).map_err(refused)?;
+        let open = ask.messages.last().filter(|message| message.open && message.role == Role::Assistant);
+        let said = open
+            .and_then(|message| message.tokens.as_ref())
+            .filter(|it| it.tokenizer == self.facts.tokenizer);
+        for id in said.into_iter().flat_map(|tokens| &tokens.ids) {
+            if !grammar.take(*id) {
+                let message = "the answer that is continued is no tool call so far; retry the task";
+                return Err(ModelFailure::lasting("NOT_A_TOOL_CALL", message));
+            }
+        }
+        Ok(Some(grammar))
     }
 }
 
@@ -47,10 +79,15 @@ impl Provider for Local {
         self.facts.clone()
     }
 
-    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
-        let (renderer, messages) = (self.renderer.clone(), messages.clone());
+    fn prompt<'a>(
+        &'a self,
+        messages: &'a Arc<Vec<Message>>,
+        tools: Option<&'a Arc<str>>,
+    ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
+        let (renderer, messages, tools) = (self.renderer.clone(), messages.clone(), tools.cloned());
         Box::pin(async move {
-            let rendered = tokio::task::spawn_blocking(move || renderer.prompt(&messages)).await;
+            let render = move || renderer.prompt(&spoken(&messages, tools.as_deref()));
+            let rendered = tokio::task::spawn_blocking(render).await;
             rendered.unwrap_or_else(|_| {
                 Err(ModelFailure::lasting(
                     "CANNOT_RENDER",
@@ -62,7 +99,12 @@ impl Provider for Local {
 
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {
         let (said, heard) = mpsc::channel(ask.max_new as usize + 2);
+        let grammar = match self.grammar(&ask) {
+            Ok(grammar) => grammar,
+            Err(failure) => return Box::pin(std::future::ready(Err(failure))),
+        };
         let job = Job {
+            grammar,
             tokens: ask.prompt.ids,
             scope: scope_of(&ask.project),
             max_new: ask.max_new,
@@ -88,7 +130,8 @@ async fn translate(mut job: RunningJob, said: mpsc::Sender<Said>) {
         let sent = said.try_send(match event {
             JobEvent::Token { token, text, .. } => Said::Token { id: token, text },
             JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens } => {
-                Said::End { why: end_of(why), text, token_ids: tokens, prompt_tokens, cached_tokens }
+                let (why, token_ids) = (end_of(why), tokens);
+                Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls: None }
             }
             JobEvent::Refused(refused) => Said::Failed(failure(refused)),
         });

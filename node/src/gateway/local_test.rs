@@ -43,6 +43,8 @@ fn call(messages: Vec<Message>) -> ModelCall {
         agent: "reader".into(),
         project: ProjectName::default(),
         messages,
+        tools: None,
+        choice: mind::ToolChoice::None,
         known_tokens: 0,
         max_tokens: 24,
         min_tokens: 0,
@@ -90,8 +92,8 @@ async fn the_real_model_answers_through_the_gateway() {
     let more = [answered(&question, &first, false), vec![message(Role::User, "And of Italy?")]].concat();
     let prompts = [Arc::new(question.clone()), Arc::new(more.clone())];
     let [before, after] = [
-        local.prompt(&prompts[0]).await.expect("renders"),
-        local.prompt(&prompts[1]).await.expect("renders"),
+        local.prompt(&prompts[0], None).await.expect("renders"),
+        local.prompt(&prompts[1], None).await.expect("renders"),
     ];
     let expected = [before.ids.clone(), first.token_ids.clone()].concat();
     assert!(after.ids.starts_with(&expected), "{:?} does not begin with {expected:?}", after.ids);

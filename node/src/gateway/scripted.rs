@@ -17,6 +17,14 @@
 //! cached_tokens = 100            # usage to report; optional
 //!
 //! [[reply]]
+//! when_results_below = 3         # fewer tool results than that are in the conversation; optional
+//! when_message = 2               # only for the answer after so many messages of people; optional
+//! text = "I look."               # may be left out beside calls
+//! calls = [{ name = "files.read", arguments = '{"path": "page-{results}.md"}' }]
+//!
+//! `{results}` in a text or in arguments stands for the number of tool results so far, `{last}` in a text for the last.
+//!
+//! [[reply]]
 //! when_contains = "overloaded"
 //! fail = "OVERLOADED"            # instead of text: the call fails with this reason
 //! fail_message = "try later"     # optional
@@ -28,6 +36,7 @@
 use super::{Ask, EndOfSpeech, ModelFailure, Prompt, Provider, ProviderFacts, Said};
 use context::{Message, Role};
 use futures::future::BoxFuture;
+use mind::{SaidCall, ToolChoice};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +76,11 @@ struct Reply {
     when_agent: Option<String>,
     when_contains: Option<String>,
     when_call: Option<u32>,
+    when_results_below: Option<u64>,
+    when_message: Option<u64>,
     text: Option<String>,
+    #[serde(default)]
+    calls: Vec<ScriptedCall>,
     #[serde(default)]
     delay_ms: u64,
     tokens_per_second: Option<u64>,
@@ -75,6 +88,14 @@ struct Reply {
     fail: Option<String>,
     fail_message: Option<String>,
     retriable: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScriptedCall {
+    name: String,
+    /// JSON, as a text.
+    arguments: String,
 }
 
 /// A provider that reads its replies from a script.
@@ -126,7 +147,8 @@ impl Reply {
     fn check(&self) -> Result<(), String> {
         match (&self.text, &self.fail) {
             (Some(_), Some(_)) => Err("has both text and fail; keep one".into()),
-            (None, None) => Err("has neither text nor fail; write one".into()),
+            (None, Some(_)) if !self.calls.is_empty() => Err("has both calls and fail; keep one".into()),
+            (None, None) if self.calls.is_empty() => Err("has neither text nor fail; write one".into()),
             _ if self.tokens_per_second == Some(0) => {
                 Err("tokens_per_second = 0 never ends; leave it out".into())
             }
@@ -141,6 +163,8 @@ impl Reply {
     fn matches(&self, ask: &Ask) -> bool {
         self.when_agent.as_ref().is_none_or(|agent| *agent == ask.agent)
             && self.when_call.is_none_or(|call| call == ask.call)
+            && self.when_results_below.is_none_or(|most| results(&ask.messages).count() < most as usize)
+            && self.when_message.is_none_or(|nth| told(&ask.messages) == nth)
             && self
                 .when_contains
                 .as_ref()
@@ -152,6 +176,25 @@ impl Reply {
         let message = self.fail_message.clone().unwrap_or_else(|| "the script says so".into());
         Some(ModelFailure { reason, message, retriable: self.retriable.unwrap_or(true) })
     }
+}
+
+/// What tools said so far.
+fn results(messages: &[Message]) -> impl Iterator<Item = &Message> {
+    messages.iter().filter(|message| message.role == Role::Tool)
+}
+
+/// Messages of people so far.
+fn told(messages: &[Message]) -> u64 {
+    messages.iter().filter(|message| message.role == Role::User).count() as u64
+}
+
+/// Puts the conversation's facts into a text of the script.
+fn filled(text: &str, ask: &Ask) -> String {
+    if !text.contains('{') {
+        return text.to_string();
+    }
+    let last = results(&ask.messages).last().map_or("", |message| message.text.as_str());
+    text.replace("{results}", &results(&ask.messages).count().to_string()).replace("{last}", last)
 }
 
 /// The conversation without an answer that is being continued: a cut must not change which reply matches.
@@ -207,12 +250,19 @@ impl Provider for Scripted {
         ProviderFacts { window, tokenizer: tokenizer(), numerics: None }
     }
 
-    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
+    fn prompt<'a>(
+        &'a self,
+        messages: &'a Arc<Vec<Message>>,
+        tools: Option<&'a Arc<str>>,
+    ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
         let mut prompt = Prompt::default();
+        prompt.ids.extend(tools.into_iter().flat_map(|tools| words(tools)).map(id));
         for message in messages.iter() {
             let before = prompt.ids.len();
             prompt.ids.push(role_token(message.role));
             prompt.ids.extend(tokens_of(message));
+            let calls = message.calls.iter().filter(|_| message.tokens.is_none());
+            prompt.ids.extend(calls.flat_map(|call| words(&call.arguments)).map(id));
             prompt.counts.push((prompt.ids.len() - before) as u64);
         }
         Box::pin(std::future::ready(Ok(prompt)))
@@ -242,7 +292,7 @@ async fn speak(reply: &Reply, ask: &Ask, said: &mpsc::Sender<Said>) -> Result<Sa
     if let Some(failure) = reply.failure() {
         return Err(failure);
     }
-    let text = reply.text.as_deref().unwrap_or_default();
+    let text = &filled(reply.text.as_deref().unwrap_or_default(), ask);
     let mut left = words(text).skip(said_before(&ask.messages)).peekable();
     let pace = reply
         .tokens_per_second
@@ -267,7 +317,12 @@ async fn speak(reply: &Reply, ask: &Ask, said: &mpsc::Sender<Said>) -> Result<Sa
     };
     let prompt_tokens = ask.prompt.ids.len() as u64;
     let cached_tokens = reply.cached_tokens.unwrap_or(0).min(prompt_tokens);
-    Ok(Said::End { why, text: spoken, token_ids, prompt_tokens, cached_tokens })
+    // Calls come with the end of an answer; one that was cut has none yet.
+    let ended = why == EndOfSpeech::Stop && ask.choice != ToolChoice::None;
+    let call =
+        |call: &ScriptedCall| SaidCall { name: call.name.clone(), arguments: filled(&call.arguments, ask) };
+    let calls = ended.then(|| reply.calls.iter().map(call).collect());
+    Ok(Said::End { why, text: spoken, token_ids, prompt_tokens, cached_tokens, calls })
 }
 
 /// Waits; false when the ask was stopped meanwhile.

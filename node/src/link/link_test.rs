@@ -350,5 +350,8 @@ fn row() -> TaskRow {
         not_before_ms: None,
         after: None,
         lease_units: None,
+        talk: None,
+        aside: None,
+        fork: None,
     }
 }

@@ -17,6 +17,7 @@ use crate::link::dial::GrpcDial;
 use crate::link::real::ClientLeaders;
 use crate::link::{Link, LinkConfig, LinkSeams, LinkTimes};
 use crate::store::identity::Member;
+use crate::tools::NodeTools;
 use anyhow::Context;
 use coordinator::Client;
 use coordinator::raft::Dialer;
@@ -169,10 +170,17 @@ pub(super) async fn start(
         peers: keep.peers.clone(),
         members: keep.members.clone(),
         live: parts.live.clone(),
+        tools: Arc::new(NodeTools::default()),
     };
-    let agents =
-        Agents::start(AgentsConfig::new(member.node_id), world.seams(), gateway, news, held, counters)
-            .await?;
+    let agents = Agents::start(
+        AgentsConfig::new(member.node_id, slots as usize),
+        world.seams(),
+        gateway,
+        news,
+        held,
+        counters,
+    )
+    .await?;
     let facts = Facts { vitals, link };
     Ok(Running { agents, facts })
 }

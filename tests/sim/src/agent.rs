@@ -95,6 +95,7 @@ impl Sim {
             definition: self.library.definition(row.revision),
             seed: row.uid.index,
             epoch,
+            inbox: vec![],
         }
     }
 
@@ -148,6 +149,9 @@ impl Sim {
                     extra: None,
                 };
                 self.ask(worker, uid, command, call);
+            }
+            Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
+                unreachable!("agents of the simulator have no tools")
             }
             Effect::Stop => self.end(worker, uid),
         }
@@ -313,6 +317,7 @@ fn spec(plan: ChildPlan, home: &[types::NodeId]) -> ChildSpec {
         inputs: plan.inputs.into_iter().map(input).collect(),
         background: plan.background,
         home: home.to_vec(),
+        limits: None,
     }
 }
 
@@ -324,5 +329,9 @@ fn translate(next: NextMove) -> Next {
         NextMove::Done { result, bytes } => Next::Done { result, bytes },
         NextMove::Failed { reason, message } => Next::Failed { error: error(reason, message) },
         NextMove::PausedError { reason, message } => Next::PausedError { error: error(reason, message) },
+        NextMove::GoOn { .. }
+        | NextMove::WaitTool { .. }
+        | NextMove::WaitInput { .. }
+        | NextMove::WaitFor { .. } => unreachable!("agents of the simulator have no tools"),
     }
 }

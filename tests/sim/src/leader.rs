@@ -257,7 +257,7 @@ impl Sim {
             Effect::Stop { task, node, epoch, .. } => (node, Message::Stop { task, epoch }),
             Effect::Revoked { task, node, epoch, .. } => (node, Message::Revoked { task, epoch }),
             // Watchers and planning ask by themselves.
-            Effect::Event { .. } | Effect::Replan | Effect::Members => return,
+            Effect::Signalled { .. } | Effect::Event { .. } | Effect::Replan | Effect::Members => return,
         };
         if let Some(worker) = self.worker_of(node) {
             self.send(who, Peer::Worker(worker), message);
@@ -268,6 +268,6 @@ impl Sim {
 fn wakes_a_worker(effect: &Effect) -> bool {
     match effect {
         Effect::Assigned { .. } | Effect::Stop { .. } | Effect::Revoked { .. } => true,
-        Effect::Event { .. } | Effect::Replan | Effect::Members => false,
+        Effect::Signalled { .. } | Effect::Event { .. } | Effect::Replan | Effect::Members => false,
     }
 }

@@ -78,6 +78,7 @@ impl Sim {
             billed_tokens: call.prompt + tokens,
             chain_tokens: observed.chain_tokens + tokens,
             numerics: None,
+            calls: None,
         }
     }
 

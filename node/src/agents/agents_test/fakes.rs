@@ -75,14 +75,18 @@ impl Provider for Trouble {
         self.script.facts()
     }
 
-    fn prompt<'a>(&'a self, messages: &'a Arc<Vec<Message>>) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
+    fn prompt<'a>(
+        &'a self,
+        messages: &'a Arc<Vec<Message>>,
+        tools: Option<&'a Arc<str>>,
+    ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let here = messages.iter().any(|message| message.text.contains(self.agent_text));
         let take_one = |left: usize| left.checked_sub(1);
         if here && self.panics_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take_one).is_ok() {
             panic!("a planted panic");
         }
-        self.script.prompt(messages)
+        self.script.prompt(messages, tools)
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {

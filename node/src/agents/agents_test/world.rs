@@ -1,5 +1,6 @@
 //! A small world: the real ledger, stores in memory, scripted models, and as many nodes as a test wants.
 
+use super::bench::Bench;
 use super::fakes::Heard;
 use crate::agents::counters::Counters;
 use crate::agents::seams::{LedgerDoor, Seams, Segments, Stores};
@@ -13,7 +14,7 @@ use ledger::command::{Command, RequestKey, Stamp};
 use ledger::effect::Effect;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, TaskRow};
+use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, SignalKind, TaskRow};
 use ledger::{Place, Soft, SoftNode, State};
 use mind::Definition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ pub(super) struct World {
     inner: Mutex<Inner>,
     changed: Notify,
     ms: AtomicU64,
+    pub(super) tools: Arc<Bench>,
 }
 
 struct Inner {
@@ -62,8 +64,12 @@ impl World {
             silent: BTreeSet::new(),
             log: Vec::new(),
         };
-        let world =
-            Arc::new(World { inner: Mutex::new(inner), changed: Notify::new(), ms: AtomicU64::new(1) });
+        let world = Arc::new(World {
+            inner: Mutex::new(inner),
+            changed: Notify::new(),
+            ms: AtomicU64::new(1),
+            tools: Arc::default(),
+        });
         world.ok(Command::InitCluster { cluster_id: ClusterId([7; 16]) });
         for number in 0..nodes {
             let reply = world.propose(Command::AdmitNode {
@@ -166,6 +172,21 @@ impl World {
 
     pub(super) fn pause(&self, task: TaskUid) {
         self.ok(Command::PauseTask { project: project(), task, request: RequestKey::default() });
+    }
+
+    /// Says something to a task, as a door would.
+    pub(super) fn signal(&self, task: TaskUid, kind: SignalKind, ask: &str, text: Option<&str>) -> Reply {
+        let sealed =
+            text.map(|text| self.store(&Segment::new(Kind::Message, "ann", Visibility::Project, text)));
+        self.propose(Command::Signal {
+            project: project(),
+            task,
+            kind,
+            ask: ask.into(),
+            text: sealed.map(|(hash, _)| hash),
+            home: self.home(),
+            request: RequestKey { author: "ann".into(), ..RequestKey::default() },
+        })
     }
 
     pub(super) fn resume(&self, task: TaskUid) {
@@ -286,6 +307,10 @@ impl Inner {
             Effect::Revoked { project, task, node, epoch } => {
                 (node, News::Revoked(LeaseName { project, task, epoch }))
             }
+            Effect::Signalled { task, node, .. } => {
+                let row = self.state.task(task).expect("signalled").clone();
+                (node, News::Assigned(Box::new(row)))
+            }
             Effect::Event { .. } | Effect::Replan | Effect::Members => return,
         };
         if let Some(sender) = self.attached.get(&node) {
@@ -331,9 +356,10 @@ pub(super) async fn start(world: &Arc<World>, node: NodeId, provider: Arc<dyn Pr
     let lease_valid = Arc::new(AtomicBool::new(true));
     let reach = Arc::new(Reach { world: world.clone(), node, lease_valid: lease_valid.clone() });
     let live = Arc::new(Heard::default());
-    let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone() };
+    let tools = world.tools.clone();
+    let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools };
     let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
-    let config = AgentsConfig { node, restart_ms: 1 };
+    let config = AgentsConfig { node, slots: 8, restart_ms: 1 };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let agents = Agents::start(config, seams, gateway, news, held, counters).await.unwrap();
     let leases = {

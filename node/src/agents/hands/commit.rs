@@ -6,7 +6,7 @@ use crate::agents::seams::Segments;
 use ledger::command::{Command, Next};
 use ledger::keys::Amounts;
 use ledger::reply::{Refusal, Reply};
-use ledger::rows::TaskError;
+use ledger::rows::{Ask, AskKind, TaskError};
 use mind::{Effect, Event, NextMove};
 use tokio_util::sync::CancellationToken;
 use types::{Hash, NodeId};
@@ -102,5 +102,24 @@ fn translate(next: NextMove) -> Next {
         NextMove::Done { result, bytes } => Next::Done { result, bytes },
         NextMove::Failed { reason, message } => Next::Failed { error: error(reason, message) },
         NextMove::PausedError { reason, message } => Next::PausedError { error: error(reason, message) },
+        NextMove::GoOn { heard } => Next::GoOn { heard },
+        NextMove::WaitTool { heard, asks } => {
+            Next::WaitTool { heard, asks: asks.into_iter().map(ask).collect() }
+        }
+        NextMove::WaitInput { heard, asks } => {
+            Next::WaitInput { heard, asks: asks.into_iter().map(ask).collect() }
+        }
+        NextMove::WaitFor { heard, ms } => Next::WaitFor { heard, ms },
     }
+}
+
+fn ask(ask: mind::Ask) -> Ask {
+    let kind = match ask.kind {
+        mind::AskKind::Approval => AskKind::Approval,
+        mind::AskKind::Question => AskKind::Question,
+        mind::AskKind::Unknown => AskKind::Unknown,
+        mind::AskKind::UnknownMayRepeat => AskKind::UnknownMayRepeat,
+        mind::AskKind::Message => AskKind::Message,
+    };
+    Ask { id: ask.id, kind, about: ask.tool, text: ask.text }
 }

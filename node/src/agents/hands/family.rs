@@ -5,7 +5,7 @@ use crate::agents::course::Outcome;
 use ledger::command::{ChildSpec, Command};
 use ledger::query::{Answer, Query};
 use ledger::reply::{Refusal, Reply};
-use ledger::rows::{InputRef, TaskRow};
+use ledger::rows::{InputRef, QuotaKey, TaskRow};
 use mind::{ChildOutcome, ChildPlan, Event};
 use tokio_util::sync::CancellationToken;
 use types::{Hash, NodeId};
@@ -78,7 +78,8 @@ impl Hands {
             inputs.push(InputRef { name: name.clone(), segment: *segment, bytes });
         }
         let (agent, background) = (child.agent.clone(), child.background.clone());
-        Ok(ChildSpec { agent, inputs, background, home: home.to_vec() })
+        let limits = child.tokens.map(|tokens| vec![(QuotaKey::TokensTotal, tokens)]);
+        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits })
     }
 
     /// How all children stand, from the ledger.

@@ -3,7 +3,7 @@
 use super::{Hands, Trouble};
 use crate::agents::course::Outcome;
 use crate::gateway::{Generated, LivePiece, ModelCall, ModelOutcome, Reserve};
-use context::{ChainItem, Message, Reader, Segment, View};
+use context::{ChainItem, Reader, Segment, View};
 use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::reply::{Refusal, Reply};
@@ -28,6 +28,7 @@ impl Hands {
             temperature_milli,
             seed,
             wait_ms,
+            choice,
         } = effect
         else {
             return Outcome::Broke("not a model call".into());
@@ -36,8 +37,8 @@ impl Hands {
         if wait_ms > 0 && stop.run_until_cancelled(pause).await.is_none() {
             return Outcome::Nothing;
         }
-        let messages = match self.messages(reader, &chain, &fresh).await {
-            Ok(messages) => messages,
+        let view = match self.view(reader, &chain, &fresh).await {
+            Ok(view) => view,
             Err(failed) => return Outcome::Happened(failed),
         };
         self.shared.counters.full_context(self.chain_bytes(&chain, &fresh));
@@ -45,7 +46,9 @@ impl Hands {
             model,
             agent: self.lease.row.agent.clone(),
             project: self.project().clone(),
-            messages,
+            messages: view.messages(),
+            tools: view.tools().map(Into::into),
+            choice,
             known_tokens,
             max_tokens,
             min_tokens,
@@ -58,6 +61,8 @@ impl Hands {
     }
 
     async fn call(&self, step: u64, call: ModelCall, stop: &CancellationToken) -> Outcome {
+        let slot = stop.run_until_cancelled(self.shared.slots.acquire()).await;
+        let Some(Ok(_slot)) = slot else { return Outcome::Nothing };
         let task = self.lease.task;
         let live = &self.shared.seams.live;
         let attempt = format!("{}/{}", self.lease.epoch, call.call);
@@ -90,12 +95,12 @@ impl Hands {
         }
     }
 
-    async fn messages(
+    async fn view(
         &self,
         reader: Reader,
         chain: &[ChainItem],
         fresh: &[(Hash, Segment)],
-    ) -> Result<Vec<Message>, Event> {
+    ) -> Result<View, Event> {
         let mut items = Vec::with_capacity(chain.len());
         for item in chain {
             let new = fresh.iter().find(|(hash, _)| *hash == item.hash);
@@ -106,7 +111,7 @@ impl Hands {
             items.push((item.clone(), segment));
         }
         let refused = |message: String| failed("VIEW_REFUSED", message, false);
-        Ok(View::build(reader, items).map_err(|error| refused(error.to_string()))?.messages())
+        View::build(reader, items).map_err(|error| refused(error.to_string()))
     }
 
     fn chain_bytes(&self, chain: &[ChainItem], fresh: &[(Hash, Segment)]) -> u64 {
@@ -138,6 +143,7 @@ fn told(generated: Generated) -> Event {
         billed_tokens: generated.billed_tokens,
         chain_tokens: generated.chain_tokens,
         numerics: generated.numerics,
+        calls: generated.calls,
     }
 }
 

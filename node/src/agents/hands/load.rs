@@ -2,7 +2,9 @@
 
 use super::{Hands, Patience, Trouble};
 use crate::agents::course::Outcome;
+use crate::agents::roster::said_to;
 use ledger::query::{Answer, Query};
+use ledger::rows::TaskRow;
 use mind::{Definition, Event, Mind, StepRecord, TaskFacts};
 use tokio_util::sync::CancellationToken;
 use types::{Hash, TaskUid, limits};
@@ -29,12 +31,12 @@ impl Hands {
     }
 
     async fn load_once(&self) -> Result<Mind, Trouble> {
-        let row = &self.lease.row;
+        let row = &self.row_now().await?;
         let definition = self.definition().await?;
         let inputs: Vec<Hash> = row.inputs.iter().map(|input| input.segment).collect();
         let given: Vec<Hash> = row.background.iter().copied().chain(inputs).collect();
         self.fetch(&given).await?;
-        let records = self.records().await?;
+        let records = self.records(row.head).await?;
         let named: Vec<Hash> = records.iter().flat_map(|(_, record)| record.names()).collect();
         self.fetch(&named).await?;
         let chain: Vec<Hash> = given.iter().copied().chain(named).collect();
@@ -46,14 +48,23 @@ impl Hands {
         self.shared.counters.full_context(self.stored_bytes(closure.iter().copied()));
         self.copies.loaded(closure);
         let tree = self.root().await?;
-        let mut mind = Mind::new(self.facts(definition, tree));
+        let mut mind = Mind::new(self.facts(definition, tree, said_to(row)));
         for (hash, record) in &records {
             mind.replay(*hash, record).map_err(|error| Trouble::Corrupt(error.to_string()))?;
         }
         Ok(mind)
     }
 
-    fn facts(&self, definition: Definition, tree: TaskUid) -> TaskFacts {
+    /// The task's row by now: an agent that is started again has committed steps since its lease began.
+    async fn row_now(&self) -> Result<TaskRow, Trouble> {
+        let query = Query::TaskByUid { uid: self.lease.task };
+        match self.shared.seams.ledger.read(query).await.map_err(Trouble::Missing)? {
+            Answer::Task(Some(row)) if row.epoch == Some(self.lease.epoch) => Ok(*row),
+            _ => Ok(self.lease.row.clone()),
+        }
+    }
+
+    fn facts(&self, definition: Definition, tree: TaskUid, inbox: Vec<mind::Signal>) -> TaskFacts {
         let row = &self.lease.row;
         TaskFacts {
             uid: row.uid,
@@ -65,6 +76,7 @@ impl Hands {
             definition,
             seed: seed_of(row.uid),
             epoch: self.lease.epoch,
+            inbox,
         }
     }
 
@@ -87,9 +99,9 @@ impl Hands {
     }
 
     /// The journal, oldest first.
-    async fn records(&self) -> Result<Vec<(Hash, StepRecord)>, Trouble> {
+    async fn records(&self, head: Option<Hash>) -> Result<Vec<(Hash, StepRecord)>, Trouble> {
         let mut records = Vec::new();
-        let mut next = self.lease.row.head;
+        let mut next = head;
         while let Some(hash) = next {
             if records.len() > limits::CHAIN_SEGMENTS {
                 return Err(Trouble::Corrupt(format!("more than {} step records", limits::CHAIN_SEGMENTS)));
@@ -105,10 +117,11 @@ impl Hands {
         Ok(records)
     }
 
-    /// The root of the task's tree: its oldest ancestor.
+    /// The root of the task's tree: its oldest ancestor. A fork belongs to the tree that it came from: it reads what was
+    /// said there.
     async fn root(&self) -> Result<TaskUid, Trouble> {
         let mut root = self.lease.task;
-        let mut parent = self.lease.row.origin.map(|origin| origin.parent);
+        let mut parent = above(&self.lease.row);
         for _ in 0..=limits::TASK_DEPTH {
             let Some(uid) = parent else { return Ok(root) };
             root = uid;
@@ -117,7 +130,7 @@ impl Hands {
             let Answer::Task(Some(row)) = answer else {
                 return Err(Trouble::Missing(format!("the ledger does not know the ancestor {uid}")));
             };
-            parent = row.origin.map(|origin| origin.parent);
+            parent = above(&row);
         }
         Err(Trouble::Corrupt(format!("more than {} ancestors", limits::TASK_DEPTH)))
     }
@@ -149,6 +162,10 @@ impl Hands {
         }
         Ok(segments)
     }
+}
+
+fn above(row: &TaskRow) -> Option<TaskUid> {
+    row.origin.map(|origin| origin.parent).or(row.fork.as_ref().map(|fork| fork.task))
 }
 
 /// A task's own seed: the same wherever and how often it runs.

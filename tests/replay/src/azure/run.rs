@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
                 }
                 Effect::Event { task, .. } => self.note_end(task),
                 Effect::Replan => self.plan_wanted = true,
-                Effect::Revoked { .. } | Effect::Members => {}
+                Effect::Revoked { .. } | Effect::Signalled { .. } | Effect::Members => {}
             }
         }
         Ok(())
