@@ -8,7 +8,7 @@ use types::ProjectName;
 
 /// Everything that agents can call here.
 #[derive(Default)]
-pub struct NodeTools {}
+pub(crate) struct NodeTools {}
 
 impl Tools for NodeTools {
     fn list(&self, _project: &ProjectName, _patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {

@@ -4,7 +4,7 @@ use crate::credentials::Credentials;
 use crate::endpoints::{DEFAULT_PORT, Endpoints, Way};
 use crate::error::{Code, Error};
 use crate::retry::{Attempts, Failure, Kind, Next, Policy};
-use crate::{Agents, Cluster, ContextReader, Prices, Quotas, Tasks};
+use crate::{Agents, Cluster, ContextReader, Prices, Quotas, Schedules, Tasks};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -85,6 +85,11 @@ impl Client {
     /// Creates tasks, follows them, stops them.
     pub fn tasks(&self) -> Tasks<'_> {
         Tasks { client: self }
+    }
+
+    /// Tasks that are created again and again.
+    pub fn schedules(&self) -> Schedules<'_> {
+        Schedules { client: self }
     }
 
     /// Definitions of agents and teams.

@@ -15,5 +15,7 @@ pub use context::{Context, Segment};
 pub use event::{Event, EventKind};
 pub use price::{CostGroup, CostLine, CostReport, Price};
 pub use quota::{Limit, LimitKind, Quota, QuotaEvent};
-pub use task::{Blocker, Borrower, Explanation, NodeVerdict, Page, Task, TaskState, Usage, WhatIf};
+pub use task::{
+    Ask, AskKind, Blocker, Borrower, Explanation, NodeVerdict, Page, Schedule, Task, TaskState, Usage, WhatIf,
+};
 pub use time::Time;

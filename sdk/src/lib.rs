@@ -36,6 +36,7 @@ mod error;
 mod prices;
 mod quotas;
 mod retry;
+mod schedules;
 mod tasks;
 mod wire;
 
@@ -45,11 +46,13 @@ pub use cluster::{CloseNode, Cluster};
 pub use context::{ContextReader, SegmentStream};
 pub use credentials::{API_KEY_VARIABLE, CA_VARIABLE, CERT_KEY_VARIABLE, CERT_VARIABLE, Credentials};
 pub use data::{
-    Agent, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Event, EventKind, Explanation,
-    Model, Node, Page, Price, Quota, QuotaEvent, Segment, Task, TaskState, Time, Usage,
+    Agent, Ask, AskKind, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Event,
+    EventKind, Explanation, Model, Node, Page, Price, Quota, QuotaEvent, Schedule, Segment, Task, TaskState,
+    Time, Usage,
 };
 pub use error::{Code, Error};
 pub use prices::{Prices, QueryCost, SetPrice};
 pub use quotas::{QuotaWatch, Quotas, SetQuota};
-pub use tasks::{CreateTask, ListTasks, Tasks, Watch};
+pub use schedules::{Plan, Schedules};
+pub use tasks::{CreateTask, ListTasks, Say, Tasks, Watch};
 pub use types::{Class, limits};

@@ -3,10 +3,12 @@
 mod create;
 mod cursor;
 mod list;
+mod signal;
 mod watch;
 
 pub use create::CreateTask;
 pub use list::ListTasks;
+pub use signal::Say;
 pub(crate) use watch::Trouble;
 pub use watch::Watch;
 

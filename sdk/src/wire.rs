@@ -77,6 +77,39 @@ impl From<v1::Task> for Task {
             priority: it.priority,
             head: text(it.head),
             deadline_time: Time::set(it.deadline_ms),
+            asks: it.asks.into_iter().map(Ask::from).collect(),
+            forked_from: text(it.forked_from),
+            forked_steps: it.forked_steps,
+        }
+    }
+}
+
+impl From<v1::Ask> for Ask {
+    fn from(it: v1::Ask) -> Ask {
+        let kind = match v1::AskKind::try_from(it.kind).unwrap_or_default() {
+            v1::AskKind::Unspecified => AskKind::Other,
+            v1::AskKind::Approval => AskKind::Approval,
+            v1::AskKind::Question => AskKind::Question,
+            v1::AskKind::Unknown => AskKind::Unknown,
+            v1::AskKind::UnknownMayRepeat => AskKind::UnknownMayRepeat,
+            v1::AskKind::NextMessage => AskKind::NextMessage,
+        };
+        Ask { id: it.id, kind, tool: it.tool, text: text(it.text) }
+    }
+}
+
+impl From<v1::Schedule> for Schedule {
+    fn from(it: v1::Schedule) -> Schedule {
+        Schedule {
+            name: it.name,
+            cron: it.cron,
+            agent: it.agent,
+            class: class_from_wire(v1::TaskClass::try_from(it.class).unwrap_or_default()),
+            priority: it.priority,
+            next_time: Time::set(it.next_ms),
+            last_task: text(it.last_task),
+            last_error: text(it.last_error),
+            fired: it.fired,
         }
     }
 }

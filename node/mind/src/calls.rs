@@ -6,6 +6,7 @@
 
 use crate::{Policy, SaidCall, ToolRule, turn};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use types::limits;
 
 const OPEN: &str = "<tool_call>";
@@ -108,7 +109,20 @@ fn asked(name: String, arguments: Value) -> Asked {
 impl Asked {
     /// The form in which a call is kept, and shown to people. Keys are sorted.
     pub(crate) fn text(&self) -> String {
-        serde_json::json!({ "name": self.name, "arguments": self.arguments }).to_string()
+        sorted(&serde_json::json!({ "name": self.name, "arguments": self.arguments })).to_string()
+    }
+}
+
+/// The same with the keys of every object in order: equal values are equal bytes, however this was built.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, Value> =
+                fields.iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(fields.into_iter().map(|(key, value)| (key.clone(), value)).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        plain => plain.clone(),
     }
 }
 
@@ -136,7 +150,7 @@ pub(crate) fn with_own(specs: &str, rules: &[ToolRule], own: Vec<Value>) -> Stri
     list.retain(|spec| rules.iter().any(|rule| rule.covers(&name(spec))));
     list.sort_by_key(name);
     list.dedup_by_key(|spec| name(spec));
-    Value::Array(list).to_string()
+    sorted(&Value::Array(list)).to_string()
 }
 
 /// Reads the list that a node gave, under the rules of the agent: the last rule that covers a tool counts.

@@ -19,6 +19,7 @@ mod output;
 mod price;
 mod queue;
 mod quota;
+mod schedule;
 mod task;
 mod values;
 
@@ -41,6 +42,9 @@ pub enum Command {
     Task(task::Command),
     /// Create a task and follow it to its end: its text goes to stdout
     Run(task::NewTask),
+    /// Create tasks again and again
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Look at limits and change them
     #[command(subcommand)]
     Quota(quota::Command),
@@ -106,6 +110,7 @@ async fn perform(command: Command, globals: &Globals, out: &mut Out<'_>) -> Resu
         Command::Agent(it) => agent::perform(it, &client, out).await,
         Command::Task(it) => task::perform(it, &client, out).await,
         Command::Run(it) => task::run(it, &client, out).await,
+        Command::Schedule(it) => schedule::perform(it, &client, out).await,
         Command::Quota(it) => quota::perform(it, &client, out).await,
         Command::Queue(it) => queue::perform(it, &client, out).await,
         Command::Explain(it) => task::explain(it, &client, out).await,

@@ -1,4 +1,4 @@
-//! `task create|get|list|watch|cancel|pause|resume|explain`, and `run`.
+//! `task create|get|list|watch|cancel|pause|resume|approve|answer|signal|retry|fork|explain`, and `run`.
 
 mod show;
 
@@ -11,7 +11,7 @@ use crate::values::When;
 use crate::{inputs, values};
 use futures::TryStreamExt;
 use quorate_sdk::data::{Task, TaskState, WhatIf};
-use quorate_sdk::{Class, Client, Code, CreateTask, Error};
+use quorate_sdk::{Class, Client, Code, CreateTask, Error, Say};
 use std::time::Duration;
 
 #[derive(clap::Subcommand, Debug)]
@@ -42,8 +42,67 @@ pub enum Command {
     Pause(One),
     /// Put a paused task back into its queue
     Resume(One),
+    /// Let a tool call be made that waits for it; `task get` shows the exact call
+    Approve(OneAsk),
+    /// Don't let it be made; or, of an unknown outcome: it failed
+    Reject(OneAsk),
+    /// Make a call whose outcome is unknown again
+    Repeat(OneAsk),
+    /// Answer a question, or say how an unknown call ended
+    Answer {
+        #[command(flatten)]
+        task: OneAsk,
+        #[arg(value_name = "TEXT")]
+        text: String,
+    },
+    /// Send a message to a task
+    Signal(Signal),
+    /// Create a task like one that has ended: same revision, same inputs
+    Retry(One),
+    /// Create a task that goes on from a step of another one
+    Fork {
+        #[command(flatten)]
+        task: One,
+        /// The step to go on from [default: the newest]
+        #[arg(long, value_name = "N")]
+        step: Option<u64>,
+    },
     /// Say why a task waits, with numbers
     Explain(Explain),
+}
+
+#[derive(clap::Args, Debug)]
+pub struct OneAsk {
+    /// Task id or uid
+    #[arg(value_name = "TASK")]
+    id: String,
+    /// The open question, such as 3.0; may be left out where only one is open
+    #[arg(long, value_name = "ID")]
+    ask: Option<String>,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Signal {
+    /// Task id or uid
+    #[arg(value_name = "TASK")]
+    id: String,
+    #[arg(value_name = "TEXT")]
+    text: String,
+    /// What to do with a task that is at work
+    #[arg(long, value_enum, default_value = "reject")]
+    busy: Busy,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Busy {
+    /// Send nothing
+    Reject,
+    /// Wait for its turn
+    Enqueue,
+    /// Stop what it does, and keep it
+    Interrupt,
+    /// Take back what it did since the last message
+    Rollback,
 }
 
 #[derive(clap::Args, Debug)]
@@ -134,9 +193,29 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
         Command::Cancel(it) => show_one(&tasks.cancel(&it.id).await?, out)?,
         Command::Pause(it) => show_one(&tasks.pause(&it.id).await?, out)?,
         Command::Resume(it) => show_one(&tasks.resume(&it.id).await?, out)?,
+        Command::Approve(it) => show_one(&tasks.approve(&it.id, it.ask.as_deref()).await?, out)?,
+        Command::Reject(it) => show_one(&tasks.reject(&it.id, it.ask.as_deref()).await?, out)?,
+        Command::Repeat(it) => show_one(&tasks.say(&it.id, it.ask.as_deref(), Say::Repeat).await?, out)?,
+        Command::Answer { task, text } => {
+            show_one(&tasks.say(&task.id, task.ask.as_deref(), Say::Answer(&text)).await?, out)?;
+        }
+        Command::Signal(it) => show_one(&tasks.say(&it.id, None, it.say()).await?, out)?,
+        Command::Retry(it) => show_one(&tasks.retry(&it.id).await?, out)?,
+        Command::Fork { task, step } => show_one(&tasks.fork(&task.id, step).await?, out)?,
         Command::Explain(it) => return explain(it, client, out).await,
     }
     Ok(Exit::Ok)
+}
+
+impl Signal {
+    fn say(&self) -> Say<'_> {
+        match self.busy {
+            Busy::Reject => Say::Message(&self.text),
+            Busy::Enqueue => Say::Enqueue(&self.text),
+            Busy::Interrupt => Say::Interrupt(&self.text),
+            Busy::Rollback => Say::Rollback(&self.text),
+        }
+    }
 }
 
 /// Creates, follows, and prints the result.

@@ -69,6 +69,16 @@ fn every_documented_line_is_understood() {
         "task pause t",
         "task resume t",
         "task explain t",
+        "task approve t --ask 3.0",
+        "task reject t",
+        "task repeat t --ask 3.0",
+        "task answer t blue --ask 3.0",
+        "task signal t hello --busy interrupt",
+        "task retry t",
+        "task fork t --step 4",
+        "schedule set nightly --cron @daily --agent a -i hi --class batch",
+        "schedule list -o json",
+        "schedule delete nightly",
         "run --agent reader --input hello -o json",
         "run --agent reader -f -",
         "quota get projects/default",
@@ -198,6 +208,9 @@ fn task_value() -> Task {
         priority: 5,
         head: Some("cd34".into()),
         deadline_time: None,
+        asks: vec![],
+        forked_from: None,
+        forked_steps: 0,
     }
 }
 

@@ -45,6 +45,76 @@ pub struct Task {
     /// Hash of the newest step record.
     pub head: Option<String>,
     pub deadline_time: Option<Time>,
+    /// What it waits for people to say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
+    /// The task that its first steps came from, and how many those are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub forked_steps: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// An open question of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ask {
+    /// To be given back with the answer.
+    pub id: String,
+    pub kind: AskKind,
+    /// The tool that it is about; empty for a message.
+    pub tool: String,
+    /// The exact call as JSON, the question, or the answer that was given last. Only where one task was asked for.
+    pub text: Option<String>,
+}
+
+/// What is asked. A kind that only a newer cluster knows is `Other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AskKind {
+    /// May this call be made?
+    Approval,
+    Question,
+    /// The call was made and nobody knows how it ended. It is never made again.
+    Unknown,
+    /// The same, of a call that is made again if a person says so.
+    UnknownMayRepeat,
+    /// The task has answered and waits for the next message.
+    NextMessage,
+    Other,
+}
+
+impl AskKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Approval => "APPROVAL",
+            Self::Question => "QUESTION",
+            Self::Unknown => "UNKNOWN",
+            Self::UnknownMayRepeat => "UNKNOWN_MAY_REPEAT",
+            Self::NextMessage => "NEXT_MESSAGE",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+/// A task that is created again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Schedule {
+    pub name: String,
+    /// Minute, hour, day of the month, month, day of the week, in UTC.
+    pub cron: String,
+    pub agent: String,
+    #[serde(serialize_with = "class_name")]
+    pub class: Class,
+    pub priority: u32,
+    /// None: never again.
+    pub next_time: Option<Time>,
+    pub last_task: Option<String>,
+    pub last_error: Option<String>,
+    pub fired: u64,
 }
 
 fn class_name<S: Serializer>(class: &Class, serializer: S) -> Result<S::Ok, S::Error> {

@@ -194,6 +194,32 @@ impl task_service_server::TaskService for Fake {
         Ok(Response::new(Box::pin(futures::stream::iter(moves))))
     }
 
+    async fn signal_task(&self, request: Request<SignalTaskRequest>) -> Answered<Task> {
+        self.seen.lock().unwrap().request_ids.push(request.into_inner().request_id);
+        self.on_call().await?;
+        Ok(Response::new(self.task()))
+    }
+
+    async fn retry_task(&self, _: Request<RetryTaskRequest>) -> Answered<Task> {
+        Ok(Response::new(self.task()))
+    }
+
+    async fn fork_task(&self, _: Request<ForkTaskRequest>) -> Answered<Task> {
+        Ok(Response::new(self.task()))
+    }
+
+    async fn set_schedule(&self, request: Request<SetScheduleRequest>) -> Answered<Schedule> {
+        Ok(Response::new(Schedule { name: request.into_inner().name, ..Schedule::default() }))
+    }
+
+    async fn list_schedules(&self, _: Request<ListSchedulesRequest>) -> Answered<ListSchedulesResponse> {
+        Ok(Response::new(ListSchedulesResponse::default()))
+    }
+
+    async fn delete_schedule(&self, _: Request<DeleteScheduleRequest>) -> Answered<DeleteScheduleResponse> {
+        Ok(Response::new(DeleteScheduleResponse {}))
+    }
+
     async fn cancel_task(&self, _: Request<CancelTaskRequest>) -> Answered<Task> {
         Ok(Response::new(self.task()))
     }

@@ -1,6 +1,6 @@
 //! Tasks as people read them.
 
-use crate::output::{fields, or_empty, printable_lines, table};
+use crate::output::{fields, or_empty, printable, printable_lines, table};
 use quorate_sdk::data::{Blocker, Explanation, NodeVerdict, Task, Usage};
 
 pub(crate) fn list_table(tasks: &[Task]) -> String {
@@ -48,6 +48,11 @@ pub(crate) fn in_full(task: &Task) -> String {
     ]);
     if !task.pending.is_empty() {
         text += &format!("waits for:\n{}", blockers(&task.pending));
+    }
+    for ask in &task.asks {
+        let about = if ask.tool.is_empty() { String::new() } else { format!(" {}", printable(&ask.tool)) };
+        let said = ask.text.as_deref().map(printable_lines).unwrap_or_default();
+        text += &format!("asks {} {}{about}: {said}\n", printable(&ask.id), ask.kind.name());
     }
     match (&task.result, &task.result_hash) {
         (Some(result), _) => text += &format!("\n{}\n", printable_lines(result)),
