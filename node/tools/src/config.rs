@@ -195,7 +195,9 @@ impl McpConfig {
     fn check(&self, name: &str) -> Result<(), ConfigError> {
         let key = format!("tools.mcp.{name}");
         match (&self.command[..], &self.url) {
-            ([], None) => return Err(wrong(&key, "give a `command` to run or the `url` of a running server")),
+            ([], None) => {
+                return Err(wrong(&key, "give a `command` to run or the `url` of a running server"));
+            }
             ([], Some(url)) => check_url(&format!("{key}.url"), url)?,
             (_, Some(_)) => return Err(wrong(&key, "`command` and `url` exclude each other; keep one")),
             (_, None) => {}
@@ -212,12 +214,19 @@ fn check_url(key: &str, url: &str) -> Result<(), ConfigError> {
     let clean = url.username().is_empty() && url.password().is_none();
     match url.scheme() {
         "http" | "https" if clean => Ok(()),
-        "http" | "https" => Err(wrong(key, "put credentials into bearer_env or headers, not into the address")),
+        "http" | "https" => {
+            Err(wrong(key, "put credentials into bearer_env or headers, not into the address"))
+        }
         _ => Err(wrong(key, "the address must begin with http:// or https://")),
     }
 }
 
-fn check_bounds(key: &str, timeout_ms: u64, output_bytes: usize, concurrent: usize) -> Result<(), ConfigError> {
+fn check_bounds(
+    key: &str,
+    timeout_ms: u64,
+    output_bytes: usize,
+    concurrent: usize,
+) -> Result<(), ConfigError> {
     if timeout_ms == 0 || timeout_ms > ToolSpec::MAX_TIMEOUT_MS {
         return Err(wrong(key, format!("timeout_ms is 1 to {}", ToolSpec::MAX_TIMEOUT_MS)));
     }

@@ -51,13 +51,12 @@ impl Kind {
 
 fn kinds() -> [(Kind, Policy, &'static str, Value); 4] {
     let path = || json!({ "type": "string", "minLength": 1, "maxLength": 1024, "description": "Relative to your folder." });
-    let schema = |required: Value, properties: Value| {
-        json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties })
-    };
+    let schema = |required: Value, properties: Value| json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties });
     let number = json!({ "type": "integer", "minimum": 0 });
     let read = json!({ "path": path(), "offset": number, "bytes": number });
     let write = json!({ "path": path(), "text": { "type": "string" } });
-    let edit = json!({ "path": path(), "old": { "type": "string", "minLength": 1 }, "new": { "type": "string" } });
+    let edit =
+        json!({ "path": path(), "old": { "type": "string", "minLength": 1 }, "new": { "type": "string" } });
     [
         (Kind::Read, Policy::Idempotent, READ, schema(json!(["path"]), read)),
         (Kind::Write, Policy::Idempotent, WRITE, schema(json!(["path", "text"]), write)),
@@ -68,7 +67,8 @@ fn kinds() -> [(Kind, Policy, &'static str, Value); 4] {
 }
 
 const READ: &str = "Reads a text file of your folder; offset and bytes (of the file) select a part.";
-const WRITE: &str = "Writes a text file of your folder, whole: it is made or replaced; folders on the way are made.";
+const WRITE: &str =
+    "Writes a text file of your folder, whole: it is made or replaced; folders on the way are made.";
 const LIST: &str = "Lists a folder of yours: one entry a line, folders end with /, files have their bytes.";
 const EDIT: &str = "Replaces a piece of text that occurs exactly once in a file of your folder.";
 
@@ -108,7 +108,9 @@ impl FileTool {
             drop(place);
             outcome
         });
-        done.await.unwrap_or_else(|_| Outcome::unknown(reason::TOOL_CRASHED, "The call broke off; look before you repeat it."))
+        done.await.unwrap_or_else(|_| {
+            Outcome::unknown(reason::TOOL_CRASHED, "The call broke off; look before you repeat it.")
+        })
     }
 }
 
@@ -118,7 +120,8 @@ fn perform(kind: Kind, call: &Call, most_bytes: usize) -> Outcome {
     let path = text("path");
     let done = Folder::open(&call.folder).and_then(|folder| match kind {
         Kind::Read => {
-            let most = number("bytes").unwrap_or(u64::MAX).min(call.output_bytes.unwrap_or(most_bytes) as u64);
+            let most =
+                number("bytes").unwrap_or(u64::MAX).min(call.output_bytes.unwrap_or(most_bytes) as u64);
             folder.read(path, number("offset").unwrap_or(0), most)
         }
         Kind::Write => folder.write(path, text("text"), most_bytes),

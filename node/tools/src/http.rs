@@ -17,15 +17,22 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::Semaphore;
 
 /// `http.get` and `http.request`, where the operator allows any host.
-pub(crate) fn tools(config: &HttpConfig, resolver: Arc<dyn Resolve>) -> Result<Vec<Arc<dyn Tool>>, ConfigError> {
-    let parsed: Result<Vec<Allowed>, String> = config.allow.iter().map(|entry| Allowed::parse(entry)).collect();
+pub(crate) fn tools(
+    config: &HttpConfig,
+    resolver: Arc<dyn Resolve>,
+) -> Result<Vec<Arc<dyn Tool>>, ConfigError> {
+    let parsed: Result<Vec<Allowed>, String> =
+        config.allow.iter().map(|entry| Allowed::parse(entry)).collect();
     let allowed = parsed.map_err(|problem| ConfigError { key: "tools.http.allow".into(), problem })?;
     if allowed.is_empty() {
         return Ok(Vec::new());
     }
-    let exchange = Exchange { allowed, refuse: config.refuse.clone(), resolver, body_bytes: config.body_bytes };
+    let exchange =
+        Exchange { allowed, refuse: config.refuse.clone(), resolver, body_bytes: config.body_bytes };
     let http = Arc::new(Http { exchange, places: Semaphore::new(config.concurrent) });
-    Ok([get(config), request(config)].map(|spec| -> Arc<dyn Tool> { Arc::new(HttpTool { spec, http: Arc::clone(&http) }) }).into())
+    Ok([get(config), request(config)]
+        .map(|spec| -> Arc<dyn Tool> { Arc::new(HttpTool { spec, http: Arc::clone(&http) }) })
+        .into())
 }
 
 struct Http {
@@ -62,7 +69,10 @@ impl Tool for HttpTool {
 }
 
 fn busy() -> Outcome {
-    Outcome::refused(reason::TOOL_BUSY, "Too many requests run on this node. This one was not made; try again later.")
+    Outcome::refused(
+        reason::TOOL_BUSY,
+        "Too many requests run on this node. This one was not made; try again later.",
+    )
 }
 
 fn spec(config: &HttpConfig, name: &str, policy: Policy, description: &str, parameters: Value) -> ToolSpec {

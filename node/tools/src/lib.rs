@@ -31,7 +31,7 @@ pub use output::{clean, cut};
 pub use patterns::{matches, matches_any};
 pub use schema::Arguments;
 pub use spec::{Policy, ToolSpec};
-pub use tool::Tool;
-pub use toolbox::{LeftOut, SpecsError, Toolbox};
 /// What ends a call early; given to every tool.
 pub use tokio_util::sync::CancellationToken;
+pub use tool::Tool;
+pub use toolbox::{LeftOut, SpecsError, Toolbox};

@@ -42,9 +42,14 @@ mod tests {
         {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in
-            [("time.*", "timer.now"), ("a.b", "a.bc"), ("a.*_b", "a_b"), ("", "a"), ("a*a", "a"), ("time", "time.now")]
-        {
+        for (pattern, name) in [
+            ("time.*", "timer.now"),
+            ("a.b", "a.bc"),
+            ("a.*_b", "a_b"),
+            ("", "a"),
+            ("a*a", "a"),
+            ("time", "time.now"),
+        ] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
     }

@@ -12,6 +12,7 @@ const PROBLEMS: usize = 3;
 const PROBLEM_BYTES: usize = 300;
 
 /// A schema ready to check values with.
+#[derive(Debug)]
 pub struct Arguments {
     validator: Validator,
 }
@@ -67,8 +68,12 @@ mod tests {
         let schema = json!({"type": "object", "required": ["zone"], "additionalProperties": false,
             "properties": {"zone": {"type": "string"}, "hours": {"type": "array", "items": {"type": "integer"}}}});
         assert_eq!(checked(schema.clone(), json!({"zone": "UTC"})), Ok(()));
-        let problems = checked(schema.clone(), json!({"hours": [1, "x"], "more": 1})).expect_err("off schema");
-        assert!(problems.contains("/hours/1") && problems.contains("zone") && problems.contains("more"), "{problems}");
+        let problems =
+            checked(schema.clone(), json!({"hours": [1, "x"], "more": 1})).expect_err("off schema");
+        assert!(
+            problems.contains("/hours/1") && problems.contains("zone") && problems.contains("more"),
+            "{problems}"
+        );
         assert!(checked(schema, json!("text")).is_err());
     }
 

@@ -5,8 +5,8 @@ use crate::mcp::{Server, ServerState};
 use crate::patterns::may_name_server;
 use crate::tool::GRACE_MS;
 use crate::{
-    Arguments, Call, CancellationToken, Outcome, Resolve, SystemResolver, Tool, ToolSpec, clean, cut, files, http,
-    matches, matches_any, output, reason,
+    Arguments, Call, CancellationToken, Outcome, Resolve, SystemResolver, Tool, ToolSpec, clean, cut, files,
+    http, matches, matches_any, output, reason,
 };
 use futures::FutureExt;
 use futures::future::join_all;
@@ -144,7 +144,8 @@ impl Toolbox {
             return refusal;
         }
         if let Some(own) = self.own.get(&call.tool) {
-            let output_bytes = set_bounds(&mut call, own.tool.spec().timeout_ms, own.tool.spec().output_bytes);
+            let output_bytes =
+                set_bounds(&mut call, own.tool.spec().timeout_ms, own.tool.spec().output_bytes);
             let work = |stop| own.call(&call, stop);
             return finished(bounded(&call, stop, work).await, output_bytes);
         }
@@ -189,7 +190,8 @@ impl Own {
 }
 
 pub(crate) fn invalid_arguments(tool: &str, problem: &str) -> Outcome {
-    let message = format!("The arguments do not fit {tool}: {problem}. Correct them and call again; nothing was done.");
+    let message =
+        format!("The arguments do not fit {tool}: {problem}. Correct them and call again; nothing was done.");
     Outcome::refused(reason::INVALID_ARGUMENTS, message)
 }
 
@@ -201,7 +203,10 @@ fn not_found(pattern: &str, specs: &[ToolSpec]) -> SpecsError {
 
 fn refused_at_once(call: &Call) -> Option<Outcome> {
     if !call.arguments.is_object() {
-        return Some(invalid_arguments(output::head(&call.tool, ToolSpec::NAME_BYTES), "they are not a JSON object"));
+        return Some(invalid_arguments(
+            output::head(&call.tool, ToolSpec::NAME_BYTES),
+            "they are not a JSON object",
+        ));
     }
     let bytes = call.arguments.to_string().len();
     (bytes > ToolSpec::ARGUMENTS_BYTES).then(|| {
@@ -220,13 +225,18 @@ fn set_bounds(call: &mut Call, timeout_ms: u64, output_bytes: usize) -> usize {
 
 /// Runs a call until it is done, stopped, or out of time. A call that breaks off gets a moment to say what it knows:
 /// only that nothing happened, or what came of it, is believed.
-async fn bounded<F>(call: &Call, stop: CancellationToken, work: impl FnOnce(CancellationToken) -> F) -> Outcome
+async fn bounded<F>(
+    call: &Call,
+    stop: CancellationToken,
+    work: impl FnOnce(CancellationToken) -> F,
+) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
     let inner = stop.child_token();
     let time = Duration::from_millis(call.timeout_ms.unwrap_or(ToolSpec::DEFAULT_TIMEOUT_MS));
-    let work = AssertUnwindSafe(work(inner.clone())).catch_unwind().map(|done| done.unwrap_or_else(|_| panicked()));
+    let work =
+        AssertUnwindSafe(work(inner.clone())).catch_unwind().map(|done| done.unwrap_or_else(|_| panicked()));
     let mut work = std::pin::pin!(work);
     let was_stopped = tokio::select! {
         biased;
@@ -236,7 +246,9 @@ where
     };
     inner.cancel();
     match tokio::time::timeout(Duration::from_millis(GRACE_MS), work).await {
-        Ok(Outcome::Refused { message, .. }) if was_stopped => Outcome::refused(reason::TOOL_STOPPED, message),
+        Ok(Outcome::Refused { message, .. }) if was_stopped => {
+            Outcome::refused(reason::TOOL_STOPPED, message)
+        }
         Ok(known @ (Outcome::Answered { .. } | Outcome::Refused { .. })) => known,
         Ok(Outcome::Unknown { .. }) | Err(_) => broken_off(call, was_stopped, time),
     }
@@ -245,14 +257,20 @@ where
 fn broken_off(call: &Call, was_stopped: bool, time: Duration) -> Outcome {
     let next = "Whether it happened is not known: look before you call again.";
     if was_stopped {
-        return Outcome::unknown(reason::TOOL_STOPPED, format!("The call of {} was stopped. {next}", call.tool));
+        return Outcome::unknown(
+            reason::TOOL_STOPPED,
+            format!("The call of {} was stopped. {next}", call.tool),
+        );
     }
     let message = format!("{} did not answer within {} ms. {next}", call.tool, time.as_millis());
     Outcome::unknown(reason::TOOL_TIMEOUT, message)
 }
 
 fn panicked() -> Outcome {
-    Outcome::unknown(reason::TOOL_CRASHED, "The tool broke off by a mistake of its own. Whether it happened is not known.")
+    Outcome::unknown(
+        reason::TOOL_CRASHED,
+        "The tool broke off by a mistake of its own. Whether it happened is not known.",
+    )
 }
 
 /// What may be kept and shown.

@@ -158,7 +158,10 @@ async fn names_are_taken_once_and_unknown_ones_are_refused() {
     assert!(toolbox.add(one()).is_err());
     assert!(toolbox.add(tool("bad name", |_, _| async { Outcome::answered("") })).is_err());
     let outcome = made(&toolbox, call("two\x1b", json!({}))).await;
-    assert!(outcome.reason() == Some(reason::TOOL_NOT_FOUND) && outcome.text().contains("one"), "{outcome:?}");
+    assert!(
+        outcome.reason() == Some(reason::TOOL_NOT_FOUND) && outcome.text().contains("one"),
+        "{outcome:?}"
+    );
     assert!(!outcome.text().contains('\x1b'));
     let specs = toolbox.specs(&["*".into()]).await.expect("specs");
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();

@@ -23,10 +23,13 @@ type Done = Result<String, Denied>;
 impl Folder {
     /// Makes the folder where it is missing.
     pub(super) fn open(path: &Path) -> Result<Folder, Denied> {
-        let opened = std::fs::create_dir_all(path).and_then(|()| Dir::open_ambient_dir(path, ambient_authority()));
+        let opened =
+            std::fs::create_dir_all(path).and_then(|()| Dir::open_ambient_dir(path, ambient_authority()));
         opened.map(Folder).map_err(|error| Denied {
             reason: reason::FOLDER_ERROR,
-            message: format!("The task's work folder cannot be used: {error}. Tell the operator of this node."),
+            message: format!(
+                "The task's work folder cannot be used: {error}. Tell the operator of this node."
+            ),
         })
     }
 
@@ -36,7 +39,7 @@ impl Folder {
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(offset))?;
             let mut bytes = Vec::new();
-            file.by_ref().take(most_bytes).read_to_end(&mut bytes)?;
+            Read::take(&mut file, most_bytes).read_to_end(&mut bytes)?;
             Ok((bytes, length))
         };
         let (bytes, length) = with_io(read, path, "read")?;
@@ -66,7 +69,7 @@ impl Folder {
             return Err(too_large(path, length, most_bytes));
         }
         let mut text = String::new();
-        with_io(|| file.take(most_bytes as u64).read_to_string(&mut text), path, "read as text")?;
+        with_io(|| Read::take(file, most_bytes as u64).read_to_string(&mut text), path, "read as text")?;
         match text.matches(old).count() {
             1 => self.write(path, &text.replacen(old, new, 1), most_bytes),
             found => Err(Denied {
@@ -142,7 +145,9 @@ impl Folder {
 
 /// Refuses at once what can only be meant to lead out; everything else the kernel looks up below the folder.
 fn inside(path: &str) -> Result<PathBuf, Denied> {
-    let leads_out = |part: Component<'_>| matches!(part, Component::ParentDir | Component::RootDir | Component::Prefix(_));
+    let leads_out = |part: Component<'_>| {
+        matches!(part, Component::ParentDir | Component::RootDir | Component::Prefix(_))
+    };
     if path.contains('\0') || Path::new(path).components().any(leads_out) {
         return Err(outside(path));
     }
@@ -162,18 +167,25 @@ fn aside(inside: &Path) -> io::Result<PathBuf> {
 fn outside(path: &str) -> Denied {
     Denied {
         reason: reason::PATH_DENIED,
-        message: format!("{path} leads out of your folder. Give a path relative to it, without .. and links to elsewhere."),
+        message: format!(
+            "{path} leads out of your folder. Give a path relative to it, without .. and links to elsewhere."
+        ),
     }
 }
 
 fn no_file(path: &str) -> Denied {
-    Denied { reason: reason::PATH_DENIED, message: format!("{path} is no ordinary file. Choose another path.") }
+    Denied {
+        reason: reason::PATH_DENIED,
+        message: format!("{path} is no ordinary file. Choose another path."),
+    }
 }
 
 fn too_large(path: &str, bytes: u64, most_bytes: usize) -> Denied {
     Denied {
         reason: reason::FILE_TOO_LARGE,
-        message: format!("{path} would have {bytes} bytes, more than {most_bytes}. Use several smaller files."),
+        message: format!(
+            "{path} would have {bytes} bytes, more than {most_bytes}. Use several smaller files."
+        ),
     }
 }
 
@@ -186,6 +198,8 @@ fn with_io<T>(work: impl FnOnce() -> io::Result<T>, path: &str, verb: &str) -> R
         // What the kernel, or the library in its place, answers to a path that leads out.
         io::ErrorKind::PermissionDenied | io::ErrorKind::CrossesDevices => outside(path),
         _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => outside(path),
-        _ => Denied { reason: reason::FOLDER_ERROR, message: format!("{path} could not be {verb}: {error}.") },
+        _ => {
+            Denied { reason: reason::FOLDER_ERROR, message: format!("{path} could not be {verb}: {error}.") }
+        }
     })
 }

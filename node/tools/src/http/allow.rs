@@ -30,7 +30,9 @@ impl Allowed {
     /// The error says what an entry looks like.
     pub(crate) fn parse(entry: &str) -> Result<Allowed, String> {
         let wrong = || {
-            format!("{entry:?} is none of: a host, host:port, *.example.com, * (without http://, path or credentials)")
+            format!(
+                "{entry:?} is none of: a host, host:port, *.example.com, * (without http://, path or credentials)"
+            )
         };
         if entry == "*" {
             return Ok(Allowed { host: Host::Any, port: None });

@@ -11,11 +11,22 @@ use std::sync::Arc;
 
 const REDIRECTS: usize = 5;
 /// Headers of an answer that are worth a model's tokens.
-const SHOWN: &[&str] = &["content-type", "content-encoding", "location", "retry-after", "etag", "last-modified"];
+const SHOWN: &[&str] =
+    &["content-type", "content-encoding", "location", "retry-after", "etag", "last-modified"];
 /// Headers that are ours or the connection's to set.
 const OURS: &[&str] = &[
-    "host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect",
-    "accept-encoding", "idempotency-key", "proxy-authorization", "proxy-connection",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "accept-encoding",
+    "idempotency-key",
+    "proxy-authorization",
+    "proxy-connection",
 ];
 
 pub(super) struct Exchange {
@@ -52,7 +63,8 @@ impl Request {
         if OURS.contains(&name.as_str()) {
             return Err(format!("the header {name} is set by the node; leave it out"));
         }
-        let value = HeaderValue::from_str(value).map_err(|_| format!("the value of {name} has characters none may have"))?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| format!("the value of {name} has characters none may have"))?;
         self.headers.append(name, value);
         Ok(())
     }
@@ -92,19 +104,26 @@ impl Exchange {
                 Ok(response) => response,
                 Err(error) => return lost(&way.url, &error),
             };
-            let Some(target) = redirect_target(&way.url, &response) else { return self.answer(&way.url, response).await };
+            let Some(target) = redirect_target(&way.url, &response) else {
+                return self.answer(&way.url, response).await;
+            };
             let next = match self.way(target.clone()).await {
                 Ok(next) => next,
                 Err(denied) => return denied.stopped(response.status(), &target),
             };
-            request = request.redirected(response.status(), next.host == way.host && next.url.port() == way.url.port());
+            request = request
+                .redirected(response.status(), next.host == way.host && next.url.port() == way.url.port());
             way = next;
         }
-        Outcome::failed(format!("More than {REDIRECTS} redirects, the last to {}. Ask for the final address.", way.url))
+        Outcome::failed(format!(
+            "More than {REDIRECTS} redirects, the last to {}. Ask for the final address.",
+            way.url
+        ))
     }
 
     async fn first_way(&self, url: &str) -> Result<Way, Denied> {
-        let url = Url::parse(url).map_err(|error| Denied::Egress(format!("it is no absolute address ({error})")))?;
+        let url = Url::parse(url)
+            .map_err(|error| Denied::Egress(format!("it is no absolute address ({error})")))?;
         self.way(url).await
     }
 
@@ -115,10 +134,16 @@ impl Exchange {
         let addresses = self.addresses(&grant).await?;
         for address in &addresses {
             if self.refuse.contains(&address.to_canonical()) {
-                return Err(Denied::Egress(format!("{} leads to {address}, which is refused by the operator", grant.host)));
+                return Err(Denied::Egress(format!(
+                    "{} leads to {address}, which is refused by the operator",
+                    grant.host
+                )));
             }
             if !grant.may_be_private && !is_public(*address) {
-                return Err(Denied::Egress(format!("{} leads to {address}, which is not a public address", grant.host)));
+                return Err(Denied::Egress(format!(
+                    "{} leads to {address}, which is not a public address",
+                    grant.host
+                )));
             }
         }
         let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, grant.port)).collect();
@@ -132,8 +157,13 @@ impl Exchange {
         }
         let host = &grant.host;
         let addresses = self.resolver.resolve(host).await;
-        let addresses = addresses.map_err(|error| Denied::Unresolved(format!("{host} has no address ({error})")))?;
-        if addresses.is_empty() { Err(Denied::Unresolved(format!("{host} has no address"))) } else { Ok(addresses) }
+        let addresses =
+            addresses.map_err(|error| Denied::Unresolved(format!("{host} has no address ({error})")))?;
+        if addresses.is_empty() {
+            Err(Denied::Unresolved(format!("{host} has no address")))
+        } else {
+            Ok(addresses)
+        }
     }
 
     async fn answer(&self, url: &Url, response: Response) -> Outcome {
@@ -143,7 +173,11 @@ impl Exchange {
             Ok(body) => text.push_str(&body),
             Err(error) => return lost(url, &error),
         }
-        Outcome::Answered { text, is_error: status.is_client_error() || status.is_server_error(), cut_bytes: 0 }
+        Outcome::Answered {
+            text,
+            is_error: status.is_client_error() || status.is_server_error(),
+            cut_bytes: 0,
+        }
     }
 
     /// The body as text, as much of it as is wanted. What is packed stays packed: a few bytes may become gigabytes.
@@ -169,7 +203,7 @@ impl Exchange {
 
 fn shown(body: &[u8], kind: &str, is_whole: bool, length: Option<u64>) -> String {
     let text = String::from_utf8_lossy(body);
-    let odd = text.chars().filter(|c| matches!(c, char::REPLACEMENT_CHARACTER | '\0')).count();
+    let odd = text.chars().filter(|c| matches!(*c, char::REPLACEMENT_CHARACTER | '\0')).count();
     if odd > 1 + body.len() / 100 {
         return format!("[{} bytes of {kind}, not text, not shown]", body.len());
     }
@@ -194,7 +228,8 @@ fn head(url: &Url, response: &Response) -> String {
 /// Sends over a connection of its own, to the addresses that were checked and no others.
 async fn send(way: &Way, request: &Request) -> reqwest::Result<Response> {
     let name = way.url.host_str().unwrap_or_default();
-    let client = super::client_builder().pool_max_idle_per_host(0).resolve_to_addrs(name, &way.addresses).build()?;
+    let client =
+        super::client_builder().pool_max_idle_per_host(0).resolve_to_addrs(name, &way.addresses).build()?;
     let mut wire = client.request(request.method.clone(), way.url.clone()).headers(request.headers.clone());
     if let Some(body) = &request.body {
         wire = wire.body(body.clone());
@@ -212,10 +247,13 @@ fn redirect_target(from: &Url, response: &Response) -> Option<Url> {
 fn lost(url: &Url, error: &reqwest::Error) -> Outcome {
     let why = causes(error);
     if error.is_connect() || error.is_builder() {
-        let message = format!("{url} cannot be reached, so nothing was sent: {why}. Check the address or try later.");
+        let message =
+            format!("{url} cannot be reached, so nothing was sent: {why}. Check the address or try later.");
         return Outcome::refused(reason::UNREACHABLE, message);
     }
-    let message = format!("The connection to {url} was lost before the answer was whole: {why}. It may have been done.");
+    let message = format!(
+        "The connection to {url} was lost before the answer was whole: {why}. It may have been done."
+    );
     Outcome::unknown(reason::TOOL_CRASHED, message)
 }
 
@@ -234,7 +272,10 @@ impl Denied {
         match self {
             Denied::Egress(why) => {
                 let next = "Use an address the operator allows.";
-                Outcome::refused(reason::EGRESS_DENIED, format!("The request to {url} was not made: {why}. {next}"))
+                Outcome::refused(
+                    reason::EGRESS_DENIED,
+                    format!("The request to {url} was not made: {why}. {next}"),
+                )
             }
             Denied::Unresolved(why) => {
                 Outcome::refused(reason::UNREACHABLE, format!("The request to {url} was not made: {why}."))

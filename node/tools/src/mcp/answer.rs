@@ -11,17 +11,20 @@ pub(super) fn outcome(server: &str, listed: &Listed, answer: Result<ServerResult
     match answer {
         Ok(ServerResult::CallToolResult(result)) => result_outcome(listed, result),
         Ok(ServerResult::EmptyResult(_)) => Outcome::answered(""),
-        Ok(ServerResult::InputRequiredResult(_)) => {
-            Outcome::failed(format!("The server {server} wants to ask a person something first, which is not supported here."))
-        }
+        Ok(ServerResult::InputRequiredResult(_)) => Outcome::failed(format!(
+            "The server {server} wants to ask a person something first, which is not supported here."
+        )),
         Ok(ServerResult::CustomResult(other)) => Outcome::failed(format!(
             "The server {server} answered with something that is no tool result: {}",
             output::head(&other.0.to_string(), 500)
         )),
-        Ok(_) => Outcome::failed(format!("The server {server} answered with something that is no tool result.")),
-        Err(ServiceError::McpError(error)) => {
-            Outcome::failed(format!("The server {server} answered with error {}: {}", error.code.0, error.message))
+        Ok(_) => {
+            Outcome::failed(format!("The server {server} answered with something that is no tool result."))
         }
+        Err(ServiceError::McpError(error)) => Outcome::failed(format!(
+            "The server {server} answered with error {}: {}",
+            error.code.0, error.message
+        )),
         Err(error) => lost(server, &error),
     }
 }

@@ -10,10 +10,13 @@ use rmcp::model::{
     PaginatedRequestParams, PingRequest, RequestMetaObject, ServerResult,
 };
 use rmcp::service::{
-    NotificationContext, Peer, PeerRequestOptions, RequestHandle, RunningService, ServiceError, serve_client_with_ct,
+    NotificationContext, Peer, PeerRequestOptions, RequestHandle, RunningService, ServiceError,
+    serve_client_with_ct,
 };
 use rmcp::transport::async_rw::AsyncRwTransport;
-use rmcp::transport::streamable_http_client::{StreamableHttpClientTransport, StreamableHttpClientTransportConfig};
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
+};
 use rmcp::{ClientHandler, RoleClient};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -121,7 +124,13 @@ impl Connection {
     }
 
     /// One call. Dropped or stopped, it sends a cancel and is over.
-    pub(super) async fn call(&self, server: &str, listed: &Listed, call: &Call, stop: CancellationToken) -> Outcome {
+    pub(super) async fn call(
+        &self,
+        server: &str,
+        listed: &Listed,
+        call: &Call,
+        stop: CancellationToken,
+    ) -> Outcome {
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params(server, call)));
         let sent = self.peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await;
         let mut sent = match sent {
@@ -220,21 +229,26 @@ async fn start(config: &McpConfig, ear: Ear, end: CancellationToken) -> Result<(
 }
 
 async fn reach(config: &McpConfig, url: &str, ear: Ear, end: CancellationToken) -> Result<Running, String> {
-    let client = crate::http::client_builder().build().map_err(|error| error.to_string())?;
+    // Without idle connections: one that is refused was never used, so that nothing can have happened.
+    let client =
+        crate::http::client_builder().pool_max_idle_per_host(0).build().map_err(|error| error.to_string())?;
     let mut transport = StreamableHttpClientTransportConfig::with_uri(url)
         .max_concurrent_requests(config.concurrent + 1)
         .custom_headers(headers(config)?);
     transport.max_json_response_size = config.message_bytes;
     transport.max_sse_event_size = config.message_bytes;
     if let Some(name) = &config.bearer_env {
-        let token = std::env::var(name).map_err(|_| format!("the variable {name} of bearer_env is not set"))?;
+        let token =
+            std::env::var(name).map_err(|_| format!("the variable {name} of bearer_env is not set"))?;
         transport = transport.auth_header(token);
     }
     let transport = StreamableHttpClientTransport::with_client(client, transport);
     serve_client_with_ct(ear, transport, end).await.map_err(|error| error.to_string())
 }
 
-fn headers(config: &McpConfig) -> Result<HashMap<reqwest::header::HeaderName, reqwest::header::HeaderValue>, String> {
+fn headers(
+    config: &McpConfig,
+) -> Result<HashMap<reqwest::header::HeaderName, reqwest::header::HeaderValue>, String> {
     let header = |(name, value): (&String, &String)| {
         let value = value.parse::<reqwest::header::HeaderValue>().map(|mut value| {
             value.set_sensitive(true);

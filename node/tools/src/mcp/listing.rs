@@ -96,7 +96,11 @@ fn description(tool: &Tool) -> String {
 /// Hints of a server decide only what happens after a crash, and only where the operator says nothing.
 fn policy(annotations: Option<&ToolAnnotations>) -> Policy {
     let hint = |is: fn(&ToolAnnotations) -> Option<bool>| annotations.and_then(is).unwrap_or(false);
-    if hint(|a| a.read_only_hint) || hint(|a| a.idempotent_hint) { Policy::Idempotent } else { Policy::AtMostOnce }
+    if hint(|a| a.read_only_hint) || hint(|a| a.idempotent_hint) {
+        Policy::Idempotent
+    } else {
+        Policy::AtMostOnce
+    }
 }
 
 #[cfg(test)]

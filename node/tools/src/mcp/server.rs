@@ -159,13 +159,17 @@ impl Server {
 
     fn not_begun(&self, reason: &'static str, why: &str) -> Outcome {
         let name = &self.name;
-        Outcome::refused(reason, format!("The tool server {name} {why}. The call was not made; try again later."))
+        Outcome::refused(
+            reason,
+            format!("The tool server {name} {why}. The call was not made; try again later."),
+        )
     }
 
     fn not_listed(&self, up: &Up, call: &Call) -> Outcome {
         let left = up.listing.left_out.iter().find(|left| left.tool == call.tool);
         let why = left.map(|left| format!(" It is left out: {}.", left.reason)).unwrap_or_default();
-        let there: Vec<&str> = up.listing.tools.values().map(|tool| tool.spec.name.as_str()).take(32).collect();
+        let there: Vec<&str> =
+            up.listing.tools.values().map(|tool| tool.spec.name.as_str()).take(32).collect();
         let message = format!("There is no tool {}.{why} There are: {}.", call.tool, there.join(", "));
         Outcome::refused(reason::TOOL_NOT_FOUND, message)
     }
@@ -221,7 +225,12 @@ impl Server {
     }
 
     /// The start runs by itself: callers may leave, the next one finds it done.
-    fn begin(self: &Arc<Self>, state: &mut State, connection: Option<Arc<Connection>>, pause: Duration) -> Look {
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut State,
+        connection: Option<Arc<Connection>>,
+        pause: Duration,
+    ) -> Look {
         state.phase = Phase::Busy;
         state.starts += u64::from(connection.is_none());
         let server = Arc::clone(self);
@@ -245,7 +254,7 @@ impl Server {
                 None => Arc::new(Connection::open(&self.config).await?),
             };
             let listing = Arc::new(connection.list(&self.name, &self.config).await?);
-            Ok(Up { connection, listing })
+            Ok::<Up, String>(Up { connection, listing })
         };
         match tokio::time::timeout(most, work).await {
             Ok(Ok(up)) => Ok(up),
@@ -277,7 +286,8 @@ impl Server {
     fn fell(&self, connection: &Arc<Connection>) {
         let mut state = self.lock();
         let is_this = matches!(&state.phase, Phase::Up(up) if Arc::ptr_eq(&up.connection, connection));
-        if is_this && connection.is_closed() {
+        // A server that is reached may have forgotten us: only a new agreement finds out.
+        if is_this && (connection.is_closed() || self.config.url.is_some()) {
             let problem = ended(connection);
             tracing::warn!(server = self.name, problem, "a tool server is lost");
             state.fall(problem, &self.config);

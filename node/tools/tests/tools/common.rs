@@ -1,5 +1,4 @@
 //! What tests of several files need.
-#![allow(dead_code, reason = "each file of tests uses some of it")]
 
 use serde_json::Value;
 use std::future::Future;
@@ -7,14 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tools::{Call, CancellationToken, Config, Outcome, Toolbox};
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub fn toolbox(toml: &str) -> Toolbox {
+pub(crate) fn toolbox(toml: &str) -> Toolbox {
     let config: Config = toml::from_str(toml).expect("a configuration");
     Toolbox::new(&config).expect("a toolbox")
 }
 
-pub fn call(tool: &str, arguments: Value, folder: &Path) -> Call {
+pub(crate) fn call(tool: &str, arguments: Value, folder: &Path) -> Call {
     Call {
         operation: "t_0000000001k00000/3/0".into(),
         attempt: 0,
@@ -27,33 +26,33 @@ pub fn call(tool: &str, arguments: Value, folder: &Path) -> Call {
     }
 }
 
-pub async fn made(toolbox: &Toolbox, call: Call) -> Outcome {
+pub(crate) async fn made(toolbox: &Toolbox, call: Call) -> Outcome {
     toolbox.call(call, CancellationToken::new()).await
 }
 
 /// The text of an answer that is no error.
-pub fn said(outcome: Outcome) -> String {
+pub(crate) fn said(outcome: Outcome) -> String {
     match outcome {
         Outcome::Answered { text, is_error: false, .. } => text,
         other => panic!("not an answer: {other:?}"),
     }
 }
 
-pub fn failed(outcome: Outcome) -> String {
+pub(crate) fn failed(outcome: Outcome) -> String {
     match outcome {
         Outcome::Answered { text, is_error: true, .. } => text,
         other => panic!("not an answered error: {other:?}"),
     }
 }
 
-pub fn refused(outcome: Outcome) -> (&'static str, String) {
+pub(crate) fn refused(outcome: Outcome) -> (&'static str, String) {
     match outcome {
         Outcome::Refused { reason, message } => (reason, message),
         other => panic!("not refused: {other:?}"),
     }
 }
 
-pub fn unknown(outcome: Outcome) -> (&'static str, String) {
+pub(crate) fn unknown(outcome: Outcome) -> (&'static str, String) {
     match outcome {
         Outcome::Unknown { reason, message } => (reason, message),
         other => panic!("not unknown: {other:?}"),
@@ -61,7 +60,7 @@ pub fn unknown(outcome: Outcome) -> (&'static str, String) {
 }
 
 /// Waits for a condition.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     while !is_so() {
@@ -71,12 +70,12 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Within the time that any honest machine needs.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
 }
 
 /// Whether a process runs: a zombie does not.
-pub fn runs(process_id: u32) -> bool {
+pub(crate) fn runs(process_id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process_id}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     state.is_some_and(|state| state != 'Z')

@@ -1,8 +1,6 @@
 //! Requests to a server that does what servers should not.
 
-mod common;
-
-use common::{call, failed, made, refused, said, soon, unknown};
+use crate::common::{call, failed, made, refused, said, soon, unknown};
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::json;
 use std::io;
@@ -62,12 +60,32 @@ async fn serve(mut stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> io::Res
 }
 
 async fn answer(stream: &mut TcpStream, path: &str) -> io::Result<()> {
-    let (route, rest) = path.trim_start_matches('/').split_once('?').unwrap_or((path.trim_start_matches('/'), ""));
+    let (route, rest) =
+        path.trim_start_matches('/').split_once('?').unwrap_or((path.trim_start_matches('/'), ""));
     match route {
-        "redirect" => stream.write_all(format!("HTTP/1.1 302 Found\r\nlocation: {rest}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await,
-        "keep" => stream.write_all(format!("HTTP/1.1 307 Keep\r\nlocation: {rest}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await,
+        "redirect" => {
+            stream
+                .write_all(
+                    format!("HTTP/1.1 302 Found\r\nlocation: {rest}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+                )
+                .await
+        }
+        "keep" => {
+            stream
+                .write_all(
+                    format!("HTTP/1.1 307 Keep\r\nlocation: {rest}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+                )
+                .await
+        }
         // What a gigabyte of zeros begins with; the test must not care how it goes on.
-        "bomb" => plain(stream, "content-encoding: gzip\r\ncontent-type: text/plain\r\n", &[0x1f, 0x8b, 8, 0].repeat(2500)).await,
+        "bomb" => {
+            plain(
+                stream,
+                "content-encoding: gzip\r\ncontent-type: text/plain\r\n",
+                &[0x1f, 0x8b, 8, 0].repeat(2500),
+            )
+            .await
+        }
         "binary" => plain(stream, "content-type: image/png\r\n", &[0xff; 5000]).await,
         "big" => plain(stream, "content-type: text/plain\r\n", &vec![b'x'; 10_000_000]).await,
         "endless" => {
@@ -90,7 +108,8 @@ async fn answer(stream: &mut TcpStream, path: &str) -> io::Result<()> {
 }
 
 async fn plain(stream: &mut TcpStream, headers: &str, body: &[u8]) -> io::Result<()> {
-    let head = format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await
 }
@@ -103,7 +122,8 @@ struct Scripted {
 
 impl Scripted {
     fn new(answers: &[&[&str]]) -> Arc<Scripted> {
-        let parse = |list: &&[&str]| list.iter().map(|address| address.parse().expect("an address")).collect();
+        let parse =
+            |list: &&[&str]| list.iter().map(|address| address.parse().expect("an address")).collect();
         Arc::new(Scripted { answers: answers.iter().map(parse).collect(), asked: AtomicUsize::new(0) })
     }
 }
@@ -142,9 +162,15 @@ async fn an_allowed_address_is_read_with_the_operation_id() {
     let server = Server::start().await;
     let toolbox = desk(&server, &[]);
     let text = said(get(&toolbox, &server.url("/hello")).await);
-    assert!(text.starts_with("HTTP 200 OK") && text.ends_with("hello^[[31m") && !text.contains("set-cookie"), "{text}");
+    assert!(
+        text.starts_with("HTTP 200 OK") && text.ends_with("hello^[[31m") && !text.contains("set-cookie"),
+        "{text}"
+    );
     let head = server.last_head().to_lowercase();
-    assert!(head.contains("idempotency-key: t_0000000001k00000/3/0") && !head.contains("accept-encoding"), "{head}");
+    assert!(
+        head.contains("idempotency-key: t_0000000001k00000/3/0") && !head.contains("accept-encoding"),
+        "{head}"
+    );
     let text = said(post(&toolbox, &server.url("/x"), json!({"content-type": "text/plain"})).await);
     assert!(text.contains("hello") && server.last_head().starts_with("POST /x"), "{text}");
     assert!(failed(get(&toolbox, &server.url("/gone")).await).contains("404"));
@@ -164,12 +190,31 @@ async fn addresses_of_this_machine_and_its_house_are_refused_however_they_are_wr
     let resolver = Scripted::new(&[&["127.0.0.1"]]);
     let toolbox = Toolbox::with_resolver(&config(&["*"]), resolver).expect("a toolbox");
     for url in [
-        "http://127.0.0.1/", "http://0x7f.1/", "http://2130706433/", "http://017700000001/", "http://127.1/",
-        "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://[::ffff:a9fe:a9fe]/", "http://localhost./",
-        "http://localhost/", "http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/", "http://192.168.0.1/",
-        "http://[fd00:ec2::254]/", "http://100.64.0.1/", "http://0/", "http://rebind.example.com/",
-        "http://user:word@example.com/", "ftp://example.com/", "file:///etc/passwd", "http://example.com:22/",
-        "gopher://127.0.0.1/", "not an address", "", "http://",
+        "http://127.0.0.1/",
+        "http://0x7f.1/",
+        "http://2130706433/",
+        "http://017700000001/",
+        "http://127.1/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:a9fe:a9fe]/",
+        "http://localhost./",
+        "http://localhost/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/",
+        "http://192.168.0.1/",
+        "http://[fd00:ec2::254]/",
+        "http://100.64.0.1/",
+        "http://0/",
+        "http://rebind.example.com/",
+        "http://user:word@example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "http://example.com:22/",
+        "gopher://127.0.0.1/",
+        "not an address",
+        "",
+        "http://",
     ] {
         let (reason, message) = refused(get(&toolbox, url).await);
         assert_eq!(reason, "EGRESS_DENIED", "{url}: {message}");
@@ -214,7 +259,12 @@ async fn redirects_are_checked_like_first_addresses() {
     let toolbox = desk(&server, &[]);
     let text = said(get(&toolbox, &server.url("/redirect?/hello")).await);
     assert!(text.contains("hello"), "{text}");
-    for target in ["http://169.254.169.254/latest/meta-data/", "http://127.0.0.1:9/", "file:///etc/passwd", "http://[::1]/"] {
+    for target in [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://127.0.0.1:9/",
+        "file:///etc/passwd",
+        "http://[::1]/",
+    ] {
         let text = failed(get(&toolbox, &server.url(&format!("/redirect?{target}"))).await);
         assert!(text.contains("EGRESS_DENIED") && text.contains("302"), "{target}: {text}");
     }
@@ -241,7 +291,9 @@ async fn keys_do_not_follow_to_another_host() {
 async fn headers_of_the_connection_are_not_a_models_to_set() {
     let server = Server::start().await;
     let toolbox = desk(&server, &[]);
-    for name in ["Host", "content-length", "Transfer-Encoding", "idempotency-key", "accept-encoding", "bad name"] {
+    for name in
+        ["Host", "content-length", "Transfer-Encoding", "idempotency-key", "accept-encoding", "bad name"]
+    {
         let (reason, message) = refused(post(&toolbox, &server.url("/"), json!({name: "1"})).await);
         assert_eq!(reason, "INVALID_ARGUMENTS", "{name}: {message}");
     }
@@ -264,7 +316,10 @@ async fn packed_and_binary_bodies_are_not_shown() {
 async fn bodies_are_read_only_as_far_as_wanted() {
     let server = Server::start().await;
     let toolbox = desk(&server, &[]);
-    for (path, told) in [("/big", "[only 1048576 of 10000000 bytes were read]"), ("/endless", "[only the first 1048576 bytes were read]")] {
+    for (path, told) in [
+        ("/big", "[only 1048576 of 10000000 bytes were read]"),
+        ("/endless", "[only the first 1048576 bytes were read]"),
+    ] {
         let outcome = get(&toolbox, &server.url(path)).await;
         let Outcome::Answered { text, cut_bytes, is_error: false } = outcome else { panic!("{outcome:?}") };
         assert!(text.ends_with(told) && cut_bytes > 900_000 && text.len() <= 64 << 10, "{cut_bytes}");
@@ -287,7 +342,8 @@ async fn slow_silent_and_broken_answers_end_in_time_and_are_unknown() {
 
 #[tokio::test]
 async fn where_nobody_listens_nothing_was_sent() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let toolbox = Toolbox::new(&config(&[&format!("127.0.0.1:{closed}")])).expect("a toolbox");
     let (reason, message) = refused(get(&toolbox, &format!("http://127.0.0.1:{closed}/")).await);
     assert_eq!(reason, "UNREACHABLE", "{message}");

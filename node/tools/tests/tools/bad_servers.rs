@@ -1,8 +1,6 @@
 //! Calls of a server that errs, hangs, crashes, lies and talks nonsense.
 
-mod common;
-
-use common::{call, failed, made, refused, runs, said, soon, toolbox, unknown, until};
+use crate::common::{call, failed, made, refused, runs, said, soon, toolbox, unknown, until};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +17,8 @@ impl Fake {
         let folder = tempfile::tempdir().expect("a folder");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake_mcp.py");
         let log = folder.path().join("log");
-        let command = ["python3", &script.display().to_string(), &log.display().to_string(), mode].map(|s| format!("{s:?}"));
+        let command = ["python3", &script.display().to_string(), &log.display().to_string(), mode]
+            .map(|s| format!("{s:?}"));
         let toml = format!("[mcp.fake]\ncommand = [{}]\n{more}", command.join(", "));
         Fake { toolbox: toolbox(&toml), folder }
     }
@@ -72,7 +71,8 @@ async fn the_operation_id_arrives_and_arguments_off_schema_do_not() {
     let fake = Fake::new("", "");
     fake.echo().await;
     assert!(fake.has("call echo t_0000000001k00000/3/0"), "{:?}", fake.log());
-    for wrong in [json!({}), json!({"text": 7}), json!({"text": "a", "more": 1}), json!("text"), json!(null)] {
+    for wrong in [json!({}), json!({"text": 7}), json!({"text": "a", "more": 1}), json!("text"), json!(null)]
+    {
         let (reason, message) = refused(fake.call("echo", wrong).await);
         assert_eq!(reason, "INVALID_ARGUMENTS", "{message}");
     }
@@ -156,7 +156,11 @@ async fn a_crash_in_mid_call_is_unknown_and_the_server_comes_back() {
     fake.echo().await;
     assert_ne!(fake.process_id(), before);
     assert_eq!(fake.toolbox.servers()[0].failures, 0);
-    assert_eq!(fake.log().iter().filter(|line| line.starts_with("call crash")).count(), 1, "nothing is repeated here");
+    assert_eq!(
+        fake.log().iter().filter(|line| line.starts_with("call crash")).count(),
+        1,
+        "nothing is repeated here"
+    );
 }
 
 #[tokio::test]
@@ -213,11 +217,28 @@ async fn ten_megabytes_are_cut_and_counted() {
     fake.echo().await;
     let begun = Instant::now();
     let outcome = fake.call("big", json!({"bytes": 10_000_000})).await;
-    println!("10 MB answer: {} ms", begun.elapsed().as_millis());
-    let tools::Outcome::Answered { text, is_error: false, cut_bytes } = outcome else { panic!("{outcome:?}") };
+    println!("figure ten_megabytes_ms {}", begun.elapsed().as_millis());
+    let tools::Outcome::Answered { text, is_error: false, cut_bytes } = outcome else {
+        panic!("{outcome:?}")
+    };
     assert!(text.len() <= 10_000 && text.contains("bytes cut]"), "{}", text.len());
     assert!(cut_bytes > 9_990_000, "{cut_bytes}");
     fake.echo().await;
+}
+
+#[tokio::test]
+async fn a_thousand_calls_are_answered() {
+    let fake = Fake::new("", "");
+    fake.echo().await;
+    let mut times_us: Vec<u128> = Vec::new();
+    for _ in 0..1000 {
+        let begun = Instant::now();
+        fake.echo().await;
+        times_us.push(begun.elapsed().as_micros());
+    }
+    times_us.sort_unstable();
+    println!("figure tool_call_us {} p99 {}", times_us[500], times_us[990]);
+    assert_eq!(fake.log().iter().filter(|line| line.starts_with("call echo")).count(), 1001);
 }
 
 #[tokio::test]
@@ -259,7 +280,7 @@ async fn tools_that_appear_are_found() {
     let fake = Fake::new("", "");
     assert_eq!(refused(fake.call("grown_0", json!({})).await).0, "TOOL_NOT_FOUND");
     said(fake.call("grow", json!({})).await);
-    let give_up = Instant::now() + common::PATIENCE;
+    let give_up = Instant::now() + crate::common::PATIENCE;
     while fake.toolbox.specs(&["fake.grown_0".into()]).await.is_err() {
         assert!(Instant::now() < give_up, "the list was never asked for again");
     }

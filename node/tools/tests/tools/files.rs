@@ -1,8 +1,6 @@
 //! Files inside the task's folder, and attempts to get out of it.
 
-mod common;
-
-use common::{call, made, refused, said, soon, toolbox};
+use crate::common::{call, made, refused, said, soon, toolbox};
 use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -58,7 +56,10 @@ async fn parts_of_a_file_say_where_they_end() {
     let desk = Desk::new();
     said(desk.write("a", "0123456789").await);
     let part = |offset: u64, bytes: u64| json!({"path": "a", "offset": offset, "bytes": bytes});
-    assert_eq!(said(desk.call("files.read", part(2, 3)).await), "234\n[bytes 2 to 5 of 10; go on with offset 5]");
+    assert_eq!(
+        said(desk.call("files.read", part(2, 3)).await),
+        "234\n[bytes 2 to 5 of 10; go on with offset 5]"
+    );
     assert_eq!(said(desk.call("files.read", part(8, 100)).await), "89");
     assert_eq!(said(desk.call("files.read", part(100, 1)).await), "");
 }
@@ -79,8 +80,19 @@ async fn no_path_and_no_link_leads_out() {
     link("/proc/self/environ", "environ");
     let absolute = outside.display().to_string();
     for path in [
-        "../../secret", "below/../../../secret", absolute.as_str(), "/etc/passwd", "relative", "absolute", "up/secret",
-        "root/etc/passwd", "proc/etc/passwd", "loop", "environ", "below/../../one/../../secret", "a\0b",
+        "../../secret",
+        "below/../../../secret",
+        absolute.as_str(),
+        "/etc/passwd",
+        "relative",
+        "absolute",
+        "up/secret",
+        "root/etc/passwd",
+        "proc/etc/passwd",
+        "loop",
+        "environ",
+        "below/../../one/../../secret",
+        "a\0b",
     ] {
         for outcome in [desk.read(path).await, desk.write(path, "gone").await] {
             let (reason, message) = refused(outcome);

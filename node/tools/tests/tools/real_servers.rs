@@ -1,8 +1,6 @@
 //! Calls of MCP servers as their makers publish them. `make tool-servers` installs them.
 
-mod common;
-
-use common::{call, failed, made, refused, runs, said, soon, toolbox, unknown, until};
+use crate::common::{call, failed, made, refused, runs, said, soon, toolbox, unknown, until};
 use serde_json::json;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -23,7 +21,10 @@ fn server(path: &str) -> PathBuf {
 
 fn one_server(name: &str, path: &str, arguments: &[&str], more: &str) -> Toolbox {
     let program = server(path).display().to_string();
-    let command: Vec<String> = std::iter::once(program.as_str()).chain(arguments.iter().copied()).map(|s| format!("{s:?}")).collect();
+    let command: Vec<String> = std::iter::once(program.as_str())
+        .chain(arguments.iter().copied())
+        .map(|s| format!("{s:?}"))
+        .collect();
     toolbox(&format!("[mcp.{name}]\ncommand = [{}]\n{more}", command.join(", ")))
 }
 
@@ -108,15 +109,27 @@ async fn filesystem() {
     let large = "x".repeat(1_500_000);
     said(desk.call("fs.write_file", json!({"path": format!("{root}/large.txt"), "content": large})).await);
     let outcome = desk.call("fs.read_text_file", json!({"path": format!("{root}/large.txt")})).await;
-    assert!(matches!(&outcome, tools::Outcome::Answered { cut_bytes, .. } if *cut_bytes > 1_400_000), "{:?}", outcome.reason());
+    assert!(
+        matches!(&outcome, tools::Outcome::Answered { cut_bytes, .. } if *cut_bytes > 1_400_000),
+        "{:?}",
+        outcome.reason()
+    );
 }
 
 #[tokio::test]
 async fn everything_over_standard_input_and_output() {
-    let desk = Desk::new(one_server("every", "node/node_modules/.bin/mcp-server-everything", &[], "env = { SECRET_OF_NODE = \"no\" }"));
+    let desk = Desk::new(one_server(
+        "every",
+        "node/node_modules/.bin/mcp-server-everything",
+        &[],
+        "env = { SECRET_OF_NODE = \"no\" }",
+    ));
     everything(&desk).await;
     let environment = said(desk.call("every.get-env", json!({})).await);
-    assert!(environment.contains("SECRET_OF_NODE") && !environment.contains("CARGO_MANIFEST_DIR"), "{environment}");
+    assert!(
+        environment.contains("SECRET_OF_NODE") && !environment.contains("CARGO_MANIFEST_DIR"),
+        "{environment}"
+    );
 }
 
 /// What holds over either transport.
@@ -129,7 +142,8 @@ async fn everything(desk: &Desk) {
     let image = said(desk.call("every.get-tiny-image", json!({})).await);
     assert!(image.contains("[image image/png") && image.len() < 1000, "{image}");
     assert_eq!(refused(desk.call("every.get-sum", json!({"a": "two"})).await).0, "INVALID_ARGUMENTS");
-    let mut long = call("every.trigger-long-running-operation", json!({"duration": 60, "steps": 2}), desk.folder.path());
+    let mut long =
+        call("every.trigger-long-running-operation", json!({"duration": 60, "steps": 2}), desk.folder.path());
     long.timeout_ms = Some(400);
     let begun = Instant::now();
     assert_eq!(unknown(soon("a long one", made(&desk.toolbox, long)).await).0, "TOOL_TIMEOUT");
@@ -179,15 +193,19 @@ async fn everything_over_http_lost_and_found() {
     )));
     everything(&desk).await;
     let long = json!({"duration": 60, "steps": 60});
-    let (outcome, ()) = tokio::join!(desk.call("every.trigger-long-running-operation", long.clone()), async {
-        until("the call runs", || desk.toolbox.servers()[0].calls_in_flight == 1).await;
-        drop(server);
-    });
-    assert!(matches!(outcome.reason(), Some("TOOL_CRASHED" | "TOOL_TIMEOUT" | "TOOL_UNAVAILABLE")), "{outcome:?}");
+    let (outcome, ()) =
+        tokio::join!(desk.call("every.trigger-long-running-operation", long.clone()), async {
+            until("the call runs", || desk.toolbox.servers()[0].calls_in_flight == 1).await;
+            drop(server);
+        });
+    assert!(
+        matches!(outcome.reason(), Some("TOOL_CRASHED" | "TOOL_TIMEOUT" | "TOOL_UNAVAILABLE")),
+        "{outcome:?}"
+    );
     let (reason, message) = refused(desk.call("every.echo", json!({"message": "a"})).await);
     assert_eq!(reason, "TOOL_UNAVAILABLE", "{message}");
     let _again = OverHttp::start(port).await;
-    let give_up = Instant::now() + common::PATIENCE;
+    let give_up = Instant::now() + crate::common::PATIENCE;
     while desk.call("every.echo", json!({"message": "a"})).await.reason().is_some() {
         assert!(Instant::now() < give_up, "the server is never found again");
     }
