@@ -5,6 +5,7 @@
 mod answer;
 mod connection;
 mod listing;
+mod measured;
 mod process;
 mod server;
 

@@ -233,7 +233,13 @@ async fn bounded<F>(
 where
     F: Future<Output = Outcome>,
 {
-    let inner = stop.child_token();
+    if stop.is_cancelled() {
+        return Outcome::refused(
+            reason::TOOL_STOPPED,
+            format!("The call of {} was stopped before it began.", call.tool),
+        );
+    }
+    let inner = CancellationToken::new();
     let time = Duration::from_millis(call.timeout_ms.unwrap_or(ToolSpec::DEFAULT_TIMEOUT_MS));
     let work =
         AssertUnwindSafe(work(inner.clone())).catch_unwind().map(|done| done.unwrap_or_else(|_| panicked()));

@@ -115,12 +115,23 @@ async fn what_a_stopped_tool_knows_is_believed_only_when_certain() {
     assert_eq!(made(&toolbox, call("waited", json!({}))).await.reason(), Some(reason::TOOL_BUSY));
     assert_eq!(made(&toolbox, call("finished", json!({}))).await, Outcome::answered("just in time"));
     assert_eq!(made(&toolbox, call("lost", json!({}))).await.reason(), Some(reason::TOOL_TIMEOUT));
+    let outcome = stopped_soon(&toolbox, "waited").await;
+    assert_eq!(outcome, Outcome::refused(reason::TOOL_STOPPED, "did not begin"));
+    let outcome = stopped_soon(&toolbox, "lost").await;
+    assert!(matches!(outcome, Outcome::Unknown { reason: reason::TOOL_STOPPED, .. }), "{outcome:?}");
     let stopped = CancellationToken::new();
     stopped.cancel();
-    let outcome = toolbox.call(call("waited", json!({})), stopped.clone()).await;
-    assert_eq!(outcome, Outcome::refused(reason::TOOL_STOPPED, "did not begin"));
-    let outcome = toolbox.call(call("lost", json!({})), stopped).await;
-    assert!(matches!(outcome, Outcome::Unknown { reason: reason::TOOL_STOPPED, .. }), "{outcome:?}");
+    let outcome = toolbox.call(call("finished", json!({})), stopped).await;
+    assert!(matches!(outcome, Outcome::Refused { reason: reason::TOOL_STOPPED, .. }), "{outcome:?}");
+}
+
+async fn stopped_soon(toolbox: &Toolbox, tool: &str) -> Outcome {
+    let stop = CancellationToken::new();
+    let (outcome, ()) = tokio::join!(toolbox.call(call(tool, json!({})), stop.clone()), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        stop.cancel();
+    });
+    outcome
 }
 
 #[tokio::test]

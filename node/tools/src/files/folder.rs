@@ -195,6 +195,10 @@ fn with_io<T>(work: impl FnOnce() -> io::Result<T>, path: &str, verb: &str) -> R
             reason: reason::PATH_DENIED,
             message: format!("{path} could not be {verb}: it is not there. List the folder to see what is."),
         },
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Denied {
+            reason: reason::PATH_DENIED,
+            message: format!("{path} could not be {verb}: something on the way there is no folder of yours."),
+        },
         // What the kernel, or the library in its place, answers to a path that leads out.
         io::ErrorKind::PermissionDenied | io::ErrorKind::CrossesDevices => outside(path),
         _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => outside(path),

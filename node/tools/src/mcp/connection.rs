@@ -2,6 +2,7 @@
 
 use super::answer;
 use super::listing::{Listed, Listing, MOST_TOOLS, listing};
+use super::measured::Measured;
 use super::process::Process;
 use crate::config::McpConfig;
 use crate::{Call, CancellationToken, Outcome, reason};
@@ -21,8 +22,9 @@ use rmcp::{ClientHandler, RoleClient};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long a server may take to say that it lives.
 const PING: Duration = Duration::from_secs(2);
@@ -31,6 +33,9 @@ pub(super) struct Connection {
     peer: Peer<RoleClient>,
     process: Option<Process>,
     has_changed: Arc<AtomicBool>,
+    /// How many messages of a server that was started here were too long to be read.
+    dropped: Option<watch::Receiver<u64>>,
+    calls: AtomicUsize,
     /// Ends rmcp's loop, and with it the standard input of the server.
     end: CancellationToken,
 }
@@ -57,16 +62,16 @@ impl Connection {
         let has_changed = Arc::new(AtomicBool::new(false));
         let ear = Ear { has_changed: Arc::clone(&has_changed) };
         let end = CancellationToken::new();
-        let (process, running) = match &config.url {
-            Some(url) => (None, reach(config, url, ear, end.clone()).await?),
+        let (process, dropped, running) = match &config.url {
+            Some(url) => (None, None, reach(config, url, ear, end.clone()).await?),
             None => {
-                let (process, running) = start(config, ear, end.clone()).await?;
-                (Some(process), running)
+                let (process, dropped, running) = start(config, ear, end.clone()).await?;
+                (Some(process), Some(dropped), running)
             }
         };
         let peer = running.peer().clone();
         tokio::spawn(running.waiting());
-        Ok(Connection { peer, process, has_changed, end })
+        Ok(Connection { peer, process, has_changed, dropped, calls: AtomicUsize::new(0), end })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -131,6 +136,9 @@ impl Connection {
         call: &Call,
         stop: CancellationToken,
     ) -> Outcome {
+        let _counted = Counted::begin(&self.calls);
+        let mut dropped = self.dropped.clone();
+        dropped.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params(server, call)));
         let sent = self.peer.send_cancellable_request(request, PeerRequestOptions::no_options()).await;
         let mut sent = match sent {
@@ -140,10 +148,25 @@ impl Connection {
         tokio::select! {
             biased;
             answer = sent.answer() => self.with_complaint(answer::outcome(server, listed, answer)),
+            () = self.too_long(dropped) => Outcome::failed(format!(
+                "The server {server} answered with a longer message than is read here, and it was dropped. The call was \
+                 made. Ask for less."
+            )),
             () = stop.cancelled() => {
                 Outcome::unknown(reason::TOOL_STOPPED, "The call was stopped after it had begun.")
             }
         }
+    }
+
+    /// Until a message was dropped that can only be the answer to the one call that runs.
+    async fn too_long(&self, dropped: Option<watch::Receiver<u64>>) {
+        let Some(mut dropped) = dropped else { return std::future::pending().await };
+        while dropped.changed().await.is_ok() {
+            if self.calls.load(Ordering::Acquire) == 1 {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Whether the server still answers anything.
@@ -171,6 +194,22 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Counts a call for as long as it runs, however it ends.
+pub(super) struct Counted<'a>(&'a AtomicUsize);
+
+impl Counted<'_> {
+    pub(super) fn begin(count: &AtomicUsize) -> Counted<'_> {
+        count.fetch_add(1, Ordering::AcqRel);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -216,11 +255,14 @@ fn raw_page(mut page: Value) -> Result<(Vec<Value>, Option<String>), String> {
 
 type Running = RunningService<RoleClient, Ear>;
 
-async fn start(config: &McpConfig, ear: Ear, end: CancellationToken) -> Result<(Process, Running), String> {
+type Started = (Process, watch::Receiver<u64>, Running);
+
+async fn start(config: &McpConfig, ear: Ear, end: CancellationToken) -> Result<Started, String> {
     let (process, stdout, stdin) = Process::start(config)?;
+    let (stdout, dropped) = Measured::new(stdout, config.message_bytes);
     let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(config.message_bytes);
     match serve_client_with_ct(ear, transport, end).await {
-        Ok(running) => Ok((process, running)),
+        Ok(running) => Ok((process, dropped, running)),
         Err(error) => Err(match process.complaint() {
             complaint if complaint.is_empty() => error.to_string(),
             complaint => format!("{error}. Its last words: {complaint}"),

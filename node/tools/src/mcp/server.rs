@@ -1,7 +1,7 @@
 //! When a server runs: on demand, again after a crash (later each time), and not twice at once. And who may call it:
 //! so many at once.
 
-use super::connection::Connection;
+use super::connection::{Connection, Counted};
 use super::listing::Listing;
 use crate::config::McpConfig;
 use crate::{Call, CancellationToken, LeftOut, Outcome, ToolSpec, reason};
@@ -146,7 +146,7 @@ impl Server {
         if let Err(problem) = listed.arguments.check(&call.arguments) {
             return crate::toolbox::invalid_arguments(&call.tool, &problem);
         }
-        let count = InFlight::begin(self);
+        let count = Counted::begin(&self.in_flight);
         let outcome = up.connection.call(&self.name, listed, call, stop).await;
         drop(count);
         match &outcome {
@@ -339,21 +339,5 @@ impl State {
 
     fn pause(&self) -> Duration {
         self.not_before.map(|at| at.saturating_duration_since(Instant::now())).unwrap_or_default()
-    }
-}
-
-/// Counts a call for as long as it runs, however it ends.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl InFlight<'_> {
-    fn begin(server: &Server) -> InFlight<'_> {
-        server.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight(&server.in_flight)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
