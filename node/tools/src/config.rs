@@ -16,7 +16,7 @@ pub struct Config {
 }
 
 /// One MCP server: a command that speaks over its standard input and output, or the address of a running one.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct McpConfig {
     pub command: Vec<String>,
@@ -96,6 +96,15 @@ pub struct ConfigError {
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Arguments, addresses and values may hold keys: only names are shown.
+impl std::fmt::Debug for McpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("McpConfig");
+        shown.field("program", &self.command.first()).field("env", &self.env).field("headers", &self.headers);
+        shown.field("allow", &self.allow).field("timeout_ms", &self.timeout_ms).finish_non_exhaustive()
     }
 }
 
@@ -209,6 +218,29 @@ impl McpConfig {
     }
 }
 
+/// Shorter values are no keys, and hiding them would spoil what is said.
+const KEY_BYTES: usize = 8;
+
+impl McpConfig {
+    /// A message without what the operator gave this server to keep.
+    pub(crate) fn hide(&self, mut message: String) -> String {
+        for key in self.keys().filter(|key| key.len() >= KEY_BYTES) {
+            if message.contains(key.as_str()) {
+                message = message.replace(key.as_str(), "[hidden]");
+            }
+        }
+        message
+    }
+
+    fn keys(&self) -> impl Iterator<Item = String> {
+        let query = self.url.iter().filter_map(|url| Some(url.split_once('?')?.1.to_string()));
+        let written = self.env.0.values().chain(self.headers.0.values()).cloned();
+        let named =
+            self.inherit_env.iter().chain(&self.bearer_env).filter_map(|name| std::env::var(name).ok());
+        query.chain(written).chain(named)
+    }
+}
+
 fn check_url(key: &str, url: &str) -> Result<(), ConfigError> {
     let url = reqwest::Url::parse(url).map_err(|error| wrong(key, format!("not an address: {error}")))?;
     let clean = url.username().is_empty() && url.password().is_none();
@@ -291,6 +323,19 @@ mod tests {
             assert_eq!(parse(text).check().expect_err(text).key, key, "{text}");
         }
         assert!(toml::from_str::<Config>("[mcp.a]\ncomand = ['x']").is_err());
+    }
+
+    #[test]
+    fn keys_are_in_no_message_and_no_debug_form() {
+        let config = parse(
+            "[mcp.a]\nurl = 'https://h/mcp?key=canary-in-query'\nheaders = { x-key = 'canary-in-header' }\n\
+             [mcp.b]\ncommand = ['x', '--key=canary-in-argument']\nenv = { KEY = 'canary-in-env', SHORT = 'abc' }",
+        );
+        assert!(!format!("{config:?}").contains("canary"));
+        let message = "lost https://h/mcp?key=canary-in-query after x-key: canary-in-header".to_string();
+        assert!(!config.mcp["a"].hide(message).contains("canary"));
+        let message = "login with canary-in-env failed: abc".to_string();
+        assert_eq!(config.mcp["b"].hide(message), "login with [hidden] failed: abc");
     }
 
     #[test]

@@ -115,8 +115,8 @@ impl Connection {
 
     /// One page: entries as they came, so that one wrong entry does not hide the others.
     async fn page(&self, cursor: Option<String>) -> Result<(Vec<Value>, Option<String>), String> {
-        let mut request = ListToolsRequest::default();
-        request.params = cursor.map(|cursor| PaginatedRequestParams::default().with_cursor(Some(cursor)));
+        let params = PaginatedRequestParams::default().with_cursor(cursor);
+        let request = ListToolsRequest::with_param(params);
         let answer = self.peer.send_request(ClientRequest::ListToolsRequest(request)).await;
         match answer.map_err(|error| format!("it does not list its tools: {error}"))? {
             ServerResult::ListToolsResult(page) => {

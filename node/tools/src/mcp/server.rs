@@ -147,7 +147,7 @@ impl Server {
             return crate::toolbox::invalid_arguments(&call.tool, &problem);
         }
         let count = Counted::begin(&self.in_flight);
-        let outcome = up.connection.call(&self.name, listed, call, stop).await;
+        let outcome = self.hidden(up.connection.call(&self.name, listed, call, stop).await);
         drop(count);
         match &outcome {
             Outcome::Answered { .. } => self.lock().failures = 0,
@@ -155,6 +155,19 @@ impl Server {
             Outcome::Unknown { .. } | Outcome::Refused { .. } => self.fell(&up.connection),
         }
         outcome
+    }
+
+    /// Answers are the tool's own; what is said about a call must not tell its keys.
+    fn hidden(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Unknown { reason, message } => {
+                Outcome::Unknown { reason, message: self.config.hide(message) }
+            }
+            Outcome::Refused { reason, message } => {
+                Outcome::Refused { reason, message: self.config.hide(message) }
+            }
+            answered @ Outcome::Answered { .. } => answered,
+        }
     }
 
     fn not_begun(&self, reason: &'static str, why: &str) -> Outcome {
@@ -201,7 +214,7 @@ impl Server {
         if let Phase::Up(up) = &state.phase
             && up.connection.is_closed()
         {
-            let problem = ended(&up.connection);
+            let problem = self.config.hide(ended(&up.connection));
             state.fall(problem, &self.config);
         }
         match &state.phase {
@@ -258,7 +271,7 @@ impl Server {
         };
         match tokio::time::timeout(most, work).await {
             Ok(Ok(up)) => Ok(up),
-            Ok(Err(why)) => Err(format!("could not be started: {why}")),
+            Ok(Err(why)) => Err(format!("could not be started: {}", self.config.hide(why))),
             Err(_) => Err(format!("was not ready within {} ms", self.config.start_timeout_ms)),
         }
     }
@@ -288,7 +301,7 @@ impl Server {
         let is_this = matches!(&state.phase, Phase::Up(up) if Arc::ptr_eq(&up.connection, connection));
         // A server that is reached may have forgotten us: only a new agreement finds out.
         if is_this && (connection.is_closed() || self.config.url.is_some()) {
-            let problem = ended(connection);
+            let problem = self.config.hide(ended(connection));
             tracing::warn!(server = self.name, problem, "a tool server is lost");
             state.fall(problem, &self.config);
         }
