@@ -5,10 +5,12 @@ MODEL ?= smollm2
 NEXTEST := 0.9.143
 OPENAI := 3.57.0
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# Where the tests of tools look for the servers that `make tool-servers` installs.
+export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tool-servers tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -58,7 +60,10 @@ python-sdk-tools: ## what checks the Python SDK
 python-sdk: ## types, lints and tests of the Python SDK, with the binary of `make build`
 	@tests/python-sdk.sh
 
-unit: model random-models vocabularies openai-client python-sdk-tools
+tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
+	@tests/tool-servers.sh "$(QUORATE_TOOL_SERVERS)"
+
+unit: tool-servers model random-models vocabularies openai-client python-sdk-tools
 	cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.

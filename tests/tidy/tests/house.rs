@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("context", &["types"]),
     ("ledger", &["types"]),
     ("mind", &["context", "types"]),
+    ("tools", &["types"]),
     ("worker-inference", &["kernels", "types", "sys"]),
     ("coordinator", &["ledger", "proto", "types", "sys"]),
     ("node", &["mind", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
@@ -36,6 +37,9 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("rcgen", "node", &["node/src/tls"]),
     ("tokio_rustls", "node", &["node/src/tls"]),
     ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
+    ("rmcp", "tools", &["node/tools/src/mcp"]),
+    ("jsonschema", "tools", &["node/tools/src/schema"]),
+    ("cap_std", "tools", &["node/tools/src/files"]),
 ];
 
 /// What the pure crates must never see, in their sources.
