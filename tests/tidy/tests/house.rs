@@ -13,9 +13,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("context", &["types"]),
     ("ledger", &["types"]),
     ("mind", &["context", "types"]),
+    ("sandbox", &["sys"]),
     ("worker-inference", &["kernels", "types", "sys"]),
     ("coordinator", &["ledger", "proto", "types", "sys"]),
-    ("node", &["mind", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
+    ("node", &["mind", "sandbox", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
     ("quorate-sdk", &["proto", "types"]),
     ("cli", &["quorate-sdk"]),
     ("quorate", &["cli", "node", "worker-inference", "context"]),
@@ -36,6 +37,8 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("rcgen", "node", &["node/src/tls"]),
     ("tokio_rustls", "node", &["node/src/tls"]),
     ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
+    ("landlock", "sandbox", &["node/sandbox/src/stage/landlocked"]),
+    ("seccompiler", "sandbox", &["node/sandbox/src/calls"]),
 ];
 
 /// What the pure crates must never see, in their sources.
@@ -47,6 +50,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("node/mind/src", &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("context/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("worker-inference/src", &["tokio", "tonic", "ractor"]),
+    ("node/sandbox/src", &["tokio", "tonic", "ractor"]),
 ];
 
 fn metadata() -> serde_json::Value {

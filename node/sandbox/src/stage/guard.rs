@@ -23,10 +23,7 @@ pub(super) fn run(control: &UnixStream) -> Result<(), String> {
     drop(fs::write("/proc/self/oom_score_adj", "1000"));
     limit(&plan)?;
     check_rights()?;
-    tell(
-        control,
-        Layer::holds("privileges", "no capability, no_new_privs, not root inside, no owner outside"),
-    )?;
+    tell(control, Layer::holds("privileges", "no capability, no_new_privs, not root inside"))?;
     for layer in landlocked::restrict(&plan) {
         tell(control, layer)?;
     }

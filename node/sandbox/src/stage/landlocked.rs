@@ -43,6 +43,8 @@ fn files(plan: &Plan) -> Result<RestrictionStatus, RulesetError> {
     let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
     let mut rules =
         Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
+    // Names alone: the root holds nothing but what is shown on purpose.
+    rules = allow(rules, OsStr::new("/"), AccessFs::ReadDir.into())?;
     for path in ["/work", "/tmp", "/dev/shm"] {
         rules = allow(rules, OsStr::new(path), write)?;
     }

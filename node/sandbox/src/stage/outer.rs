@@ -14,10 +14,9 @@ pub(super) fn run(control: &UnixStream, outer_id: Option<&str>) -> Result<(), St
     // Without a terminal of its own nothing inside can type into one.
     let _ = rustix::process::setsid();
     wait_for_plan(control)?;
-    if rustix::process::geteuid().is_root() {
-        leave_root(outer_id)?;
-    }
+    let user = own_user(outer_id)?;
     leave_namespaces()?;
+    tell(control, user)?;
     tell(control, Layer::holds("namespaces", "user, mount, pid, network, ipc, uts, cgroup"))?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("PDEATHSIG"))?;
     keep_rights_over_exec()?;
@@ -32,6 +31,35 @@ fn wait_for_plan(control: &UnixStream) -> Result<(), String> {
     use rustix::event::{PollFd, PollFlags, poll};
     let mut there = [PollFd::new(control, PollFlags::IN)];
     rustix::io::retry_on_intr(|| poll(&mut there, None)).map_err(failed("waiting for the plan")).map(drop)
+}
+
+/// A user of its own for the command, where this process may give it one.
+fn own_user(id: u32) -> Result<Layer, String> {
+    let name = "own user";
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Layer::missing(name, "the node is not root: outside, commands belong to the node's user"));
+    }
+    let maps =
+        ["/proc/self/uid_map", "/proc/self/gid_map"].map(|file| fs::read_to_string(file).unwrap_or_default());
+    if !maps.iter().all(|map| knows(map, id)) {
+        return Ok(Layer::missing(
+            name,
+            format!("the container knows no uid {id}: commands belong to its root"),
+        ));
+    }
+    leave_root(id)?;
+    Ok(Layer::holds(name, "outside, commands belong to a uid that owns nothing"))
+}
+
+/// Lines of `first inside`, `first outside`, `count`.
+fn knows(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map_while(|word| word.parse::<u64>().ok());
+        let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&u64::from(id))
+    })
 }
 
 /// Root becomes a user that owns nothing: whatever is reached inside in spite of all, it may not touch it. The
@@ -74,4 +102,17 @@ fn keep_rights_over_exec() -> Result<(), String> {
             .map_err(failed("ambient set"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::knows;
+
+    #[test]
+    fn ids_are_looked_up_in_the_map() {
+        assert!(knows("         0          0 4294967295\n", 2_000_000_001));
+        assert!(!knows("0 100000 65536\n", 2_000_000_001));
+        assert!(knows("0 1000 1\n1 100000 65536\n", 65_536));
+        assert!(!knows("", 0));
+    }
 }

@@ -90,13 +90,12 @@ impl<'a> Course<'a> {
             .spawn()?;
         let outputs = [stdout, stderr].map(|pipe| keep(pipe, spec.limits.output_bytes));
         let report = Report { layers: cgroup.layers(), broken: None };
-        let course = Course { handle, control: ours, news, child, outputs, report, begun };
-        // Until it is told the plan it starts nothing: whatever it makes is in the cgroup.
-        cgroup.take_in(course.child.id())?;
-        Ok(course)
+        Ok(Course { handle, control: ours, news, child, outputs, report, begun })
     }
 
     fn follow(&mut self, spec: &Spec, cgroup: &Cgroup) -> Result<Outcome, SandboxError> {
+        // Until it is told the plan it starts nothing: whatever it makes is in the cgroup.
+        cgroup.take_in(self.child.id()).map_err(|error| setup(format!("the cgroup: {error}")))?;
         self.prepare(spec, cgroup)?;
         self.until(|news| matches!(news, News::Guarded))?;
         self.demand(spec.require)?;
