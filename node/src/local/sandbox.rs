@@ -26,6 +26,19 @@ pub fn sandbox_check(json: bool) -> anyhow::Result<()> {
     }
 }
 
+/// Says the same in the log, beside the start: nothing waits for it.
+pub(super) fn log_what_holds() {
+    std::thread::spawn(|| {
+        let report = Sandbox::ours().probe();
+        let missing: Vec<String> = report.missing().map(ToString::to_string).collect();
+        let (level, missing) = (report.level().name(), missing.join("; "));
+        match report.broken {
+            Some(why) => tracing::warn!(level, why, "no command of an agent can be run on this machine"),
+            None => tracing::info!(level, missing, "commands of agents run in a sandbox"),
+        }
+    });
+}
+
 fn row(layer: &Layer) -> String {
     let state = if layer.enforced { "enforced" } else { "NOT enforced" };
     format!("{:<20} {state:<13} {}", layer.name, layer.note)

@@ -96,11 +96,11 @@ impl Place {
     }
 }
 
-/// `quorate-PID-N` of a process that is gone.
+/// `quorate-PID-N` of a process that is gone, or that had our pid before us: we have made none yet.
 fn is_left(name: &str) -> bool {
     let pid = name.strip_prefix("quorate-").and_then(|rest| rest.split('-').next());
-    pid.and_then(|pid| pid.parse::<u32>().ok())
-        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 struct Mount<'a> {
@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn only_what_the_dead_left_is_swept() {
-        assert!(!is_left(&format!("quorate-{}-1", std::process::id())));
+        assert!(!is_left("quorate-1-1"), "process 1 lives");
+        assert!(is_left(&format!("quorate-{}-1", std::process::id())));
         assert!(!is_left("quorate-node"));
         assert!(is_left("quorate-4194999-1"));
     }
