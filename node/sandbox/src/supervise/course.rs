@@ -246,13 +246,18 @@ fn why(outcome: &Outcome, cgroup: &Cgroup, is_killed: bool) -> Result<Why, Sandb
     let summary = outcome.summary.as_ref();
     let failed = summary.is_none_or(|summary| summary.code != Some(0));
     let over_memory = cgroup.out_of_memory() > 0 || summary.is_some_and(|summary| summary.over_memory);
-    match () {
-        () if is_killed => Ok(Why::Killed),
-        () if outcome.is_late => Ok(Why::TimedOut),
-        () if failed && over_memory => Ok(Why::OutOfMemory),
-        () if summary.is_none() => Err(SandboxError::Lost("process 1 inside ended without a word".into())),
-        () if failed && cgroup.too_many() > 0 => Ok(Why::TooManyProcesses),
-        () => Ok(Why::Exited),
+    if is_killed {
+        Ok(Why::Killed)
+    } else if outcome.is_late {
+        Ok(Why::TimedOut)
+    } else if failed && over_memory {
+        Ok(Why::OutOfMemory)
+    } else if summary.is_none() {
+        Err(SandboxError::Lost("process 1 inside ended without a word".into()))
+    } else if failed && cgroup.too_many() > 0 {
+        Ok(Why::TooManyProcesses)
+    } else {
+        Ok(Why::Exited)
     }
 }
 
