@@ -14,8 +14,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Threads of the stages that count beside those of the command: one of `outer`, three of `init`.
-pub(crate) const OWN_PIDS: u64 = 4;
+/// Threads of the stages that count beside those of the command: one of `outer`, and of `init` two, or three where it
+/// looks at memory.
+pub(crate) const OWN_PIDS: u32 = 4;
 /// Short, so that a small share still runs several times a second.
 const PERIOD_US: u64 = 50_000;
 const NAMES: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
@@ -55,7 +56,8 @@ impl Cgroup {
     fn hold(&self, controller: &'static str, name: &str, limits: &Limits) -> Result<Held, String> {
         let place = here().of(controller)?;
         let folder = folder(&place.folder, name).map_err(|error| said(&place.folder, &error))?;
-        for (file, value) in settings(controller, place.version, limits) {
+        let own = OWN_PIDS - u32::from(self.counts_memory());
+        for (file, value) in settings(controller, place.version, limits, own) {
             let path = folder.join(file);
             if let Err(error) = fs::write(&path, &value) {
                 // Swap can be missing from the kernel's accounting; then there is nothing to limit.
@@ -103,6 +105,10 @@ impl Cgroup {
             Some(held) => Layer::holds(name, held.version.to_string()),
             None => Layer::missing(name, format!("{}; {instead}", self.why_not[controller])),
         }
+    }
+
+    pub(crate) fn counts_pids(&self) -> bool {
+        self.held.contains_key("pids")
     }
 
     pub(crate) fn counts_memory(&self) -> bool {
@@ -172,10 +178,15 @@ fn folder(place: &Path, name: &str) -> io::Result<PathBuf> {
 }
 
 /// The files of one controller and what goes into them, in this order.
-fn settings(controller: &str, version: Version, limits: &Limits) -> Vec<(&'static str, String)> {
+fn settings(
+    controller: &str,
+    version: Version,
+    limits: &Limits,
+    own_pids: u32,
+) -> Vec<(&'static str, String)> {
     // The command's files live in memory, and are counted with it.
     let memory = (limits.memory_bytes.saturating_add(limits.disk_bytes)).to_string();
-    let pids = (u64::from(limits.pids) + OWN_PIDS).to_string();
+    let pids = limits.pids.saturating_add(own_pids).to_string();
     let quota_us = (u64::from(limits.cpu_milli) * PERIOD_US / 1000).max(1000);
     match (controller, version) {
         ("memory", Version::One) => {
@@ -209,10 +220,10 @@ mod tests {
     fn files_of_both_versions() {
         let limits =
             Limits { cpu_milli: 250, memory_bytes: 100, disk_bytes: 50, pids: 7, ..Limits::default() };
-        assert_eq!(settings("memory", Version::One, &limits)[0], ("memory.limit_in_bytes", "150".into()));
-        assert_eq!(settings("memory", Version::Two, &limits)[0], ("memory.max", "150".into()));
-        assert_eq!(settings("pids", Version::Two, &limits), [("pids.max", "11".into())]);
-        assert_eq!(settings("cpu", Version::Two, &limits), [("cpu.max", "12500 50000".into())]);
-        assert_eq!(settings("cpu", Version::One, &limits)[1], ("cpu.cfs_quota_us", "12500".into()));
+        assert_eq!(settings("memory", Version::One, &limits, 3)[0], ("memory.limit_in_bytes", "150".into()));
+        assert_eq!(settings("memory", Version::Two, &limits, 3)[0], ("memory.max", "150".into()));
+        assert_eq!(settings("pids", Version::Two, &limits, 3), [("pids.max", "10".into())]);
+        assert_eq!(settings("cpu", Version::Two, &limits, 3), [("cpu.max", "12500 50000".into())]);
+        assert_eq!(settings("cpu", Version::One, &limits, 3)[1], ("cpu.cfs_quota_us", "12500".into()));
     }
 }

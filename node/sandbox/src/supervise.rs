@@ -12,9 +12,14 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the stages may take to end by themselves.
+const LATE_MS: u64 = 300;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -139,18 +144,33 @@ impl Handle {
     /// Ends the command and all that it started. Returns at once; what was written is dropped.
     pub fn kill(&self) {
         self.0.killed.store(true, Ordering::Release);
-        self.cut();
+        self.hang_up();
     }
 
     pub(crate) fn is_killed(&self) -> bool {
         self.0.killed.load(Ordering::Acquire)
     }
 
-    /// Two ways to the same end: process 1 inside ends when its socket does, and the kernel ends the cgroup.
-    pub(crate) fn cut(&self) {
+    /// Process 1 inside ends when its socket does, and the kernel ends every process with it.
+    fn hang_up(&self) {
         drop(self.0.control.shutdown(Shutdown::Both));
+    }
+
+    /// Waits until the stages have buried each other. Whoever is late is killed: `outer` and with it process 1,
+    /// and all of the cgroup.
+    fn end(&self, mut outer: Child) {
+        self.hang_up();
+        let late = Instant::now() + Duration::from_millis(LATE_MS);
+        while Instant::now() < late {
+            match outer.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                _ => return,
+            }
+        }
         if let Some(file) = &self.0.kill_file {
             drop(fs::write(file, "1"));
         }
+        drop(outer.kill());
+        drop(outer.wait());
     }
 }

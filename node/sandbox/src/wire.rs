@@ -3,6 +3,7 @@
 //! Both ends are the same program, so the form has no versions. What comes from inside is still read as a
 //! stranger's: a frame has a size limit, and `files` checks paths and amounts.
 
+use crate::cgroup::OWN_PIDS;
 use crate::report::Layer;
 use crate::spec::{Limits, Spec};
 use minicbor::{Decode, Encode};
@@ -122,6 +123,7 @@ pub(crate) struct Plan {
     pub(crate) readable: Vec<Vec<u8>>,
     #[n(3)]
     pub(crate) memory_bytes: u64,
+    /// With the stages.
     #[n(4)]
     pub(crate) pids: u32,
     #[n(5)]
@@ -136,7 +138,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn of(spec: &Spec, watch_memory: bool) -> Self {
+    pub(crate) fn of(spec: &Spec, counts_memory: bool, counts_pids: bool) -> Self {
         let Limits { wall_ms, grace_ms, cpu_milli, memory_bytes, pids, disk_bytes, output_bytes: _ } =
             spec.limits;
         Plan {
@@ -144,12 +146,13 @@ impl Plan {
             env: spec.env.clone(),
             readable: spec.readable.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect(),
             memory_bytes,
-            pids,
+            // Where a cgroup counts, too, it must be the first to refuse: it says that it did.
+            pids: pids.saturating_add(if counts_pids { 2 * OWN_PIDS } else { OWN_PIDS }),
             disk_bytes,
             // One process can't use more than its whole share over the whole time.
             cpu_seconds: (wall_ms + grace_ms).saturating_mul(u64::from(cpu_milli)).div_ceil(1_000_000) + 1,
             grace_ms,
-            watch_memory,
+            watch_memory: !counts_memory,
         }
     }
 }

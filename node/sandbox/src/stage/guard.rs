@@ -2,7 +2,6 @@
 
 use super::{failed, landlocked, receive, tell};
 use crate::calls;
-use crate::cgroup::OWN_PIDS;
 use crate::report::Layer;
 use crate::wire::{News, Order, Plan};
 use rustix::process::{Resource, Rlimit};
@@ -61,7 +60,7 @@ fn limit(plan: &Plan) -> Result<(), String> {
         (Resource::Core, 0),
         (Resource::Nofile, OPEN_FILES),
         (Resource::Fsize, plan.disk_bytes),
-        (Resource::Nproc, u64::from(plan.pids) + OWN_PIDS),
+        (Resource::Nproc, u64::from(plan.pids)),
         (Resource::Cpu, plan.cpu_seconds),
         (Resource::Memlock, 64 << 10),
         (Resource::Msgqueue, 0),

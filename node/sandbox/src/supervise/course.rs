@@ -111,7 +111,7 @@ impl<'a> Course<'a> {
 
     /// Sends the plan, the folder and stdin. A closed socket is no error here: who closed it has said why.
     fn prepare(&mut self, spec: &Spec, cgroup: &Cgroup) -> Result<(), SandboxError> {
-        self.order(&Order::Plan(Plan::of(spec, !cgroup.counts_memory())))?;
+        self.order(&Order::Plan(Plan::of(spec, cgroup.counts_memory(), cgroup.counts_pids())))?;
         let folder = files::open(&spec.folder).map_err(|error| setup(format!("the folder: {error}")))?;
         let control = &self.control;
         let sent = files::whole(&folder, spec.limits.disk_bytes, &mut |entry| {
@@ -209,10 +209,7 @@ impl<'a> Course<'a> {
     /// Ends what is left, whatever happened, and says how it was.
     fn end(self, outcome: Result<Outcome, SandboxError>, cgroup: &Cgroup) -> Result<Ended, SandboxError> {
         let elapsed = self.begun;
-        self.handle.cut();
-        let mut child = self.child;
-        drop(child.kill());
-        drop(child.wait());
+        self.handle.end(self.child);
         // The pipes close when the last process inside is gone.
         let [stdout, stderr] = self.outputs.map(|output| output.join().unwrap_or_default().finish());
         let outcome = if self.handle.is_killed() { outcome.unwrap_or_default() } else { outcome? };

@@ -92,6 +92,9 @@ impl World {
         let uid = format!("Uid:\t{}", 2_000_000_000 + std::process::id());
         let is_ours = |pid: &u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            if status.contains("State:\tZ") {
+                return false;
+            }
             if is_root { status.contains(&uid) } else { namespace(*pid).is_some() && namespace(*pid) != own }
         };
         pids().into_iter().filter(is_ours).collect()
