@@ -166,6 +166,24 @@ fn a_killed_command_leaves_no_process_and_no_file() {
     handle.kill();
 }
 
+/// With a hundredth of a core, and everyone at work.
+#[test]
+fn a_starved_command_dies_as_fast() {
+    let folder = tempfile::tempdir().expect("folder");
+    let word = format!("busy-{}", std::process::id());
+    let busy = format!(
+        "i=0; while [ $i -lt 12 ]; do (trap '' TERM; while :; do :; done) & i=$((i+1)); done; : {word}; wait"
+    );
+    let mut spec = Spec::shell(&busy, folder.path());
+    spec.limits.cpu_milli = 10;
+    let running = sandbox().start(spec).expect("it starts");
+    until("nothing runs", 20_000, || named(&word).len() >= 6);
+    running.handle().kill();
+    let took = until("something is alive", 1_000, || named(&word).is_empty());
+    println!("all gone after {} ms", took.as_millis());
+    assert_eq!(running.wait().expect("it ends").why, Why::Killed);
+}
+
 #[test]
 fn a_command_killed_at_any_moment_ends() {
     let folder = tempfile::tempdir().expect("folder");

@@ -209,6 +209,7 @@ impl<'a> Course<'a> {
     /// Ends what is left, whatever happened, and says how it was.
     fn end(self, outcome: Result<Outcome, SandboxError>, cgroup: &Cgroup) -> Result<Ended, SandboxError> {
         let elapsed = self.begun;
+        cgroup.let_run();
         self.handle.end(self.child);
         // The pipes close when the last process inside is gone.
         let [stdout, stderr] = self.outputs.map(|output| output.join().unwrap_or_default().finish());
