@@ -5,7 +5,7 @@ use serde_json::json;
 
 /// Call this first thing in `main`: the exit code where this process was started as a stage of a sandbox.
 pub fn sandbox_stage() -> Option<std::process::ExitCode> {
-    sandbox::stage(std::env::args().skip(1))
+    sandbox::stage(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()))
 }
 
 /// Runs a command that does nothing. Fails only where no command can be run.
