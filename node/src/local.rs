@@ -1,4 +1,4 @@
-//! The verbs of this machine: `start`, `dev`, `engine`, `model`, `cert`, `key`. They need no cluster, or are one.
+//! The verbs of this machine: `start`, `dev`, `engine`, `model`, `cert`, `key`, `sandbox`. They need no cluster, or are one.
 
 mod cert;
 mod daemon;
@@ -6,8 +6,10 @@ mod engine;
 mod key;
 mod model;
 mod replay;
+mod sandbox;
 mod serve;
 
+pub use self::sandbox::{sandbox_check, sandbox_stage};
 pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
 pub use daemon::{DevOptions, dev, start};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};

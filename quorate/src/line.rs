@@ -47,6 +47,15 @@ pub(crate) enum Verb {
     /// API keys for the file that a node's `keys` names
     #[command(subcommand)]
     Key(Key),
+    /// Where commands of agents run on this machine
+    #[command(subcommand)]
+    Sandbox(Sandbox),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Sandbox {
+    /// Run a command that does nothing, and say what holds: every layer and limit, and what can't be enforced
+    Check,
 }
 
 #[derive(Subcommand)]

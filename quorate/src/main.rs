@@ -7,10 +7,14 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{Command, Exit, Failure, Format};
-use line::{Cert, Dev, Engine, Key, Line, Model, Verb};
+use line::{Cert, Dev, Engine, Key, Line, Model, Sandbox, Verb};
 use node::local::{self, DevOptions, NewKeyOptions, ScoreOptions};
 
 fn main() -> ExitCode {
+    // Before anything else: a stage of a sandbox must have one thread and no ideas of its own.
+    if let Some(code) = local::sandbox_stage() {
+        return code;
+    }
     let Line { globals, verb } = match Line::try_parse() {
         Ok(line) => line,
         Err(error) => return cli::usage_error(&error, asks_for_json()),
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Model(Model::Pull { source }) => local::model_pull(&source, json),
         Verb::Model(Model::List { cluster: false }) => local::model_list(json),
         Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),
+        Verb::Sandbox(Sandbox::Check) => local::sandbox_check(json),
         Verb::Cert(cert) => certificates(cert, globals.project, json),
         Verb::Key(Key::New { role, subject, expires, file }) => named(globals.project).and_then(|project| {
             local::key_new(&NewKeyOptions { project, role, subject, expires, file, json })

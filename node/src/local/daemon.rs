@@ -91,6 +91,9 @@ impl Drop for Ephemeral {
 
 fn serve(config: Config, options: StartOptions, reload: Option<(PathBuf, Exposure)>) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log)?;
+    if config.roles.contains(&Role::Worker) {
+        super::sandbox::log_what_holds();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build()?;
     let served = runtime.block_on(async move {
         let stop = CancellationToken::new();

@@ -14,9 +14,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ledger", &["types"]),
     ("mind", &["context", "types"]),
     ("tools", &["types"]),
+    ("sandbox", &["sys"]),
     ("worker-inference", &["kernels", "types", "sys"]),
     ("coordinator", &["ledger", "proto", "types", "sys"]),
-    ("node", &["mind", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
+    ("node", &["mind", "tools", "sandbox", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
     ("quorate-sdk", &["proto", "types"]),
     ("cli", &["quorate-sdk"]),
     ("quorate", &["cli", "node", "worker-inference", "context"]),
@@ -40,6 +41,8 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("rmcp", "tools", &["node/tools/src/mcp"]),
     ("jsonschema", "tools", &["node/tools/src/schema"]),
     ("cap_std", "tools", &["node/tools/src/files"]),
+    ("landlock", "sandbox", &["node/sandbox/src/stage/landlocked"]),
+    ("seccompiler", "sandbox", &["node/sandbox/src/calls"]),
 ];
 
 /// What the pure crates must never see, in their sources.
@@ -51,6 +54,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("node/mind/src", &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("context/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("worker-inference/src", &["tokio", "tonic", "ractor"]),
+    ("node/sandbox/src", &["tokio", "tonic", "ractor"]),
 ];
 
 fn metadata() -> serde_json::Value {

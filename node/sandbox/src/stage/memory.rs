@@ -1,0 +1,67 @@
+//! Where no cgroup counts memory, process 1 looks, and ends everything when it is too much.
+
+use super::init::everyone;
+use crate::wire::Summary;
+use rustix::process::{Signal, WaitStatus};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+const EVERY_MS: u64 = 20;
+
+pub(super) struct Watch {
+    limit_bytes: u64,
+    most_bytes: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Watch {
+    pub(super) fn new(limit_bytes: u64) -> Self {
+        Watch { limit_bytes, most_bytes: AtomicU64::new(0), is_over: AtomicBool::new(false) }
+    }
+
+    /// Looks until the process ends.
+    pub(super) fn start(self: Arc<Self>) {
+        std::thread::spawn(move || {
+            loop {
+                self.look();
+                std::thread::sleep(Duration::from_millis(EVERY_MS));
+            }
+        });
+    }
+
+    fn look(&self) {
+        let sum = sum_bytes();
+        self.most_bytes.fetch_max(sum, Ordering::Relaxed);
+        if sum > self.limit_bytes {
+            self.is_over.store(true, Ordering::Relaxed);
+            everyone(Signal::KILL);
+        }
+    }
+
+    pub(super) fn summary(&self, status: WaitStatus, cpu_ms: u64) -> Summary {
+        let most = self.most_bytes.load(Ordering::Relaxed);
+        Summary {
+            code: status.exit_status(),
+            signal: status.terminating_signal(),
+            cpu_ms,
+            disk_bytes: 0,
+            seen_memory_bytes: (most > 0).then_some(most),
+            over_memory: self.is_over.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Resident bytes of every process here but this one. Pages that several share count for each.
+fn sum_bytes() -> u64 {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != 1).filter_map(resident_bytes).sum()
+}
+
+fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
