@@ -8,6 +8,7 @@
 mod check;
 mod error;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ kv_bytes = 268435456
 host_kv_bytes = 268435456
 disk_kv_bytes = 0
 threads = 0
+
+[tools]
 
 [timings]
 heartbeat_ms = 100
@@ -81,6 +84,7 @@ pub struct Config {
     pub worker: Worker,
     pub engine: Engine,
     pub provider: Vec<Provider>,
+    pub tools: Tools,
     pub timings: Timings,
     pub log: Log,
 }
@@ -194,6 +198,49 @@ pub struct Provider {
 pub enum ProviderKind {
     /// Replies from a TOML file: for tests of agents.
     Scripted,
+}
+
+/// What agents can call here. Nothing that is not named here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tools {
+    /// Servers of the Model Context Protocol, by the name that stands before their tools' names.
+    pub mcp: BTreeMap<String, ::tools::config::McpConfig>,
+    pub http: ::tools::config::HttpConfig,
+    pub files: ::tools::config::FilesConfig,
+    pub shell: Shell,
+}
+
+/// The tool `shell`: commands in a sandbox, in the task's own folder, without a network.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shell {
+    pub enabled: bool,
+    /// What the sandbox has to enforce: `full`, `partial` or `none`.
+    pub require: String,
+    pub timeout_ms: u64,
+    /// The most for each command; an agent's `[needs]` may say less.
+    pub cpu_milli: u32,
+    pub memory_bytes: u64,
+    pub pids: u32,
+    pub disk_bytes: u64,
+    pub output_bytes: usize,
+}
+
+impl Default for Shell {
+    fn default() -> Self {
+        let limits = sandbox::Limits::default();
+        Shell {
+            enabled: false,
+            require: "partial".into(),
+            timeout_ms: limits.wall_ms,
+            cpu_milli: limits.cpu_milli,
+            memory_bytes: limits.memory_bytes,
+            pids: limits.pids,
+            disk_bytes: limits.disk_bytes,
+            output_bytes: limits.output_bytes,
+        }
+    }
 }
 
 /// How fast failures are noticed. The same on every node of a cluster.

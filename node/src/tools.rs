@@ -1,23 +1,119 @@
-//! The tools of this node, for its agents.
+//! The tools of this node, for its agents: a toolbox, the shell, and where a task's files are.
+
+mod shell;
 
 use crate::agents::seams::{ToolUse, Tools};
+use crate::config;
+use ::tools::{Call, CancellationToken, Outcome, ToolSpec, Toolbox};
 use futures::future::BoxFuture;
+use ledger::keys::Holding;
 use mind::CallOutcome;
-use tokio_util::sync::CancellationToken;
-use types::ProjectName;
+use shell::Shell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use types::{ProjectName, TaskUid};
 
 /// Everything that agents can call here.
-#[derive(Default)]
-pub(crate) struct NodeTools {}
+pub(crate) struct NodeTools {
+    toolbox: Toolbox,
+    /// Below it a folder for each task that uses files.
+    folder: PathBuf,
+    needs: Arc<Needs>,
+}
 
-impl Tools for NodeTools {
-    fn list(&self, _project: &ProjectName, _patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
-        Box::pin(std::future::ready(Ok("[]".to_string())))
+/// What the tasks of the calls under way hold of the node, by operation.
+#[derive(Default)]
+pub(crate) struct Needs(Mutex<BTreeMap<String, Vec<(Holding, u64)>>>);
+
+impl Needs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<(Holding, u64)>>> {
+        self.0.lock().expect("nothing panics while it holds the needs")
     }
 
-    fn call(&self, call: ToolUse, _stop: CancellationToken) -> BoxFuture<'_, Option<CallOutcome>> {
-        let message = format!("there is no tool {:?} on this node", call.tool);
-        let refused = CallOutcome::Refused { reason: "TOOL_NOT_FOUND".to_string(), message };
-        Box::pin(std::future::ready(Some(refused)))
+    fn of(&self, operation: &str) -> Vec<(Holding, u64)> {
+        self.lock().get(operation).cloned().unwrap_or_default()
+    }
+}
+
+impl NodeTools {
+    /// `data_dir` is the node's own folder. Nothing is started yet.
+    pub(crate) fn new(config: &config::Tools, data_dir: &Path) -> anyhow::Result<NodeTools> {
+        let config::Tools { mcp, http, files, shell } = config.clone();
+        let mut toolbox = Toolbox::new(&::tools::Config { mcp, http, files })?;
+        let needs = Arc::new(Needs::default());
+        if shell.enabled {
+            toolbox.add(Arc::new(Shell::new(shell, needs.clone())))?;
+        }
+        Ok(NodeTools { toolbox, folder: data_dir.join("work"), needs })
+    }
+
+    fn folder_of(&self, project: &ProjectName, task: TaskUid) -> PathBuf {
+        self.folder.join(project.as_str().replace('/', "__")).join(task.to_string())
+    }
+
+    async fn made(&self, call: ToolUse, stop: CancellationToken) -> Option<CallOutcome> {
+        let arguments = match serde_json::from_str(&call.arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => return Some(not_json(&error)),
+        };
+        let operation = call.operation.clone();
+        self.needs.lock().insert(operation.clone(), call.needs);
+        let call = Call {
+            operation: call.operation,
+            attempt: call.attempt,
+            project: call.project.clone(),
+            tool: call.tool,
+            arguments,
+            timeout_ms: call.timeout_ms,
+            output_bytes: call.output_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
+            folder: self.folder_of(&call.project, call.task),
+        };
+        let outcome = self.toolbox.call(call, stop.clone()).await;
+        self.needs.lock().remove(&operation);
+        (!stop.is_cancelled()).then(|| told(outcome))
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> CallOutcome {
+    let message = format!("the arguments are not JSON: {error}");
+    CallOutcome::Refused { reason: "INVALID_ARGUMENTS".to_string(), message }
+}
+
+fn told(outcome: Outcome) -> CallOutcome {
+    match outcome {
+        Outcome::Answered { text, is_error, .. } => CallOutcome::Answered { text, is_error },
+        Outcome::Refused { reason, message } => CallOutcome::Refused { reason: reason.to_string(), message },
+        Outcome::Unknown { reason, message } => CallOutcome::Unknown { reason: reason.to_string(), message },
+    }
+}
+
+fn described(spec: &ToolSpec) -> serde_json::Value {
+    serde_json::json!({
+        "name": spec.name,
+        "description": spec.description,
+        "parameters": spec.parameters,
+        "policy": spec.policy,
+    })
+}
+
+impl Tools for NodeTools {
+    fn list(&self, _project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(async move {
+            // Some names are of tools that the mind sees to itself: what names nothing here, it finds out.
+            let mut specs: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+            for pattern in patterns {
+                match self.toolbox.specs(&[pattern]).await {
+                    Ok(found) => specs.extend(found.iter().map(|spec| (spec.name.clone(), described(spec)))),
+                    Err(::tools::SpecsError::NotFound { .. }) => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            Ok(serde_json::Value::Array(specs.into_values().collect()).to_string())
+        })
+    }
+
+    fn call(&self, call: ToolUse, stop: CancellationToken) -> BoxFuture<'_, Option<CallOutcome>> {
+        Box::pin(self.made(call, stop))
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use ledger::command::Command;
+use ledger::keys::Holding;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use mind::CallOutcome;
@@ -74,6 +75,8 @@ pub struct ToolUse {
     pub arguments: String,
     pub timeout_ms: Option<u64>,
     pub output_bytes: Option<u64>,
+    /// What the task holds of the node while it runs.
+    pub needs: Vec<(Holding, u64)>,
 }
 
 /// The tools of this node.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use types::limits;
 
-use super::{Config, ConfigError, Exposure, Role};
+use super::{Config, ConfigError, Exposure, Role, Tools};
 
 /// After a leader dies: its lease and one election at the slowest, and what a busy machine adds.
 const ELECTION_SLACK_MS: u64 = 300;
@@ -24,8 +24,21 @@ pub(super) fn check(config: &Config, exposure: Exposure) -> Result<(), ConfigErr
     check_who(config)?;
     check_addresses(config, exposure)?;
     check_worker(config)?;
+    check_tools(config)?;
     check_timings(config)?;
     check_log(config)
+}
+
+fn check_tools(config: &Config) -> Result<(), ConfigError> {
+    let Tools { mcp, http, files, shell } = config.tools.clone();
+    if sandbox::Level::parse(&shell.require).is_none() {
+        let why = "it is no level of a sandbox";
+        return refuse("tools.shell.require", format!("{:?}", shell.require), why, "write full, partial or none");
+    }
+    match (::tools::Config { mcp, http, files }).check() {
+        Ok(()) => Ok(()),
+        Err(error) => refuse("tools", error.key, error.problem, "docs/tools.md shows every key"),
+    }
 }
 
 fn refuse(

@@ -170,7 +170,7 @@ pub(super) async fn start(
         peers: keep.peers.clone(),
         members: keep.members.clone(),
         live: parts.live.clone(),
-        tools: Arc::new(NodeTools::default()),
+        tools: Arc::new(NodeTools::new(&parts.config.tools, &parts.config.data_dir)?),
     };
     let agents = Agents::start(
         AgentsConfig::new(member.node_id, slots as usize),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// MCP servers by the name that becomes the first part of their tools' names.
@@ -16,7 +16,7 @@ pub struct Config {
 }
 
 /// One MCP server: a command that speaks over its standard input and output, or the address of a running one.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct McpConfig {
     pub command: Vec<String>,
@@ -54,7 +54,7 @@ pub struct RestartConfig {
     pub most_ms: u64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// `api.example.com` (ports 80 and 443), `host:port` (that one alone, private addresses too), `*.example.com`,
@@ -69,7 +69,7 @@ pub struct HttpConfig {
     pub concurrent: usize,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilesConfig {
     pub enabled: bool,
@@ -81,7 +81,7 @@ pub struct FilesConfig {
 }
 
 /// Names and values of which the values are shown to nobody.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secrets(pub BTreeMap<String, String>);
 

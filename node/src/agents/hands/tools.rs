@@ -35,6 +35,7 @@ impl Hands {
             arguments,
             timeout_ms,
             output_bytes,
+            needs: self.lease.row.needs.clone().unwrap_or_default(),
         };
         match self.shared.seams.tools.call(call, stop).await {
             Some(outcome) => Outcome::Happened(Event::CallEnded { step, index, outcome }),
