@@ -20,4 +20,5 @@ mod security;
 mod stop;
 mod submit;
 mod team;
+mod tools;
 mod worker_kill;

@@ -27,6 +27,8 @@ pub struct Spec {
     pub scripts: Vec<(String, String)>,
     /// Engine threads of a worker; 0 lets the node choose.
     pub threads: u32,
+    /// More of the workers' configuration, such as `[tools]`.
+    pub more: String,
     /// Certificates for every node, and API keys for every caller.
     pub secured: bool,
 }
@@ -40,6 +42,7 @@ impl Default for Spec {
             models: vec![],
             scripts: vec![],
             threads: 1,
+            more: String::new(),
             secured: false,
         }
     }
@@ -130,6 +133,7 @@ impl Cluster {
                     file.display()
                 );
             }
+            let _ = write!(text, "\n{}\n", spec.more);
         }
         text
     }

@@ -33,7 +33,12 @@ fn check_tools(config: &Config) -> Result<(), ConfigError> {
     let Tools { mcp, http, files, shell } = config.tools.clone();
     if sandbox::Level::parse(&shell.require).is_none() {
         let why = "it is no level of a sandbox";
-        return refuse("tools.shell.require", format!("{:?}", shell.require), why, "write full, partial or none");
+        return refuse(
+            "tools.shell.require",
+            format!("{:?}", shell.require),
+            why,
+            "write full, partial or none",
+        );
     }
     match (::tools::Config { mcp, http, files }).check() {
         Ok(()) => Ok(()),

@@ -30,9 +30,10 @@ impl Shell {
     pub(super) fn new(config: config::Shell, needs: Arc<Needs>) -> Shell {
         let spec = ToolSpec {
             name: "shell".to_string(),
-            description: "Runs a command with `sh -c` in a folder of this task's own, without a network. Says what it \
+            description:
+                "Runs a command with `sh -c` in a folder of this task's own, without a network. Says what it \
                           printed and how it ended."
-                .to_string(),
+                    .to_string(),
             parameters: serde_json::json!({
                 "type": "object",
                 "properties": { "command": { "type": "string", "minLength": 1, "maxLength": 32768 } },
@@ -69,7 +70,10 @@ impl Shell {
             return Outcome::refused("INVALID_ARGUMENTS", "command is missing");
         };
         if let Err(error) = std::fs::create_dir_all(&call.folder) {
-            return Outcome::refused("TOOL_UNAVAILABLE", format!("the task's folder cannot be made: {error}"));
+            return Outcome::refused(
+                "TOOL_UNAVAILABLE",
+                format!("the task's folder cannot be made: {error}"),
+            );
         }
         let spec = Spec {
             limits: self.limits(call),

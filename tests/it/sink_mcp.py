@@ -1,0 +1,51 @@
+"""An MCP server that notes every call in a file: what it was given, and the operation's id. Standard library only.
+
+    sink_mcp.py LOG
+
+`put` may be called again, `send` must not; `slow_send` takes the milliseconds it is given.
+"""
+
+import json
+import os
+import sys
+import time
+
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+
+def send(message):
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+
+def tool(name, hints):
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "wait_ms": {"type": "integer", "minimum": 0, "maximum": 60000}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    return {"name": name, "description": f"Notes a number ({name}).", "inputSchema": schema, "annotations": hints}
+
+
+TOOLS = [tool("put", {"idempotentHint": True}), tool("send", {"idempotentHint": False})]
+
+for line in sys.stdin:
+    request = json.loads(line)
+    method, params = request.get("method"), request.get("params") or {}
+    if "id" not in request:
+        continue
+    if method == "initialize":
+        info = {"name": "sink", "version": "1"}
+        answer = {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
+    elif method == "tools/list":
+        answer = {"tools": TOOLS}
+    elif method == "tools/call":
+        arguments = params["arguments"]
+        operation = (params.get("_meta") or {}).get("quorate/operation", "?")
+        os.write(log, f"{params['name']} {operation} {arguments['n']}\n".encode())
+        time.sleep(arguments.get("wait_ms", 0) / 1000)
+        answer = {"content": [{"type": "text", "text": f"noted {arguments['n']}"}]}
+    else:
+        answer = {}
+    send({"id": request["id"], "result": answer})
