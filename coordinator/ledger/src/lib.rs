@@ -20,8 +20,10 @@ pub mod reply;
 pub mod rows;
 
 mod table;
+mod text;
 
 mod entry;
+mod events;
 mod snapshot;
 mod state;
 

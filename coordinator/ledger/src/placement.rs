@@ -150,7 +150,7 @@ fn lot(state: &State, id: NodeId, node: &SoftNode) -> Lot {
 
 /// A team needs no engine of its own.
 fn runs(node: &SoftNode, row: &TaskRow) -> bool {
-    row.kind == AgentKind::Team || node.models.contains(&row.model)
+    row.kind == AgentKind::Team || node.models.contains(row.model.as_str())
 }
 
 /// Whether a node takes tasks at all, or why not.

@@ -1,6 +1,11 @@
 //! What the ledger remembers: one row for each node, agent, task, quota, model. Hashes, counts and money; never text.
 
+mod stored;
+
 pub use crate::keys::QuotaKey;
+pub use crate::text::{Nodes, Text};
+pub use stored::Rare;
+
 use crate::keys::{Amounts, Budget, Holding, Window};
 use minicbor::{Decode, Encode};
 use types::{Class, Epoch, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid};
@@ -104,7 +109,7 @@ pub struct AgentRow {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InputRef {
     #[n(0)]
-    pub name: String,
+    pub name: Text,
     #[n(1)]
     pub segment: Hash,
     #[n(2)]
@@ -132,136 +137,136 @@ pub struct Holder {
     pub epoch: Epoch,
 }
 
-/// A task: fixed size but for its inputs, labels and children, which are bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// A task: fixed size but for its inputs, labels and children, which are bounded. There are many of them, so what few
+/// have at a time is in [`Seldom`]. The order in which both are stored is in `rows/stored.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRow {
-    #[n(0)]
     pub uid: TaskUid,
-    #[n(1)]
     pub project: ProjectName,
     /// The user's own key, unique in the project.
-    #[n(2)]
-    pub task_id: Option<String>,
-    #[n(3)]
-    pub agent: String,
-    #[n(4)]
+    pub task_id: Option<Box<str>>,
+    pub agent: Text,
     pub kind: AgentKind,
-    #[n(5)]
-    pub model: String,
+    pub model: Text,
     /// The agent's revision, pinned at creation, and its definition's segment.
-    #[n(6)]
     pub revision: Hash,
-    #[n(7)]
     pub definition: Hash,
-    /// Segments shared by a team, put before everything private.
-    #[n(8)]
-    pub background: Vec<Hash>,
-    #[n(9)]
-    pub inputs: Vec<InputRef>,
-    #[n(10)]
-    pub labels: Vec<(String, String)>,
-    #[n(11)]
+    pub inputs: Box<[InputRef]>,
+    pub labels: Box<[(Text, Text)]>,
     pub class: Class,
-    #[n(12)]
     pub priority: u8,
     /// Who asked; a subject, never a secret.
-    #[n(13)]
-    pub author: String,
-    #[n(14)]
+    pub author: Text,
     pub created_ms: u64,
-    #[n(15)]
     pub ended_ms: u64,
-    #[n(16)]
     pub deadline_ms: u64,
-    #[n(17)]
     pub state: TaskState,
     /// Short stable word for people and programs, such as `node-lost` or `tokens_total`.
-    #[n(18)]
-    pub reason: String,
-    #[n(19)]
-    pub node: Option<NodeId>,
-    #[n(20)]
-    pub epoch: Option<Epoch>,
+    pub reason: Text,
     /// Where to pull from: the lease node first, then the keepers.
-    #[n(21)]
-    pub home: Vec<NodeId>,
+    pub home: Nodes,
     /// Committed steps, and the newest step record.
-    #[n(22)]
     pub step: u64,
-    #[n(23)]
     pub head: Option<Hash>,
     /// Sequence of the newest event.
-    #[n(24)]
     pub sequence: u64,
-    #[n(25)]
     pub spent: Spent,
-    /// Tokens of the budget that this task's current lease has set aside and not settled.
-    #[n(26)]
-    pub reserved_tokens: u64,
-    /// What a paused task asked for when it was refused.
-    #[n(27)]
-    pub wanted_tokens: u64,
-    #[n(28)]
     pub result: Option<Hash>,
-    #[n(29)]
     pub result_bytes: u64,
-    /// Reason word and segment of the text.
-    #[n(30)]
-    pub error: Option<TaskError>,
-    #[n(31)]
-    pub origin: Option<Origin>,
-    #[n(32)]
-    pub depth: u32,
-    #[n(33)]
-    pub children: Vec<TaskUid>,
-    /// Children that are not final yet.
-    #[n(34)]
-    pub children_open: u32,
-    #[n(35)]
-    pub request_id: String,
-    #[n(36)]
+    pub request_id: Box<str>,
     pub body: Hash,
     /// When it last entered the queue, on the ledger's clock.
-    #[n(37)]
     pub queued_ms: u64,
     /// Epoch of the newest lease ever given, to keep epochs rising even when none is held now.
-    #[n(38)]
     pub last_epoch: Option<Epoch>,
     /// Nodes that proved, at creation or with the last commit, that they hold what the task needs. `home` is the
     /// lease node and these; a lease node that never committed is forgotten, a keeper is not.
-    #[n(39)]
-    pub keepers: Vec<NodeId>,
+    pub keepers: Nodes,
     /// Tokens settled against the budget so far.
-    #[n(40)]
     pub settled_tokens: u64,
+    /// Beside `settled_tokens`: the same of the other budgets.
+    pub settled: Option<Box<Amounts>>,
+    pub rare: Rare,
+}
+
+impl TaskRow {
+    /// A pending task of nobody, to be filled in.
+    pub fn empty() -> TaskRow {
+        TaskRow {
+            uid: TaskUid::default(),
+            project: ProjectName::default(),
+            task_id: None,
+            agent: Text::default(),
+            kind: AgentKind::Agent,
+            model: Text::default(),
+            revision: Hash::default(),
+            definition: Hash::default(),
+            inputs: Box::default(),
+            labels: Box::default(),
+            class: Class::Interactive,
+            priority: 0,
+            author: Text::default(),
+            created_ms: 0,
+            ended_ms: 0,
+            deadline_ms: 0,
+            state: TaskState::Pending,
+            reason: Text::default(),
+            home: Nodes::default(),
+            step: 0,
+            head: None,
+            sequence: 0,
+            spent: Spent::default(),
+            result: None,
+            result_bytes: 0,
+            request_id: Box::default(),
+            body: Hash::default(),
+            queued_ms: 0,
+            last_epoch: None,
+            keepers: Nodes::default(),
+            settled_tokens: 0,
+            settled: None,
+            rare: Rare::default(),
+        }
+    }
+}
+
+/// What few tasks have at a time: those that run, wait for something, failed, or belong to a team. It reads as if it
+/// were in the row: `row.epoch`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seldom {
+    /// Segments shared by a team, put before everything private.
+    pub background: Vec<Hash>,
+    /// The lease that is held.
+    pub node: Option<NodeId>,
+    pub epoch: Option<Epoch>,
+    /// Tokens of the budget that this task's current lease has set aside and not settled.
+    pub reserved_tokens: u64,
+    /// What a paused task asked for when it was refused.
+    pub wanted_tokens: u64,
+    /// Reason word and segment of the text.
+    pub error: Option<TaskError>,
+    pub origin: Option<Origin>,
+    pub depth: u32,
+    pub children: Vec<TaskUid>,
+    /// Children that are not final yet.
+    pub children_open: u32,
     /// Holders whose lease a pause took away and who have not shown yet that they know. A cancel waits for them:
     /// until then they could start something that was granted before the pause. A handful at most.
-    #[n(41)]
     pub unaware: Vec<Holder>,
-    /// Beside `reserved_tokens`, `settled_tokens`, `wanted_tokens`: the same of the other budgets.
-    #[n(42)]
+    /// Beside `reserved_tokens` and `wanted_tokens`: the same of the other budgets.
     pub held: Option<Box<Held>>,
-    #[n(43)]
-    pub settled: Option<Box<Amounts>>,
-    #[n(44)]
     pub want: Option<Box<Want>>,
     /// What it holds while it runs, beside a running slot. From the agent's revision.
-    #[n(45)]
     pub needs: Option<Vec<(Holding, u64)>>,
     /// Cost units that its project was charged for the lease under way beyond what its steps cost so far.
-    #[n(46)]
     pub charged: Option<u64>,
     /// Asked to make room: at its next step, or at this time on the ledger's clock.
-    #[n(47)]
     pub yield_by_ms: Option<u64>,
     /// Not before this time, Unix milliseconds.
-    #[n(48)]
     pub not_before_ms: Option<u64>,
     /// Tasks that have to succeed first.
-    #[n(49)]
     pub after: Option<Vec<TaskUid>>,
     /// What the steps of the lease under way cost.
-    #[n(50)]
     pub lease_units: Option<u64>,
 }
 

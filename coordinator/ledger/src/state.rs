@@ -4,6 +4,7 @@ use crate::change::Change;
 use crate::command::{Command, Stamp};
 use crate::effect::Effect;
 use crate::entry::{Halt, decode_entry};
+use crate::events::Events;
 use crate::quota::Pledges;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Requests;
@@ -22,7 +23,7 @@ pub struct State {
     pub(crate) nodes: Table<NodeId, NodeRow>,
     pub(crate) agents: Table<(ProjectName, String), AgentRow>,
     pub(crate) tasks: Tasks,
-    pub(crate) events: Table<(TaskUid, u64), Event>,
+    pub(crate) events: Events,
     pub(crate) quotas: Table<String, QuotaRow>,
     pub(crate) models: Table<String, ModelRow>,
     pub(crate) requests: Requests,
@@ -95,7 +96,7 @@ impl State {
             nodes: Table::new("nodes"),
             agents: Table::new("agents"),
             tasks: Tasks::new(),
-            events: Table::new("events"),
+            events: Events::default(),
             quotas: Table::new("quotas"),
             models: Table::new("models"),
             requests: Requests::new(),
@@ -260,16 +261,15 @@ impl State {
 
     /// A task by its uid, or by the id its user gave it; only inside the project.
     pub fn find_task(&self, project: &ProjectName, id: &str) -> Option<&TaskRow> {
-        let uid = match TaskUid::parse(id) {
-            Ok(uid) => uid,
-            Err(_) => *self.tasks.index().by_task_id.get(&(project.clone(), id.to_string()))?,
-        };
-        self.task(uid).filter(|row| row.project == *project)
+        match TaskUid::parse(id) {
+            Ok(uid) => self.task(uid).filter(|row| row.project == *project),
+            Err(_) => self.tasks.by_task_id(project, id),
+        }
     }
 
     /// A task's events from a sequence on, as far as they are kept.
-    pub fn events_from(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = &Event> {
-        self.events.range((uid, from)..=(uid, u64::MAX)).map(|(_, event)| event)
+    pub fn events_from(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = Event> {
+        self.events.from(uid, from)
     }
 }
 

@@ -110,7 +110,7 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
     pub(crate) fn update<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         let kept = self.rows.get_mut(key)?;
         let result = change(&mut kept.value);
-        let hash = row_hash(self.name, key, &kept.value);
+        let hash = row_hash(self.name, key, &types::encode(&kept.value));
         self.sum.subtract(kept.hash);
         self.sum.add(hash);
         kept.hash = hash;
@@ -137,7 +137,7 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
     }
 
     fn hash_of(&self, key: &K, value: &V) -> Hash {
-        row_hash(self.name, key, value)
+        row_hash(self.name, key, &types::encode(value))
     }
 
     /// Writes `[name, [key, value, key, value, …]]`.
@@ -158,27 +158,43 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
         K: Decode<'b, ()>,
         V: Decode<'b, ()>,
     {
-        let shape = from.array()?;
-        let name = from.str()?;
-        if shape != Some(2) || name != self.name {
-            return Err(minicbor::decode::Error::message(format!(
-                "expected table {}, found {name}",
-                self.name
-            )));
-        }
-        let items =
-            from.array()?.ok_or_else(|| minicbor::decode::Error::message("a table has a known length"))?;
-        for _ in 0..items / 2 {
+        self.read_with(from, |_| {})
+    }
+
+    /// The same; every row is shown before it is put. What is done to it there must not show in its stored form.
+    pub(crate) fn read_with<'b>(
+        &mut self,
+        from: &mut Decoder<'b>,
+        mut show: impl FnMut(&mut V),
+    ) -> Result<(), minicbor::decode::Error>
+    where
+        K: Decode<'b, ()>,
+        V: Decode<'b, ()>,
+    {
+        for _ in 0..open(from, self.name)? {
             let key = from.decode()?;
-            let value = from.decode()?;
+            let mut value = from.decode()?;
+            show(&mut value);
             self.insert(key, value);
         }
         Ok(())
     }
 }
 
-fn row_hash<K: Encode<()>, V: Encode<()>>(name: &str, key: &K, value: &V) -> Hash {
-    Hash::of_parts(&[name.as_bytes(), &types::encode(key), &types::encode(value)])
+/// Reads the head of a table of this name: how many rows follow.
+pub(crate) fn open(from: &mut Decoder<'_>, expected: &str) -> Result<u64, minicbor::decode::Error> {
+    let shape = from.array()?;
+    let name = from.str()?;
+    if shape != Some(2) || name != expected {
+        return Err(minicbor::decode::Error::message(format!("expected table {expected}, found {name}")));
+    }
+    let items = from.array()?.ok_or_else(|| minicbor::decode::Error::message("a table has a known length"))?;
+    Ok(items / 2)
+}
+
+/// What a row adds to the sum; `value` as it is stored.
+pub(crate) fn row_hash<K: Encode<()>>(name: &str, key: &K, value: &[u8]) -> Hash {
+    Hash::of_parts(&[name.as_bytes(), &types::encode(key), value])
 }
 
 #[cfg(test)]
