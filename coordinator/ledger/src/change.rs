@@ -86,9 +86,9 @@ impl<'a> Change<'a> {
             row.sequence
         });
         let event = Event { sequence, at_ms, kind };
-        self.state.events.push(uid, &event);
+        self.state.tasks.push_event(uid, &event);
         if let Some(old) = sequence.checked_sub(limits::EVENTS_PER_TASK as u64).filter(|old| *old > 0) {
-            self.state.events.forget(uid, old);
+            self.state.tasks.forget_events(uid, old);
         }
         self.effect(Effect::Event { task: uid, event });
     }

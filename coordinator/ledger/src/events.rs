@@ -4,16 +4,19 @@
 use crate::rows::Event;
 use crate::table::{Sum, open, row_hash};
 use minicbor::{Decoder, Encoder};
-use std::collections::BTreeMap;
 use types::TaskUid;
 
 const NAME: &str = "events";
 
+/// One task's events. They lie beside its row.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Events {
-    lists: BTreeMap<TaskUid, Box<[u8]>>,
+pub(crate) struct List(Box<[u8]>);
+
+/// How many events there are in all lists, and the sum of their hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Total {
     count: u64,
-    sum: Sum,
+    pub sum: Sum,
 }
 
 /// One event as stored.
@@ -22,61 +25,66 @@ struct Stored<'a> {
     bytes: &'a [u8],
 }
 
-impl Events {
-    /// Puts an event behind the others of its task.
-    pub(crate) fn push(&mut self, task: TaskUid, event: &Event) {
+impl List {
+    /// Puts an event behind the others.
+    pub(crate) fn push(&mut self, task: TaskUid, event: &Event, total: &mut Total) {
         let bytes = types::encode(event);
-        self.sum.add(row_hash(NAME, &(task, event.sequence), &bytes));
-        let list = self.lists.entry(task).or_default();
-        let mut grown = std::mem::take(list).into_vec();
+        total.add(task, &Stored { sequence: event.sequence, bytes: &bytes });
+        let mut grown = std::mem::take(&mut self.0).into_vec();
         grown.reserve_exact(bytes.len());
         grown.extend(bytes);
-        *list = grown.into_boxed_slice();
-        self.count += 1;
+        self.0 = grown.into_boxed_slice();
     }
 
-    /// Forgets the events of a task up to a sequence.
-    pub(crate) fn forget(&mut self, task: TaskUid, up_to: u64) {
-        let Some(list) = self.lists.get_mut(&task) else { return };
+    /// Forgets the events up to a sequence.
+    pub(crate) fn forget(&mut self, task: TaskUid, up_to: u64, total: &mut Total) {
         let mut gone = 0;
-        for event in stored(list).take_while(|event| event.sequence <= up_to) {
-            self.sum.subtract(row_hash(NAME, &(task, event.sequence), event.bytes));
+        for event in self.stored().take_while(|event| event.sequence <= up_to) {
+            total.subtract(task, &event);
             gone += event.bytes.len();
-            self.count -= 1;
         }
-        *list = list[gone..].into();
-        if list.is_empty() {
-            self.lists.remove(&task);
-        }
+        self.0 = self.0[gone..].into();
     }
 
     /// Those from a sequence on.
-    pub(crate) fn from(&self, task: TaskUid, from: u64) -> impl Iterator<Item = Event> {
-        let list = self.lists.get(&task).map_or(&[][..], |list| list);
-        let late = stored(list).skip_while(move |event| event.sequence < from);
+    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = Event> {
+        let late = self.stored().skip_while(move |event| event.sequence < from);
         late.map(|event| types::decode(event.bytes).expect("an event reads as it was written"))
     }
 
-    fn all(&self) -> impl Iterator<Item = (TaskUid, Stored<'_>)> {
-        self.lists.iter().flat_map(|(task, list)| stored(list).map(|event| (*task, event)))
+    fn stored(&self) -> impl Iterator<Item = Stored<'_>> {
+        stored(&self.0)
+    }
+}
+
+impl Total {
+    /// Counted again.
+    pub(crate) fn of<'a>(lists: impl Iterator<Item = (&'a TaskUid, &'a List)>) -> Total {
+        let mut total = Total::default();
+        lists.for_each(|(task, list)| list.stored().for_each(|event| total.add(*task, &event)));
+        total
     }
 
-    pub(crate) fn sum(&self) -> Sum {
-        self.sum
+    fn add(&mut self, task: TaskUid, event: &Stored<'_>) {
+        self.count += 1;
+        self.sum.add(row_hash(NAME, &(task, event.sequence), event.bytes));
     }
 
-    /// The sum made again from every event, to check the one that was kept.
-    pub(crate) fn recomputed(&self) -> Sum {
-        let mut sum = Sum::default();
-        self.all().for_each(|(task, event)| sum.add(row_hash(NAME, &(task, event.sequence), event.bytes)));
-        sum
+    fn subtract(&mut self, task: TaskUid, event: &Stored<'_>) {
+        self.count -= 1;
+        self.sum.subtract(row_hash(NAME, &(task, event.sequence), event.bytes));
     }
 
     /// Writes what a [`Table`](crate::table::Table) of events writes.
-    pub(crate) fn write(&self, out: &mut Encoder<Vec<u8>>) {
+    pub(crate) fn write<'a>(
+        self,
+        lists: impl Iterator<Item = (&'a TaskUid, &'a List)>,
+        out: &mut Encoder<Vec<u8>>,
+    ) {
         let written = (|| {
             out.array(2)?.str(NAME)?.array(self.count * 2)?;
-            for (task, event) in self.all() {
+            for (task, event) in lists.flat_map(|(task, list)| list.stored().map(move |event| (task, event)))
+            {
                 out.encode((task, event.sequence))?;
                 out.writer_mut().extend_from_slice(event.bytes);
             }
@@ -84,18 +92,22 @@ impl Events {
         })();
         written.expect("encoding to memory cannot fail");
     }
+}
 
-    pub(crate) fn read(&mut self, from: &mut Decoder<'_>) -> Result<(), minicbor::decode::Error> {
-        for _ in 0..open(from, NAME)? {
-            let (task, sequence): (TaskUid, u64) = from.decode()?;
-            let event: Event = from.decode()?;
-            if event.sequence != sequence {
-                return Err(minicbor::decode::Error::message("an event stands under another sequence"));
-            }
-            self.push(task, &event);
+/// Reads what [`Total::write`] wrote.
+pub(crate) fn read(
+    from: &mut Decoder<'_>,
+    mut put: impl FnMut(TaskUid, &Event) -> Option<()>,
+) -> Result<(), minicbor::decode::Error> {
+    for _ in 0..open(from, NAME)? {
+        let (task, sequence): (TaskUid, u64) = from.decode()?;
+        let event: Event = from.decode()?;
+        if event.sequence != sequence || put(task, &event).is_none() {
+            let why = format!("event {sequence} of {task} is of no task, or stands under another sequence");
+            return Err(minicbor::decode::Error::message(why));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Takes a list of events apart, without looking at more than their sequences.
@@ -122,6 +134,7 @@ mod tests {
     use super::*;
     use crate::rows::EventKind;
     use crate::table::Table;
+    use std::collections::BTreeMap;
     use types::{Hash, Spent, TaskState};
 
     fn event(sequence: u64) -> Event {
@@ -136,29 +149,27 @@ mod tests {
     /// Hash and bytes are those of a table with a row for each event.
     #[test]
     fn nobody_sees_that_events_lie_together() {
-        let (mut events, mut table) = (Events::default(), Table::new(NAME));
-        let task = |index| TaskUid { index, position: 0 };
-        for sequence in 1..=40 {
-            for index in [7, 3] {
-                events.push(task(index), &event(sequence));
-                table.insert((task(index), sequence), event(sequence));
-            }
+        let tasks = [3, 7].map(|index| TaskUid { index, position: 0 });
+        let (mut lists, mut total) = (BTreeMap::<TaskUid, List>::new(), Total::default());
+        let mut table: Table<(TaskUid, u64), Event> = Table::new(NAME);
+        for (sequence, task) in (1..=40).flat_map(|sequence| tasks.map(|task| (sequence, task))) {
+            lists.entry(task).or_default().push(task, &event(sequence), &mut total);
+            table.insert((task, sequence), event(sequence));
         }
-        events.forget(task(3), 38);
-        (1..=38).for_each(|sequence| drop(table.remove(&(task(3), sequence))));
-        assert_eq!(events.from(task(3), 0).collect::<Vec<_>>(), [event(39), event(40)]);
-        assert_eq!(events.from(task(7), 39).collect::<Vec<_>>(), [event(39), event(40)]);
-        assert_eq!((events.sum(), events.recomputed()), (table.sum(), table.sum()));
+        lists.get_mut(&tasks[0]).unwrap().forget(tasks[0], 38, &mut total);
+        (1..=38).for_each(|sequence| drop(table.remove(&(tasks[0], sequence))));
+        assert_eq!(lists[&tasks[0]].from(0).collect::<Vec<_>>(), [event(39), event(40)]);
+        assert_eq!(lists[&tasks[1]].from(39).collect::<Vec<_>>(), [event(39), event(40)]);
+        assert_eq!((total.sum, Total::of(lists.iter())), (table.sum(), total));
         let (mut ours, mut theirs) = (Encoder::new(vec![]), Encoder::new(vec![]));
-        events.write(&mut ours);
+        total.write(lists.iter(), &mut ours);
         table.write(&mut theirs);
         let bytes = ours.into_writer();
         assert_eq!(bytes, theirs.into_writer());
-        let mut again = Events::default();
-        again.read(&mut Decoder::new(&bytes)).unwrap();
-        assert_eq!((again.sum(), again.lists.len()), (events.sum(), 2));
-        events.forget(task(3), u64::MAX);
-        events.forget(task(7), u64::MAX);
-        assert_eq!((events.count, events.sum(), events.lists.len()), (0, Sum::default(), 0));
+        let mut again = Total::default();
+        let mut put = |task, event: &Event| Some(lists.get_mut(&task)?.push(task, event, &mut again));
+        read(&mut Decoder::new(&bytes), &mut put).unwrap();
+        assert_eq!(again, total);
+        assert!(read(&mut Decoder::new(&bytes), |_, _| None).is_err());
     }
 }

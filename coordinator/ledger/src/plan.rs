@@ -104,7 +104,7 @@ impl<'a> Walk<'a> {
 
     fn look(&mut self, row: &'a TaskRow) -> Option<NodeId> {
         self.looked += 1;
-        let (kind, engine) = ((&row.project, row.agent.as_str(), row.revision), engine_of(row));
+        let (kind, engine) = ((&row.project, row.agent.as_str(), *row.revision), engine_of(row));
         if self.full.contains(&kind) || self.hopeless.contains(&engine) {
             self.line.pass(row);
             return None;
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
         match self.claims.reach(row) {
             crate::quota::Reach::Project => self.line.drop_project(&row.project),
             crate::quota::Reach::Agent => {
-                self.full.insert((&row.project, row.agent.as_str(), row.revision));
+                self.full.insert((&row.project, row.agent.as_str(), *row.revision));
                 self.line.pass(row);
             }
             crate::quota::Reach::Task => self.line.pass(row),

@@ -3,7 +3,7 @@
 mod stored;
 
 pub use crate::keys::QuotaKey;
-pub use crate::text::{Nodes, Text};
+pub use crate::text::{Common, Labels, Nodes, Text};
 pub use stored::Rare;
 
 use crate::keys::{Amounts, Budget, Holding, Window};
@@ -149,10 +149,10 @@ pub struct TaskRow {
     pub kind: AgentKind,
     pub model: Text,
     /// The agent's revision, pinned at creation, and its definition's segment.
-    pub revision: Hash,
-    pub definition: Hash,
+    pub revision: Common,
+    pub definition: Common,
     pub inputs: Box<[InputRef]>,
-    pub labels: Box<[(Text, Text)]>,
+    pub labels: Labels,
     pub class: Class,
     pub priority: u8,
     /// Who asked; a subject, never a secret.
@@ -199,10 +199,10 @@ impl TaskRow {
             agent: Text::default(),
             kind: AgentKind::Agent,
             model: Text::default(),
-            revision: Hash::default(),
-            definition: Hash::default(),
+            revision: Common::default(),
+            definition: Common::default(),
             inputs: Box::default(),
-            labels: Box::default(),
+            labels: Labels::default(),
             class: Class::Interactive,
             priority: 0,
             author: Text::default(),

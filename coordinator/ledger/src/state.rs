@@ -4,7 +4,6 @@ use crate::change::Change;
 use crate::command::{Command, Stamp};
 use crate::effect::Effect;
 use crate::entry::{Halt, decode_entry};
-use crate::events::Events;
 use crate::quota::Pledges;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Requests;
@@ -23,7 +22,6 @@ pub struct State {
     pub(crate) nodes: Table<NodeId, NodeRow>,
     pub(crate) agents: Table<(ProjectName, String), AgentRow>,
     pub(crate) tasks: Tasks,
-    pub(crate) events: Events,
     pub(crate) quotas: Table<String, QuotaRow>,
     pub(crate) models: Table<String, ModelRow>,
     pub(crate) requests: Requests,
@@ -96,7 +94,6 @@ impl State {
             nodes: Table::new("nodes"),
             agents: Table::new("agents"),
             tasks: Tasks::new(),
-            events: Events::default(),
             quotas: Table::new("quotas"),
             models: Table::new("models"),
             requests: Requests::new(),
@@ -176,7 +173,7 @@ impl State {
             ("nodes", self.nodes.sum(), Box::new(|| self.nodes.recomputed())),
             ("agents", self.agents.sum(), Box::new(|| self.agents.recomputed())),
             ("tasks", self.tasks.table().sum(), Box::new(|| self.tasks.table().recomputed())),
-            ("events", self.events.sum(), Box::new(|| self.events.recomputed())),
+            ("events", self.tasks.events_sum(), Box::new(|| self.tasks.events_recomputed())),
             ("quotas", self.quotas.sum(), Box::new(|| self.quotas.recomputed())),
             ("models", self.models.sum(), Box::new(|| self.models.recomputed())),
             ("requests", self.requests.table().sum(), Box::new(|| self.requests.table().recomputed())),
@@ -269,7 +266,7 @@ impl State {
 
     /// A task's events from a sequence on, as far as they are kept.
     pub fn events_from(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = Event> {
-        self.events.from(uid, from)
+        self.tasks.events(uid, from)
     }
 }
 

@@ -2,17 +2,19 @@
 //! here, so that no index can be forgotten. Indexes are not part of the state hash and are made again on restore.
 
 use crate::change::holds_slot;
+use crate::events::{self, List, Total};
 use crate::queue::QueueKey;
-use crate::rows::TaskRow;
-use crate::table::Table;
-use crate::text::Pool;
+use crate::rows::{Event, TaskRow};
+use crate::table::{Sum, Table};
+use crate::text::{Label, Pool};
 use minicbor::Encode;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Class, Hash, NodeId, PauseReason, ProjectName, TaskState, TaskUid};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks {
-    table: Table<TaskUid, TaskRow>,
+    table: Table<TaskUid, TaskRow, List>,
+    events: Total,
     index: Index,
     shared: Shared,
 }
@@ -21,7 +23,9 @@ pub(crate) struct Tasks {
 #[derive(Clone, Debug, Default)]
 struct Shared {
     texts: Pool<str>,
+    hashes: Pool<Hash>,
     nodes: Pool<[NodeId]>,
+    labels: Pool<[Label]>,
 }
 
 /// Everything that finds tasks by something other than their uid.
@@ -82,10 +86,15 @@ struct Places {
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Tasks { table: Table::new("tasks"), index: Index::default(), shared: Shared::default() }
+        Tasks {
+            table: Table::new("tasks"),
+            events: Total::default(),
+            index: Index::default(),
+            shared: Shared::default(),
+        }
     }
 
-    pub(crate) fn table(&self) -> &Table<TaskUid, TaskRow> {
+    pub(crate) fn table(&self) -> &Table<TaskUid, TaskRow, List> {
         &self.table
     }
 
@@ -110,7 +119,8 @@ impl Tasks {
     }
 
     fn named(&self, names: &Names, short: u64) -> impl Iterator<Item = &TaskRow> {
-        let (first, last) = (TaskUid { index: 0, position: 0 }, TaskUid { index: u64::MAX, position: u32::MAX });
+        let (first, last) =
+            (TaskUid { index: 0, position: 0 }, TaskUid { index: u64::MAX, position: u32::MAX });
         names.range((short, first)..=(short, last)).filter_map(|(_, uid)| self.get(*uid))
     }
 
@@ -141,6 +151,7 @@ impl Tasks {
     }
 
     pub(crate) fn remove(&mut self, uid: TaskUid) -> Option<TaskRow> {
+        self.forget_events(uid, u64::MAX);
         let row = self.table.remove(&uid)?;
         self.index.strike(&row);
         self.shared.release(&row);
@@ -152,6 +163,42 @@ impl Tasks {
         self.table.read_with(from, |row| shared.share(row))?;
         self.index = self.rebuilt();
         Ok(())
+    }
+
+    /// A task's events from a sequence on, as far as they are kept.
+    pub(crate) fn events(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = Event> {
+        self.table.beside_of(&uid).into_iter().flat_map(move |list| list.from(from))
+    }
+
+    /// `None` when there is no such task.
+    pub(crate) fn push_event(&mut self, uid: TaskUid, event: &Event) -> Option<()> {
+        self.table.change_beside(&uid)?.push(uid, event, &mut self.events);
+        Some(())
+    }
+
+    pub(crate) fn forget_events(&mut self, uid: TaskUid, up_to: u64) {
+        let list = self.table.change_beside(&uid);
+        list.into_iter().for_each(|list| list.forget(uid, up_to, &mut self.events));
+    }
+
+    pub(crate) fn events_sum(&self) -> Sum {
+        self.events.sum
+    }
+
+    pub(crate) fn events_recomputed(&self) -> Sum {
+        Total::of(self.table.beside()).sum
+    }
+
+    pub(crate) fn write_events(&self, out: &mut minicbor::Encoder<Vec<u8>>) {
+        self.events.write(self.table.beside(), out);
+    }
+
+    /// After the tasks themselves.
+    pub(crate) fn read_events(
+        &mut self,
+        from: &mut minicbor::Decoder<'_>,
+    ) -> Result<(), minicbor::decode::Error> {
+        events::read(from, |uid, event| self.push_event(uid, event))
     }
 
     /// The index made again from the rows.
@@ -169,19 +216,22 @@ impl Shared {
             self.texts.share(text);
         }
         row.inputs.iter_mut().for_each(|input| self.texts.share(&mut input.name));
-        for (key, value) in &mut row.labels {
-            self.texts.share(key);
-            self.texts.share(value);
-        }
+        self.labels.share(&mut row.labels);
+        self.hashes.share(&mut row.revision);
+        self.hashes.share(&mut row.definition);
         self.nodes.share(&mut row.home);
         self.nodes.share(&mut row.keepers);
     }
 
     /// The row is about to go.
     fn release(&mut self, row: &TaskRow) {
-        let labels = row.labels.iter().flat_map(|(key, value)| [key, value]);
-        let texts = row.inputs.iter().map(|input| &input.name).chain(labels);
-        texts.chain([&row.agent, &row.model, &row.author, &row.reason]).for_each(|text| self.texts.release(text));
+        let texts = row.inputs.iter().map(|input| &input.name);
+        texts
+            .chain([&row.agent, &row.model, &row.author, &row.reason])
+            .for_each(|text| self.texts.release(text));
+        self.labels.release(&row.labels);
+        self.hashes.release(&row.revision);
+        self.hashes.release(&row.definition);
         self.nodes.release(&row.home);
         self.nodes.release(&row.keepers);
     }

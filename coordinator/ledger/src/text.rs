@@ -8,10 +8,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use types::NodeId;
+use types::{Hash, NodeId};
 
 /// A name or a word. Made from any text; the ledger lets equal ones of its rows share one copy.
 pub type Text = Shared<str>;
+/// Keys and values; tasks of one kind have the same.
+pub type Labels = Shared<[Label]>;
+pub(crate) type Label = (Box<str>, Box<str>);
+/// A hash that many rows have in common.
+pub type Common = Shared<Hash>;
 /// A few nodes, in an order that matters.
 pub type Nodes = Shared<[NodeId]>;
 
@@ -26,6 +31,18 @@ pub trait Part: Ord + 'static {
 impl Part for str {
     fn empty() -> &'static str {
         ""
+    }
+}
+
+impl Part for Hash {
+    fn empty() -> &'static Hash {
+        const { &Hash([0; 32]) }
+    }
+}
+
+impl Part for [Label] {
+    fn empty() -> &'static [Label] {
+        &[]
     }
 }
 
@@ -152,6 +169,18 @@ impl From<Vec<NodeId>> for Nodes {
     }
 }
 
+impl From<Hash> for Common {
+    fn from(hash: Hash) -> Common {
+        Shared::of(hash.into())
+    }
+}
+
+impl FromIterator<Label> for Labels {
+    fn from_iter<I: IntoIterator<Item = Label>>(labels: I) -> Labels {
+        Shared::of(labels.into_iter().collect())
+    }
+}
+
 impl FromIterator<NodeId> for Nodes {
     fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Nodes {
         Shared::of(nodes.into_iter().collect())
@@ -176,6 +205,18 @@ impl<C, T: ?Sized + Part + Encode<C>> Encode<C> for Shared<T> {
 impl<'b, C> Decode<'b, C> for Text {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, Error> {
         Ok(d.str()?.into())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Common {
+    fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Self, Error> {
+        Ok(Hash::decode(d, c)?.into())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Labels {
+    fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Self, Error> {
+        Ok(Shared::of(Vec::decode(d, c)?.into()))
     }
 }
 

@@ -76,7 +76,6 @@ impl State {
     fn forget_tree(&mut self, uid: TaskUid) {
         let Some(row) = self.tasks.remove(uid) else { return };
         self.quotas.remove(&crate::quota::of_task(uid));
-        self.events.forget(uid, u64::MAX);
         for child in &row.children {
             self.forget_tree(*child);
         }

@@ -342,7 +342,7 @@ fn seal_input(project: &ProjectName, author: &str, input: &pb::Input) -> Result<
     segment.check().map_err(|error| status::invalid("inputs", &error.to_string()))?;
     let sealed = context::seal(project, &segment);
     let bytes = sealed.bytes.len() as u64;
-    Ok((InputRef { name: input.name.clone(), segment: sealed.hash, bytes }, sealed.bytes.into()))
+    Ok((InputRef { name: (&input.name).into(), segment: sealed.hash, bytes }, sealed.bytes.into()))
 }
 
 impl Membership {
