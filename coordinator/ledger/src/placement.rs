@@ -4,6 +4,7 @@
 use crate::routing::{Chain, Fleet, Lot, Routes, View, Wish};
 use crate::rows::{AgentKind, Closed, NodeRow, Role, TaskRow};
 use crate::state::State;
+use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{NodeId, TaskUid};
@@ -26,6 +27,8 @@ pub struct Soft {
     pub ledger_ms: u64,
     /// When tasks started lately, on the ledger's clock, in order: what an estimate of a wait goes by.
     pub starts_ms: Vec<u64>,
+    /// How projects take turns, as the leader was told.
+    pub strategy: Strategy,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,6 +124,11 @@ impl<'a> Board<'a> {
 
     pub(crate) fn best_node(&self, row: &TaskRow) -> Option<NodeId> {
         self.fleet.best(&wish(row, &Chain::of_task(row)))
+    }
+
+    /// The first node that can run the task and has a free slot.
+    pub(crate) fn first_node(&self, row: &TaskRow) -> Option<NodeId> {
+        self.able(row).find(|id| self.free(*id) > 0)
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow, node: NodeId) {

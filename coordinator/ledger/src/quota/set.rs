@@ -33,7 +33,7 @@ pub(crate) fn set(change: &mut Change<'_>, cut: &Cut<'_>) -> Result<Reply, Refus
     let clock = change.state.clock();
     let (old, row) = changed(change.state, cut, clock)?;
     change.state.quotas.insert(row.path.clone(), row.clone());
-    change.state.pledges = change.state.pledges_of_rows();
+    repledge(&mut change.state.pledges, &old, &row);
     let what =
         cut.changes.iter().map(|(key, _)| difference(&old, &row, key, clock)).collect::<Vec<_>>().join(", ");
     change.audit(&cut.request.author, "quota.set", cut.path, &what, cut.reason);
