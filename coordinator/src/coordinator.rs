@@ -7,6 +7,7 @@ use crate::machine::LedgerMachine;
 use crate::proposer::{ProposeFailed, Proposer};
 use crate::raft::{self, Dialer, Flush, RaftNode, RaftOptions, StartError, Timings, Transport};
 use crate::rpc::LedgerRpc;
+use ledger::Strategy;
 use ledger::command::{Command, Stamp};
 use ledger::placement::Soft;
 use ledger::query::{Answer, Query};
@@ -42,6 +43,8 @@ pub struct CoordinatorOptions {
     pub first_start: bool,
     /// A node's lease and how long the leader waits beyond it.
     pub lease_ms: u64,
+    /// How projects take turns while this node leads.
+    pub strategy: Strategy,
 }
 
 /// What a node says of itself when it asks to be a member.
@@ -94,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) link: LinkServer,
     pub(crate) lease_ms: u64,
+    pub(crate) strategy: Strategy,
     pub(crate) office_clock: Arc<Mutex<OfficeClock>>,
     /// Wakes the leader's loop: something may start now.
     pub(crate) replan: mpsc::Sender<()>,
@@ -139,6 +143,7 @@ impl Coordinator {
                 dialer: options.dialer,
                 link,
                 lease_ms: options.lease_ms,
+                strategy: options.strategy,
                 office_clock,
                 replan,
                 leader_heard_ms: Mutex::new(0),
@@ -322,7 +327,7 @@ impl Coordinator {
         let ledger_ms =
             self.inner.office_clock.lock().expect("no panic while held").ledger_ms(self.inner.clock.as_ref());
         let starts_ms = self.starts_ms().iter().copied().collect();
-        self.inner.link.soft(ledger_ms, starts_ms)
+        self.inner.link.soft(ledger_ms, starts_ms, self.inner.strategy)
     }
 
     fn starts_ms(&self) -> MutexGuard<'_, VecDeque<u64>> {

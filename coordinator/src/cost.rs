@@ -92,7 +92,7 @@ fn key(row: &TaskRow, group: CostGroup, at_ms: u64) -> String {
     match group {
         CostGroup::Project => format!("projects/{}", row.project),
         CostGroup::Agent => format!("projects/{}/agents/{}", row.project, row.agent),
-        CostGroup::Model => row.model.clone(),
+        CostGroup::Model => row.model.to_string(),
         CostGroup::Task => format!("tasks/{}", row.uid),
         CostGroup::Day => day(at_ms),
     }

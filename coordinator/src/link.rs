@@ -5,6 +5,7 @@
 
 use crate::coordinator::Coordinator;
 use crate::proposer::ProposeFailed;
+use ledger::Strategy;
 use ledger::command::Command;
 use ledger::placement::{Soft, SoftNode};
 use ledger::reply::{Refusal, Reply};
@@ -68,10 +69,10 @@ impl LinkServer {
     }
 
     /// What placement may know of the nodes.
-    pub(crate) fn soft(&self, ledger_ms: u64, starts_ms: Vec<u64>) -> Soft {
+    pub(crate) fn soft(&self, ledger_ms: u64, starts_ms: Vec<u64>, strategy: Strategy) -> Soft {
         let table = self.table();
         let nodes = table.attached.iter().map(|(id, a)| (*id, soft_node(&a.node))).collect();
-        Soft { nodes, routes: Arc::clone(&table.routes), ledger_ms, starts_ms }
+        Soft { nodes, routes: Arc::clone(&table.routes), ledger_ms, starts_ms, strategy }
     }
 
     /// A task was placed: the node will hold its prompt.

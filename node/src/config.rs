@@ -49,6 +49,9 @@ election_ms = 400
 lease_ms = 3000
 renew_ms = 500
 
+[queue]
+strategy = "llm"
+
 [log]
 level = "info"
 format = "human"
@@ -86,6 +89,7 @@ pub struct Config {
     pub provider: Vec<Provider>,
     pub tools: Tools,
     pub timings: Timings,
+    pub queue: Queue,
     pub log: Log,
 }
 
@@ -106,6 +110,7 @@ macro_rules! words {
 }
 words!(Role { "coordinator" => Coordinator, "worker" => Worker });
 words!(ProviderKind { "scripted" => Scripted });
+words!(Strategy { "llm" => Llm, "compute" => Compute, "api" => Api, "storage" => Storage });
 words!(LogFormat { "human" => Human, "json" => Json });
 
 /// What a node does. Every node keeps segments and answers clients, whatever its roles.
@@ -255,6 +260,23 @@ pub struct Timings {
     pub lease_ms: u64,
     /// How often a node renews its lease.
     pub renew_ms: u64,
+}
+
+/// How a leader gives out places. The same on every coordinator, or the way changes with the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    pub strategy: Strategy,
+}
+
+/// What the cluster is short of: so projects take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Strategy {
+    Llm,
+    Compute,
+    Api,
+    Storage,
 }
 
 /// What is written to standard error.

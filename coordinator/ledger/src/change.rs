@@ -63,7 +63,7 @@ impl<'a> Change<'a> {
         }
         let (node, epoch) = self.update(uid, |row| {
             row.state = state;
-            row.reason = reason.to_string();
+            row.reason = reason.into();
             if state == TaskState::Pending {
                 row.queued_ms = clock.ledger_ms;
             }
@@ -86,9 +86,9 @@ impl<'a> Change<'a> {
             row.sequence
         });
         let event = Event { sequence, at_ms, kind };
-        self.state.events.insert((uid, sequence), event.clone());
-        if let Some(old) = sequence.checked_sub(limits::EVENTS_PER_TASK as u64) {
-            self.state.events.remove(&(uid, old));
+        self.state.tasks.push_event(uid, &event);
+        if let Some(old) = sequence.checked_sub(limits::EVENTS_PER_TASK as u64).filter(|old| *old > 0) {
+            self.state.tasks.forget_events(uid, old);
         }
         self.effect(Effect::Event { task: uid, event });
     }
@@ -101,7 +101,10 @@ impl<'a> Change<'a> {
             return;
         }
         if stands_again(row) {
-            self.update(uid, |row| row.unaware.retain(|holder| row.epoch != Some(holder.epoch)));
+            self.update(uid, |row| {
+                let over = row.epoch;
+                row.unaware.retain(|holder| over != Some(holder.epoch));
+            });
         } else {
             self.give_slot_back(uid);
         }

@@ -3,11 +3,11 @@
 use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::command::{ChildSpec, RequestKey, Terms};
 use crate::reply::{Refusal, Reply};
-use crate::rows::{AgentRow, Fork, InputRef, Origin, TaskRow};
+use crate::rows::{AgentRow, Fork, InputRef, Nodes, Origin, Seldom, TaskRow};
 use crate::state::State;
 use crate::steps::{Lease, Stale};
 use crate::stop::wrong_state;
-use types::{Class, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid, limits};
+use types::{Class, NodeId, ProjectName, TaskState, TaskUid, limits};
 
 type Outcome = Result<Reply, Refusal>;
 
@@ -33,21 +33,25 @@ pub(crate) fn task(change: &mut Change<'_>, new: &NewTask<'_>) -> Outcome {
     check_new(change.state, new)?;
     let agent = find_agent(change.state, new.project, new.agent)?;
     change.durable_home(new.home)?;
+    let not_before_ms = new.terms.map(|terms| terms.not_before_ms);
+    let after = new.terms.map(|terms| unfinished(change.state, &terms.after));
     let row = TaskRow {
-        task_id: new.task_id.clone(),
-        inputs: new.inputs.to_vec(),
-        labels: new.labels.to_vec(),
+        task_id: new.task_id.as_deref().map(Into::into),
+        inputs: new.inputs.into(),
+        labels: new.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
         class: new.class,
         priority: new.priority,
-        author: new.request.author.clone(),
+        author: (&new.request.author).into(),
         deadline_ms: new.deadline_ms,
-        request_id: new.request.request_id.clone(),
+        request_id: new.request.request_id.as_str().into(),
         body: new.request.body,
-        not_before_ms: new.terms.map(|terms| terms.not_before_ms).filter(|ms| *ms > change.state.wall_ms()),
-        after: new
-            .terms
-            .map(|terms| unfinished(change.state, &terms.after))
-            .filter(|after| !after.is_empty()),
+        rare: Seldom {
+            not_before_ms: not_before_ms.filter(|ms| *ms > change.state.wall_ms()),
+            after: after.filter(|after| !after.is_empty()),
+            needs: agent.needs.clone(),
+            ..Seldom::default()
+        }
+        .into(),
         ..blank(change, change.place.uid(0), &agent, new.home)
     };
     let uid = insert(change, row);
@@ -64,8 +68,9 @@ fn go_on_from(change: &mut Change<'_>, uid: TaskUid, fork: Option<&Fork>) {
     let other = change.row(fork.task).clone();
     change.update(uid, |row| {
         // The other task's revision, too: its journal was decided by it.
-        (row.kind, row.model, row.needs) = (other.kind, other.model, other.needs);
-        (row.revision, row.definition, row.background) = (other.revision, other.definition, other.background);
+        (row.kind, row.model, row.needs) = (other.kind, other.model.clone(), other.needs.clone());
+        (row.revision, row.definition) = (other.revision.clone(), other.definition.clone());
+        row.background = other.background.clone();
         (row.step, row.head) = (fork.step, fork.head);
         row.fork = Some(Box::new(fork.clone()));
     });
@@ -74,10 +79,8 @@ fn go_on_from(change: &mut Change<'_>, uid: TaskUid, fork: Option<&Fork>) {
 /// The task that this request made before, if it did.
 fn repeated(state: &State, new: &NewTask<'_>) -> Result<Option<Reply>, Refusal> {
     let request = new.request;
-    let key = (new.project.clone(), request.author.clone(), request.request_id.clone());
-    let Some(row) = state.tasks.index().by_request.get(&key).and_then(|uid| state.task(*uid)) else {
-        return Ok(None);
-    };
+    let made = state.tasks.by_request(new.project, &request.author, &request.request_id);
+    let Some(row) = made else { return Ok(None) };
     if row.body != request.body {
         return Err(Refusal::RequestIdReused { request_id: request.request_id.clone() });
     }
@@ -163,8 +166,8 @@ fn check_task_id(state: &State, project: &ProjectName, task_id: &str) -> Result<
     if task_id.starts_with("t_") {
         return Err(invalid("task_id", "must not begin with t_, which is how uids begin"));
     }
-    match state.tasks.index().by_task_id.get(&(project.clone(), task_id.to_string())) {
-        Some(task) => Err(Refusal::TaskIdTaken { task_id: task_id.to_string(), task: *task }),
+    match state.tasks.by_task_id(project, task_id) {
+        Some(row) => Err(Refusal::TaskIdTaken { task_id: task_id.to_string(), task: row.uid }),
         None => Ok(()),
     }
 }
@@ -190,62 +193,20 @@ fn find_agent(state: &State, project: &ProjectName, name: &str) -> Result<AgentR
 /// nodes are part of the first home set.
 fn blank(change: &Change<'_>, uid: TaskUid, agent: &AgentRow, home: &[NodeId]) -> TaskRow {
     let keepers: Vec<NodeId> = home.iter().chain(&agent.home).copied().collect();
-    let keepers = change.members(&keepers);
+    let keepers = Nodes::from(change.members(&keepers));
     TaskRow {
         uid,
         project: agent.project.clone(),
-        task_id: None,
-        agent: agent.name.clone(),
+        agent: (&agent.name).into(),
         kind: agent.kind,
-        model: agent.model.clone(),
-        revision: agent.revision,
-        definition: agent.definition,
-        background: Vec::new(),
-        inputs: Vec::new(),
-        labels: Vec::new(),
-        class: Class::Interactive,
-        priority: 0,
-        author: String::new(),
+        model: (&agent.model).into(),
+        revision: agent.revision.into(),
+        definition: agent.definition.into(),
         created_ms: change.state.wall_ms(),
-        ended_ms: 0,
-        deadline_ms: 0,
-        state: TaskState::Pending,
-        reason: String::new(),
-        node: None,
-        epoch: None,
         home: keepers.clone(),
-        step: 0,
-        head: None,
-        sequence: 0,
-        spent: Spent::default(),
-        reserved_tokens: 0,
-        wanted_tokens: 0,
-        result: None,
-        result_bytes: 0,
-        error: None,
-        origin: None,
-        depth: 0,
-        children: Vec::new(),
-        children_open: 0,
-        request_id: String::new(),
-        body: Hash::default(),
         queued_ms: change.state.ledger_ms(),
-        last_epoch: None,
         keepers,
-        settled_tokens: 0,
-        unaware: Vec::new(),
-        held: None,
-        settled: None,
-        want: None,
-        needs: agent.needs.clone(),
-        charged: None,
-        yield_by_ms: None,
-        not_before_ms: None,
-        after: None,
-        lease_units: None,
-        talk: None,
-        aside: None,
-        fork: None,
+        ..TaskRow::empty()
     }
 }
 
@@ -342,16 +303,21 @@ fn bear(
 ) -> TaskUid {
     let spec = &brood.children[index as usize];
     // A child without a home of its own was cut from what its parent has.
-    let home = if spec.home.is_empty() { &parent.home } else { &spec.home };
+    let home: &[NodeId] = if spec.home.is_empty() { &parent.home } else { &spec.home };
     let row = TaskRow {
-        background: spec.background.clone(),
-        inputs: spec.inputs.clone(),
+        inputs: spec.inputs.as_slice().into(),
         labels: parent.labels.clone(),
         class: parent.class,
         priority: parent.priority,
         author: parent.author.clone(),
-        origin: Some(Origin { parent: parent.uid, step: brood.step, index }),
-        depth: parent.depth + 1,
+        rare: Seldom {
+            background: spec.background.clone(),
+            origin: Some(Origin { parent: parent.uid, step: brood.step, index }),
+            depth: parent.depth + 1,
+            needs: agent.needs.clone(),
+            ..Seldom::default()
+        }
+        .into(),
         ..blank(change, change.place.uid(index), agent, home)
     };
     let uid = insert(change, row);

@@ -289,5 +289,5 @@ fn budget_blocker(room: Room) -> Option<Blocker> {
 fn unpriced(row: &TaskRow) -> Blocker {
     let message =
         format!("money is limited here and {} has no price; set one with `price set`, 0 included", row.model);
-    Blocker { resource: row.model.clone(), ..standing("UNKNOWN_PRICE", &message) }
+    Blocker { resource: row.model.to_string(), ..standing("UNKNOWN_PRICE", &message) }
 }

@@ -44,6 +44,11 @@ impl Turn {
         Turn(self.0 + Turn::of(units, weight).0)
     }
 
+    /// The turn among those that have `first` equal; a lower one goes before.
+    pub(crate) fn behind(self, first: u64) -> Turn {
+        Turn((u128::from(first) << 96) | self.0.min((1 << 96) - 1))
+    }
+
     fn served_at(self, weight: u64) -> u64 {
         let served = (self.0 * u128::from(weight)).div_ceil(1 << Self::FINE);
         u64::try_from(served).unwrap_or(u64::MAX)
@@ -103,6 +108,11 @@ impl State {
     pub(crate) fn guess(&self, project: &ProjectName) -> u64 {
         let mean = |path: &String| self.quotas.get(path).and_then(QuotaRow::mean_lease);
         mean(&path_of_project(project)).or_else(|| mean(&CLUSTER.to_string())).unwrap_or(UNKNOWN_LEASE)
+    }
+
+    /// The same in tokens, as if all of them were new ones of a prompt.
+    pub(crate) fn guessed_tokens(&self, project: &ProjectName) -> u64 {
+        self.guess(project).div_ceil(FRESH_UNITS)
     }
 
     fn served(&mut self, project: &ProjectName, change: impl FnOnce(u64) -> u64) {

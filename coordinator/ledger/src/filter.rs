@@ -81,7 +81,7 @@ impl Term {
             Term::Class(class) => row.class == *class,
             Term::Parent(uid) => row.origin.is_some_and(|origin| origin.parent == *uid),
             Term::Reason(reason) => row.reason == *reason,
-            Term::Label(key, value) => row.labels.iter().any(|(k, v)| k == key && v == value),
+            Term::Label(key, value) => row.labels.iter().any(|(k, v)| **k == **key && **v == **value),
         }
     }
 }

@@ -20,8 +20,10 @@ pub mod reply;
 pub mod rows;
 
 mod table;
+mod text;
 
 mod entry;
+mod events;
 mod snapshot;
 mod state;
 
@@ -55,8 +57,12 @@ mod placement_test;
 pub mod plan;
 mod read;
 pub mod routing;
+mod strategy;
+#[cfg(test)]
+mod strategy_test;
 
 pub use entry::{FORMAT, Halt, READER, encode_entry};
 pub use placement::{Soft, SoftNode};
 pub use queue::QueueKey;
 pub use state::{Applied, AppliedEntry, Place, State};
+pub use strategy::Strategy;

@@ -142,8 +142,8 @@ fn forget_copies(change: &mut Change<'_>, node: NodeId) {
         change.state.tasks().filter(|row| keeps(&row.home, &row.keepers)).map(|row| row.uid).collect();
     for uid in tasks {
         change.update(uid, |row| {
-            row.home.retain(|kept| *kept != node);
-            row.keepers.retain(|kept| *kept != node);
+            row.home = row.home.iter().copied().filter(|kept| *kept != node).collect();
+            row.keepers = row.keepers.iter().copied().filter(|kept| *kept != node).collect();
         });
     }
     let agents: Vec<_> = change

@@ -4,6 +4,7 @@
 use crate::routing::{Chain, Fleet, Lot, Routes, View, Wish};
 use crate::rows::{AgentKind, Closed, NodeRow, Role, TaskRow};
 use crate::state::State;
+use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{NodeId, TaskUid};
@@ -26,6 +27,8 @@ pub struct Soft {
     pub ledger_ms: u64,
     /// When tasks started lately, on the ledger's clock, in order: what an estimate of a wait goes by.
     pub starts_ms: Vec<u64>,
+    /// How projects take turns, as the leader was told.
+    pub strategy: Strategy,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,6 +126,11 @@ impl<'a> Board<'a> {
         self.fleet.best(&wish(row, &Chain::of_task(row)))
     }
 
+    /// The first node that can run the task and has a free slot.
+    pub(crate) fn first_node(&self, row: &TaskRow) -> Option<NodeId> {
+        self.able(row).find(|id| self.free(*id) > 0)
+    }
+
     pub(crate) fn take(&mut self, row: &TaskRow, node: NodeId) {
         self.fleet.take(node, &wish(row, &Chain::of_task(row)));
     }
@@ -152,7 +160,7 @@ fn lot(state: &State, id: NodeId, node: &SoftNode) -> Lot {
 
 /// A team needs no engine of its own.
 fn runs(node: &SoftNode, row: &TaskRow) -> bool {
-    row.kind == AgentKind::Team || node.models.contains(&row.model)
+    row.kind == AgentKind::Team || node.models.contains(row.model.as_str())
 }
 
 /// Whether a node takes tasks at all, or why not.

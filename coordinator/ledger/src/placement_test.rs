@@ -58,7 +58,7 @@ impl Bench {
     /// Inputs are 4,000 tokens long.
     fn task(&mut self, inputs: &[&str]) -> TaskUid {
         let input = |text: &&str| InputRef {
-            name: text.to_string(),
+            name: (*text).into(),
             segment: Hash::of(text.as_bytes()),
             bytes: 16_000,
         };

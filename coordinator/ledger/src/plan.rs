@@ -6,8 +6,8 @@
 //!    class of the task with the lowest rank ([`crate::queue`]): urgent classes first, until a task has waited so long
 //!    that it outranks them. Urgent work may come faster than it is done, and then nothing ever outranks it: a class
 //!    that has waited for its whole handicap gets a share of the starts, however urgent the others are.
-//! 2. *Project.* Inside the class one that has less than it is guaranteed before those who borrow, and among them the
-//!    one that was served least for its weight ([`crate::fair`]).
+//! 2. *Project.* Inside the class one that has less than it is guaranteed before those who borrow, and among them by
+//!    the strategy ([`crate::strategy`]): usually the one that was served least for its weight ([`crate::fair`]).
 //! 3. *Task.* Inside the project by rank: priority, what was begun before what is fresh, age.
 //!
 //! A task that may not start is passed over, so nobody blocks the tasks behind.
@@ -16,10 +16,11 @@ use crate::command::Command;
 use crate::fair::{ClassTurns, Turn};
 use crate::keys::Holding;
 use crate::placement::{Board, Soft};
-use crate::queue::{QueueKey, patience_ms};
-use crate::quota::{Claims, path_of_project};
+use crate::queue::{QueueKey, class_ms};
+use crate::quota::{Claims, Reach, path_of_project};
 use crate::rows::{AgentKind, TaskRow};
 use crate::state::State;
+use crate::strategy::Turns;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Class, Hash, NodeId, ProjectName, TaskState, TaskUid};
@@ -71,7 +72,7 @@ impl<'a> Walk<'a> {
         Walk {
             board,
             claims,
-            line: Line::new(state, soft.ledger_ms, entering),
+            line: Line::new(state, soft, entering),
             full: BTreeSet::new(),
             hopeless: BTreeSet::new(),
             started: BTreeMap::new(),
@@ -104,16 +105,18 @@ impl<'a> Walk<'a> {
 
     fn look(&mut self, row: &'a TaskRow) -> Option<NodeId> {
         self.looked += 1;
-        let (kind, engine) = ((&row.project, row.agent.as_str(), row.revision), engine_of(row));
+        let (kind, engine) = ((&row.project, row.agent.as_str(), *row.revision), engine_of(row));
         if self.full.contains(&kind) || self.hopeless.contains(&engine) {
             self.line.pass(row);
             return None;
         }
-        if !self.claims.fits(row) {
-            self.hold_back(row);
+        if let Some(reach) = self.claims.held_back(row) {
+            self.hold_back(row, reach);
             return None;
         }
-        let Some(node) = self.board.best_node(row) else {
+        let first_fit = self.line.strategy.first_fit();
+        let node = if first_fit { self.board.first_node(row) } else { self.board.best_node(row) };
+        let Some(node) = node else {
             self.hopeless.insert(engine);
             self.line.pass(row);
             return None;
@@ -125,14 +128,14 @@ impl<'a> Walk<'a> {
         Some(node)
     }
 
-    fn hold_back(&mut self, row: &'a TaskRow) {
-        match self.claims.reach(row) {
-            crate::quota::Reach::Project => self.line.drop_project(&row.project),
-            crate::quota::Reach::Agent => {
-                self.full.insert((&row.project, row.agent.as_str(), row.revision));
+    fn hold_back(&mut self, row: &'a TaskRow, reach: Reach) {
+        match reach {
+            Reach::Project => self.line.drop_project(&row.project),
+            Reach::Agent => {
+                self.full.insert((&row.project, row.agent.as_str(), *row.revision));
                 self.line.pass(row);
             }
-            crate::quota::Reach::Task => self.line.pass(row),
+            Reach::Task => self.line.pass(row),
         }
     }
 }
@@ -160,6 +163,7 @@ struct ClassLine<'a> {
 struct Line<'a> {
     state: &'a State,
     now_ms: u64,
+    strategy: Box<dyn Turns + 'a>,
     classes: BTreeMap<Class, ClassLine<'a>>,
     /// Served for the weight, with what this walk gave away.
     turns: BTreeMap<&'a ProjectName, Standing>,
@@ -178,10 +182,12 @@ struct Standing {
 }
 
 impl<'a> Line<'a> {
-    fn new(state: &'a State, now_ms: u64, entering: Vec<(QueueKey, &'a TaskRow)>) -> Self {
+    fn new(state: &'a State, soft: &Soft, entering: Vec<(QueueKey, &'a TaskRow)>) -> Self {
+        let now_ms = soft.ledger_ms.max(state.ledger_ms());
         let mut line = Line {
             state,
-            now_ms: now_ms.max(state.ledger_ms()),
+            now_ms,
+            strategy: soft.strategy.turns(state, now_ms),
             classes: BTreeMap::new(),
             turns: BTreeMap::new(),
             running: state.tasks.index().running.clone(),
@@ -221,7 +227,7 @@ impl<'a> Line<'a> {
             project,
             self.state.quotas.get(&path_of_project(project)).map_or(0, |row| row.running_used),
         );
-        let turn = Standing { borrows: self.borrows(project), turn: self.state.turn_entering(project) };
+        let turn = Standing { borrows: self.borrows(project), turn: self.strategy.turn(project) };
         self.turns.insert(project, turn);
         let class = self.classes.entry(class).or_default();
         class.by_rank.insert((head.0, project));
@@ -232,7 +238,9 @@ impl<'a> Line<'a> {
     /// The task to be looked at now. It stays the next one until it is passed, served or its project dropped.
     fn next(&mut self) -> Option<&'a TaskRow> {
         let class = self.next_class()?;
-        let (_, project) = class.by_turn.first()?;
+        let (_, by_turn) = class.by_turn.first()?;
+        let (_, by_rank) = class.by_rank.first()?;
+        let project = if self.strategy.first_fit() { by_rank } else { by_turn };
         class.lanes.get(project)?.head.map(|(_, row)| row)
     }
 
@@ -248,7 +256,7 @@ impl<'a> Line<'a> {
         let rank = |class: &ClassLine<'a>| class.by_rank.first().map(|(key, _)| *key);
         let (first, line) = self.classes.iter().min_by_key(|(_, line)| rank(line))?;
         let overdue = |class: Class, line: &ClassLine<'a>| {
-            rank(line).is_some_and(|key| key.queued_ms.saturating_add(patience_ms(class)) <= self.now_ms)
+            rank(line).is_some_and(|key| key.queued_ms.saturating_add(class_ms(class)) <= self.now_ms)
         };
         let impatient = self.classes.iter().filter(|(class, line)| overdue(**class, line));
         match impatient.min_by_key(|(class, _)| self.class_turns.of(**class)) {
@@ -282,9 +290,10 @@ impl<'a> Line<'a> {
         *self.running.entry(row.class).or_default() += 1;
         self.class_turns.start(row.class);
         *self.held.entry(&row.project).or_default() += 1;
-        let (guess, weight) = (self.state.guess(&row.project), self.state.weight(&row.project));
         let old = self.turns[&row.project];
-        let new = Standing { borrows: self.borrows(&row.project), turn: old.turn.later_by(guess, weight) };
+        self.strategy.start(row);
+        let turn = self.strategy.turn(&row.project);
+        let new = Standing { borrows: self.borrows(&row.project), turn };
         self.turns.insert(&row.project, new);
         for class in self.classes.values_mut() {
             if class.by_turn.remove(&(old, &row.project)) {
@@ -338,9 +347,13 @@ fn owed(state: &State, walk: &Walk<'_>, path: &str) -> u64 {
         return 0;
     }
     let lanes = state.tasks.index().queue.iter().filter(|((_, project), _)| of_path(project));
-    let able = |key: &&QueueKey| state.task(key.uid).is_some_and(|row| walk.board.able(row).next().is_some());
-    let waiting =
-        lanes.flat_map(|(_, keys)| keys).filter(able).take((short + started) as usize).count() as u64;
+    // Tasks of one model are able together: a long queue for a model that no node has is one question.
+    let mut engines: BTreeMap<(bool, &str), bool> = BTreeMap::new();
+    let rows = lanes.flat_map(|(_, keys)| keys).filter_map(|key| state.task(key.uid));
+    let able = rows.filter(|row| {
+        *engines.entry(engine_of(row)).or_insert_with(|| walk.board.able(row).next().is_some())
+    });
+    let waiting = able.take((short + started) as usize).count() as u64;
     short.min(waiting.saturating_sub(started))
 }
 

@@ -46,12 +46,8 @@ impl QueueKey {
     }
 }
 
-/// After so long a class has a share of the starts, whatever its rank.
-pub(crate) fn patience_ms(class: Class) -> u64 {
-    class_ms(class)
-}
-
-fn class_ms(class: Class) -> u64 {
+/// What a class yields to the first, in milliseconds. After so long it has a share of the starts, whatever its rank.
+pub(crate) fn class_ms(class: Class) -> u64 {
     match class {
         Class::System => 0,
         Class::Interactive => CLASS_MS,

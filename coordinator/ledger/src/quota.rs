@@ -33,6 +33,7 @@ pub(crate) use set::{Cut, check_task_limits, limit_task, preview, set};
 
 use crate::change::Change;
 use crate::command::Stamp;
+use crate::keys::Holding;
 use crate::keys::Window;
 use crate::rows::{QuotaRow, TaskRow};
 use crate::state::State;
@@ -72,6 +73,28 @@ pub(crate) fn blank(path: &str) -> QuotaRow {
 /// Places with a guarantee, by what is guaranteed. A function of the rows.
 pub(crate) type Pledges = BTreeMap<crate::keys::Holding, BTreeSet<String>>;
 
+fn guaranteed(row: &QuotaRow) -> impl Iterator<Item = &Holding> {
+    let guaranteed = row.holdings.iter().flatten().filter(|held| held.guaranteed.is_some());
+    guaranteed.map(|held| &held.holding)
+}
+
+fn pledge(pledges: &mut Pledges, row: &QuotaRow) {
+    for holding in guaranteed(row) {
+        pledges.entry(holding.clone()).or_default().insert(row.path.clone());
+    }
+}
+
+/// The row of a place changed.
+fn repledge(pledges: &mut Pledges, old: &QuotaRow, new: &QuotaRow) {
+    for holding in guaranteed(old) {
+        if let Some(paths) = pledges.get_mut(holding) {
+            paths.remove(&old.path);
+        }
+    }
+    pledge(pledges, new);
+    pledges.retain(|_, paths| !paths.is_empty());
+}
+
 impl State {
     /// Changes the row of every place above the task, with the buckets filled to now.
     pub(crate) fn use_quota(&mut self, row: &TaskRow, mut change: impl FnMut(&mut QuotaRow, Stamp)) {
@@ -99,11 +122,7 @@ impl State {
 
     pub(crate) fn pledges_of_rows(&self) -> Pledges {
         let mut pledges = Pledges::new();
-        for row in self.quotas.values() {
-            for held in row.holdings.iter().flatten().filter(|held| held.guaranteed.is_some()) {
-                pledges.entry(held.holding.clone()).or_default().insert(row.path.clone());
-            }
-        }
+        self.quotas.values().for_each(|row| pledge(&mut pledges, row));
         pledges
     }
 

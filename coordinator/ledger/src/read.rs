@@ -101,7 +101,7 @@ impl State {
     fn events_answer(&self, uid: TaskUid, from: u64) -> Answer {
         let first_kept = self.events_from(uid, 0).next().map_or(0, |event| event.sequence);
         let ended = self.task(uid).is_none_or(|row| row.state.is_final());
-        Answer::Events { events: self.events_from(uid, from).cloned().collect(), first_kept, ended }
+        Answer::Events { events: self.events_from(uid, from).collect(), first_kept, ended }
     }
 
     fn children(&self, parent: TaskUid) -> Answer {

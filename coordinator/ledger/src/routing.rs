@@ -143,9 +143,9 @@ impl Routes {
     }
 }
 
-/// A token read from the cache costs an eighth of one that is computed, at most.
+/// A token read from the cache costs a quarter of one that is computed, at most.
 fn work_tokens(all: u64, had: u64) -> u64 {
-    all.saturating_sub(had) + had / 8
+    all.saturating_sub(had) + had / 4
 }
 
 fn strike(holders: &mut BTreeMap<u64, BTreeSet<NodeId>>, key: u64, node: NodeId) {

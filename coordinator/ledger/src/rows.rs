@@ -1,10 +1,17 @@
 //! What the ledger remembers: one row for each node, agent, task, quota, model. Hashes, counts and money; never text.
 
+mod quota;
+mod stored;
+
 pub use crate::heads::HeadRow;
 pub use crate::keys::QuotaKey;
-use crate::keys::{Amounts, Budget, Holding, Window};
 pub use crate::schedules::ScheduleRow;
 pub use crate::talk::{Ask, AskKind, Signal, SignalKind, Talk};
+pub use crate::text::{Common, Labels, Nodes, Text};
+pub use quota::{BudgetRow, Crossed, Held, HoldingRow, Price, QuotaRow, RequestsRow, Want};
+pub use stored::Rare;
+
+use crate::keys::{Amounts, Holding};
 use minicbor::{Decode, Encode};
 use types::{Class, Epoch, Hash, NodeId, ProjectName, Spent, TaskState, TaskUid};
 
@@ -107,7 +114,7 @@ pub struct AgentRow {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InputRef {
     #[n(0)]
-    pub name: String,
+    pub name: Text,
     #[n(1)]
     pub segment: Hash,
     #[n(2)]
@@ -135,145 +142,142 @@ pub struct Holder {
     pub epoch: Epoch,
 }
 
-/// A task: fixed size but for its inputs, labels and children, which are bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// A task: fixed size but for its inputs, labels and children, which are bounded. There are many of them, so what few
+/// have at a time is in [`Seldom`]. The order in which both are stored is in `rows/stored.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRow {
-    #[n(0)]
     pub uid: TaskUid,
-    #[n(1)]
     pub project: ProjectName,
     /// The user's own key, unique in the project.
-    #[n(2)]
-    pub task_id: Option<String>,
-    #[n(3)]
-    pub agent: String,
-    #[n(4)]
+    pub task_id: Option<Box<str>>,
+    pub agent: Text,
     pub kind: AgentKind,
-    #[n(5)]
-    pub model: String,
+    pub model: Text,
     /// The agent's revision, pinned at creation, and its definition's segment.
-    #[n(6)]
-    pub revision: Hash,
-    #[n(7)]
-    pub definition: Hash,
-    /// Segments shared by a team, put before everything private.
-    #[n(8)]
-    pub background: Vec<Hash>,
-    #[n(9)]
-    pub inputs: Vec<InputRef>,
-    #[n(10)]
-    pub labels: Vec<(String, String)>,
-    #[n(11)]
+    pub revision: Common,
+    pub definition: Common,
+    pub inputs: Box<[InputRef]>,
+    pub labels: Labels,
     pub class: Class,
-    #[n(12)]
     pub priority: u8,
     /// Who asked; a subject, never a secret.
-    #[n(13)]
-    pub author: String,
-    #[n(14)]
+    pub author: Text,
     pub created_ms: u64,
-    #[n(15)]
     pub ended_ms: u64,
-    #[n(16)]
     pub deadline_ms: u64,
-    #[n(17)]
     pub state: TaskState,
     /// Short stable word for people and programs, such as `node-lost` or `tokens_total`.
-    #[n(18)]
-    pub reason: String,
-    #[n(19)]
-    pub node: Option<NodeId>,
-    #[n(20)]
-    pub epoch: Option<Epoch>,
+    pub reason: Text,
     /// Where to pull from: the lease node first, then the keepers.
-    #[n(21)]
-    pub home: Vec<NodeId>,
+    pub home: Nodes,
     /// Committed steps, and the newest step record.
-    #[n(22)]
     pub step: u64,
-    #[n(23)]
     pub head: Option<Hash>,
     /// Sequence of the newest event.
-    #[n(24)]
     pub sequence: u64,
-    #[n(25)]
     pub spent: Spent,
-    /// Tokens of the budget that this task's current lease has set aside and not settled.
-    #[n(26)]
-    pub reserved_tokens: u64,
-    /// What a paused task asked for when it was refused.
-    #[n(27)]
-    pub wanted_tokens: u64,
-    #[n(28)]
     pub result: Option<Hash>,
-    #[n(29)]
     pub result_bytes: u64,
-    /// Reason word and segment of the text.
-    #[n(30)]
-    pub error: Option<TaskError>,
-    #[n(31)]
-    pub origin: Option<Origin>,
-    #[n(32)]
-    pub depth: u32,
-    #[n(33)]
-    pub children: Vec<TaskUid>,
-    /// Children that are not final yet.
-    #[n(34)]
-    pub children_open: u32,
-    #[n(35)]
-    pub request_id: String,
-    #[n(36)]
+    pub request_id: Box<str>,
     pub body: Hash,
     /// When it last entered the queue, on the ledger's clock.
-    #[n(37)]
     pub queued_ms: u64,
     /// Epoch of the newest lease ever given, to keep epochs rising even when none is held now.
-    #[n(38)]
     pub last_epoch: Option<Epoch>,
     /// Nodes that proved, at creation or with the last commit, that they hold what the task needs. `home` is the
     /// lease node and these; a lease node that never committed is forgotten, a keeper is not.
-    #[n(39)]
-    pub keepers: Vec<NodeId>,
+    pub keepers: Nodes,
     /// Tokens settled against the budget so far.
-    #[n(40)]
     pub settled_tokens: u64,
+    /// Beside `settled_tokens`: the same of the other budgets.
+    pub settled: Option<Box<Amounts>>,
+    pub rare: Rare,
+}
+
+impl TaskRow {
+    /// A pending task of nobody, to be filled in.
+    pub fn empty() -> TaskRow {
+        TaskRow {
+            uid: TaskUid::default(),
+            project: ProjectName::default(),
+            task_id: None,
+            agent: Text::default(),
+            kind: AgentKind::Agent,
+            model: Text::default(),
+            revision: Common::default(),
+            definition: Common::default(),
+            inputs: Box::default(),
+            labels: Labels::default(),
+            class: Class::Interactive,
+            priority: 0,
+            author: Text::default(),
+            created_ms: 0,
+            ended_ms: 0,
+            deadline_ms: 0,
+            state: TaskState::Pending,
+            reason: Text::default(),
+            home: Nodes::default(),
+            step: 0,
+            head: None,
+            sequence: 0,
+            spent: Spent::default(),
+            result: None,
+            result_bytes: 0,
+            request_id: Box::default(),
+            body: Hash::default(),
+            queued_ms: 0,
+            last_epoch: None,
+            keepers: Nodes::default(),
+            settled_tokens: 0,
+            settled: None,
+            rare: Rare::default(),
+        }
+    }
+}
+
+/// What few tasks have at a time: those that run, wait for something, failed, or belong to a team. It reads as if it
+/// were in the row: `row.epoch`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seldom {
+    /// Segments shared by a team, put before everything private.
+    pub background: Vec<Hash>,
+    /// The lease that is held.
+    pub node: Option<NodeId>,
+    pub epoch: Option<Epoch>,
+    /// Tokens of the budget that this task's current lease has set aside and not settled.
+    pub reserved_tokens: u64,
+    /// What a paused task asked for when it was refused.
+    pub wanted_tokens: u64,
+    /// Reason word and segment of the text.
+    pub error: Option<TaskError>,
+    pub origin: Option<Origin>,
+    pub depth: u32,
+    pub children: Vec<TaskUid>,
+    /// Children that are not final yet.
+    pub children_open: u32,
     /// Holders whose lease a pause took away and who have not shown yet that they know. A cancel waits for them:
     /// until then they could start something that was granted before the pause. A handful at most.
-    #[n(41)]
     pub unaware: Vec<Holder>,
-    /// Beside `reserved_tokens`, `settled_tokens`, `wanted_tokens`: the same of the other budgets.
-    #[n(42)]
+    /// Beside `reserved_tokens` and `wanted_tokens`: the same of the other budgets.
     pub held: Option<Box<Held>>,
-    #[n(43)]
-    pub settled: Option<Box<Amounts>>,
-    #[n(44)]
     pub want: Option<Box<Want>>,
     /// What it holds while it runs, beside a running slot. From the agent's revision.
-    #[n(45)]
     pub needs: Option<Vec<(Holding, u64)>>,
     /// Cost units that its project was charged for the lease under way beyond what its steps cost so far.
-    #[n(46)]
     pub charged: Option<u64>,
     /// Asked to make room: at its next step, or at this time on the ledger's clock.
-    #[n(47)]
     pub yield_by_ms: Option<u64>,
     /// Not before this time, Unix milliseconds.
-    #[n(48)]
     pub not_before_ms: Option<u64>,
     /// Tasks that have to succeed first.
-    #[n(49)]
     pub after: Option<Vec<TaskUid>>,
     /// What the steps of the lease under way cost.
-    #[n(50)]
     pub lease_units: Option<u64>,
     /// What it asked of people, and what they said.
-    #[n(51)]
     pub talk: Option<Box<Talk>>,
     /// Its lease holds no slot: it waits for its tools.
-    #[n(52)]
     pub aside: Option<bool>,
     /// The task whose first steps are this one's, too.
-    #[n(53)]
     pub fork: Option<Box<Fork>>,
 }
 
@@ -296,143 +300,6 @@ pub struct TaskError {
     pub reason: String,
     #[n(1)]
     pub text: Option<Hash>,
-}
-
-/// One place of the quota tree: `cluster`, `projects/NAME`, `projects/NAME/agents/NAME`, `tasks/ID`.
-///
-/// The first limits of this ledger (`running`, `tokens_minute`, `tokens_total`) have fields of their own; every other
-/// key is in the lists behind. [`crate::quota`] reads and writes both in one way.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct QuotaRow {
-    #[n(0)]
-    pub path: String,
-    /// `None` means without limit.
-    #[n(1)]
-    pub running: Option<u64>,
-    #[n(2)]
-    pub tokens_minute: Option<u64>,
-    #[n(3)]
-    pub tokens_total: Option<u64>,
-    #[n(4)]
-    pub running_used: u64,
-    #[n(5)]
-    pub tokens_settled: u64,
-    #[n(6)]
-    pub tokens_reserved: u64,
-    /// Milli-tokens in the minute bucket at `bucket_ms` on the ledger's clock.
-    #[n(7)]
-    pub bucket_millitokens: u64,
-    #[n(8)]
-    pub bucket_ms: u64,
-    #[n(9)]
-    pub etag: u64,
-    #[n(10)]
-    pub reason: String,
-    #[n(11)]
-    pub author: String,
-    #[n(12)]
-    pub updated_ms: u64,
-    /// Share among the projects that wait; unset counts as 1.
-    #[n(13)]
-    pub weight: Option<u64>,
-    /// Cost units that the project's tasks used, lifted when it comes back from idleness; for its turn in the queue.
-    #[n(14)]
-    pub served: Option<u64>,
-    /// Leases that ended, and what their steps cost: what a next lease will cost is guessed by them.
-    #[n(15)]
-    pub leases: Option<(u64, u64)>,
-    /// Sorted by budget and window; new tokens in total are above.
-    #[n(16)]
-    pub budgets: Option<Vec<BudgetRow>>,
-    #[n(17)]
-    pub requests_minute: Option<RequestsRow>,
-    /// Sorted; of `running` only guarantee and borders, the rest is above.
-    #[n(18)]
-    pub holdings: Option<Vec<HoldingRow>>,
-    /// Of budgets with a limit, the highest of 50, 80, 100 percent that was told in the window.
-    #[n(19)]
-    pub crossed: Option<Vec<Crossed>>,
-    /// Of the cluster only: how far each class has come by the starts it had, the most urgent first.
-    #[n(20)]
-    pub class_turns: Option<[u64; 4]>,
-}
-
-/// What is used of one budget in one window.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct BudgetRow {
-    #[n(0)]
-    pub budget: Budget,
-    #[n(1)]
-    pub window: Window,
-    #[n(2)]
-    pub limit: Option<u64>,
-    #[n(3)]
-    pub settled: u64,
-    #[n(4)]
-    pub reserved: u64,
-    /// What was used beyond a reservation; booked, shown, and in the way of new ones.
-    #[n(5)]
-    pub overage: u64,
-    /// Bounds of the window, Unix milliseconds.
-    #[n(6)]
-    pub opens_ms: u64,
-    #[n(7)]
-    pub closes_ms: u64,
-}
-
-/// A bucket of model calls, in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct RequestsRow {
-    #[n(0)]
-    pub limit: u64,
-    #[n(1)]
-    pub level_milli: u64,
-    #[n(2)]
-    pub at_ms: u64,
-}
-
-/// How one holding is divided here, and what is held.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct HoldingRow {
-    #[n(0)]
-    pub holding: Holding,
-    #[n(1)]
-    pub limit: Option<u64>,
-    #[n(2)]
-    pub guaranteed: Option<u64>,
-    #[n(3)]
-    pub borrow: Option<u64>,
-    #[n(4)]
-    pub lend: Option<u64>,
-    #[n(5)]
-    pub used: u64,
-}
-
-/// A share of a budget's limit that was told already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Crossed {
-    #[n(0)]
-    pub budget: Budget,
-    #[n(1)]
-    pub window: Window,
-    #[n(2)]
-    pub percent: u8,
-    /// The window it was told in.
-    #[n(3)]
-    pub opens_ms: u64,
-}
-
-/// What a model costs, in micro-dollars a million tokens. Changes count from the next reservation on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Price {
-    /// New tokens of the prompt.
-    #[n(0)]
-    pub input: u64,
-    /// Tokens of the prompt that were there before.
-    #[n(1)]
-    pub cached: u64,
-    #[n(2)]
-    pub output: u64,
 }
 
 /// A model's place in the price book.
@@ -474,33 +341,6 @@ pub struct AuditRow {
     pub change: String,
     #[n(6)]
     pub reason: String,
-}
-
-/// What a model call asked for when it was refused: enough to know when it would fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Want {
-    /// Tokens of the prompt that the chain has not; the rest of the tokens wanted is for the answer.
-    #[n(0)]
-    pub fresh_tokens: u64,
-    #[n(1)]
-    pub known_tokens: u64,
-    /// What else the step uses.
-    #[n(2)]
-    pub extra: Amounts,
-}
-
-/// What a lease has set aside beside new tokens, and when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Held {
-    #[n(0)]
-    pub amounts: Amounts,
-    #[n(1)]
-    pub price: Option<Price>,
-    /// Unix milliseconds: it settles in the windows of that time.
-    #[n(2)]
-    pub made_ms: u64,
-    #[n(3)]
-    pub known_tokens: u64,
 }
 
 /// A model by name: the file's digest and size, and who has it.

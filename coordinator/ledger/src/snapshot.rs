@@ -30,7 +30,7 @@ impl State {
         self.nodes.write(&mut out);
         self.agents.write(&mut out);
         self.tasks.table().write(&mut out);
-        self.events.write(&mut out);
+        self.tasks.write_events(&mut out);
         self.quotas.write(&mut out);
         self.models.write(&mut out);
         self.requests.table().write(&mut out);
@@ -83,7 +83,7 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     state.nodes.read(&mut from)?;
     state.agents.read(&mut from)?;
     state.tasks.read(&mut from)?;
-    state.events.read(&mut from)?;
+    state.tasks.read_events(&mut from)?;
     state.quotas.read(&mut from)?;
     state.models.read(&mut from)?;
     state.requests.read(&mut from)?;

@@ -24,7 +24,6 @@ pub struct State {
     pub(crate) nodes: Table<NodeId, NodeRow>,
     pub(crate) agents: Table<(ProjectName, String), AgentRow>,
     pub(crate) tasks: Tasks,
-    pub(crate) events: Table<(TaskUid, u64), Event>,
     pub(crate) quotas: Table<String, QuotaRow>,
     pub(crate) models: Table<String, ModelRow>,
     pub(crate) requests: Requests,
@@ -101,7 +100,6 @@ impl State {
             nodes: Table::new("nodes"),
             agents: Table::new("agents"),
             tasks: Tasks::new(),
-            events: Table::new("events"),
             quotas: Table::new("quotas"),
             models: Table::new("models"),
             requests: Requests::new(),
@@ -190,7 +188,7 @@ impl State {
             ("nodes", self.nodes.sum(), Box::new(|| self.nodes.recomputed())),
             ("agents", self.agents.sum(), Box::new(|| self.agents.recomputed())),
             ("tasks", self.tasks.table().sum(), Box::new(|| self.tasks.table().recomputed())),
-            ("events", self.events.sum(), Box::new(|| self.events.recomputed())),
+            ("events", self.tasks.events_sum(), Box::new(|| self.tasks.events_recomputed())),
             ("quotas", self.quotas.sum(), Box::new(|| self.quotas.recomputed())),
             ("models", self.models.sum(), Box::new(|| self.models.recomputed())),
             ("requests", self.requests.table().sum(), Box::new(|| self.requests.table().recomputed())),
@@ -278,16 +276,15 @@ impl State {
 
     /// A task by its uid, or by the id its user gave it; only inside the project.
     pub fn find_task(&self, project: &ProjectName, id: &str) -> Option<&TaskRow> {
-        let uid = match TaskUid::parse(id) {
-            Ok(uid) => uid,
-            Err(_) => *self.tasks.index().by_task_id.get(&(project.clone(), id.to_string()))?,
-        };
-        self.task(uid).filter(|row| row.project == *project)
+        match TaskUid::parse(id) {
+            Ok(uid) => self.task(uid).filter(|row| row.project == *project),
+            Err(_) => self.tasks.by_task_id(project, id),
+        }
     }
 
     /// A task's events from a sequence on, as far as they are kept.
-    pub fn events_from(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = &Event> {
-        self.events.range((uid, from)..=(uid, u64::MAX)).map(|(_, event)| event)
+    pub fn events_from(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = Event> {
+        self.tasks.events(uid, from)
     }
 }
 

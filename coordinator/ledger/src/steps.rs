@@ -6,8 +6,7 @@ use crate::effect::Effect;
 use crate::keys::{Amounts, Budget};
 use crate::quota::Call;
 use crate::reply::{Refusal, Reply};
-use crate::rows::Want;
-use crate::rows::{EventKind, Holder, Role, TaskError, TaskRow};
+use crate::rows::{EventKind, Holder, Nodes, Role, TaskError, TaskRow, Want};
 use crate::stop::wrong_state;
 use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid};
 
@@ -89,8 +88,7 @@ fn grant(row: &mut TaskRow, node: NodeId, epoch: Epoch) {
     row.node = Some(node);
     row.epoch = Some(epoch);
     row.last_epoch = Some(epoch);
-    row.home =
-        std::iter::once(node).chain(row.keepers.iter().copied().filter(|kept| *kept != node)).collect();
+    row.home = lease_node_first(node, &row.keepers);
 }
 
 pub(crate) struct Wish {
@@ -255,12 +253,12 @@ fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
         row.head = Some(commit.head);
         row.spent = row.spent.plus(spent);
         row.home = lease_node_first(commit.lease.node, &keepers);
-        row.keepers = keepers;
+        row.keepers = keepers.into();
     });
     change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent });
 }
 
-fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Vec<NodeId> {
+fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Nodes {
     std::iter::once(node).chain(keepers.iter().copied().filter(|kept| *kept != node)).collect()
 }
 

@@ -243,7 +243,7 @@ impl Change<'_> {
     /// It allows nothing and takes no slot.
     fn call_back(&mut self, uid: TaskUid) {
         self.update(uid, |row| {
-            if let (None, Some(holder)) = (row.epoch, row.unaware.first()) {
+            if let (None, Some(holder)) = (row.epoch, row.unaware.first().copied()) {
                 row.node = Some(holder.node);
                 row.epoch = Some(holder.epoch);
             }

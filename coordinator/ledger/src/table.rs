@@ -48,29 +48,44 @@ impl Sum {
     }
 }
 
+/// `X` is what lies beside a row and is not part of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Table<K, V> {
+pub(crate) struct Table<K, V, X = ()> {
     name: &'static str,
     /// Boxed: uids rise, and a tree that grows at its end is little more than half full. The holes cost a pointer
     /// each, and not a row.
-    rows: BTreeMap<K, Box<Kept<V>>>,
+    rows: BTreeMap<K, Box<Kept<V, X>>>,
     sum: Sum,
 }
 
 /// A row with the hash that is in the sum, so that taking it out needs no second encoding.
 #[derive(Clone, Debug)]
-struct Kept<V> {
+struct Kept<V, X> {
     value: V,
     hash: Hash,
+    beside: X,
 }
 
-impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
+impl<K: Ord + Encode<()>, V: Encode<()>, X: Default> Table<K, V, X> {
     pub(crate) fn new(name: &'static str) -> Self {
         Table { name, rows: BTreeMap::new(), sum: Sum::default() }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.rows.get(key).map(|kept| &kept.value)
+    }
+
+    /// What lies beside each row.
+    pub(crate) fn beside(&self) -> impl Iterator<Item = (&K, &X)> {
+        self.rows.iter().map(|(key, kept)| (key, &kept.beside))
+    }
+
+    pub(crate) fn beside_of(&self, key: &K) -> Option<&X> {
+        self.rows.get(key).map(|kept| &kept.beside)
+    }
+
+    pub(crate) fn change_beside(&mut self, key: &K) -> Option<&mut X> {
+        self.rows.get_mut(key).map(|kept| &mut kept.beside)
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {
@@ -101,7 +116,8 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V) {
         let hash = self.hash_of(&key, &value);
         self.sum.add(hash);
-        if let Some(old) = self.rows.insert(key, Box::new(Kept { value, hash })) {
+        let kept = Kept { value, hash, beside: X::default() };
+        if let Some(old) = self.rows.insert(key, Box::new(kept)) {
             self.sum.subtract(old.hash);
         }
     }
@@ -110,7 +126,7 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
     pub(crate) fn update<R>(&mut self, key: &K, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         let kept = self.rows.get_mut(key)?;
         let result = change(&mut kept.value);
-        let hash = row_hash(self.name, key, &kept.value);
+        let hash = row_hash(self.name, key, &types::encode(&kept.value));
         self.sum.subtract(kept.hash);
         self.sum.add(hash);
         kept.hash = hash;
@@ -137,7 +153,7 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
     }
 
     fn hash_of(&self, key: &K, value: &V) -> Hash {
-        row_hash(self.name, key, value)
+        row_hash(self.name, key, &types::encode(value))
     }
 
     /// Writes `[name, [key, value, key, value, …]]`.
@@ -158,27 +174,44 @@ impl<K: Ord + Encode<()>, V: Encode<()>> Table<K, V> {
         K: Decode<'b, ()>,
         V: Decode<'b, ()>,
     {
-        let shape = from.array()?;
-        let name = from.str()?;
-        if shape != Some(2) || name != self.name {
-            return Err(minicbor::decode::Error::message(format!(
-                "expected table {}, found {name}",
-                self.name
-            )));
-        }
-        let items =
-            from.array()?.ok_or_else(|| minicbor::decode::Error::message("a table has a known length"))?;
-        for _ in 0..items / 2 {
+        self.read_with(from, |_| {})
+    }
+
+    /// The same; every row is shown before it is put. What is done to it there must not show in its stored form.
+    pub(crate) fn read_with<'b>(
+        &mut self,
+        from: &mut Decoder<'b>,
+        mut show: impl FnMut(&mut V),
+    ) -> Result<(), minicbor::decode::Error>
+    where
+        K: Decode<'b, ()>,
+        V: Decode<'b, ()>,
+    {
+        for _ in 0..open(from, self.name)? {
             let key = from.decode()?;
-            let value = from.decode()?;
+            let mut value = from.decode()?;
+            show(&mut value);
             self.insert(key, value);
         }
         Ok(())
     }
 }
 
-fn row_hash<K: Encode<()>, V: Encode<()>>(name: &str, key: &K, value: &V) -> Hash {
-    Hash::of_parts(&[name.as_bytes(), &types::encode(key), &types::encode(value)])
+/// Reads the head of a table of this name: how many rows follow.
+pub(crate) fn open(from: &mut Decoder<'_>, expected: &str) -> Result<u64, minicbor::decode::Error> {
+    let shape = from.array()?;
+    let name = from.str()?;
+    if shape != Some(2) || name != expected {
+        return Err(minicbor::decode::Error::message(format!("expected table {expected}, found {name}")));
+    }
+    let items =
+        from.array()?.ok_or_else(|| minicbor::decode::Error::message("a table has a known length"))?;
+    Ok(items / 2)
+}
+
+/// What a row adds to the sum; `value` as it is stored.
+pub(crate) fn row_hash<K: Encode<()>>(name: &str, key: &K, value: &[u8]) -> Hash {
+    Hash::of_parts(&[name.as_bytes(), &types::encode(key), value])
 }
 
 #[cfg(test)]
@@ -187,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_sum_follows_every_change() {
-        let mut table = Table::new("t");
+        let mut table: Table<u64, u64> = Table::new("t");
         let empty = table.sum();
         table.insert(1u64, 10u64);
         let one = table.sum();
@@ -219,7 +252,7 @@ mod tests {
 
     #[test]
     fn tables_of_other_names_hash_differently() {
-        let (mut a, mut b) = (Table::new("a"), Table::new("b"));
+        let (mut a, mut b): (Table<u64, u64>, Table<u64, u64>) = (Table::new("a"), Table::new("b"));
         a.insert(1u64, 1u64);
         b.insert(1u64, 1u64);
         assert_ne!(a.sum(), b.sum());

@@ -169,7 +169,8 @@ pub(crate) fn signal(change: &mut Change<'_>, said: &Said<'_>) -> Result<Reply, 
     let heard = change.members(said.home);
     let at_ms = change.state.wall_ms();
     change.update(said.task, |row| {
-        row.home.extend(heard.iter().filter(|node| !row.home.contains(node)).copied().collect::<Vec<_>>());
+        let more = heard.iter().filter(|node| !row.home.contains(node)).copied();
+        row.home = row.home.iter().copied().chain(more).collect::<Vec<_>>().into();
         let talk = row.talk.get_or_insert_default();
         talk.said += 1;
         talk.asks.retain(|ask| said.ask.is_empty() || ask.id != said.ask);

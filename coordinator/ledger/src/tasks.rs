@@ -2,27 +2,39 @@
 //! here, so that no index can be forgotten. Indexes are not part of the state hash and are made again on restore.
 
 use crate::change::holds_slot;
+use crate::events::{self, List, Total};
 use crate::queue::QueueKey;
-use crate::rows::TaskRow;
-use crate::table::Table;
+use crate::rows::{Event, TaskRow};
+use crate::table::{Sum, Table};
+use crate::text::{Label, Pool};
 use minicbor::Encode;
 use std::collections::{BTreeMap, BTreeSet};
-use std::marker::PhantomData;
 use types::{Class, Hash, NodeId, PauseReason, ProjectName, TaskState, TaskUid};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks {
-    table: Table<TaskUid, TaskRow>,
+    table: Table<TaskUid, TaskRow, List>,
+    events: Total,
     index: Index,
+    shared: Shared,
+}
+
+/// What rows have in common, once each.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    texts: Pool<str>,
+    hashes: Pool<Hash>,
+    nodes: Pool<[NodeId]>,
+    labels: Pool<[Label]>,
 }
 
 /// Everything that finds tasks by something other than their uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     pub by_project: BTreeMap<ProjectName, BTreeSet<TaskUid>>,
-    pub by_task_id: Names<(ProjectName, String)>,
+    by_task_id: Names,
     /// Project, author, request id of the creation.
-    pub by_request: Names<(ProjectName, String, String)>,
+    by_request: Names,
     pub by_state: BTreeMap<&'static str, u64>,
     /// Pending tasks whose time has come, by class and project, in the order of their ranks.
     pub queue: BTreeMap<(Class, ProjectName), BTreeSet<QueueKey>>,
@@ -52,12 +64,9 @@ pub(crate) struct Index {
     pub ended: BTreeSet<(u64, TaskUid)>,
 }
 
-/// Tasks by a name that their row has, too: so the hash of the name is enough here, and a tenth of the room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Names<K> {
-    uids: BTreeMap<Hash, TaskUid>,
-    key: PhantomData<fn(&K)>,
-}
+/// Tasks by a name that their row has, too: so a few bytes of the name's hash are enough here, and whoever looks
+/// compares with the rows.
+type Names = BTreeSet<(u64, TaskUid)>;
 
 /// The index entries of one row that change during its life.
 #[derive(PartialEq, Eq)]
@@ -80,10 +89,15 @@ struct Places {
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Tasks { table: Table::new("tasks"), index: Index::default() }
+        Tasks {
+            table: Table::new("tasks"),
+            events: Total::default(),
+            index: Index::default(),
+            shared: Shared::default(),
+        }
     }
 
-    pub(crate) fn table(&self) -> &Table<TaskUid, TaskRow> {
+    pub(crate) fn table(&self) -> &Table<TaskUid, TaskRow, List> {
         &self.table
     }
 
@@ -95,14 +109,42 @@ impl Tasks {
         self.table.get(&uid)
     }
 
-    pub(crate) fn insert(&mut self, row: TaskRow) {
+    /// By the key that its user gave it.
+    pub(crate) fn by_task_id(&self, project: &ProjectName, task_id: &str) -> Option<&TaskRow> {
+        let named = self.named(&self.index.by_task_id, short(&(project, task_id)));
+        named.into_iter().find(|row| row.project == *project && row.task_id.as_deref() == Some(task_id))
+    }
+
+    /// By the request that made it.
+    pub(crate) fn by_request(&self, project: &ProjectName, author: &str, id: &str) -> Option<&TaskRow> {
+        let named = self.named(&self.index.by_request, short(&(project, author, id)));
+        named.into_iter().find(|row| request_of(row) == Some((project, author, id)))
+    }
+
+    fn named(&self, names: &Names, short: u64) -> impl Iterator<Item = &TaskRow> {
+        let (first, last) =
+            (TaskUid { index: 0, position: 0 }, TaskUid { index: u64::MAX, position: u32::MAX });
+        names.range((short, first)..=(short, last)).filter_map(|(_, uid)| self.get(*uid))
+    }
+
+    pub(crate) fn insert(&mut self, mut row: TaskRow) {
+        self.shared.share(&mut row);
         self.index.enrol(&row);
         self.table.insert(row.uid, row);
     }
 
     pub(crate) fn update<R>(&mut self, uid: TaskUid, change: impl FnOnce(&mut TaskRow) -> R) -> Option<R> {
         let before = Places::of(self.table.get(&uid)?);
-        let result = self.table.update(&uid, change);
+        let shared = &mut self.shared;
+        let result = self.table.update(&uid, |row| {
+            let (reason, home, keepers) = (row.reason.clone(), row.home.clone(), row.keepers.clone());
+            let result = change(row);
+            row.rare.tidy();
+            shared.texts.replaced(&reason, &mut row.reason);
+            shared.nodes.replaced(&home, &mut row.home);
+            shared.nodes.replaced(&keepers, &mut row.keepers);
+            result
+        });
         let after = Places::of(self.table.get(&uid).expect("the row was there a moment ago"));
         if before != after {
             self.index.leave(uid, &before);
@@ -112,15 +154,54 @@ impl Tasks {
     }
 
     pub(crate) fn remove(&mut self, uid: TaskUid) -> Option<TaskRow> {
+        self.forget_events(uid, u64::MAX);
         let row = self.table.remove(&uid)?;
         self.index.strike(&row);
+        self.shared.release(&row);
         Some(row)
     }
 
     pub(crate) fn read(&mut self, from: &mut minicbor::Decoder<'_>) -> Result<(), minicbor::decode::Error> {
-        self.table.read(from)?;
+        let shared = &mut self.shared;
+        self.table.read_with(from, |row| shared.share(row))?;
         self.index = self.rebuilt();
         Ok(())
+    }
+
+    /// A task's events from a sequence on, as far as they are kept.
+    pub(crate) fn events(&self, uid: TaskUid, from: u64) -> impl Iterator<Item = Event> {
+        self.table.beside_of(&uid).into_iter().flat_map(move |list| list.from(from))
+    }
+
+    /// `None` when there is no such task.
+    pub(crate) fn push_event(&mut self, uid: TaskUid, event: &Event) -> Option<()> {
+        self.table.change_beside(&uid)?.push(uid, event, &mut self.events);
+        Some(())
+    }
+
+    pub(crate) fn forget_events(&mut self, uid: TaskUid, up_to: u64) {
+        let list = self.table.change_beside(&uid);
+        list.into_iter().for_each(|list| list.forget(uid, up_to, &mut self.events));
+    }
+
+    pub(crate) fn events_sum(&self) -> Sum {
+        self.events.sum
+    }
+
+    pub(crate) fn events_recomputed(&self) -> Sum {
+        Total::of(self.table.beside()).sum
+    }
+
+    pub(crate) fn write_events(&self, out: &mut minicbor::Encoder<Vec<u8>>) {
+        self.events.write(self.table.beside(), out);
+    }
+
+    /// After the tasks themselves.
+    pub(crate) fn read_events(
+        &mut self,
+        from: &mut minicbor::Decoder<'_>,
+    ) -> Result<(), minicbor::decode::Error> {
+        events::read(from, |uid, event| self.push_event(uid, event))
     }
 
     /// The index made again from the rows.
@@ -131,28 +212,38 @@ impl Tasks {
     }
 }
 
-impl<K> Default for Names<K> {
-    fn default() -> Self {
-        Names { uids: BTreeMap::new(), key: PhantomData }
+impl Shared {
+    fn share(&mut self, row: &mut TaskRow) {
+        row.rare.tidy();
+        for text in [&mut row.agent, &mut row.model, &mut row.author, &mut row.reason] {
+            self.texts.share(text);
+        }
+        row.inputs.iter_mut().for_each(|input| self.texts.share(&mut input.name));
+        self.labels.share(&mut row.labels);
+        self.hashes.share(&mut row.revision);
+        self.hashes.share(&mut row.definition);
+        self.nodes.share(&mut row.home);
+        self.nodes.share(&mut row.keepers);
+    }
+
+    /// The row is about to go.
+    fn release(&mut self, row: &TaskRow) {
+        let texts = row.inputs.iter().map(|input| &input.name);
+        texts
+            .chain([&row.agent, &row.model, &row.author, &row.reason])
+            .for_each(|text| self.texts.release(text));
+        self.labels.release(&row.labels);
+        self.hashes.release(&row.revision);
+        self.hashes.release(&row.definition);
+        self.nodes.release(&row.home);
+        self.nodes.release(&row.keepers);
     }
 }
 
-impl<K: Encode<()>> Names<K> {
-    pub(crate) fn get(&self, key: &K) -> Option<&TaskUid> {
-        self.uids.get(&hashed(key))
-    }
-
-    fn insert(&mut self, key: &K, uid: TaskUid) {
-        self.uids.insert(hashed(key), uid);
-    }
-
-    fn remove(&mut self, key: &K) {
-        self.uids.remove(&hashed(key));
-    }
-}
-
-fn hashed<K: Encode<()>>(key: &K) -> Hash {
-    Hash::of(&types::encode(key))
+/// The beginning of the name's hash.
+fn short<K: Encode<()>>(name: &K) -> u64 {
+    let hash = Hash::of(&types::encode(name));
+    u64::from_le_bytes(hash.0[..8].try_into().expect("a hash has more than eight bytes"))
 }
 
 impl Places {
@@ -186,23 +277,15 @@ impl Places {
 impl Index {
     fn enrol(&mut self, row: &TaskRow) {
         self.by_project.entry(row.project.clone()).or_default().insert(row.uid);
-        if let Some(task_id) = &row.task_id {
-            self.by_task_id.insert(&(row.project.clone(), task_id.clone()), row.uid);
-        }
-        if let Some(key) = request_key(row) {
-            self.by_request.insert(&key, row.uid);
-        }
+        self.by_task_id.extend(task_id_of(row).map(|name| (short(&name), row.uid)));
+        self.by_request.extend(request_of(row).map(|name| (short(&name), row.uid)));
         self.take(row.uid, &Places::of(row));
     }
 
     fn strike(&mut self, row: &TaskRow) {
         remove_from(&mut self.by_project, &row.project, &row.uid);
-        if let Some(task_id) = &row.task_id {
-            self.by_task_id.remove(&(row.project.clone(), task_id.clone()));
-        }
-        if let Some(key) = request_key(row) {
-            self.by_request.remove(&key);
-        }
+        task_id_of(row).map(|name| self.by_task_id.remove(&(short(&name), row.uid)));
+        request_of(row).map(|name| self.by_request.remove(&(short(&name), row.uid)));
         self.leave(row.uid, &Places::of(row));
     }
 
@@ -271,10 +354,14 @@ impl Index {
     }
 }
 
+fn task_id_of(row: &TaskRow) -> Option<(&ProjectName, &str)> {
+    Some((&row.project, row.task_id.as_deref()?))
+}
+
 /// Children are made by their parent's step, not by a request of their author.
-fn request_key(row: &TaskRow) -> Option<(ProjectName, String, String)> {
+fn request_of(row: &TaskRow) -> Option<(&ProjectName, &str, &str)> {
     let asked = row.origin.is_none() && !row.request_id.is_empty();
-    asked.then(|| (row.project.clone(), row.author.clone(), row.request_id.clone()))
+    asked.then(|| (&row.project, row.author.as_str(), &*row.request_id))
 }
 
 fn one_less<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {

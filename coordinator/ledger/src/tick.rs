@@ -76,11 +76,8 @@ impl State {
     fn forget_tree(&mut self, uid: TaskUid) {
         let Some(row) = self.tasks.remove(uid) else { return };
         self.quotas.remove(&crate::quota::of_task(uid));
-        for sequence in self.events_from(uid, 0).map(|event| event.sequence).collect::<Vec<_>>() {
-            self.events.remove(&(uid, sequence));
-        }
-        for child in row.children {
-            self.forget_tree(child);
+        for child in &row.children {
+            self.forget_tree(*child);
         }
     }
 }

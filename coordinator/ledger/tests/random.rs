@@ -488,7 +488,7 @@ fn create(a: u16, b: u16, c: u16, request: &RequestKey, stamp: Stamp, home: Vec<
 /// Every task with its events.
 fn tasks(state: &State) -> Vec<Vec<u8>> {
     let with_events = |row: &ledger::rows::TaskRow| {
-        let events: Vec<_> = state.events_from(row.uid, 0).cloned().collect();
+        let events: Vec<_> = state.events_from(row.uid, 0).collect();
         types::encode(&(row.clone(), events))
     };
     state.tasks().map(with_events).collect()

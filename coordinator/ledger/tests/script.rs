@@ -352,8 +352,7 @@ impl Script {
     }
 
     fn create(&self, words: &Words<'_>) -> Result<Command, String> {
-        let input =
-            |name: &str| InputRef { name: name.to_string(), segment: Hash::of(name.as_bytes()), bytes: 1 };
+        let input = |name: &str| InputRef { name: name.into(), segment: Hash::of(name.as_bytes()), bytes: 1 };
         let labels = words.text("label").into_iter().flat_map(|text| text.split(','));
         Ok(Command::CreateTask {
             project: words.project()?,

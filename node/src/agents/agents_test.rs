@@ -57,7 +57,7 @@ async fn an_agent_answers_and_everything_is_kept_twice() {
     assert_eq!(row.home.len(), 2);
     for keeper in &row.home {
         assert!(world.holds(*keeper, row.head.unwrap()) && world.holds(*keeper, row.result.unwrap()));
-        assert!(world.holds(*keeper, row.definition) && world.holds(*keeper, row.inputs[0].segment));
+        assert!(world.holds(*keeper, *row.definition) && world.holds(*keeper, row.inputs[0].segment));
     }
     empty(&world, &node).await;
     let counted = node.agents.counters().observe();
@@ -276,7 +276,7 @@ async fn a_keeper_that_does_not_answer_is_replaced_and_given_everything() {
     world.silence(ids[0]);
     let row = world.until_state(task, TaskState::Succeeded).await;
     assert_eq!(row.home[..2], [ids[1], ids[2]]);
-    for hash in [row.definition, row.inputs[0].segment, row.head.unwrap(), row.result.unwrap()] {
+    for hash in [*row.definition, row.inputs[0].segment, row.head.unwrap(), row.result.unwrap()] {
         assert!(world.holds(ids[2], hash));
     }
 }

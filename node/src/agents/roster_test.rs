@@ -1,7 +1,8 @@
 //! Readable cases: news in, orders out.
 
 use super::*;
-use types::{Class, Hash, NodeId, ProjectName, Spent};
+use ledger::rows::Seldom;
+use types::{Class, NodeId, ProjectName};
 
 fn epoch(index: u64) -> Epoch {
     Epoch { incarnation: 1, index, position: 0 }
@@ -18,59 +19,14 @@ fn lease(of: u64, at: u64) -> LeaseName {
 fn row(of: u64, at: u64) -> TaskRow {
     TaskRow {
         uid: task(of),
-        project: ProjectName::default(),
-        task_id: None,
         agent: "a".into(),
-        kind: ledger::rows::AgentKind::Agent,
         model: "m".into(),
-        revision: Hash::default(),
-        definition: Hash::default(),
-        background: Vec::new(),
-        inputs: Vec::new(),
-        labels: Vec::new(),
         class: Class::Batch,
         priority: 5,
-        author: String::new(),
-        created_ms: 0,
-        ended_ms: 0,
-        deadline_ms: 0,
         state: TaskState::Running,
-        reason: String::new(),
-        node: Some(NodeId(1)),
-        epoch: Some(epoch(at)),
-        home: vec![NodeId(1)],
-        step: 0,
-        head: None,
-        sequence: 0,
-        spent: Spent::default(),
-        reserved_tokens: 0,
-        wanted_tokens: 0,
-        result: None,
-        result_bytes: 0,
-        error: None,
-        origin: None,
-        depth: 0,
-        children: Vec::new(),
-        children_open: 0,
-        request_id: String::new(),
-        body: Hash::default(),
-        queued_ms: 0,
-        last_epoch: None,
-        keepers: Vec::new(),
-        settled_tokens: 0,
-        unaware: Vec::new(),
-        held: None,
-        settled: None,
-        want: None,
-        needs: None,
-        charged: None,
-        yield_by_ms: None,
-        not_before_ms: None,
-        after: None,
-        lease_units: None,
-        talk: None,
-        aside: None,
-        fork: None,
+        home: vec![NodeId(1)].into(),
+        rare: Seldom { node: Some(NodeId(1)), epoch: Some(epoch(at)), ..Seldom::default() }.into(),
+        ..TaskRow::empty()
     }
 }
 

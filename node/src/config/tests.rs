@@ -25,6 +25,16 @@ fn three_keys_are_enough() {
 }
 
 #[test]
+fn a_strategy_is_one_of_four_words() {
+    let strategy =
+        |word: &str| parse(&format!("[queue]\nstrategy = {word:?}")).map(|config| config.queue.strategy);
+    assert_eq!(parse("").unwrap().queue.strategy, Strategy::Llm);
+    assert_eq!(strategy("storage").unwrap(), Strategy::Storage);
+    let why = error("[queue]\nstrategy = \"fair\"");
+    assert!(why.contains("compute") && why.contains("fair"), "{why}");
+}
+
+#[test]
 fn defaults_agree_with_the_limits() {
     let timings = parse("").unwrap().timings;
     assert_eq!(timings.lease_ms, types::limits::NODE_LEASE_MS);

@@ -71,12 +71,12 @@ pub(crate) fn usage(spent: Spent) -> pb::Usage {
 pub(crate) fn task(row: &TaskRow, members: &Members) -> pb::Task {
     let uid = row.uid.to_string();
     pb::Task {
-        id: row.task_id.clone().unwrap_or_else(|| uid.clone()),
+        id: row.task_id.as_deref().unwrap_or(&uid).to_string(),
         uid,
         project: row.project.to_string(),
-        agent: row.agent.clone(),
+        agent: row.agent.to_string(),
         revision: row.revision.to_string(),
-        labels: row.labels.iter().cloned().collect(),
+        labels: row.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         state: state(row.state).into(),
         state_reason: state_reason(row.state, &row.reason),
         node: row.node.map(|id| members.name(id)).unwrap_or_default(),

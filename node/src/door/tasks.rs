@@ -394,7 +394,7 @@ pub(super) fn seal_input(
     segment.check().map_err(|error| status::invalid("inputs", &error.to_string()))?;
     let sealed = context::seal(project, &segment);
     let bytes = sealed.bytes.len() as u64;
-    Ok((InputRef { name: input.name.clone(), segment: sealed.hash, bytes }, sealed.bytes.into()))
+    Ok((InputRef { name: (&input.name).into(), segment: sealed.hash, bytes }, sealed.bytes.into()))
 }
 
 impl Membership {

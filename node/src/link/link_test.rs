@@ -5,7 +5,7 @@ use super::dial::{Dial, Inbound};
 use super::*;
 use futures::StreamExt;
 use ledger::command::Command;
-use ledger::rows::{AgentKind, InputRef};
+use ledger::rows::{InputRef, Seldom};
 use proto::internal::v1::leader_message::Body as ToNode;
 use proto::internal::v1::node_message::Body as FromNode;
 use proto::internal::v1::{
@@ -13,7 +13,7 @@ use proto::internal::v1::{
 };
 use std::sync::atomic::AtomicU64 as Number;
 use tokio_stream::wrappers::ReceiverStream;
-use types::{Class, Spent, TaskState};
+use types::{Class, TaskState};
 
 /// A test that waits longer has failed.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -300,58 +300,19 @@ async fn the_link_ends_with_its_last_handle() {
 fn row() -> TaskRow {
     TaskRow {
         uid: TaskUid { index: 5, position: 0 },
-        project: ProjectName::default(),
-        task_id: None,
         agent: "a".into(),
-        kind: AgentKind::Agent,
         model: "m".into(),
-        revision: Hash::of(b"r"),
-        definition: Hash::of(b"d"),
-        background: Vec::new(),
-        inputs: vec![InputRef { name: "i".into(), segment: Hash::of(b"i"), bytes: 1 }],
-        labels: Vec::new(),
+        revision: Hash::of(b"r").into(),
+        definition: Hash::of(b"d").into(),
+        inputs: vec![InputRef { name: "i".into(), segment: Hash::of(b"i"), bytes: 1 }].into(),
         class: Class::Batch,
         priority: 5,
         author: "me".into(),
         created_ms: 1,
-        ended_ms: 0,
-        deadline_ms: 0,
         state: TaskState::Running,
-        reason: String::new(),
-        node: Some(NodeId(4)),
-        epoch: Some(held().epoch),
-        home: vec![NodeId(4)],
-        step: 0,
-        head: None,
+        home: vec![NodeId(4)].into(),
         sequence: 1,
-        spent: Spent::default(),
-        reserved_tokens: 0,
-        wanted_tokens: 0,
-        result: None,
-        result_bytes: 0,
-        error: None,
-        origin: None,
-        depth: 0,
-        children: Vec::new(),
-        children_open: 0,
-        request_id: String::new(),
-        body: Hash::default(),
-        queued_ms: 0,
-        last_epoch: None,
-        keepers: Vec::new(),
-        settled_tokens: 0,
-        unaware: Vec::new(),
-        held: None,
-        settled: None,
-        want: None,
-        needs: None,
-        charged: None,
-        yield_by_ms: None,
-        not_before_ms: None,
-        after: None,
-        lease_units: None,
-        talk: None,
-        aside: None,
-        fork: None,
+        rare: Seldom { node: Some(NodeId(4)), epoch: Some(held().epoch), ..Seldom::default() }.into(),
+        ..TaskRow::empty()
     }
 }

@@ -1,7 +1,7 @@
 //! How a node comes to belong to a cluster: it remembers, it founds one, or it joins one.
 
 use super::{Parts, random};
-use crate::config::Role;
+use crate::config::{self, Role};
 use crate::door::InitRequest;
 use crate::measured::Measured;
 use crate::store::identity::{Identity, Member};
@@ -121,6 +121,7 @@ pub(super) async fn coordinator(parts: &Parts, member: Member) -> anyhow::Result
         seed: u64::from_le_bytes(random()),
         first_start,
         lease_ms: parts.config.timings.lease_ms,
+        strategy: strategy(parts.config.queue.strategy),
     })
     .await?;
     // A crash between taking the identity and the first vote leaves a founder that has not begun.
@@ -131,6 +132,15 @@ pub(super) async fn coordinator(parts: &Parts, member: Member) -> anyhow::Result
     }
     sys::disk::write_durably(parts.disk.as_ref(), RAFT_STARTED, b"1\n")?;
     Ok(Some(coordinator))
+}
+
+fn strategy(configured: config::Strategy) -> ledger::Strategy {
+    match configured {
+        config::Strategy::Llm => ledger::Strategy::Llm,
+        config::Strategy::Compute => ledger::Strategy::Compute,
+        config::Strategy::Api => ledger::Strategy::Api,
+        config::Strategy::Storage => ledger::Strategy::Storage,
+    }
 }
 
 fn timings(parts: &Parts) -> Timings {

@@ -163,11 +163,15 @@ fn percentile(times: &[f64], percent: usize) -> f64 {
     of_groups.get(of_groups.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// What of this process is in memory, as the kernel counts it.
+/// What of this process is in memory, as the kernel counts it, without the program's own file: its pages come when
+/// they are first run, and are no task's.
 fn resident_bytes() -> anyhow::Result<u64> {
     let status =
         std::fs::read_to_string("/proc/self/status").context("/proc/self/status; this runs on Linux")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in it")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .context("no RssAnon in it; a kernel before 4.5?")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1024)
 }

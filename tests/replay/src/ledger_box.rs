@@ -105,7 +105,7 @@ impl LedgerBox {
         let reply = self.apply(Command::CreateTask {
             project: new.project.clone(),
             agent: AGENT.to_string(),
-            inputs: vec![InputRef { name: "input".to_string(), segment, bytes: new.input_bytes }],
+            inputs: vec![InputRef { name: "input".into(), segment, bytes: new.input_bytes }],
             task_id: None,
             labels: vec![("run".to_string(), "replay".to_string())],
             class: new.class,

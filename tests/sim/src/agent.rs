@@ -88,11 +88,11 @@ impl Sim {
         TaskFacts {
             uid: row.uid,
             project: row.project,
-            agent: row.agent,
+            agent: row.agent.to_string(),
             tree,
-            background: row.background,
-            inputs: row.inputs.into_iter().map(|input| (input.name, input.segment)).collect(),
-            definition: self.library.definition(row.revision),
+            background: row.background.clone(),
+            inputs: row.inputs.iter().map(|input| (input.name.to_string(), input.segment)).collect(),
+            definition: self.library.definition(*row.revision),
             seed: row.uid.index,
             epoch,
             inbox: vec![],
@@ -311,7 +311,7 @@ impl Sim {
 }
 
 fn spec(plan: ChildPlan, home: &[types::NodeId]) -> ChildSpec {
-    let input = |(name, segment)| InputRef { name, segment, bytes: 1 };
+    let input = |(name, segment): (String, _)| InputRef { name: name.into(), segment, bytes: 1 };
     ChildSpec {
         agent: plan.agent,
         inputs: plan.inputs.into_iter().map(input).collect(),

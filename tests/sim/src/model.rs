@@ -95,7 +95,7 @@ impl Sim {
         let children = truth.task(uid).into_iter().flat_map(|row| &row.children);
         let outcome = |row: &ledger::rows::TaskRow| ChildOutcome {
             uid: row.uid,
-            agent: row.agent.clone(),
+            agent: row.agent.to_string(),
             state: row.state,
             result: row.result,
             result_bytes: row.result_bytes,

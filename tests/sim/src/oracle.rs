@@ -248,7 +248,7 @@ impl Sim {
             for event in state.events_from(row.uid, *cursor + 1) {
                 let known =
                     self.oracle.seen.entry((row.uid, event.sequence)).or_insert_with(|| event.clone());
-                if event.sequence != *cursor + 1 || known != event {
+                if event.sequence != *cursor + 1 || *known != event {
                     broken =
                         Some(format!("{}: event {} after {cursor}, or another", row.uid, event.sequence));
                 }

@@ -141,7 +141,8 @@ impl Sim {
         let name = PROJECTS[self.rng.below(PROJECTS.len())];
         let soon = self.rng.percent(12);
         let inputs = if team { 1 + self.rng.below(3) } else { 1 };
-        let input = |n| InputRef { name: format!("input {n}"), segment: Hash::of(b"an input"), bytes: 8 };
+        let input =
+            |n| InputRef { name: format!("input {n}").into(), segment: Hash::of(b"an input"), bytes: 8 };
         let home = self.home(who);
         Command::CreateTask {
             project: project(name),

@@ -70,7 +70,8 @@ impl Plant {
 pub struct Size {
     /// Virtual milliseconds of chaos.
     pub chaos_ms: u64,
-    /// What the heal phase may take: many leases, steps and failovers.
+    /// How long nothing may come forward once all is healed: many leases and failovers. However long the work
+    /// itself takes.
     pub patience_ms: u64,
     /// The whole state is looked at after so many entries, which is slow; use, rates, moves and hashes always.
     pub check_every: u64,

@@ -172,7 +172,7 @@ impl Sim {
     }
 
     fn chaos_then_heal(&mut self) {
-        let mut look_ms = 0;
+        let (mut look_ms, mut moved_ms, mut done) = (0, self.size.chaos_ms, (0, 0));
         while let Some(((at_ms, _), event)) = self.events.pop_first() {
             self.now_ms = at_ms;
             if self.chaos && at_ms >= self.size.chaos_ms {
@@ -187,8 +187,11 @@ impl Sim {
                 if self.all_ended() {
                     return self.check_end();
                 }
+                if done != self.done() {
+                    (moved_ms, done) = (at_ms, self.done());
+                }
             }
-            if at_ms > self.size.chaos_ms + self.size.patience_ms {
+            if at_ms > moved_ms + self.size.patience_ms {
                 return self.broken(format!("stuck: {}", self.open_tasks()));
             }
         }
@@ -248,6 +251,11 @@ impl Sim {
 
     fn all_ended(&self) -> bool {
         self.all_answered() && self.cluster.truth.tasks().all(|row| row.state.is_final())
+    }
+
+    /// What only grows, and not for ever: steps committed and tasks that ended.
+    fn done(&self) -> (usize, usize) {
+        (self.oracle.steps(), self.cluster.truth.tasks().filter(|row| row.state.is_final()).count())
     }
 
     fn open_tasks(&self) -> String {

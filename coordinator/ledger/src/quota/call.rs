@@ -5,7 +5,7 @@ use crate::command::Stamp;
 use crate::keys::{Amounts, Budget, QuotaKey, Rate, Window, budget_key, rate_key};
 use crate::quota::meter::When;
 use crate::reply::Refusal;
-use crate::rows::{Held, Price, QuotaRow, TaskRow, Want};
+use crate::rows::{Held, Price, QuotaRow, TaskRow, Text, Want};
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{TaskState, TaskUid};
@@ -244,7 +244,7 @@ pub(crate) struct Purse<'a> {
     /// Places whose limits are looked past.
     lifted: BTreeSet<String>,
     /// A model that counts as priced.
-    priced: Option<String>,
+    priced: Option<Text>,
 }
 
 impl<'a> Purse<'a> {

@@ -6,6 +6,7 @@ use crate::quota::pool::Pool;
 use crate::reply::Refusal;
 use crate::rows::TaskRow;
 use crate::state::State;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the task holds while it runs.
@@ -58,6 +59,8 @@ impl Fence {
 pub(crate) struct Claims<'a> {
     state: &'a State,
     taken: BTreeMap<(String, Holding), u64>,
+    /// As they stand with what was taken: made when first asked for, and again after someone took of that holding.
+    pools: RefCell<BTreeMap<Holding, Option<Pool>>>,
     /// Places whose bounds are looked past, for explanations.
     lifted: BTreeSet<String>,
     /// Also what is guaranteed and borrowed there.
@@ -66,16 +69,18 @@ pub(crate) struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     pub(crate) fn new(state: &'a State) -> Self {
-        Claims { state, taken: BTreeMap::new(), lifted: BTreeSet::new(), pools_lifted: false }
+        Claims {
+            state,
+            taken: BTreeMap::new(),
+            pools: RefCell::default(),
+            lifted: BTreeSet::new(),
+            pools_lifted: false,
+        }
     }
 
     pub(crate) fn lift(&mut self, row: &TaskRow, pools_too: bool) {
         self.pools_lifted = pools_too;
         self.lifted.extend(self.state.places(row));
-    }
-
-    pub(crate) fn fits(&self, row: &TaskRow) -> bool {
-        !self.fences(row).iter().any(|fence| self.holds(fence))
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow) {
@@ -84,6 +89,7 @@ impl<'a> Claims<'a> {
                 *self.taken.entry((path.clone(), holding.clone())).or_default() += amount;
             }
         }
+        self.pools.get_mut().retain(|holding, _| needs(row).all(|(taken, _)| taken != holding));
     }
 
     fn holds(&self, fence: &Fence) -> bool {
@@ -91,20 +97,15 @@ impl<'a> Claims<'a> {
         fence.holds() && !(lifted && self.lifted.contains(&fence.path))
     }
 
-    /// Whom the bounds hold back that hold this task back.
-    pub(crate) fn reach(&self, row: &TaskRow) -> Reach {
-        let fences = self.fences(row).into_iter();
-        let mut holding = fences.filter(|fence| self.holds(fence));
-        let agent = "/agents/";
-        match holding.next() {
-            Some(fence) if fence.path.starts_with("tasks/") => Reach::Task,
-            Some(Fence { path, holding: Holding::Running, bound: Bound::Limit, .. })
-                if !path.contains(agent) =>
-            {
-                Reach::Project
-            }
+    /// Whom the first bound holds back that holds this task back. `None`: it may start.
+    pub(crate) fn held_back(&self, row: &TaskRow) -> Option<Reach> {
+        let fence = self.fences(row).into_iter().find(|fence| self.holds(fence))?;
+        let of_all = fence.holding == Holding::Running && fence.bound == Bound::Limit;
+        Some(match fence.path.as_str() {
+            path if path.starts_with("tasks/") => Reach::Task,
+            path if of_all && !path.contains("/agents/") => Reach::Project,
             _ => Reach::Agent,
-        }
+        })
     }
 
     /// Every bound above the task, in the order of the places.
@@ -131,7 +132,9 @@ impl<'a> Claims<'a> {
                     fences.push(fence(quota.path.clone(), Bound::Limit, limit, free));
                 }
             }
-            if let Some(pool) = Pool::of(self.state, holding, &taken) {
+            let mut pools = self.pools.borrow_mut();
+            let pool = pools.entry(holding.clone()).or_insert_with(|| Pool::of(self.state, holding, &taken));
+            if let Some(pool) = pool {
                 let borders = pool.borders(self.state, holding, &places[project], &taken);
                 fences.extend(borders.into_iter().map(|border| Fence {
                     kept: border.kept,

@@ -6,7 +6,7 @@ use crate::command::{RequestKey, Stamp};
 use crate::keys::{Amounts, Bound, Budget, Holding, QuotaKey, Rate, Window, budget_key};
 use crate::quota::meter::When;
 use crate::quota::path::{self, Spot};
-use crate::quota::{blank, wake};
+use crate::quota::{blank, repledge, wake};
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
 use crate::rows::{QuotaRow, TaskRow};
@@ -33,7 +33,7 @@ pub(crate) fn set(change: &mut Change<'_>, cut: &Cut<'_>) -> Result<Reply, Refus
     let clock = change.state.clock();
     let (old, row) = changed(change.state, cut, clock)?;
     change.state.quotas.insert(row.path.clone(), row.clone());
-    change.state.pledges = change.state.pledges_of_rows();
+    repledge(&mut change.state.pledges, &old, &row);
     let what =
         cut.changes.iter().map(|(key, _)| difference(&old, &row, key, clock)).collect::<Vec<_>>().join(", ");
     change.audit(&cut.request.author, "quota.set", cut.path, &what, cut.reason);

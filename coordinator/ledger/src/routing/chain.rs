@@ -30,7 +30,7 @@ impl Chain {
     pub fn of_task(row: &TaskRow) -> Chain {
         let scope = folded(folded(0, row.project.as_str()), &row.model);
         let mut chain = Chain { parts: Vec::with_capacity(2 + row.background.len() + row.inputs.len()) };
-        chain.push(mixed(scope, number(row.revision)), DEFINITION_TOKENS);
+        chain.push(mixed(scope, number(*row.revision)), DEFINITION_TOKENS);
         row.background.iter().for_each(|hash| chain.push(number(*hash), BACKGROUND_TOKENS));
         for input in &row.inputs {
             chain.push(number(input.segment), input.bytes.div_ceil(BYTES_PER_TOKEN));

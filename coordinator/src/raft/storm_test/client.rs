@@ -93,7 +93,7 @@ impl History {
         let replica = replica.lock().expect("it does not panic");
         for (request, uid) in &book.tasks {
             let row = replica.ledger.state.task(*uid).ok_or(format!("{uid} of {request} is gone"))?;
-            if row.request_id != *request {
+            if *row.request_id != **request {
                 return Err(format!("{uid} was the answer to {request} and is of {}", row.request_id));
             }
         }

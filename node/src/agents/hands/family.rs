@@ -75,7 +75,7 @@ impl Hands {
         let mut inputs = Vec::with_capacity(child.inputs.len());
         for (name, segment) in &child.inputs {
             let bytes = self.bytes(*segment).await?.len() as u64;
-            inputs.push(InputRef { name: name.clone(), segment: *segment, bytes });
+            inputs.push(InputRef { name: name.into(), segment: *segment, bytes });
         }
         let (agent, background) = (child.agent.clone(), child.background.clone());
         let limits = child.tokens.map(|tokens| vec![(QuotaKey::TokensTotal, tokens)]);
@@ -109,9 +109,9 @@ impl Hands {
                 state: row.state,
                 result: row.result,
                 result_bytes: row.result_bytes,
-                result_name: row.inputs.first().map(|input| input.name.clone()).unwrap_or_default(),
+                result_name: row.inputs.first().map(|input| input.name.to_string()).unwrap_or_default(),
                 error,
-                agent: row.agent,
+                agent: row.agent.to_string(),
             });
         }
         Outcome::Happened(Event::Children(children))

@@ -44,7 +44,7 @@ impl Hands {
         self.shared.counters.full_context(self.chain_bytes(&chain, &fresh));
         let call = ModelCall {
             model,
-            agent: self.lease.row.agent.clone(),
+            agent: self.lease.row.agent.to_string(),
             project: self.project().clone(),
             messages: view.messages(),
             tools: view.tools().map(Into::into),

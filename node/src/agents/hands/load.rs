@@ -44,7 +44,7 @@ impl Hands {
             self.segment(*hash).await?;
         }
         let journal = records.iter().map(|(hash, _)| *hash);
-        let closure: Vec<Hash> = std::iter::once(row.definition).chain(chain).chain(journal).collect();
+        let closure: Vec<Hash> = std::iter::once(*row.definition).chain(chain).chain(journal).collect();
         self.shared.counters.full_context(self.stored_bytes(closure.iter().copied()));
         self.copies.loaded(closure);
         let tree = self.root().await?;
@@ -69,10 +69,10 @@ impl Hands {
         TaskFacts {
             uid: row.uid,
             project: row.project.clone(),
-            agent: row.agent.clone(),
+            agent: row.agent.to_string(),
             tree,
             background: row.background.clone(),
-            inputs: row.inputs.iter().map(|input| (input.name.clone(), input.segment)).collect(),
+            inputs: row.inputs.iter().map(|input| (input.name.to_string(), input.segment)).collect(),
             definition,
             seed: seed_of(row.uid),
             epoch: self.lease.epoch,
@@ -81,7 +81,7 @@ impl Hands {
     }
 
     async fn definition(&self) -> Result<Definition, Trouble> {
-        let hash = self.lease.row.definition;
+        let hash = *self.lease.row.definition;
         if let Err(Trouble::Missing(_)) = self.fetch(&[hash]).await {
             // The agent may live elsewhere than the task: its own row says where.
             self.hint_at_agents_home().await;
@@ -92,7 +92,7 @@ impl Hands {
 
     async fn hint_at_agents_home(&self) {
         let row = &self.lease.row;
-        let query = Query::Agent { project: row.project.clone(), name: row.agent.clone() };
+        let query = Query::Agent { project: row.project.clone(), name: row.agent.to_string() };
         if let Ok(Answer::Agent(Some(agent))) = self.shared.seams.ledger.read(query).await {
             self.known().hints.extend(agent.home);
         }
