@@ -86,8 +86,6 @@ pub mod reason {
     pub const TOOL_STOPPED: &str = "TOOL_STOPPED";
     /// The server ended, or the connection to it was lost, while the call ran.
     pub const TOOL_CRASHED: &str = "TOOL_CRASHED";
-    /// The server answered something that is no answer.
-    pub const TOOL_PROTOCOL: &str = "TOOL_PROTOCOL";
     /// The address is not on the operator's list, or not a public one.
     pub const EGRESS_DENIED: &str = "EGRESS_DENIED";
     /// The address cannot be reached; nothing was sent.

@@ -262,8 +262,9 @@ fn check_bounds(
     if timeout_ms == 0 || timeout_ms > ToolSpec::MAX_TIMEOUT_MS {
         return Err(wrong(key, format!("timeout_ms is 1 to {}", ToolSpec::MAX_TIMEOUT_MS)));
     }
-    if !(256..=ToolSpec::MAX_OUTPUT_BYTES).contains(&output_bytes) {
-        return Err(wrong(key, format!("output_bytes is 256 to {}", ToolSpec::MAX_OUTPUT_BYTES)));
+    let (least, most) = (ToolSpec::MIN_OUTPUT_BYTES, ToolSpec::MAX_OUTPUT_BYTES);
+    if !(least..=most).contains(&output_bytes) {
+        return Err(wrong(key, format!("output_bytes is {least} to {most}")));
     }
     if concurrent == 0 || concurrent > 1024 {
         return Err(wrong(key, "concurrent is 1 to 1024"));

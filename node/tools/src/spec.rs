@@ -45,6 +45,8 @@ impl ToolSpec {
     pub const DEFAULT_OUTPUT_BYTES: usize = 64 << 10;
     /// No call may take longer, whoever asks: work of hours belongs into a task.
     pub const MAX_TIMEOUT_MS: u64 = 3_600_000;
+    /// Less has no room for the mark of a cut and something to read.
+    pub const MIN_OUTPUT_BYTES: usize = 256;
     /// An answer becomes a segment, and must fit one.
     pub const MAX_OUTPUT_BYTES: usize = types::limits::SEGMENT_BYTES / 2;
 

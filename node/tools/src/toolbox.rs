@@ -5,8 +5,8 @@ use crate::mcp::{Server, ServerState};
 use crate::patterns::may_name_server;
 use crate::tool::GRACE_MS;
 use crate::{
-    Arguments, Call, CancellationToken, Outcome, Resolve, SystemResolver, Tool, ToolSpec, clean, cut, files,
-    http, matches, matches_any, output, reason,
+    Arguments, Call, CancellationToken, Outcome, Resolve, SystemResolver, Tool, ToolSpec, clean, files, http,
+    matches, matches_any, output, reason,
 };
 use futures::FutureExt;
 use futures::future::join_all;
@@ -218,7 +218,8 @@ fn refused_at_once(call: &Call) -> Option<Outcome> {
 /// Fills in what the call leaves to the tool. Returns the bytes of output.
 fn set_bounds(call: &mut Call, timeout_ms: u64, output_bytes: usize) -> usize {
     call.timeout_ms = Some(call.timeout_ms.unwrap_or(timeout_ms).min(ToolSpec::MAX_TIMEOUT_MS));
-    let output_bytes = call.output_bytes.unwrap_or(output_bytes).min(ToolSpec::MAX_OUTPUT_BYTES);
+    let output_bytes = call.output_bytes.unwrap_or(output_bytes);
+    let output_bytes = output_bytes.clamp(ToolSpec::MIN_OUTPUT_BYTES, ToolSpec::MAX_OUTPUT_BYTES);
     call.output_bytes = Some(output_bytes);
     output_bytes
 }
@@ -281,10 +282,10 @@ fn panicked() -> Outcome {
 
 /// What may be kept and shown.
 fn finished(outcome: Outcome, output_bytes: usize) -> Outcome {
-    let short = |message: String| cut(clean(&message), MESSAGE_BYTES).0;
+    let short = |message: String| output::fit(&message, MESSAGE_BYTES).0;
     match outcome {
         Outcome::Answered { text, is_error, cut_bytes } => {
-            let (text, more) = cut(clean(&text), output_bytes);
+            let (text, more) = output::fit(&text, output_bytes);
             Outcome::Answered { text, is_error, cut_bytes: cut_bytes + more }
         }
         Outcome::Refused { reason, message } => Outcome::Refused { reason, message: short(message) },

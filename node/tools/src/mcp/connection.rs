@@ -147,7 +147,7 @@ impl Connection {
         };
         tokio::select! {
             biased;
-            answer = sent.answer() => self.with_complaint(answer::outcome(server, listed, answer)),
+            answer = sent.answer() => self.with_last_words(answer::outcome(server, listed, answer)).await,
             () = self.too_long(dropped) => Outcome::failed(format!(
                 "The server {server} answered with a longer message than is read here, and it was dropped. The call was \
                  made. Ask for less."
@@ -179,14 +179,14 @@ impl Connection {
         }
     }
 
-    fn with_complaint(&self, outcome: Outcome) -> Outcome {
-        let complaint = self.complaint();
-        match outcome {
-            Outcome::Unknown { reason, message } if !complaint.is_empty() => {
-                let last = crate::output::tail(&complaint, 500);
-                Outcome::Unknown { reason, message: format!("{message} Its last words: {last}") }
-            }
-            other => other,
+    async fn with_last_words(&self, outcome: Outcome) -> Outcome {
+        let (Outcome::Unknown { reason, message }, Some(process)) = (&outcome, &self.process) else {
+            return outcome;
+        };
+        let words = process.last_words().await;
+        match crate::output::tail(&words, 500) {
+            "" => outcome,
+            last => Outcome::unknown(reason, format!("{message} Its last words: {last}")),
         }
     }
 }
@@ -263,9 +263,9 @@ async fn start(config: &McpConfig, ear: Ear, end: CancellationToken) -> Result<S
     let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(config.message_bytes);
     match serve_client_with_ct(ear, transport, end).await {
         Ok(running) => Ok((process, dropped, running)),
-        Err(error) => Err(match process.complaint() {
-            complaint if complaint.is_empty() => error.to_string(),
-            complaint => format!("{error}. Its last words: {complaint}"),
+        Err(error) => Err(match process.last_words().await {
+            words if words.is_empty() => error.to_string(),
+            words => format!("{error}. Its last words: {words}"),
         }),
     }
 }

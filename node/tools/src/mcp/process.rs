@@ -4,19 +4,25 @@ use crate::config::McpConfig;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
 
 /// What of the node's environment every server gets; anything else may be a secret.
 const PASSED_ON: &[&str] = &["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "TZ"];
 /// Kept of what a server writes to its standard error.
 const COMPLAINT_BYTES: usize = 2048;
+/// How long the last words of a server that ended are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A process group. Dropping it kills all of the group; what left the group on its own (a daemon) is not found.
 pub(super) struct Process {
     child: Child,
     group: Option<Pid>,
     complaint: Arc<Mutex<String>>,
+    /// Whether nothing more will be complained.
+    is_silent: watch::Receiver<bool>,
 }
 
 impl Process {
@@ -26,8 +32,13 @@ impl Process {
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         let (stdout, stdin) = (child.stdout.take().expect("piped"), child.stdin.take().expect("piped"));
         let complaint = Arc::default();
-        tokio::spawn(keep_tail(child.stderr.take().expect("piped"), Arc::clone(&complaint)));
-        Ok((Process { child, group, complaint }, stdout, stdin))
+        let (silence, is_silent) = watch::channel(false);
+        let (stderr, kept) = (child.stderr.take().expect("piped"), Arc::clone(&complaint));
+        tokio::spawn(async move {
+            keep_tail(stderr, kept).await;
+            silence.send_replace(true);
+        });
+        Ok((Process { child, group, complaint, is_silent }, stdout, stdin))
     }
 
     pub(super) fn id(&self) -> Option<u32> {
@@ -37,6 +48,13 @@ impl Process {
     /// The end of what it wrote to its standard error.
     pub(super) fn complaint(&self) -> String {
         self.complaint.lock().unwrap_or_else(PoisonError::into_inner).trim().to_string()
+    }
+
+    /// The same of a server that has just ended: what it wrote may still be on its way.
+    pub(super) async fn last_words(&self) -> String {
+        let mut is_silent = self.is_silent.clone();
+        let _ = tokio::time::timeout(LAST_WORDS, is_silent.wait_for(|is_silent| *is_silent)).await;
+        self.complaint()
     }
 
     pub(super) fn kill(&self) {
