@@ -65,7 +65,8 @@ fn the_folder_comes_in_and_its_changes_go_out() {
     let ended = run(
         "set -e; ./tool; cat sub/old; wc -c < link; rm gone; echo new > sub/new; echo more >> sub/old; \
          mkdir -p a/b; head -c 600000 /dev/zero > a/b/c; ln -s c a/b/d; chmod 600 tool; printf '' > empty; \
-         printf x > \"$(printf 'a\\nb\\377')\"",
+         printf x > \"$(printf 'a\\nb\\377')\"; \
+         echo shy > closed; chmod 000 closed; mkdir shut; echo in > shut/in; chmod 000 shut",
         folder.path(),
     );
     assert_eq!(text(&ended.stdout), "tool\nold700000\n", "{}", text(&ended.stderr));
@@ -75,11 +76,13 @@ fn the_folder_comes_in_and_its_changes_go_out() {
     assert_eq!(fs::read_link(path("a/b/d")).expect("d"), Path::new("c"));
     assert_eq!(fs::read(path("empty")).expect("empty"), b"");
     assert_eq!(fs::metadata(path("tool")).expect("tool").permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read(path("closed")).expect("closed"), b"shy\n");
+    assert_eq!(fs::read(path("shut/in")).expect("in"), b"in\n");
     assert!(!path("gone").exists());
     assert_eq!(fs::metadata(path("same")).expect("same").ino(), before, "what did not change is not written");
     assert!(!ended.changed.iter().any(|path| path == Path::new("same") || path == Path::new("link")));
     assert!(ended.refused.is_empty(), "{:?}", ended.refused);
-    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 7, "{:?}", ended.changed);
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 9, "{:?}", ended.changed);
 }
 
 #[test]
