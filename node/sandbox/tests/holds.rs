@@ -62,14 +62,17 @@ fn the_folder_comes_in_and_its_changes_go_out() {
     fs::set_permissions(path("tool"), fs::Permissions::from_mode(0o755)).expect("mode");
     symlink("same", path("link")).expect("link");
     let before = fs::metadata(path("same")).expect("same").ino();
+    let long_ago =
+        fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    fs::File::options().write(true).open(path("sub/old")).expect("old").set_times(long_ago).expect("times");
     let ended = run(
-        "set -e; ./tool; cat sub/old; wc -c < link; rm gone; echo new > sub/new; echo more >> sub/old; \
+        "set -e; ./tool; cat sub/old; stat -c %Y sub/old; wc -c < link; rm gone; echo new > sub/new; echo more >> sub/old; \
          mkdir -p a/b; head -c 600000 /dev/zero > a/b/c; ln -s c a/b/d; chmod 600 tool; printf '' > empty; \
          printf x > \"$(printf 'a\\nb\\377')\"; \
          echo shy > closed; chmod 000 closed; mkdir shut; echo in > shut/in; chmod 000 shut",
         folder.path(),
     );
-    assert_eq!(text(&ended.stdout), "tool\nold700000\n", "{}", text(&ended.stderr));
+    assert_eq!(text(&ended.stdout), "tool\nold1000000000\n700000\n", "{}", text(&ended.stderr));
     assert_eq!(fs::read(path("sub/old")).expect("old"), b"oldmore\n");
     assert_eq!(fs::read(path("sub/new")).expect("new"), b"new\n");
     assert_eq!(fs::read(path("a/b/c")).expect("c"), vec![0; 600_000]);

@@ -1,7 +1,7 @@
 //! Reads a folder: the whole, or what changed since it was seen.
 
 use super::{DEPTH, ENTRIES, stays};
-use crate::wire::{Entry, News, PIECE_BYTES};
+use crate::wire::{Entry, News, PIECE_BYTES, Piece};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,12 +20,15 @@ pub(crate) enum TakeError {
     Io(#[from] io::Error),
 }
 
-/// What tells a changed file from an untouched one. The change time can't be set by a program.
+/// What tells a changed file from an untouched one. The change time can't be set by a program; the time of the last
+/// write is that of the original, so that a write right after the copy is seen where clocks are coarse.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
     inode: u64,
     changed_s: i64,
     changed_ns: i64,
+    modified_s: i64,
+    modified_ns: i64,
     mode: u32,
 }
 
@@ -112,6 +115,8 @@ fn mark(stat: &Stat) -> Mark {
         inode: stat.st_ino,
         changed_s: time(stat.st_ctime as i64),
         changed_ns: time(stat.st_ctime_nsec as i64),
+        modified_s: time(stat.st_mtime as i64),
+        modified_ns: time(stat.st_mtime_nsec as i64),
         mode: stat.st_mode,
     }
 }
@@ -174,7 +179,7 @@ fn entry(root: &OwnedFd, found: &Found, give: &mut dyn FnMut(Entry) -> io::Resul
     match FileType::from_raw_mode(found.stat.st_mode) {
         FileType::Directory => give(Entry::Folder { path, mode }),
         FileType::Symlink => give(Entry::Link { path, target: target(root.as_fd(), &found.path)? }),
-        FileType::RegularFile => pieces(root, &found.path, mode, give),
+        FileType::RegularFile => pieces(root, found, give),
         _ => Ok(()),
     }
 }
@@ -183,12 +188,9 @@ fn target(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(root, path, Vec::new())?.into_bytes())
 }
 
-fn pieces(
-    root: &OwnedFd,
-    path: &Path,
-    mode: u32,
-    give: &mut dyn FnMut(Entry) -> io::Result<()>,
-) -> io::Result<()> {
+fn pieces(root: &OwnedFd, found: &Found, give: &mut dyn FnMut(Entry) -> io::Result<()>) -> io::Result<()> {
+    let (path, mode) = (&found.path, found.stat.st_mode & 0o777);
+    let (modified_s, modified_ns) = (found.stat.st_mtime as i64, found.stat.st_mtime_nsec as i64);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = super::put::open_below(root, path, flags, Mode::empty())?;
     let mut offset = 0;
@@ -199,7 +201,8 @@ fn pieces(
             return Ok(());
         }
         bytes.truncate(count);
-        give(Entry::Piece { path: path.as_os_str().as_bytes().to_vec(), mode, offset, bytes })?;
+        let path = path.as_os_str().as_bytes().to_vec();
+        give(Entry::Piece(Piece { path, mode, offset, bytes, modified_s, modified_ns }))?;
         if count == 0 {
             return Ok(());
         }
