@@ -172,7 +172,7 @@ fn a_killed_command_leaves_no_process_and_no_file() {
     handle.kill();
 }
 
-/// With a hundredth of a core, and everyone at work.
+/// With a fiftieth of a core, and everyone at work.
 #[test]
 fn a_starved_command_dies_as_fast() {
     let folder = tempfile::tempdir().expect("folder");
@@ -181,7 +181,7 @@ fn a_starved_command_dies_as_fast() {
         "i=0; while [ $i -lt 12 ]; do (trap '' TERM; while :; do :; done) & i=$((i+1)); done; : {word}; wait"
     );
     let mut spec = Spec::shell(&busy, folder.path());
-    spec.limits.cpu_milli = 10;
+    spec.limits.cpu_milli = 20;
     let running = sandbox().start(spec).expect("it starts");
     until("nothing runs", 20_000, || named(&word).len() >= 6);
     running.handle().kill();
