@@ -36,7 +36,7 @@ pub struct Limits {
     /// From the start of the command; then SIGTERM, and after `grace_ms` the end of everything.
     pub wall_ms: u64,
     pub grace_ms: u64,
-    /// Thousandths of one core.
+    /// Thousandths of one core; 20 at least, since the kernel deals out whole milliseconds.
     pub cpu_milli: u32,
     pub memory_bytes: u64,
     pub pids: u32,
@@ -89,7 +89,7 @@ impl Spec {
             (self.env.iter().any(|pair| !is_variable(pair)), "a variable has no name or a zero byte".into()),
             (!self.folder.is_dir(), format!("{} is not a folder", self.folder.display())),
             (limits.wall_ms == 0, "wall_ms is 0".into()),
-            (limits.cpu_milli < 10, "cpu_milli is below 10".into()),
+            (limits.cpu_milli < 20, "cpu_milli is below 20".into()),
             (limits.pids == 0, "pids is 0".into()),
             (limits.memory_bytes < LEAST_MEMORY_BYTES, "memory_bytes is below 4 MiB".into()),
             (limits.disk_bytes < LEAST_DISK_BYTES, "disk_bytes is below 64 KiB".into()),

@@ -90,18 +90,8 @@ pub(crate) enum Entry {
         #[n(1)]
         mode: u32,
     },
-    /// A part of a file; the one at offset 0 makes it, and comes for an empty file, too.
     #[n(1)]
-    Piece {
-        #[cbor(n(0), with = "minicbor::bytes")]
-        path: Vec<u8>,
-        #[n(1)]
-        mode: u32,
-        #[n(2)]
-        offset: u64,
-        #[cbor(n(3), with = "minicbor::bytes")]
-        bytes: Vec<u8>,
-    },
+    Piece(#[n(0)] Piece),
     #[n(2)]
     Link {
         #[cbor(n(0), with = "minicbor::bytes")]
@@ -109,6 +99,24 @@ pub(crate) enum Entry {
         #[cbor(n(1), with = "minicbor::bytes")]
         target: Vec<u8>,
     },
+}
+
+/// A part of a file; the one at offset 0 makes it, and comes for an empty file, too.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct Piece {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub(crate) path: Vec<u8>,
+    #[n(1)]
+    pub(crate) mode: u32,
+    #[n(2)]
+    pub(crate) offset: u64,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub(crate) bytes: Vec<u8>,
+    /// When the file was changed last: programs that build look at it.
+    #[n(4)]
+    pub(crate) modified_s: i64,
+    #[n(5)]
+    pub(crate) modified_ns: i64,
 }
 
 /// What the stages need of a spec.

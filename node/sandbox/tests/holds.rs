@@ -62,24 +62,30 @@ fn the_folder_comes_in_and_its_changes_go_out() {
     fs::set_permissions(path("tool"), fs::Permissions::from_mode(0o755)).expect("mode");
     symlink("same", path("link")).expect("link");
     let before = fs::metadata(path("same")).expect("same").ino();
+    let long_ago =
+        fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    fs::File::options().write(true).open(path("sub/old")).expect("old").set_times(long_ago).expect("times");
     let ended = run(
-        "set -e; ./tool; cat sub/old; wc -c < link; rm gone; echo new > sub/new; echo more >> sub/old; \
+        "set -e; ./tool; cat sub/old; stat -c %Y sub/old; wc -c < link; rm gone; echo new > sub/new; echo more >> sub/old; \
          mkdir -p a/b; head -c 600000 /dev/zero > a/b/c; ln -s c a/b/d; chmod 600 tool; printf '' > empty; \
-         printf x > \"$(printf 'a\\nb\\377')\"",
+         printf x > \"$(printf 'a\\nb\\377')\"; \
+         echo shy > closed; chmod 000 closed; mkdir shut; echo in > shut/in; chmod 000 shut",
         folder.path(),
     );
-    assert_eq!(text(&ended.stdout), "tool\nold700000\n", "{}", text(&ended.stderr));
+    assert_eq!(text(&ended.stdout), "tool\nold1000000000\n700000\n", "{}", text(&ended.stderr));
     assert_eq!(fs::read(path("sub/old")).expect("old"), b"oldmore\n");
     assert_eq!(fs::read(path("sub/new")).expect("new"), b"new\n");
     assert_eq!(fs::read(path("a/b/c")).expect("c"), vec![0; 600_000]);
     assert_eq!(fs::read_link(path("a/b/d")).expect("d"), Path::new("c"));
     assert_eq!(fs::read(path("empty")).expect("empty"), b"");
     assert_eq!(fs::metadata(path("tool")).expect("tool").permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read(path("closed")).expect("closed"), b"shy\n");
+    assert_eq!(fs::read(path("shut/in")).expect("in"), b"in\n");
     assert!(!path("gone").exists());
     assert_eq!(fs::metadata(path("same")).expect("same").ino(), before, "what did not change is not written");
     assert!(!ended.changed.iter().any(|path| path == Path::new("same") || path == Path::new("link")));
     assert!(ended.refused.is_empty(), "{:?}", ended.refused);
-    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 7, "{:?}", ended.changed);
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 9, "{:?}", ended.changed);
 }
 
 #[test]
@@ -166,7 +172,7 @@ fn a_killed_command_leaves_no_process_and_no_file() {
     handle.kill();
 }
 
-/// With a hundredth of a core, and everyone at work.
+/// With a fiftieth of a core, and everyone at work.
 #[test]
 fn a_starved_command_dies_as_fast() {
     let folder = tempfile::tempdir().expect("folder");
@@ -175,7 +181,7 @@ fn a_starved_command_dies_as_fast() {
         "i=0; while [ $i -lt 12 ]; do (trap '' TERM; while :; do :; done) & i=$((i+1)); done; : {word}; wait"
     );
     let mut spec = Spec::shell(&busy, folder.path());
-    spec.limits.cpu_milli = 10;
+    spec.limits.cpu_milli = 20;
     let running = sandbox().start(spec).expect("it starts");
     until("nothing runs", 20_000, || named(&word).len() >= 6);
     running.handle().kill();

@@ -1,8 +1,8 @@
 //! Writes into a folder what messages say, and not outside of it.
 
 use super::{ENTRIES, inside, stays};
-use crate::wire::Entry;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use crate::wire::{Entry, Piece};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ impl Put {
         match entry {
             Entry::Folder { path, mode } => self.folder(&inside(&path)?, mode).map(Some),
             Entry::Link { path, target } => self.link(&inside(&path)?, &target).map(Some),
-            Entry::Piece { path, mode, offset, bytes } => self.piece(&inside(&path)?, mode, offset, &bytes),
+            Entry::Piece(piece) => self.piece(&inside(&piece.path)?, &piece),
         }
     }
 
@@ -63,27 +63,23 @@ impl Put {
         Ok(path.to_path_buf())
     }
 
-    fn piece(&mut self, path: &Path, mode: u32, offset: u64, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
-        let count = bytes.len() as u64;
+    fn piece(&mut self, path: &Path, piece: &Piece) -> io::Result<Option<PathBuf>> {
+        let count = piece.bytes.len() as u64;
         let over = || io::Error::other("more bytes than disk_bytes");
         self.left_bytes = self.left_bytes.checked_sub(count).ok_or_else(over)?;
         let write = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if offset > 0 {
-            let file = open_below(&self.root, path, write, Mode::empty())?;
-            return all_at(&file, bytes, offset).map(|()| None);
+        if piece.offset > 0 {
+            fill(&open_below(&self.root, path, write, Mode::empty())?, piece)?;
+            return Ok(None);
         }
         self.count()?;
         let (parent, name) = self.clear(path)?;
-        let mode = Mode::from_raw_mode(mode & 0o777);
-        let file = rustix::fs::openat(
-            &parent,
-            &name,
-            write | OFlags::CREATE | OFlags::EXCL,
-            Mode::RUSR | Mode::WUSR,
-        )?;
+        let make = write | OFlags::CREATE | OFlags::EXCL;
+        let file = rustix::fs::openat(&parent, &name, make, Mode::RUSR | Mode::WUSR)?;
         // Not through the umask, and without setuid and setgid.
-        rustix::fs::fchmod(&file, mode | Mode::WUSR | Mode::RUSR)?;
-        all_at(&file, bytes, 0).map(|()| Some(path.to_path_buf()))
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(piece.mode & 0o777) | Mode::WUSR | Mode::RUSR)?;
+        fill(&file, piece)?;
+        Ok(Some(path.to_path_buf()))
     }
 
     fn clear(&self, path: &Path) -> io::Result<(OwnedFd, PathBuf)> {
@@ -143,11 +139,14 @@ fn kind(parent: &OwnedFd, name: &Path) -> Option<FileType> {
     Some(FileType::from_raw_mode(stat.st_mode))
 }
 
-fn all_at(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+fn fill(file: &OwnedFd, piece: &Piece) -> io::Result<()> {
+    let (mut bytes, mut offset) = (piece.bytes.as_slice(), piece.offset);
     while !bytes.is_empty() {
         let count = rustix::io::pwrite(file, bytes, offset)?;
         bytes = &bytes[count..];
         offset += count as u64;
     }
-    Ok(())
+    let last_modification = Timespec { tv_sec: piece.modified_s, tv_nsec: piece.modified_ns };
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access, last_modification })?)
 }

@@ -1,7 +1,7 @@
 //! Reads a folder: the whole, or what changed since it was seen.
 
 use super::{DEPTH, ENTRIES, stays};
-use crate::wire::{Entry, News, PIECE_BYTES};
+use crate::wire::{Entry, News, PIECE_BYTES, Piece};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,12 +20,15 @@ pub(crate) enum TakeError {
     Io(#[from] io::Error),
 }
 
-/// What tells a changed file from an untouched one. The change time can't be set by a program.
+/// What tells a changed file from an untouched one. The change time can't be set by a program; the time of the last
+/// write is that of the original, so that a write right after the copy is seen where clocks are coarse.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
     inode: u64,
     changed_s: i64,
     changed_ns: i64,
+    modified_s: i64,
+    modified_ns: i64,
     mode: u32,
 }
 
@@ -39,7 +42,7 @@ struct Found {
 
 impl Seen {
     pub(crate) fn now(root: &OwnedFd) -> Result<Seen, TakeError> {
-        Ok(Seen(walk(root)?.into_iter().map(|found| (found.path, mark(&found.stat))).collect()))
+        Ok(Seen(walk(root, true)?.into_iter().map(|found| (found.path, mark(&found.stat))).collect()))
     }
 }
 
@@ -50,7 +53,7 @@ pub(crate) fn whole(
     give: &mut dyn FnMut(Entry) -> io::Result<()>,
 ) -> Result<(), TakeError> {
     let mut left_bytes = limit_bytes;
-    for found in walk(root)? {
+    for found in walk(root, false)? {
         let size = size(&found.stat);
         left_bytes = left_bytes.checked_sub(size).ok_or(TakeError::TooLarge(limit_bytes))?;
         entry(root, &found, give)?;
@@ -65,7 +68,7 @@ pub(crate) fn changed(
     limit_bytes: u64,
     give: &mut dyn FnMut(News) -> io::Result<()>,
 ) -> Result<(), TakeError> {
-    let now = walk(root)?;
+    let now = walk(root, true)?;
     for path in before.0.keys().filter(|path| now.binary_search_by(|found| found.path.cmp(path)).is_err()) {
         give(News::Gone(path.as_os_str().as_bytes().to_vec()))?;
     }
@@ -112,19 +115,21 @@ fn mark(stat: &Stat) -> Mark {
         inode: stat.st_ino,
         changed_s: time(stat.st_ctime as i64),
         changed_ns: time(stat.st_ctime_nsec as i64),
+        modified_s: time(stat.st_mtime as i64),
+        modified_ns: time(stat.st_mtime_nsec as i64),
         mode: stat.st_mode,
     }
 }
 
-/// Everything below, ordered by path.
-fn walk(root: &OwnedFd) -> Result<Vec<Found>, TakeError> {
+/// Everything below, ordered by path. `is_ours`: what its owner closed to itself is opened.
+fn walk(root: &OwnedFd, is_ours: bool) -> Result<Vec<Found>, TakeError> {
     let mut all = Vec::new();
-    below(root.as_fd(), Path::new(""), &mut all)?;
+    below(root.as_fd(), Path::new(""), is_ours, &mut all)?;
     all.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(all)
 }
 
-fn below(folder: BorrowedFd<'_>, at: &Path, all: &mut Vec<Found>) -> Result<(), TakeError> {
+fn below(folder: BorrowedFd<'_>, at: &Path, is_ours: bool, all: &mut Vec<Found>) -> Result<(), TakeError> {
     if at.components().count() >= DEPTH {
         return Err(TakeError::TooMany);
     }
@@ -132,6 +137,9 @@ fn below(folder: BorrowedFd<'_>, at: &Path, all: &mut Vec<Found>) -> Result<(), 
         let stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
         let path = at.join(OsStr::from_bytes(&name));
         let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_ours {
+            open_up(folder, &name, &stat).map_err(io::Error::from)?;
+        }
         all.push(Found { path: path.clone(), stat });
         if all.len() > ENTRIES {
             return Err(TakeError::TooMany);
@@ -139,10 +147,24 @@ fn below(folder: BorrowedFd<'_>, at: &Path, all: &mut Vec<Found>) -> Result<(), 
         if is_folder {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let inner = rustix::fs::openat(folder, &name, flags, Mode::empty()).map_err(io::Error::from)?;
-            below(inner.as_fd(), &path, all)?;
+            below(inner.as_fd(), &path, is_ours, all)?;
         }
     }
     Ok(())
+}
+
+/// So that a file or folder without rights for its owner can be read and told like any other.
+fn open_up(folder: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> rustix::io::Result<()> {
+    let needed = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => 0o700,
+        FileType::RegularFile => 0o600,
+        _ => return Ok(()),
+    };
+    if stat.st_mode & needed == needed {
+        return Ok(());
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o777 | needed);
+    rustix::fs::chmodat(folder, name, mode, AtFlags::empty())
 }
 
 fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
@@ -157,7 +179,7 @@ fn entry(root: &OwnedFd, found: &Found, give: &mut dyn FnMut(Entry) -> io::Resul
     match FileType::from_raw_mode(found.stat.st_mode) {
         FileType::Directory => give(Entry::Folder { path, mode }),
         FileType::Symlink => give(Entry::Link { path, target: target(root.as_fd(), &found.path)? }),
-        FileType::RegularFile => pieces(root, &found.path, mode, give),
+        FileType::RegularFile => pieces(root, found, give),
         _ => Ok(()),
     }
 }
@@ -166,12 +188,9 @@ fn target(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(root, path, Vec::new())?.into_bytes())
 }
 
-fn pieces(
-    root: &OwnedFd,
-    path: &Path,
-    mode: u32,
-    give: &mut dyn FnMut(Entry) -> io::Result<()>,
-) -> io::Result<()> {
+fn pieces(root: &OwnedFd, found: &Found, give: &mut dyn FnMut(Entry) -> io::Result<()>) -> io::Result<()> {
+    let (path, mode) = (&found.path, found.stat.st_mode & 0o777);
+    let (modified_s, modified_ns) = (found.stat.st_mtime as i64, found.stat.st_mtime_nsec as i64);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = super::put::open_below(root, path, flags, Mode::empty())?;
     let mut offset = 0;
@@ -182,7 +201,8 @@ fn pieces(
             return Ok(());
         }
         bytes.truncate(count);
-        give(Entry::Piece { path: path.as_os_str().as_bytes().to_vec(), mode, offset, bytes })?;
+        let path = path.as_os_str().as_bytes().to_vec();
+        give(Entry::Piece(Piece { path, mode, offset, bytes, modified_s, modified_ns }))?;
         if count == 0 {
             return Ok(());
         }
