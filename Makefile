@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk provider-peers tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -57,6 +57,9 @@ python-sdk-tools: ## what checks the Python SDK
 
 python-sdk: ## types, lints and tests of the Python SDK, with the binary of `make build`
 	@tests/python-sdk.sh
+
+provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
+	@tests/providers-peers.sh
 
 unit: model random-models vocabularies openai-client python-sdk-tools
 	cargo nextest run --workspace

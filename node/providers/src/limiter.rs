@@ -35,6 +35,8 @@ pub struct Limiter {
     most: u32,
     ceiling: Option<u32>,
     running: u32,
+    /// When all places were taken last: successes of calls that ran then show that there is room.
+    full_ms: Option<u64>,
     /// Refusals of calls that began before say nothing new.
     cut_ms: Option<u64>,
     /// Nobody begins before: the destination said so.
@@ -46,7 +48,7 @@ impl Limiter {
     pub fn new(start: u32, most: u32) -> Self {
         let most = most.clamp(1, CONCURRENCY);
         let limit_milli = u64::from(start.clamp(1, most)) * ONE;
-        Limiter { limit_milli, most, ceiling: None, running: 0, cut_ms: None, closed_until_ms: 0 }
+        Limiter { limit_milli, most, ceiling: None, running: 0, full_ms: None, cut_ms: None, closed_until_ms: 0 }
     }
 
     /// What the cluster leaves to this node; 0 closes the destination here, None is no ceiling.
@@ -72,15 +74,16 @@ impl Limiter {
     /// A place, if there is one.
     pub fn begin(&mut self, now_ms: u64) -> Option<Place> {
         let free = self.closed_ms(now_ms) == 0 && self.running < self.limit();
-        free.then(|| {
-            self.running += 1;
-            Place { begun_ms: now_ms }
-        })
+        self.running += u32::from(free);
+        if self.running >= self.limit() {
+            self.full_ms = Some(now_ms);
+        }
+        free.then_some(Place { begun_ms: now_ms })
     }
 
     /// The place is given back. `retry_after_ms` is what the destination said, if it did.
     pub fn end(&mut self, place: Place, verdict: Verdict, retry_after_ms: Option<u64>, now_ms: u64) {
-        let used = self.running >= self.limit();
+        let used = self.full_ms.is_some_and(|full| full >= place.begun_ms);
         self.running = self.running.saturating_sub(1);
         match verdict {
             Verdict::Success if used => self.grow(),

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("context", &["types"]),
     ("ledger", &["types"]),
     ("mind", &["context", "types"]),
+    ("providers", &["types"]),
     ("worker-inference", &["kernels", "types", "sys"]),
     ("coordinator", &["ledger", "proto", "types", "sys"]),
     ("node", &["mind", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
@@ -35,6 +36,8 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("tokenizers", "worker-inference", &["worker-inference/src/tokenizer"]),
     ("rcgen", "node", &["node/src/tls"]),
     ("tokio_rustls", "node", &["node/src/tls"]),
+    ("reqwest", "providers", &["node/providers/src"]),
+    ("zeroize", "providers", &["node/providers/src"]),
     ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
 ];
 
@@ -158,7 +161,7 @@ fn unsafe_code_lives_in_two_rooms() {
 
 #[test]
 fn tests_wait_for_conditions_instead_of_sleeping() {
-    for folder in ["tests", "coordinator/tests", "worker-inference/tests", "sdk/tests"] {
+    for folder in ["tests", "coordinator/tests", "worker-inference/tests", "node/providers/tests", "sdk/tests"] {
         let folder = root().join(folder);
         for file in if folder.exists() { files(&folder, &[".rs"]) } else { Vec::new() } {
             for (number, line) in code_lines(&file) {
