@@ -12,10 +12,7 @@ use crate::wire::{Gathered, Parser};
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
-use tokio::time::{Instant, timeout, timeout_at};
-
-/// A connection is used again only when the answer's end was read; the mark of the end comes a moment earlier.
-const LINGER: Duration = Duration::from_millis(50);
+use tokio::time::{Instant, timeout_at};
 
 /// What one exchange needs to know.
 pub(crate) struct Exchange<'a> {
@@ -74,8 +71,7 @@ impl Exchange<'_> {
             return Err(refused.unwrap_or_else(|_| self.silent("did not finish its refusal", total - begun)));
         }
         let content_type = header(response.headers(), CONTENT_TYPE.as_str());
-        course.taped =
-            self.tapes.then(|| Taped { content_type: content_type.to_string(), body: Vec::new() });
+        course.taped = self.tapes.then(|| Taped { content_type: content_type.to_string(), body: Vec::new() });
         let parser = course.parser.insert(Parser::new(self.kind, content_type, self.names.clone()));
         let limits = Limits { begun, first, total };
         self.hear(response, parser, &mut course.taped, limits, show).await
@@ -93,7 +89,9 @@ impl Exchange<'_> {
         let mut until = if parser.is_stream() { limits.first } else { limits.total };
         while !parser.has_ended() {
             let bytes = match timeout_at(until, response.chunk()).await {
-                Err(_) if until == limits.first => return Err(self.silent("said nothing", until - limits.begun)),
+                Err(_) if until == limits.first => {
+                    return Err(self.silent("said nothing", until - limits.begun));
+                }
                 Err(_) if until == limits.total => {
                     return Err(self.silent("did not finish its answer", until - limits.begun));
                 }
@@ -112,10 +110,6 @@ impl Exchange<'_> {
                 until = limits.total.min(Instant::now() + idle);
             }
         }
-        if parser.has_ended() {
-            // Whatever comes is behind the end.
-            let _ = timeout(LINGER, response.chunk()).await;
-        }
         let gathered = parser.end().map_err(|broken| broken.failure(self.destination))?;
         parser.take_pieces().into_iter().for_each(&mut *show);
         gathered.ok_or_else(|| self.cut("the stream ended before the answer did"))
@@ -133,15 +127,16 @@ impl Exchange<'_> {
                 break;
             }
         }
-        let body = self.transport.scrub(&String::from_utf8_lossy(&body));
-        Refused { status, body: &body, retry_after_ms, destination: self.destination, model: self.model }.failure()
+        let body = String::from_utf8_lossy(&body);
+        Refused { status, body: &body, retry_after_ms, destination: self.destination, model: self.model }
+            .failure()
     }
 
     /// Without a connection nothing was sent; behind that nobody knows.
     fn unsent(&self, course: &mut Course, error: &reqwest::Error) -> Failure {
         if error.is_connect() || error.is_builder() {
             course.sent = false;
-            let cause = self.transport.scrub(&causes(error));
+            let cause = causes(error);
             let message = format!(
                 "cannot reach {}: {cause}; check url, proxy and ca_file of the provider, and the network",
                 self.destination
@@ -154,8 +149,7 @@ impl Exchange<'_> {
     fn cut(&self, why: &str) -> Failure {
         let message = format!(
             "the answer of {} was cut: {}; the call is settled at what was set aside, and may be made again",
-            self.destination,
-            self.transport.scrub(why)
+            self.destination, why
         );
         Failure::unknown(Reason::Cut, message)
     }

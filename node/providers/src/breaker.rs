@@ -7,7 +7,9 @@ use crate::bounds::{BREAKER_FAILURES, BREAKER_FIRST_MS, BREAKER_MOST_MS};
 pub enum BreakerState {
     Closed,
     /// Nobody goes for so long.
-    Open { left_ms: u64 },
+    Open {
+        left_ms: u64,
+    },
     /// One call is looking, or may go and look.
     Probing,
 }

@@ -27,8 +27,14 @@ pub(crate) struct Taped {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Request { format: u32, kind: String, body: Value },
-    Answer { content_type: String },
+    Request {
+        format: u32,
+        kind: String,
+        body: Value,
+    },
+    Answer {
+        content_type: String,
+    },
     Line(String),
     /// A line that is no text.
     Base64(String),
@@ -101,11 +107,15 @@ fn read(text: &str) -> Result<Taped, String> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))? {
-            Line::Request { format, .. } if format != FORMAT => return Err(format!("it has format {format}")),
+            Line::Request { format, .. } if format != FORMAT => {
+                return Err(format!("it has format {format}"));
+            }
             Line::Request { .. } => (),
             Line::Answer { content_type: told } => content_type = Some(told),
             Line::Line(text) => lines.push(text.into_bytes()),
-            Line::Base64(text) => lines.push(BASE64.decode(text.as_bytes()).map_err(|error| error.to_string())?),
+            Line::Base64(text) => {
+                lines.push(BASE64.decode(text.as_bytes()).map_err(|error| error.to_string())?)
+            }
         }
     }
     let content_type = content_type.ok_or("it holds no answer")?;
@@ -122,7 +132,8 @@ fn not_recorded(file: &Path) -> Failure {
 }
 
 fn broken(file: &Path, why: &str) -> Failure {
-    let message = format!("the cassette {} cannot be used: {why}; delete it and record again", file.display());
+    let message =
+        format!("the cassette {} cannot be used: {why}; delete it and record again", file.display());
     Failure::lasting(Reason::CassetteBroken, message)
 }
 
@@ -134,13 +145,15 @@ mod tests {
     fn any_bytes_come_back_but_secrets_do_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = file(folder.path(), Kind::OpenAi, "{}");
-        for body in [b"".as_slice(), b"a\nb", b"a\r\n\r\n", b"\xff\n\xfe\n", b"data: {}\n\ndata: [DONE]\n\n"] {
+        for body in [b"".as_slice(), b"a\nb", b"a\r\n\r\n", b"\xff\n\xfe\n", b"data: {}\n\ndata: [DONE]\n\n"]
+        {
             let taped = Taped { content_type: "text/event-stream".into(), body: body.to_vec() };
             record(&path, Kind::OpenAi, "{}", &taped, &str::to_string).expect("written");
             assert!(replay(&path).expect("readable") == taped, "{body:?}");
         }
         let taped = Taped { content_type: "x".into(), body: b"the secret is out".to_vec() };
-        record(&path, Kind::OpenAi, "{\"a\":\"secret\"}", &taped, &|text| text.replace("secret", "[key]")).expect("written");
+        record(&path, Kind::OpenAi, "{\"a\":\"secret\"}", &taped, &|text| text.replace("secret", "[key]"))
+            .expect("written");
         let text = std::fs::read_to_string(&path).expect("readable");
         assert!(!text.contains("secret") && text.matches("[key]").count() == 2, "{text}");
     }
@@ -151,8 +164,12 @@ mod tests {
         let path = file(folder.path(), Kind::Anthropic, "{}");
         assert_ne!(path, file(folder.path(), Kind::OpenAi, "{}"));
         let missing = replay(&path).err().expect("nothing there");
-        assert!(missing.reason == Reason::NotRecorded && missing.message.contains(&path.display().to_string()));
-        for wrong in ["", "no json", "{\"request\":{\"format\":2,\"kind\":\"x\",\"body\":null}}", "{\"line\":\"x\"}"] {
+        assert!(
+            missing.reason == Reason::NotRecorded && missing.message.contains(&path.display().to_string())
+        );
+        for wrong in
+            ["", "no json", "{\"request\":{\"format\":2,\"kind\":\"x\",\"body\":null}}", "{\"line\":\"x\"}"]
+        {
             std::fs::write(&path, wrong).expect("written");
             assert_eq!(replay(&path).err().expect("broken").reason, Reason::CassetteBroken, "{wrong}");
         }

@@ -5,7 +5,7 @@ use crate::attempt::{Course, Exchange};
 use crate::cassette::{self, Taped};
 use crate::destination::{Destination, Destinations, Ended};
 use crate::endpoint::{CassetteMode, Endpoint};
-use crate::estimate::{Estimate, Estimator, prompt_bytes};
+use crate::estimate::{Estimate, Estimator, message_bytes};
 use crate::request::Request;
 use crate::retry::Next;
 use crate::setup::SetupError;
@@ -32,10 +32,9 @@ pub struct Limits {
 }
 
 /// One model at one provider, ready to be called. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     endpoint: Endpoint,
     transport: Transport,
@@ -97,6 +96,7 @@ impl Client {
             Some((CassetteMode::Replay, file)) => self.0.replay(&prepared, file.clone(), show).await,
             Some((CassetteMode::Record, _)) | None => self.0.ask(request, &prepared, limits, show).await,
         };
+        let outcome = self.0.scrubbed(outcome);
         self.0.tell(&outcome, begun);
         outcome
     }
@@ -123,7 +123,7 @@ impl Inner {
             false => wire::body(endpoint, &Request { max_tokens, ..request.clone() })?,
         };
         let known = Known {
-            prompt_bytes: prompt_bytes(request),
+            prompt_bytes: message_bytes(request),
             prompt_worst: self.estimator().estimate(request).worst,
             max_tokens: max_tokens.into(),
             heard_bytes: 0,
@@ -148,10 +148,13 @@ impl Inner {
             let mut course = Course::default();
             let attempt = self.attempt(request, prepared, &mut course, show);
             let ended = within(until, &limits.stop, attempt).await;
-            let outcome = ended.unwrap_or_else(|interrupted| Err(interrupted.failure(&self.destination, &course)));
+            let outcome =
+                ended.unwrap_or_else(|interrupted| Err(interrupted.failure(&self.destination, &course)));
             wire_attempts += u32::from(course.tried);
             let mut failure = match outcome {
-                Ok(gathered) => return self.judged(request, prepared, gathered, course.taped, wire_attempts).await,
+                Ok(gathered) => {
+                    return self.judged(request, prepared, gathered, course.taped, wire_attempts).await;
+                }
                 Err(failure) => failure,
             };
             failure.wire_attempts = wire_attempts;
@@ -218,7 +221,11 @@ impl Inner {
         let scrub = |text: &str| self.transport.scrub(text);
         let written = cassette::record(file, self.endpoint.kind, &prepared.body, taped, &scrub);
         if let Err(failure) = written {
-            tracing::warn!(provider = self.endpoint.name, message = failure.message, "an answer was not recorded");
+            tracing::warn!(
+                provider = self.endpoint.name,
+                message = failure.message,
+                "an answer was not recorded"
+            );
         }
     }
 
@@ -233,11 +240,24 @@ impl Inner {
         let parsed = parser.push(&taped.body).and_then(|()| parser.end());
         parser.take_pieces().into_iter().for_each(show);
         let broken = |why: &str| {
-            let message = format!("the cassette {} holds no whole answer: {why}; record it again", file.display());
+            let message =
+                format!("the cassette {} holds no whole answer: {why}; record it again", file.display());
             Failure::lasting(Reason::CassetteBroken, message)
         };
-        let gathered = parsed.map_err(|parsed| broken(&parsed.message))?.ok_or_else(|| broken("it ends early"))?;
+        let gathered =
+            parsed.map_err(|parsed| broken(&parsed.message))?.ok_or_else(|| broken("it ends early"))?;
         Ok(answer(prepared, gathered, 0))
+    }
+
+    /// A provider's own words are in it, and it was told the key.
+    fn scrubbed(&self, outcome: Result<Answer, Failure>) -> Result<Answer, Failure> {
+        match outcome {
+            Ok(answer) => {
+                let provider_id = answer.provider_id.map(|id| self.transport.scrub(&id));
+                Ok(Answer { provider_id, ..answer })
+            }
+            Err(failure) => Err(Failure { message: self.transport.scrub(&failure.message), ..failure }),
+        }
     }
 
     /// For the log: figures, never words.
@@ -263,6 +283,12 @@ fn answer(prepared: &Prepared, gathered: Gathered, wire_attempts: u32) -> Answer
     let usage = judge(gathered.reported, known);
     let Gathered { heard, finish, provider_id, .. } = gathered;
     Answer { heard, finish, usage, wire_attempts, provider_id }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({:?}, {:?})", self.0.endpoint, self.0.destination)
+    }
 }
 
 /// What ended something from outside.

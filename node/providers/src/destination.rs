@@ -171,7 +171,9 @@ impl Destination {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let wait = match self.try_enter() {
-                Entry::In(place) => return Ok(Entered { destination: self, place: Some(place), begun: Instant::now() }),
+                Entry::In(place) => {
+                    return Ok(Entered { destination: self, place: Some(place), begun: Instant::now() });
+                }
                 Entry::Closed(left_ms) => return Err(self.circuit_open(left_ms)),
                 Entry::Wait(Some(ms)) if ms > RETRY_AFTER_WAITED_MS => return Err(self.closed(ms)),
                 Entry::Wait(ms) => ms,
@@ -211,7 +213,10 @@ impl Destination {
     }
 
     fn closed(&self, ms: u64) -> Failure {
-        let message = format!("{} asked not to be called for {ms} ms; the call may be made again after that", self.name);
+        let message = format!(
+            "{} asked not to be called for {ms} ms; the call may be made again after that",
+            self.name
+        );
         Failure::passing(Reason::RateLimited, message).after(Some(ms))
     }
 
@@ -249,16 +254,19 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    pub(crate) const WELL: Ended = Ended { load: Verdict::Success, health: Health::Well, retry_after_ms: None };
+    pub(crate) const WELL: Ended =
+        Ended { load: Verdict::Success, health: Health::Well, retry_after_ms: None };
     const NOTHING: Ended = Ended { load: Verdict::Nothing, health: Health::Unknown, retry_after_ms: None };
 
     pub(crate) fn of(failure: &Failure) -> Ended {
         let (load, health) = match failure.reason {
             Reason::RateLimited => (Verdict::Overloaded, Health::Well),
             Reason::Overloaded | Reason::TimedOut => (Verdict::Overloaded, Health::Ill),
-            Reason::ProviderError | Reason::Unreachable | Reason::Cut | Reason::BrokenAnswer | Reason::TooLarge => {
-                (Verdict::Nothing, Health::Ill)
-            }
+            Reason::ProviderError
+            | Reason::Unreachable
+            | Reason::Cut
+            | Reason::BrokenAnswer
+            | Reason::TooLarge => (Verdict::Nothing, Health::Ill),
             Reason::BadRequest
             | Reason::ContextTooLong
             | Reason::KeyRefused
@@ -312,7 +320,8 @@ impl<'a> Waiting<'a> {
     fn new(destination: &'a Destination) -> Result<Self, Failure> {
         let mut inner = locked(&destination.inner);
         if inner.waiting >= WAITING {
-            let message = format!("{WAITING} calls wait for {} already; make the call again later", destination.name);
+            let message =
+                format!("{WAITING} calls wait for {} already; make the call again later", destination.name);
             return Err(Failure::passing(Reason::Busy, message).after(Some(1000)));
         }
         inner.waiting += 1;

@@ -175,7 +175,11 @@ impl Endpoint {
 
     fn check_numbers(&self) -> Result<(), SetupError> {
         if self.max_output == 0 || u64::from(self.max_output) > self.window {
-            return Err(self.wrong("max_output", "it must be 1 to window", "see the provider's page of the model"));
+            return Err(self.wrong(
+                "max_output",
+                "it must be 1 to window",
+                "see the provider's page of the model",
+            ));
         }
         let Concurrency { start, most } = self.concurrency;
         if start == 0 || start > most || most > CONCURRENCY {
@@ -278,12 +282,16 @@ mod tests {
         assert!(refusal(|e| e.url = "ftp://x".into()).contains("it is not http or https"));
         assert!(refusal(|e| e.url = "https://user:sesame@x/v1".into()).contains("keys belong into key_file"));
         assert!(!refusal(|e| e.url = "https://user:sesame@x/v1".into()).contains("sesame"));
-        assert!(refusal(|e| (e.key_file, e.key_env) = (Some("a".into()), Some("B".into()))).contains("keep one"));
+        assert!(
+            refusal(|e| (e.key_file, e.key_env) = (Some("a".into()), Some("B".into()))).contains("keep one")
+        );
         assert!(refusal(|e| e.max_output = 101).contains("1 to window"));
         assert!(refusal(|e| e.concurrency.start = 65).contains("start low"));
         assert!(refusal(|e| e.timeouts.idle_ms = 0).contains("timeouts"));
         let plain = |url: &str| Endpoint { url: url.into(), key_env: Some("K".into()), ..endpoint("") };
-        assert!(plain("http://gpu-box:8000/v1").check().unwrap_err().to_string().contains("plaintext = true"));
+        assert!(
+            plain("http://gpu-box:8000/v1").check().unwrap_err().to_string().contains("plaintext = true")
+        );
         Endpoint { plaintext: true, ..plain("http://gpu-box:8000/v1") }.check().expect("as it is written");
         for near in ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "http://localhost/v1"] {
             plain(near).check().expect("on this machine");

@@ -57,7 +57,8 @@ impl Estimator {
         let fresh = &request.messages[known_messages..];
         let bytes: u64 = fresh.iter().map(Message::bytes).sum();
         let frames = MESSAGE_TOKENS * fresh.len() as u64;
-        let (base, base_bytes) = if known_messages > 0 { (remembered, 0) } else { (frame(request), tool_bytes(request)) };
+        let (base, base_bytes) =
+            if known_messages > 0 { (remembered, 0) } else { (frame(request), tool_bytes(request)) };
         let worst = base + base_bytes + bytes + frames;
         let likely = remembered + (bytes + base_bytes) * self.ratio_milli / 1000 + frames / 2 + 1;
         Estimate { likely: likely.min(worst), worst, remembered }
@@ -65,7 +66,7 @@ impl Estimator {
 
     /// The provider counted this prompt, and the count was believed.
     pub(crate) fn learn(&mut self, request: &Request, prompt_tokens: u64) {
-        let bytes = prompt_bytes(request);
+        let bytes = tool_bytes(request) + message_bytes(request);
         if bytes >= LEARNED_BYTES {
             let ratio = (prompt_tokens * 1000 / bytes).clamp(LEAST_RATIO_MILLI, MOST_RATIO_MILLI);
             self.ratio_milli = (self.ratio_milli * 7 + ratio).div_ceil(8);
@@ -88,9 +89,9 @@ impl Estimator {
     }
 }
 
-/// All bytes that a provider's tokenizer sees of us.
-pub(crate) fn prompt_bytes(request: &Request) -> u64 {
-    tool_bytes(request) + request.messages.iter().map(Message::bytes).sum::<u64>()
+/// Bytes that every provider's tokenizer sees. Tools are not in it: some templates leave them out.
+pub(crate) fn message_bytes(request: &Request) -> u64 {
+    request.messages.iter().map(Message::bytes).sum()
 }
 
 fn tool_bytes(request: &Request) -> u64 {
@@ -111,7 +112,8 @@ fn frame(request: &Request) -> u64 {
 
 /// For each beginning of the conversation its name, that of no message first.
 fn prefix_keys(request: &Request) -> Vec<Hash> {
-    let tools = request.tools.iter().map(|tool| format!("{}\0{}\0{}\0", tool.name, tool.description, tool.schema));
+    let tools =
+        request.tools.iter().map(|tool| format!("{}\0{}\0{}\0", tool.name, tool.description, tool.schema));
     let mut keys = vec![Hash::of(tools.collect::<String>().as_bytes())];
     for message in &request.messages {
         let before = keys[keys.len() - 1];
@@ -126,7 +128,14 @@ fn next_key(before: Hash, message: &Message) -> Hash {
     let calls: String = calls.collect();
     let call_id = message.call_id.as_deref().unwrap_or_default();
     let lengths = [message.text.len() as u64, calls.len() as u64].map(u64::to_le_bytes).concat();
-    Hash::of_parts(&[&before.0, &role, &lengths, message.text.as_bytes(), calls.as_bytes(), call_id.as_bytes()])
+    Hash::of_parts(&[
+        &before.0,
+        &role,
+        &lengths,
+        message.text.as_bytes(),
+        calls.as_bytes(),
+        call_id.as_bytes(),
+    ])
 }
 
 #[cfg(test)]

@@ -28,7 +28,10 @@ impl Broken {
     /// The provider had accepted the call: it may have worked.
     pub(crate) fn failure(self, destination: &str) -> Failure {
         let next = "the call is settled at what was set aside, and may be made again";
-        Failure::unknown(self.reason, format!("the answer of {destination} cannot be used: {}; {next}", self.message))
+        Failure::unknown(
+            self.reason,
+            format!("the answer of {destination} cannot be used: {}; {next}", self.message),
+        )
     }
 }
 
@@ -251,7 +254,11 @@ mod tests {
         assert_eq!((heard.calls.len(), heard.unseen_bytes), (1, 6));
         gather.finish = Some(Finish::Calls);
         gather.end_calls().expect("named");
-        assert_eq!(gather.heard().calls[1].arguments, "{\"a\":", "the model meant it: whoever calls says what is wrong");
+        assert_eq!(
+            gather.heard().calls[1].arguments,
+            "{\"a\":",
+            "the model meant it: whoever calls says what is wrong"
+        );
     }
 
     #[test]

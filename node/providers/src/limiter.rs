@@ -48,7 +48,15 @@ impl Limiter {
     pub fn new(start: u32, most: u32) -> Self {
         let most = most.clamp(1, CONCURRENCY);
         let limit_milli = u64::from(start.clamp(1, most)) * ONE;
-        Limiter { limit_milli, most, ceiling: None, running: 0, full_ms: None, cut_ms: None, closed_until_ms: 0 }
+        Limiter {
+            limit_milli,
+            most,
+            ceiling: None,
+            running: 0,
+            full_ms: None,
+            cut_ms: None,
+            closed_until_ms: 0,
+        }
     }
 
     /// What the cluster leaves to this node; 0 closes the destination here, None is no ceiling.
@@ -123,7 +131,8 @@ mod tests {
         let mut told = Vec::new();
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let words: Vec<&str> = line.split(' ').collect();
-            let (now, number) = (words[0].parse().expect("a time"), words.get(2).and_then(|n| n.parse::<u64>().ok()));
+            let (now, number) =
+                (words[0].parse().expect("a time"), words.get(2).and_then(|n| n.parse::<u64>().ok()));
             let mut outcome = None;
             let verdict = match words[1] {
                 "begin" => {
@@ -159,14 +168,19 @@ mod tests {
         let more = "0 begin\n0 begin\n1 ok\n1 begin\n2 ok\n2 begin\n3 ok\n3 begin\n3 begin";
         assert_eq!(play(2, 9, more), "1/2 2/2 1/2 2/2 1/2 2/2 1/3 2/3 3/3");
         let idle = "0 begin\n1 ok\n2 begin\n3 ok\n4 begin\n5 ok\n6 begin\n7 ok";
-        assert_eq!(play(2, 9, idle), "1/2 0/2 1/2 0/2 1/2 0/2 1/2 0/2", "one call at a time proves nothing of three");
+        assert_eq!(
+            play(2, 9, idle),
+            "1/2 0/2 1/2 0/2 1/2 0/2 1/2 0/2",
+            "one call at a time proves nothing of three"
+        );
     }
 
     #[test]
     fn calls_that_were_refused_together_cut_once() {
         let script = "0 begin\n0 begin\n0 begin\n0 begin\n5 overloaded\n6 overloaded\n7 overloaded\n8 begin\n9 overloaded\n9 overloaded";
         assert_eq!(play(10, 10, script), "1/10 2/10 3/10 4/10 3/7 2/7 1/7 2/7 1/7 0/4");
-        let down = "0 begin\n1 overloaded\n2 begin\n3 overloaded\n4 begin\n5 overloaded\n6 begin\n7 overloaded";
+        let down =
+            "0 begin\n1 overloaded\n2 begin\n3 overloaded\n4 begin\n5 overloaded\n6 begin\n7 overloaded";
         assert_eq!(play(3, 9, down), "1/3 0/2 1/2 0/1 1/1 0/1 1/1 0/1", "never below one");
     }
 

@@ -8,7 +8,7 @@ use crate::bounds::QUOTED_BYTES;
 use crate::json::text_at;
 use serde_json::Value;
 
-/// A refusal as it came, already without traces of the key.
+/// A refusal as it came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refused<'a> {
     pub(crate) status: u16,
@@ -37,7 +37,8 @@ impl Said {
     }
 
     fn is_about_length(&self) -> bool {
-        let words = ["context length", "context window", "context size", "prompt is too long", "too many tokens"];
+        let words =
+            ["context length", "context window", "context size", "prompt is too long", "too many tokens"];
         let message = self.message.to_lowercase();
         self.code.contains("context_length") || words.iter().any(|word| message.contains(word))
     }
@@ -68,8 +69,9 @@ impl Refused<'_> {
             format!("{destination} answered {status}, {what}: {words:?}; {next}")
         };
         let lasting = |reason, what: &str, next: &str| Failure::lasting(reason, told(what, next));
-        let passing =
-            |reason, what: &str| Failure::passing(reason, told(what, "the call may be made again")).after(self.retry_after_ms);
+        let passing = |reason, what: &str| {
+            Failure::passing(reason, told(what, "the call may be made again")).after(self.retry_after_ms)
+        };
         let model = self.model;
         match self.status {
             300..=399 => lasting(
@@ -92,7 +94,9 @@ impl Refused<'_> {
                 "it does not take the key",
                 "write a valid key into key_file (or key_env) and send the node SIGHUP",
             ),
-            402 => lasting(Reason::NoCredit, "it wants to be paid", "pay at the provider, then resume the task"),
+            402 => {
+                lasting(Reason::NoCredit, "it wants to be paid", "pay at the provider, then resume the task")
+            }
             403 => lasting(
                 Reason::Forbidden,
                 "the key may not do that",
@@ -129,8 +133,13 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, body: &str) -> Failure {
-        let refused =
-            Refused { status, body, retry_after_ms: Some(7), destination: "https://api.example.com", model: "m-1" };
+        let refused = Refused {
+            status,
+            body,
+            retry_after_ms: Some(7),
+            destination: "https://api.example.com",
+            model: "m-1",
+        };
         refused.failure()
     }
 
@@ -156,7 +165,11 @@ mod tests {
             (529, Overloaded, true, false),
         ] {
             let failure = failure(status, "{}");
-            assert_eq!((failure.reason, failure.retriable, failure.unknown), (reason, retriable, unknown), "{status}");
+            assert_eq!(
+                (failure.reason, failure.retriable, failure.unknown),
+                (reason, retriable, unknown),
+                "{status}"
+            );
             assert_eq!(failure.retry_after_ms, retriable.then_some(7), "{status}");
             assert!(failure.message.contains("https://api.example.com answered"), "{}", failure.message);
             assert!(failure.message.contains("; "), "what to do next: {}", failure.message);

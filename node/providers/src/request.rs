@@ -115,7 +115,8 @@ impl std::fmt::Debug for Message {
 
 impl std::fmt::Debug for ToolCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ToolCall({:?}, {}, {} bytes)", self.id, self.name, self.arguments.len())
+        let ToolCall { id, name, arguments } = self;
+        write!(f, "ToolCall(id {}, name {}, arguments {} bytes)", id.len(), name.len(), arguments.len())
     }
 }
 

@@ -1,10 +1,10 @@
 //! When a refused call is made again. Pure: time and randomness are arguments.
 
+use crate::answer::{Failure, Reason};
 use crate::bounds::{
     BACKOFF_FIRST_MS, BACKOFF_MOST_MS, RETRY_AFTER_MOST_MS, RETRY_AFTER_WAITED_MS, RETRY_SAVED_MILLI,
     RETRY_SHARE_MILLI, RETRY_START_MILLI, WIRE_ATTEMPTS,
 };
-use crate::answer::{Failure, Reason};
 use std::time::{Duration, SystemTime};
 
 const ONE_RETRY_MILLI: u64 = 1000;
@@ -144,7 +144,10 @@ mod tests {
         for (attempt, bound) in [(1, 500), (2, 1000), (3, 2000), (7, 20_000), (60, 20_000)] {
             let waits: Vec<u64> = (0..2000).map(|_| backoff_ms(attempt, random.draw())).collect();
             let (least, most) = (waits.iter().min().expect("some"), waits.iter().max().expect("some"));
-            assert!(*most <= bound && *most > bound * 95 / 100 && *least < bound * 5 / 100, "{attempt}: {least} {most}");
+            assert!(
+                *most <= bound && *most > bound * 95 / 100 && *least < bound * 5 / 100,
+                "{attempt}: {least} {most}"
+            );
         }
     }
 
@@ -179,7 +182,11 @@ mod tests {
     fn what_is_tried_again() {
         assert_eq!(decided(&failed(1, None), 60_000), Next::Wait(499));
         assert_eq!(decided(&failed(1, Some(4000)), 60_000), Next::Wait(4499));
-        assert_eq!(decided(&failed(1, Some(100)), 60_000), Next::Wait(125), "jitter stays small beside a short time");
+        assert_eq!(
+            decided(&failed(1, Some(100)), 60_000),
+            Next::Wait(125),
+            "jitter stays small beside a short time"
+        );
         assert_eq!(decided(&failed(1, Some(4000)), 4000), Next::GiveUp, "the deadline comes first");
         assert_eq!(decided(&failed(1, Some(31_000)), u64::MAX), Next::GiveUp, "too long to hold a call");
         assert_eq!(decided(&failed(WIRE_ATTEMPTS, None), 60_000), Next::GiveUp);

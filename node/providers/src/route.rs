@@ -166,7 +166,8 @@ pub fn route(wish: &Wish, candidates: &[Candidate]) -> Result<Choice, Vec<(usize
 }
 
 fn why(wish: &Wish, best: &Candidate, second: &Candidate) -> Why {
-    let saved = second.likely(second.cached_tokens, wish).saturating_sub(best.likely(best.cached_tokens, wish));
+    let saved =
+        second.likely(second.cached_tokens, wish).saturating_sub(best.likely(best.cached_tokens, wish));
     let by_ms = second.wait_ms().saturating_sub(best.wait_ms());
     let waiting = u128::from(by_ms) * u128::from(wish.micro_usd_a_second) / 1000;
     if u128::from(saved) >= waiting && saved > 0 {
@@ -214,11 +215,19 @@ mod tests {
         assert_eq!(chosen(&WISH, &[PLAIN, PLAIN]), (0, Why::First));
         assert_eq!(chosen(&WISH, &[PLAIN]), (0, Why::OnlyOne));
         let cheap_and_busy = Candidate { queue_ms: 5_000, ..cheap };
-        assert_eq!(chosen(&WISH, &[PLAIN, cheap_and_busy]), (1, Why::Cheaper { by_micro_usd: 1000 }), "500 for 5 s");
+        assert_eq!(
+            chosen(&WISH, &[PLAIN, cheap_and_busy]),
+            (1, Why::Cheaper { by_micro_usd: 1000 }),
+            "500 for 5 s"
+        );
         let hurry = Wish { micro_usd_a_second: 1000, ..WISH };
         assert_eq!(chosen(&hurry, &[PLAIN, cheap_and_busy]), (0, Why::Sooner { by_ms: 5_000 }));
         let patient = Wish { micro_usd_a_second: 0, ..WISH };
-        assert_eq!(chosen(&patient, &[busy, PLAIN]), (1, Why::Sooner { by_ms: 20_000 }), "for the same price");
+        assert_eq!(
+            chosen(&patient, &[busy, PLAIN]),
+            (1, Why::Sooner { by_ms: 20_000 }),
+            "for the same price"
+        );
     }
 
     #[test]
@@ -233,7 +242,11 @@ mod tests {
         use Unfit::*;
         assert_eq!(choice.unfit, [(0, Broken), (1, WindowTooSmall), (2, NoTools), (3, Unpriced)]);
         let poor = Wish { left_micro_usd: Some(12_014), ..wish };
-        assert_eq!(route(&poor, &[PLAIN]), Err(vec![(0, TooExpensive)]), "a prompt at its worst and one token");
+        assert_eq!(
+            route(&poor, &[PLAIN]),
+            Err(vec![(0, TooExpensive)]),
+            "a prompt at its worst and one token"
+        );
         assert_eq!(chosen(&WISH, &[unpriced]), (0, Why::OnlyOne), "money is not limited");
         let probing = Candidate { breaker: BreakerState::Probing, ..PLAIN };
         assert_eq!(chosen(&WISH, &[probing]), (0, Why::OnlyOne));
@@ -243,7 +256,14 @@ mod tests {
     fn nothing_overflows() {
         let most = u64::MAX;
         let price = Some(Price { input: most, cached: most, output: most });
-        let vast = Candidate { price, prompt_tokens: most - 1, prompt_worst: most, window: most, queue_ms: most, ..PLAIN };
+        let vast = Candidate {
+            price,
+            prompt_tokens: most - 1,
+            prompt_worst: most,
+            window: most,
+            queue_ms: most,
+            ..PLAIN
+        };
         assert_eq!(chosen(&Wish { micro_usd_a_second: most, ..WISH }, &[vast, vast]), (0, Why::First));
     }
 }

@@ -129,12 +129,17 @@ mod tests {
         assert_eq!(data(b"data: a\n\ndata:b\n\n"), ["a", "b"]);
         assert_eq!(data(b"data: a\r\ndata: b\r\n\r\n"), ["a\nb"]);
         assert_eq!(data(b"data: a\rdata: b\r\r"), ["a\nb"]);
-        assert_eq!(data(b": ping\n\n:\n\nevent: x\n\n"), Vec::<String>::new(), "comments, and an event without data");
+        assert_eq!(
+            data(b": ping\n\n:\n\nevent: x\n\n"),
+            Vec::<String>::new(),
+            "comments, and an event without data"
+        );
         assert_eq!(data(b"\xef\xbb\xbfdata: a\n\n"), ["a"]);
         assert_eq!(data(b"data\n\n"), [""]);
         assert_eq!(data(b"data: a"), Vec::<String>::new(), "not complete");
         assert_eq!(data(b"data: \xff\xfe\n\n"), ["\u{fffd}\u{fffd}"]);
-        let events = Reader::default().push(b"event: delta\nid: 7\nretry: 3\nwhat: x\ndata: y\n\n").expect("small");
+        let events =
+            Reader::default().push(b"event: delta\nid: 7\nretry: 3\nwhat: x\ndata: y\n\n").expect("small");
         assert_eq!(events, [Event { name: "delta".into(), data: "y".into(), id: "7".into() }]);
     }
 

@@ -61,7 +61,11 @@ mod tests {
     use super::*;
 
     fn names(tools: &[&str]) -> Result<ToolNames, Failure> {
-        let tool = |name: &&str| Tool { name: name.to_string(), description: String::new(), schema: serde_json::json!({}) };
+        let tool = |name: &&str| Tool {
+            name: name.to_string(),
+            description: String::new(),
+            schema: serde_json::json!({}),
+        };
         ToolNames::of(&tools.iter().map(tool).collect::<Vec<_>>())
     }
 

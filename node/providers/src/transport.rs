@@ -1,6 +1,8 @@
 //! The HTTP client of one endpoint: where it goes, what it trusts, which key it shows.
 //!
-//! It follows no redirect and takes no proxy from the environment: either would carry the key to somebody else.
+//! It follows no redirect and takes no proxy from the environment: either would carry the key to somebody else. Each
+//! request has a connection of its own: a server that closes a used one just as the next request arrives would leave it
+//! unknown whether that request was worked on, and an unknown call is paid in full. A handshake is cheaper.
 
 use crate::endpoint::{CassetteMode, Endpoint, Kind};
 use crate::key::{Key, KeySource};
@@ -10,8 +12,6 @@ use reqwest::{Certificate, ClientBuilder, Proxy, Response, Url, redirect};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-/// Servers close idle connections after half a minute or more; ours go first.
-const IDLE_CONNECTION: Duration = Duration::from_secs(20);
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 const USER_AGENT: &str = concat!("quorate/", env!("CARGO_PKG_VERSION"));
 
@@ -41,7 +41,8 @@ impl Transport {
             headers,
             secrets,
         };
-        let replays = endpoint.cassette.as_ref().is_some_and(|cassette| cassette.mode == CassetteMode::Replay);
+        let replays =
+            endpoint.cassette.as_ref().is_some_and(|cassette| cassette.mode == CassetteMode::Replay);
         if !replays {
             transport.reload()?;
         }
@@ -89,7 +90,9 @@ impl Transport {
 fn key_header(kind: Kind, key: &Key) -> Option<(HeaderName, HeaderValue)> {
     let (name, text) = match kind {
         Kind::OpenAi => (AUTHORIZATION, zeroize::Zeroizing::new(format!("Bearer {}", key.expose()))),
-        Kind::Anthropic => (HeaderName::from_static("x-api-key"), zeroize::Zeroizing::new(key.expose().to_string())),
+        Kind::Anthropic => {
+            (HeaderName::from_static("x-api-key"), zeroize::Zeroizing::new(key.expose().to_string()))
+        }
     };
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
@@ -121,7 +124,7 @@ fn http(endpoint: &Endpoint) -> Result<reqwest::Client, SetupError> {
         .redirect(redirect::Policy::none())
         .no_proxy()
         .connect_timeout(Duration::from_millis(endpoint.timeouts.connect_ms))
-        .pool_idle_timeout(IDLE_CONNECTION)
+        .pool_max_idle_per_host(0)
         .tcp_nodelay(true);
     if let Some(proxy) = &endpoint.proxy {
         let wrong = |_| endpoint.wrong("proxy", "it is not a URL", "write it like http://proxy:3128");
@@ -149,11 +152,4 @@ fn authorities(endpoint: &Endpoint) -> Result<Option<Vec<Certificate>>, SetupErr
         return Err(wrong("it holds no certificate".into()));
     }
     Ok(Some(found))
-}
-
-/// Nothing of it is for people.
-impl std::fmt::Debug for Transport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Transport({})", self.provider)
-    }
 }

@@ -64,6 +64,7 @@ pub(crate) struct Reported {
 /// What is known without the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
+    /// Bytes of the messages.
     pub(crate) prompt_bytes: u64,
     /// The prompt cannot have more tokens.
     pub(crate) prompt_worst: u64,
@@ -125,9 +126,7 @@ impl Number {
     pub(crate) fn read(value: Option<&serde_json::Value>) -> Number {
         match value {
             None | Some(serde_json::Value::Null) => Number::Absent,
-            Some(value) => {
-                value.as_u64().filter(|n| *n <= Number::MOST).map_or(Number::Nonsense, Number::Is)
-            }
+            Some(value) => value.as_u64().filter(|n| *n <= Number::MOST).map_or(Number::Nonsense, Number::Is),
         }
     }
 
@@ -279,7 +278,12 @@ mod tests {
     }
 
     fn number() -> impl Strategy<Value = Number> {
-        prop_oneof![Just(Number::Absent), Just(Number::Nonsense), (0u64..2000).prop_map(Number::Is), any::<u64>().prop_map(Number::Is)]
+        prop_oneof![
+            Just(Number::Absent),
+            Just(Number::Nonsense),
+            (0u64..2000).prop_map(Number::Is),
+            any::<u64>().prop_map(Number::Is)
+        ]
     }
 
     proptest! {

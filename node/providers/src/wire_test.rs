@@ -20,7 +20,11 @@ fn written(kind: &str, more: &str, request: &Request) -> Value {
 
 /// A conversation with everything in it.
 fn conversation() -> Request {
-    let call = |id: &str, arguments: &str| ToolCall { id: id.into(), name: "time.now".into(), arguments: arguments.into() };
+    let call = |id: &str, arguments: &str| ToolCall {
+        id: id.into(),
+        name: "time.now".into(),
+        arguments: arguments.into(),
+    };
     let calls = vec![call("t_1/2/0", "{\"zone\":\"UTC\"}"), call("t_1/2/1", "not json")];
     let schema = json!({"type": "object", "properties": {"zone": {"type": "string"}}});
     Request {
@@ -93,8 +97,16 @@ fn anthropic_request() {
         ],
     });
     assert_eq!(written("anthropic", "", &conversation()), expected);
-    let begun = Request { messages: vec![Message::assistant("so I said")], max_tokens: 1, ..Request::default() };
-    let sides = |body: &Value| body["messages"].as_array().expect("turns").iter().map(|turn| turn["role"].clone()).collect::<Vec<_>>();
+    let begun =
+        Request { messages: vec![Message::assistant("so I said")], max_tokens: 1, ..Request::default() };
+    let sides = |body: &Value| {
+        body["messages"]
+            .as_array()
+            .expect("turns")
+            .iter()
+            .map(|turn| turn["role"].clone())
+            .collect::<Vec<_>>()
+    };
     let body = written("anthropic", "prompt_cache = true\n", &begun);
     assert_eq!(sides(&body), [json!("user"), json!("assistant")]);
     assert_eq!(body["cache_control"], json!({"type": "ephemeral"}));
@@ -121,7 +133,10 @@ fn choices_of_tools() {
 #[test]
 fn bodies_have_one_order_of_keys() {
     let text = body(&endpoint("openai", ""), &conversation()).expect("small");
-    assert!(text.starts_with("{\"max_tokens\":7,\"messages\":[{\"content\":\"be brief\",\"role\":\"system\"}"), "{text}");
+    assert!(
+        text.starts_with("{\"max_tokens\":7,\"messages\":[{\"content\":\"be brief\",\"role\":\"system\"}"),
+        "{text}"
+    );
 }
 
 const SSE: &str = "text/event-stream; charset=utf-8";
@@ -151,7 +166,9 @@ fn openai_stream() -> String {
         delta(json!({"reasoning_content": "hm"})),
         delta(json!({"content": "It"})),
         delta(json!({"content": " is"})),
-        call(json!({"index": 0, "id": "a", "type": "function", "function": {"name": "time__now", "arguments": ""}})),
+        call(
+            json!({"index": 0, "id": "a", "type": "function", "function": {"name": "time__now", "arguments": ""}}),
+        ),
         call(json!({"index": 0, "function": {"arguments": "{\"zone\":"}})),
         call(json!({"index": 1, "id": "b", "function": {"name": "other"}})),
         call(json!({"index": 0, "function": {"arguments": "\"UTC\"}"}})),
@@ -171,7 +188,12 @@ fn openai_stream_is_read() {
     assert_eq!((said.heard.text.as_str(), said.heard.unseen_bytes), ("It is", 2));
     assert_eq!(said.heard.calls, [call("a", "time.now", "{\"zone\":\"UTC\"}"), call("b", "other", "{}")]);
     assert_eq!((said.finish, said.provider_id.as_deref()), (Finish::Calls, Some("c-1")));
-    let expected = Reported { prompt: Number::Is(9), cached: Number::Is(4), generated: Number::Is(5), ..Reported::default() };
+    let expected = Reported {
+        prompt: Number::Is(9),
+        cached: Number::Is(4),
+        generated: Number::Is(5),
+        ..Reported::default()
+    };
     assert_eq!(said.reported, expected);
 }
 
@@ -223,7 +245,9 @@ fn anthropic_stream() -> String {
         json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 33}}),
         json!({"type": "message_stop"}),
     ];
-    let named = |event: &Value| format!("event: {}\r\ndata: {event}\r\n\r\n", event["type"].as_str().expect("a type"));
+    let named = |event: &Value| {
+        format!("event: {}\r\ndata: {event}\r\n\r\n", event["type"].as_str().expect("a type"))
+    };
     events.iter().map(named).collect()
 }
 
@@ -234,7 +258,10 @@ fn anthropic_stream_is_read() {
     assert_eq!(said.heard.calls, [call("tu_1", "time.now", "{\"zone\":\"UTC\"}")]);
     assert_eq!((said.finish, said.provider_id.as_deref()), (Finish::Calls, Some("msg-1")));
     let (cached, cache_written) = (Number::Is(100), Number::Is(20));
-    assert_eq!(said.reported, Reported { prompt: Number::Is(125), cached, cache_written, generated: Number::Is(33) });
+    assert_eq!(
+        said.reported,
+        Reported { prompt: Number::Is(125), cached, cache_written, generated: Number::Is(33) }
+    );
 }
 
 #[test]
@@ -242,7 +269,8 @@ fn anthropic_whole_is_read() {
     let answer = json!({"type": "message", "id": "m", "stop_reason": "max_tokens", "content": [
         {"type": "text", "text": "so"}, {"type": "tool_use", "id": "t", "name": "time__now", "input": {"zone": "UTC"}}],
         "usage": {"input_tokens": 3, "output_tokens": 4}});
-    let said = heard(Kind::Anthropic, "application/json", &answer.to_string()).expect("right").expect("whole");
+    let said =
+        heard(Kind::Anthropic, "application/json", &answer.to_string()).expect("right").expect("whole");
     assert_eq!((said.heard.text.as_str(), said.finish), ("so", Finish::Length));
     assert_eq!(said.heard.calls, [call("t", "time.now", "{\"zone\":\"UTC\"}")]);
     assert_eq!((said.reported.prompt, said.reported.generated), (Number::Is(3), Number::Is(4)));
@@ -250,12 +278,17 @@ fn anthropic_whole_is_read() {
 
 #[test]
 fn what_is_said_twice_about_the_whole_counts_once() {
-    let twice = |stream: &str| stream.split_inclusive("\n\n").map(|event| event.repeat(2)).collect::<String>();
-    let said = heard(Kind::OpenAi, SSE, &twice(&data(&[
-        delta(json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "x"}}]})),
-        json!({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}),
-        json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5}}),
-    ])));
+    let twice =
+        |stream: &str| stream.split_inclusive("\n\n").map(|event| event.repeat(2)).collect::<String>();
+    let said = heard(
+        Kind::OpenAi,
+        SSE,
+        &twice(&data(&[
+            delta(json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "x"}}]})),
+            json!({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}),
+            json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5}}),
+        ])),
+    );
     let said = said.expect("right").expect("whole");
     assert_eq!(said.heard.calls, [call("a", "x", "{}")]);
     assert_eq!((said.reported.prompt, said.reported.generated), (Number::Is(9), Number::Is(5)));
@@ -263,7 +296,8 @@ fn what_is_said_twice_about_the_whole_counts_once() {
 
 #[test]
 fn what_is_no_answer_says_why() {
-    let broken = |kind, content_type, body: &str| heard(kind, content_type, body).expect_err("no answer").message;
+    let broken =
+        |kind, content_type, body: &str| heard(kind, content_type, body).expect_err("no answer").message;
     let json = "application/json";
     assert!(broken(Kind::OpenAi, json, "").contains("no JSON"));
     assert!(broken(Kind::OpenAi, json, "{\"choices\":[]}").contains("no choices"));
@@ -271,7 +305,8 @@ fn what_is_no_answer_says_why() {
     assert!(broken(Kind::OpenAi, SSE, "data: {\"x\n\n").contains("no JSON"));
     assert!(broken(Kind::OpenAi, SSE, "data: {\"error\":\"boom\"}\n\n").contains("boom"));
     assert!(broken(Kind::Anthropic, json, "{\"type\":\"message\"}").contains("no content"));
-    let overloaded = "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"later\"}}\n\n";
+    let overloaded =
+        "data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"later\"}}\n\n";
     let overloaded = heard(Kind::Anthropic, SSE, overloaded).expect_err("no answer");
     assert!(overloaded.reason == Reason::Overloaded && overloaded.failure("x").unknown);
     for cut in ["", "data: [DONE]\n\n", ": nothing\n\n", "data: {\"choices\":[]}\n\n"] {
@@ -281,11 +316,26 @@ fn what_is_no_answer_says_why() {
 
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
-        Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), "[a-z_]{0,12}".prop_map(Value::from)
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z_]{0,12}".prop_map(Value::from)
     ];
     let key = prop_oneof![
-        Just("choices"), Just("delta"), Just("message"), Just("content"), Just("tool_calls"), Just("function"), Just("index"),
-        Just("usage"), Just("type"), Just("content_block"), Just("finish_reason"), Just("error"), Just("arguments"), Just("name")
+        Just("choices"),
+        Just("delta"),
+        Just("message"),
+        Just("content"),
+        Just("tool_calls"),
+        Just("function"),
+        Just("index"),
+        Just("usage"),
+        Just("type"),
+        Just("content_block"),
+        Just("finish_reason"),
+        Just("error"),
+        Just("arguments"),
+        Just("name")
     ];
     leaf.prop_recursive(5, 40, 4, move |inner| {
         prop_oneof![

@@ -3,6 +3,7 @@
 use crate::server::{Act, Seen, Server, answer, stream};
 use crate::support::*;
 use providers::{Client, Destinations, Endpoint, Limits, bill};
+use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -52,7 +53,8 @@ fn listen() -> Log {
         let log = Log::default();
         log::set_boxed_logger(Box::new(log.clone())).expect("the only logger");
         log::set_max_level(log::LevelFilter::Trace);
-        let everything = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone());
+        let everything =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone());
         tracing::subscriber::set_global_default(everything.finish()).expect("the only subscriber");
         log
     })
@@ -99,12 +101,21 @@ fn courses(n: usize, seen: &Seen) -> Vec<Act> {
         7 => stream(&[chunk(&echoed), finish(), done()].concat()),
         8 => stream(&[chunk("Hello"), format!(": {echoed}\n\n"), finish(), done()].concat()),
         9 => vec![Act::Write(format!("HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n"))],
-        10 => answer(200, &[("content-type", &format!("text/{KEY}"))], &echoed),
+        10 => {
+            let call = json!([{"index": 0, "id": echoed, "function": {"name": KEY, "arguments": echoed}}]);
+            let delta = json!({"id": KEY, "choices": [{"delta": {"tool_calls": call}, "finish_reason": "tool_calls"}]});
+            stream(&format!("data: {delta}\n\n{}", done()))
+        }
+        11 => {
+            let usage = json!({"id": KEY, "type": KEY, "prompt_tokens": KEY, "input_tokens": KEY});
+            answer(200, &[], &json!({"id": KEY, "usage": usage, "content": [], "choices": [{"message": {}, "finish_reason": KEY}]}).to_string())
+        }
+        12 => answer(200, &[("content-type", &format!("text/{KEY}"))], &echoed),
         _ => answer(403, &[("retry-after", KEY)], &error),
     }
 }
 
-const COURSES: usize = 12;
+const COURSES: usize = 14;
 
 #[tokio::test]
 async fn no_output_shows_a_key() {
@@ -115,17 +126,22 @@ async fn no_output_shows_a_key() {
         let (tapes, arrived) = (folder.path().join(kind), Arc::new(Mutex::new(0)));
         let counted = arrived.clone();
         let server = Server::start(move |n, seen| {
-            *counted.lock().expect("whole") += usize::from(seen.head.contains(KEY) && seen.head.contains(HEADER));
+            *counted.lock().expect("whole") +=
+                usize::from(seen.head.contains(KEY) && seen.head.contains(HEADER));
             courses(n, seen)
         })
         .await;
         let destinations = Destinations::new(7);
-        let client = Client::open(endpoint_of(kind, &server.url(), folder.path(), &tapes), &destinations).expect("it opens");
+        let client = Client::open(endpoint_of(kind, &server.url(), folder.path(), &tapes), &destinations)
+            .expect("it opens");
         for n in 0..COURSES + 2 {
             let asked = providers::Request { seed: Some(n as u64), ..request() };
             let called = call(&client, &asked, &Limits::default()).await;
             let reserved = providers::Reserved { prompt: 1, generated: 1 };
-            assert_clean("the outcome", &format!("{:?} {:?}", called.outcome, bill(&called.outcome, reserved)));
+            assert_clean(
+                "the outcome",
+                &format!("{:?} {:?}", called.outcome, bill(&called.outcome, reserved)),
+            );
             assert_clean("the pieces", &format!("{:?}", called.pieces));
             if let Err(failure) = &called.outcome {
                 assert_clean("the message", &format!("{failure} {failure:#?}"));
@@ -182,6 +198,10 @@ async fn a_new_key_is_read_on_demand() {
     std::fs::remove_file(&path).expect("removed");
     client.reload_key().expect_err("no file");
     ask(&client).await.answer();
-    let keys: Vec<String> = server.seen().iter().map(|seen| seen.header("authorization").expect("a key").to_string()).collect();
-    assert_eq!(keys, ["Bearer the-old-key", "Bearer the-old-key", "Bearer the-new-key", "Bearer the-new-key"]);
+    let keys: Vec<String> =
+        server.seen().iter().map(|seen| seen.header("authorization").expect("a key").to_string()).collect();
+    assert_eq!(
+        keys,
+        ["Bearer the-old-key", "Bearer the-old-key", "Bearer the-new-key", "Bearer the-new-key"]
+    );
 }

@@ -6,7 +6,8 @@ use providers::{Client, Destinations, Endpoint, Limits, Message, Reason, Request
 use std::path::Path;
 
 fn taped(kind: &str, url: &str, mode: &str, folder: &Path) -> Client {
-    let cassette = format!("key_file = '/nowhere'\ncassette = {{ mode = '{mode}', folder = '{}' }}", folder.display());
+    let cassette =
+        format!("key_file = '/nowhere'\ncassette = {{ mode = '{mode}', folder = '{}' }}", folder.display());
     let mut taped: Endpoint = endpoint(kind, url, &cassette);
     if mode == "record" {
         taped.key_file = None;
@@ -27,10 +28,17 @@ async fn what_was_recorded_is_played_without_a_provider() {
         let client = taped(kind, "http://127.0.0.1:9/v1", "replay", &tapes);
         for _ in 0..2 {
             let played = ask(&client).await;
-            assert_eq!((&played.answer().heard, played.answer().usage), (&recorded.answer().heard, recorded.answer().usage));
+            assert_eq!(
+                (&played.answer().heard, played.answer().usage),
+                (&recorded.answer().heard, recorded.answer().usage)
+            );
             assert_eq!((played.shown(), played.answer().wire_attempts), (recorded.shown(), 0));
         }
-        assert_eq!(std::fs::read_dir(&tapes).expect("a folder").count(), 1, "one file a request, nothing unfinished");
+        assert_eq!(
+            std::fs::read_dir(&tapes).expect("a folder").count(),
+            1,
+            "one file a request, nothing unfinished"
+        );
     }
 }
 
@@ -52,7 +60,8 @@ async fn a_request_that_was_never_made_is_refused_with_the_file_that_is_missing(
         assert!(Path::new(named).parent() == Some(folder.path()) && !Path::new(named).exists(), "{failure}");
     }
     // The idempotency key is no part of the request.
-    let again = call(&client, &Request { idempotency_key: "other".into(), ..request() }, &Limits::default()).await;
+    let again =
+        call(&client, &Request { idempotency_key: "other".into(), ..request() }, &Limits::default()).await;
     assert_eq!((again.shown().as_str(), server.seen().len()), ("Hello", 1));
 }
 

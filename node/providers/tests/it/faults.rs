@@ -35,6 +35,20 @@ async fn a_good_stream_and_a_good_whole_answer_in_both_forms() {
     assert_eq!((called.answer().wire_attempts, called.answer().provider_id.as_deref()), (1, Some("c-1")));
 }
 
+/// A client that used a connection twice would find it closed and could not say whether its request was worked on.
+#[tokio::test]
+async fn a_server_that_promises_to_keep_its_connection_and_closes_it_costs_nothing() {
+    let body = whole("openai");
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: keep-alive\r\ncontent-length:";
+    let server = Server::always(vec![Act::Write(format!("{head} {}\r\n\r\n{body}", body.len()))]).await;
+    let client = client("openai", &server.url());
+    for _ in 0..50 {
+        assert_eq!(ask(&client).await.shown(), "Hello");
+    }
+    assert_eq!(server.seen().len(), 50);
+}
+
 #[tokio::test]
 async fn retry_after_in_seconds_and_as_a_date_is_kept() {
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
@@ -92,7 +106,11 @@ async fn a_cut_is_never_tried_again_and_is_told_as_unknown_with_what_there_was()
         let server = Server::always(acts).await;
         let called = ask(&client("openai", &server.url())).await;
         let failure = called.failure();
-        assert_eq!((failure.reason, failure.unknown, failure.retriable), (Reason::Cut, true, true), "{what}: {failure}");
+        assert_eq!(
+            (failure.reason, failure.unknown, failure.retriable),
+            (Reason::Cut, true, true),
+            "{what}: {failure}"
+        );
         assert_eq!((called.shown().as_str(), server.seen().len()), (heard, 1), "{what}");
         assert_eq!(failure.heard.as_ref().map_or("", |heard| heard.text.as_str()), heard, "{what}");
     }
@@ -125,7 +143,8 @@ async fn silence_and_trickles_end_in_time() {
 
 #[tokio::test]
 async fn an_answer_that_trickles_on_and_on_ends_at_its_total_time() {
-    let server = Server::always(vec![stream_head(), Act::Trickle(chunk("x"), Duration::from_millis(20))]).await;
+    let server =
+        Server::always(vec![stream_head(), Act::Trickle(chunk("x"), Duration::from_millis(20))]).await;
     let mut endpoint = endpoint("openai", &server.url(), "");
     endpoint.timeouts.total_ms = 2000;
     let client = Client::open(endpoint, &Destinations::new(7)).expect("it opens");
@@ -139,12 +158,16 @@ async fn an_answer_that_trickles_on_and_on_ends_at_its_total_time() {
 #[tokio::test]
 async fn what_is_no_answer_is_unknown_and_not_tried_again() {
     let giant = format!("data: {}", "x".repeat(2 << 20));
-    let endless = Act::Trickle(format!(": {}\n", "x".repeat(1 << 20)), Duration::from_millis(1));
+    let endless = Act::Trickle(format!(": {}\n", "x".repeat(1 << 19)), Duration::from_millis(1));
     for (what, acts, reason) in [
         ("wrong JSON", stream(&format!("{}data: {{\"a\":]\n\n", chunk("Hel"))), Reason::BrokenAnswer),
         ("a giant line", stream(&giant), Reason::BrokenAnswer),
         ("endless comments", vec![stream_head(), endless], Reason::TooLarge),
-        ("an error in the middle", stream("data: {\"error\":{\"message\":\"worker died\"}}\n\n"), Reason::ProviderError),
+        (
+            "an error in the middle",
+            stream("data: {\"error\":{\"message\":\"worker died\"}}\n\n"),
+            Reason::ProviderError,
+        ),
         ("a page of HTML", answer(200, &[], "<html>please log in</html>"), Reason::BrokenAnswer),
         ("no bytes", answer(200, &[], ""), Reason::BrokenAnswer),
     ] {
@@ -219,7 +242,10 @@ async fn deadlines_are_kept_while_waiting_pausing_and_hearing() {
     let deadline = Some(tokio::time::Instant::now() + Duration::from_millis(300));
     let called = call(&client, &request(), &Limits { deadline, ..Limits::default() }).await;
     let failure = called.failure();
-    assert_eq!((failure.reason, failure.unknown, failure.wire_attempts), (Reason::DeadlineExceeded, false, 0));
+    assert_eq!(
+        (failure.reason, failure.unknown, failure.wire_attempts),
+        (Reason::DeadlineExceeded, false, 0)
+    );
     assert!(server.seen().is_empty() && client.destination().state().waiting == 0);
 }
 
@@ -232,7 +258,8 @@ async fn a_stop_ends_the_call_with_what_was_heard_and_frees_its_place() {
     let asked = request();
     let mut show = |_| stop.cancel();
     let outcome = client.call(&asked, &limits, &mut show);
-    let failure = tokio::time::timeout(Duration::from_secs(5), outcome).await.expect("at once").expect_err("stopped");
+    let failure =
+        tokio::time::timeout(Duration::from_secs(5), outcome).await.expect("at once").expect_err("stopped");
     assert_eq!((failure.reason, failure.unknown, failure.retriable), (Reason::Stopped, true, false));
     assert_eq!(failure.heard.expect("something").text, "Hel");
     assert_eq!(client.destination().state().running, 0);
@@ -289,7 +316,10 @@ async fn the_limit_adapts_to_what_the_provider_takes() {
     }
     let refused = server.seen().iter().filter(|seen| seen.at_work > ROOM).count();
     let state = client.destination().state();
-    println!("120 calls, room for {ROOM}: {good} answered, {refused} refusals, limit {before} -> {}", state.limit);
+    println!(
+        "120 calls, room for {ROOM}: {good} answered, {refused} refusals, limit {before} -> {}",
+        state.limit
+    );
     assert!(good >= 90 && refused <= 60, "{good} answered, {refused} refusals");
     assert!(state.limit < before && state.running == 0 && state.waiting == 0, "{state:?}");
 }
@@ -301,9 +331,18 @@ async fn a_ceiling_from_outside_holds_at_once() {
     let destinations = Destinations::new(7);
     let client = Client::open(endpoint("openai", &server.url(), ""), &destinations).expect("it opens");
     let name = client.destination().name().to_string();
-    assert!(destinations.set_ceiling(&name, Some(2)) && !destinations.set_ceiling("https://nowhere", Some(2)));
+    assert!(
+        destinations.set_ceiling(&name, Some(2)) && !destinations.set_ceiling("https://nowhere", Some(2))
+    );
     let run = |n: usize| {
-        let calls: Vec<_> = (0..n).map(|_| tokio::spawn({ let client = client.clone(); async move { ask(&client).await.outcome.is_ok() } })).collect();
+        let calls: Vec<_> = (0..n)
+            .map(|_| {
+                tokio::spawn({
+                    let client = client.clone();
+                    async move { ask(&client).await.outcome.is_ok() }
+                })
+            })
+            .collect();
         async move {
             for call in calls {
                 assert!(call.await.expect("no panic"));
@@ -333,12 +372,17 @@ async fn tools_travel_and_come_back_by_their_own_names() {
     let called_tool = json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "x",
         "function": {"name": "time__now", "arguments": "{}"}}]}, "finish_reason": "tool_calls"}]});
     let server = Server::always(stream(&format!("data: {called_tool}\n\n{}", done()))).await;
-    let tool = providers::Tool { name: "time.now".into(), description: "the time".into(), schema: json!({"type": "object"}) };
+    let tool = providers::Tool {
+        name: "time.now".into(),
+        description: "the time".into(),
+        schema: json!({"type": "object"}),
+    };
     let asked = providers::Request { tools: vec![tool], ..request() };
     let called = call(&client("openai", &server.url()), &asked, &Limits::default()).await;
     assert_eq!((called.shown().as_str(), called.answer().finish), ("[time.now]", Finish::Calls));
     assert!(server.seen()[0].body.contains("\"time__now\""));
-    let without = Client::open(endpoint("openai", &server.url(), "tools = false"), &Destinations::new(1)).expect("it opens");
+    let without = Client::open(endpoint("openai", &server.url(), "tools = false"), &Destinations::new(1))
+        .expect("it opens");
     let refused = call(&without, &asked, &Limits::default()).await;
     assert_eq!((refused.failure().reason, server.seen().len()), (Reason::NoTools, 1));
 }

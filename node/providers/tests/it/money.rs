@@ -23,7 +23,9 @@ async fn billed(acts: Vec<Act>) -> (Reserved, Bill, Option<Doubt>) {
 
 #[tokio::test]
 async fn usage_is_believed_within_reason_only() {
-    let report = |prompt: Value, generated: Value| Some(json!({"prompt_tokens": prompt, "completion_tokens": generated}));
+    let report = |prompt: Value, generated: Value| {
+        Some(json!({"prompt_tokens": prompt, "completion_tokens": generated}))
+    };
     let heard = "Hello".len() as u64 + 1;
     for (what, counted, prompt, generated, doubt) in [
         ("honest", report(json!(12), json!(3)), Some(12), 3, None),
@@ -44,7 +46,8 @@ async fn usage_is_believed_within_reason_only() {
 
 #[tokio::test]
 async fn more_than_was_set_aside_is_overage_beside_a_full_bill() {
-    let (reserved, bill, _) = billed(said_with(Some(json!({"prompt_tokens": 200, "completion_tokens": 25})))).await;
+    let (reserved, bill, _) =
+        billed(said_with(Some(json!({"prompt_tokens": 200, "completion_tokens": 25})))).await;
     assert_eq!((bill.prompt, bill.generated), (reserved.prompt, reserved.generated));
     assert_eq!(bill.over, Overage { prompt: 200 - reserved.prompt, generated: 5 });
 }
@@ -63,7 +66,8 @@ async fn every_fault_has_one_bill() {
         ("always 429", answer(429, &[("retry-after-ms", "1")], ""), false),
     ] {
         let (reserved, bill, _) = billed(acts).await;
-        let maximum = Bill { prompt: reserved.prompt, generated: reserved.generated, unknown: true, ..Bill::default() };
+        let maximum =
+            Bill { prompt: reserved.prompt, generated: reserved.generated, unknown: true, ..Bill::default() };
         assert_eq!(bill, if unknown { maximum } else { Bill::default() }, "{what}");
     }
 }

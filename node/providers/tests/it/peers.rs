@@ -2,7 +2,9 @@
 //! `tests/providers-peers.sh` starts ours and llama.cpp's and sets it. Without it nothing is asked, and that is said.
 
 use crate::support::*;
-use providers::{Client, Destinations, Endpoint, Finish, Limits, Message, Reason, Request, Reserved, Tool, bill};
+use providers::{
+    Client, Destinations, Endpoint, Finish, Limits, Message, Reason, Request, Reserved, Tool, bill,
+};
 use serde_json::json;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +26,9 @@ fn peers() -> Vec<Peer> {
 fn peer(listed: &str) -> Peer {
     let parts: Vec<&str> = listed.splitn(3, '=').collect();
     let [name, url, model] = parts[..] else { panic!("{listed} is not NAME=URL=MODEL") };
-    let text = format!("name = '{name}'\nkind = 'openai'\nurl = '{url}'\nmodel = '{model}'\nwindow = 2048\nmax_output = 512\n");
+    let text = format!(
+        "name = '{name}'\nkind = 'openai'\nurl = '{url}'\nmodel = '{model}'\nwindow = 2048\nmax_output = 512\n"
+    );
     Peer { name: name.into(), endpoint: toml::from_str(&text).expect("an endpoint") }
 }
 
@@ -37,7 +41,8 @@ impl Peer {
 }
 
 fn asked(max_tokens: u32) -> Request {
-    let messages = vec![Message::system("You are a helpful assistant."), Message::user("Tell me about the sea.")];
+    let messages =
+        vec![Message::system("You are a helpful assistant."), Message::user("Tell me about the sea.")];
     Request { messages, max_tokens, temperature_milli: Some(0), seed: Some(3), ..Request::default() }
 }
 
@@ -63,7 +68,14 @@ async fn streams_and_whole_answers_are_within_what_was_set_aside() {
                 let (client, request) = (peer.client(|endpoint| endpoint.stream = stream), asked(max_tokens));
                 let worst = client.estimate(&request).worst;
                 let called = call(&client, &request, &Limits::default()).await;
-                check(&peer, &format!("stream {stream}, {max_tokens} tokens"), &client, &request, worst, &called);
+                check(
+                    &peer,
+                    &format!("stream {stream}, {max_tokens} tokens"),
+                    &client,
+                    &request,
+                    worst,
+                    &called,
+                );
                 assert_eq!(called.answer().finish, Finish::Length, "{}", peer.name);
             }
         }
@@ -91,7 +103,8 @@ async fn a_stop_ends_a_stream() {
         let (client, request, stop) = (peer.client(|_| ()), asked(400), CancellationToken::new());
         let limits = Limits { stop: stop.clone(), ..Limits::default() };
         let mut show = |_| stop.cancel();
-        let outcome = tokio::time::timeout(Duration::from_secs(60), client.call(&request, &limits, &mut show)).await;
+        let outcome =
+            tokio::time::timeout(Duration::from_secs(60), client.call(&request, &limits, &mut show)).await;
         let failure = outcome.expect("in time").expect_err("stopped");
         assert_eq!((failure.reason, failure.unknown), (Reason::Stopped, true), "{}", peer.name);
         assert!(failure.heard.is_some_and(|heard| !heard.text.is_empty()), "{}", peer.name);

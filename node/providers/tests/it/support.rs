@@ -65,7 +65,8 @@ pub(crate) async fn ask(client: &Client) -> Called {
 
 /// A chunk of OpenAI's stream.
 pub(crate) fn chunk(text: &str) -> String {
-    let chunk = json!({"id": "c-1", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
+    let chunk =
+        json!({"id": "c-1", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
     format!("data: {chunk}\n\n")
 }
 
