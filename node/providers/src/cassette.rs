@@ -26,7 +26,7 @@ pub(crate) struct Taped {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
+enum Entry {
     Request {
         format: u32,
         kind: String,
@@ -63,12 +63,12 @@ pub(crate) fn record(
 ) -> Result<(), Failure> {
     let body = serde_json::from_str(&scrub(request)).unwrap_or(Value::Null);
     let head = [
-        Line::Request { format: FORMAT, kind: word(kind).into(), body },
-        Line::Answer { content_type: scrub(&taped.content_type) },
+        Entry::Request { format: FORMAT, kind: word(kind).into(), body },
+        Entry::Answer { content_type: scrub(&taped.content_type) },
     ];
     let lines = taped.body.split(|byte| *byte == b'\n').map(|line| match std::str::from_utf8(line) {
-        Ok(text) => Line::Line(scrub(text)),
-        Err(_) => Line::Base64(BASE64.encode(line)),
+        Ok(text) => Entry::Line(scrub(text)),
+        Err(_) => Entry::Base64(BASE64.encode(line)),
     });
     let mut text = String::new();
     for line in head.into_iter().chain(lines) {
@@ -107,13 +107,13 @@ fn read(text: &str) -> Result<Taped, String> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))? {
-            Line::Request { format, .. } if format != FORMAT => {
+            Entry::Request { format, .. } if format != FORMAT => {
                 return Err(format!("it has format {format}"));
             }
-            Line::Request { .. } => (),
-            Line::Answer { content_type: told } => content_type = Some(told),
-            Line::Line(text) => lines.push(text.into_bytes()),
-            Line::Base64(text) => {
+            Entry::Request { .. } => (),
+            Entry::Answer { content_type: told } => content_type = Some(told),
+            Entry::Line(text) => lines.push(text.into_bytes()),
+            Entry::Base64(text) => {
                 lines.push(BASE64.decode(text.as_bytes()).map_err(|error| error.to_string())?)
             }
         }

@@ -176,7 +176,7 @@ impl Gather {
         // No arguments at all are an empty object for both forms.
         let bare = call.arguments.trim().is_empty();
         let arguments = if bare { "{}".to_string() } else { call.arguments.clone() };
-        ToolCall { id, name: self.names.from_wire(&call.name), arguments }
+        ToolCall { id, name: self.names.own_name(&call.name), arguments }
     }
 
     /// Pieces since this was last asked.

@@ -34,7 +34,7 @@ impl ToolNames {
     }
 
     /// The tool's own name. A name that was not offered is told as well as it can be: whoever calls refuses it.
-    pub(crate) fn from_wire(&self, wire: &str) -> String {
+    pub(crate) fn own_name(&self, wire: &str) -> String {
         self.0.get(wire).cloned().unwrap_or_else(|| wire.replace(DOT, "."))
     }
 }
@@ -73,9 +73,9 @@ mod tests {
     fn dots_travel_as_two_lines_and_come_back() {
         assert_eq!(to_wire("time.get_current_time"), "time__get_current_time");
         let known = names(&["time.get_current_time", "odd__name", "shell"]).expect("distinct");
-        assert_eq!(known.from_wire("time__get_current_time"), "time.get_current_time");
-        assert_eq!(known.from_wire("odd__name"), "odd__name");
-        assert_eq!(known.from_wire("never__offered"), "never.offered");
+        assert_eq!(known.own_name("time__get_current_time"), "time.get_current_time");
+        assert_eq!(known.own_name("odd__name"), "odd__name");
+        assert_eq!(known.own_name("never__offered"), "never.offered");
     }
 
     #[test]

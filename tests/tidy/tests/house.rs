@@ -161,7 +161,9 @@ fn unsafe_code_lives_in_two_rooms() {
 
 #[test]
 fn tests_wait_for_conditions_instead_of_sleeping() {
-    for folder in ["tests", "coordinator/tests", "worker-inference/tests", "node/providers/tests", "sdk/tests"] {
+    for folder in
+        ["tests", "coordinator/tests", "worker-inference/tests", "node/providers/tests", "sdk/tests"]
+    {
         let folder = root().join(folder);
         for file in if folder.exists() { files(&folder, &[".rs"]) } else { Vec::new() } {
             for (number, line) in code_lines(&file) {

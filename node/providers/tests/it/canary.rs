@@ -66,6 +66,12 @@ fn shows(text: &str, secret: &str) -> bool {
     secret.as_bytes().windows(8).any(|part| text.contains(std::str::from_utf8(part).expect("letters")))
 }
 
+#[test]
+fn a_part_of_a_secret_would_be_found() {
+    assert!(shows(&format!("x {KEY} y"), KEY) && shows(&KEY[3..12], KEY) && shows("see 7f3a9c51 there", KEY));
+    assert!(!shows("sk-can", KEY) && !shows("nothing", KEY));
+}
+
 #[track_caller]
 fn assert_clean(what: &str, text: &str) {
     assert!(!shows(text, KEY) && !shows(text, HEADER), "{what} shows a secret: {text}");
