@@ -386,3 +386,38 @@ async fn tools_travel_and_come_back_by_their_own_names() {
     let refused = call(&without, &asked, &Limits::default()).await;
     assert_eq!((refused.failure().reason, server.seen().len()), (Reason::NoTools, 1));
 }
+
+#[tokio::test]
+async fn anthropics_streams_break_the_same_way() {
+    let event = |event: serde_json::Value| format!("event: x\ndata: {event}\n\n");
+    let begin = event(
+        json!({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 12, "output_tokens": 1}}}),
+    );
+    let text = event(
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}}),
+    );
+    let end = event(
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}),
+    );
+    let stop = event(json!({"type": "message_stop"}));
+    let error = event(json!({"type": "error", "error": {"type": "overloaded_error", "message": "later"}}));
+    let ping = Act::Trickle(event(json!({"type": "ping"})), Duration::from_millis(50));
+    let heard = [begin.clone(), text].concat();
+    for (what, acts, reason) in [
+        ("cut", stream(&heard), Reason::Cut),
+        ("an error in the middle", stream(&[heard.clone(), error].concat()), Reason::Overloaded),
+        ("pings", vec![stream_head(), Act::Write(heard.clone()), ping], Reason::TimedOut),
+    ] {
+        let server = Server::always(acts).await;
+        let called = ask(&client("anthropic", &server.url())).await;
+        let failure = called.failure();
+        assert_eq!((failure.reason, failure.unknown), (reason, true), "{what}: {failure}");
+        assert_eq!((called.shown().as_str(), server.seen().len()), ("Hello", 1), "{what}");
+    }
+    let whole = [heard, end, stop].concat();
+    let server = first_then(answer(529, &[("retry-after", "1")], "{}"), stream(&whole)).await;
+    let called = ask(&client("anthropic", &server.url())).await;
+    assert_eq!((called.shown().as_str(), called.answer().wire_attempts), ("Hello", 2));
+    assert_eq!((called.answer().usage.prompt, called.answer().usage.generated), (12, 3));
+    assert_eq!(called.answer().usage.doubt, None);
+}
