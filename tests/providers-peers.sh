@@ -58,7 +58,9 @@ else
 fi
 if [[ -n "${LLAMA_PYTHON:-}" ]]; then
     port=$(free_port)
-    start llama-cpp-python "$port" any "$LLAMA_PYTHON" -m llama_cpp.server --model "$model" --host 127.0.0.1 --port "$port" --n_ctx 2048 --n_threads 1
+    # By itself it cuts an answer when the next request arrives.
+    start llama-cpp-python "$port" any "$LLAMA_PYTHON" -m llama_cpp.server --model "$model" --host 127.0.0.1 --port "$port" \
+        --n_ctx 2048 --n_threads 1 --interrupt_requests False
 else
     echo "left out: llama-cpp-python (LLAMA_PYTHON names a Python that has it)"
 fi

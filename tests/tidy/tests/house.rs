@@ -34,7 +34,7 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("ractor", "node", &["node/src/agents"]),
     ("nvml_wrapper", "node", &["node/src/device"]),
     ("tokenizers", "worker-inference", &["worker-inference/src/tokenizer"]),
-    ("rcgen", "node", &["node/src/tls"]),
+    ("rcgen", "node", &["node/src/tls", "node/providers/tests"]),
     ("tokio_rustls", "node", &["node/src/tls"]),
     ("reqwest", "providers", &["node/providers/src"]),
     ("zeroize", "providers", &["node/providers/src"]),

@@ -421,3 +421,14 @@ async fn anthropics_streams_break_the_same_way() {
     assert_eq!((called.answer().usage.prompt, called.answer().usage.generated), (12, 3));
     assert_eq!(called.answer().usage.doubt, None);
 }
+
+#[tokio::test]
+async fn a_proxy_that_is_named_is_used() {
+    let proxy = Server::always(stream(&hello())).await;
+    let mut proxied = endpoint("openai", "http://127.0.0.1:9/v1", "");
+    proxied.proxy = Some(format!("http://127.0.0.1:{}", proxy.port));
+    let called = ask(&Client::open(proxied, &Destinations::new(7)).expect("it opens")).await;
+    assert_eq!(called.shown(), "Hello");
+    let head = proxy.seen()[0].head.clone();
+    assert!(head.starts_with("POST http://127.0.0.1:9/v1/chat/completions "), "{head}");
+}

@@ -2,6 +2,7 @@
 
 mod canary;
 mod cassettes;
+mod encryption;
 mod faults;
 mod money;
 mod peers;
