@@ -11,6 +11,7 @@ export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 SEEDS ?= 300
 
 .PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tool-servers tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk provider-peers tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -64,6 +65,10 @@ tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 	@tests/tool-servers.sh "$(QUORATE_TOOL_SERVERS)"
 
 unit: tool-servers model random-models vocabularies openai-client python-sdk-tools
+provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
+	@tests/providers-peers.sh
+
+unit: model random-models vocabularies openai-client python-sdk-tools
 	cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.

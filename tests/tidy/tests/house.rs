@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mind", &["context", "types"]),
     ("tools", &["types"]),
     ("sandbox", &["sys"]),
+    ("providers", &["types"]),
     ("worker-inference", &["kernels", "types", "sys"]),
     ("coordinator", &["ledger", "proto", "types", "sys"]),
     (
@@ -49,8 +50,10 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("ractor", "node", &["node/src/agents"]),
     ("nvml_wrapper", "node", &["node/src/device"]),
     ("tokenizers", "worker-inference", &["worker-inference/src/tokenizer"]),
-    ("rcgen", "node", &["node/src/tls"]),
+    ("rcgen", "node", &["node/src/tls", "node/providers/tests"]),
     ("tokio_rustls", "node", &["node/src/tls"]),
+    ("reqwest", "providers", &["node/providers/src"]),
+    ("zeroize", "providers", &["node/providers/src"]),
     ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
     ("rmcp", "tools", &["node/tools/src/mcp"]),
     ("jsonschema", "tools", &["node/tools/src/schema"]),
@@ -180,7 +183,9 @@ fn unsafe_code_lives_in_two_rooms() {
 
 #[test]
 fn tests_wait_for_conditions_instead_of_sleeping() {
-    for folder in ["tests", "coordinator/tests", "worker-inference/tests", "sdk/tests"] {
+    for folder in
+        ["tests", "coordinator/tests", "worker-inference/tests", "node/providers/tests", "sdk/tests"]
+    {
         let folder = root().join(folder);
         for file in if folder.exists() { files(&folder, &[".rs"]) } else { Vec::new() } {
             for (number, line) in code_lines(&file) {
