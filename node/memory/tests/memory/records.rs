@@ -22,7 +22,12 @@ fn golden() -> Vec<(&'static str, Record)> {
 #[test]
 fn golden_records_are_written_and_read_alike() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/memory/golden/record-v1.hex");
-    let note = Note::new(Hash::of(b"two"), 1_764_000_000_000, "tasks/t_1 step 4", ["pay".to_string(), "home".into(), "pay".into()]);
+    let note = Note::new(
+        Hash::of(b"two"),
+        1_764_000_000_000,
+        "tasks/t_1 step 4",
+        ["pay".to_string(), "home".into(), "pay".into()],
+    );
     let line = |name: &str, sealed: &context::Sealed| {
         format!("{name} {} {}\n", sealed.hash, data_encoding::HEXLOWER.encode(&sealed.bytes))
     };
