@@ -117,8 +117,9 @@ fn candidates(pieces: &[Piece], run: Range<usize>, wanted: u64, rule: &Rule) -> 
         let tokens = pieces[range.clone()].iter().map(|piece| piece.tokens).sum::<u64>();
         Plan { range, tokens, freed: tokens.saturating_sub(rule.summary_tokens) }
     };
-    let cuts: Vec<usize> = run.clone().chain([run.end]).filter(|at| !parts_a_call(pieces, *at)).collect();
-    let mut plans = vec![plan(run)];
+    let cuts: Vec<usize> = (run.start..=run.end).filter(|at| !parts_a_call(pieces, *at)).collect();
+    let (Some(first), Some(last)) = (cuts.first(), cuts.last()) else { return Vec::new() };
+    let mut plans = vec![plan(*first..*last)];
     let (mut end, mut tokens) = (0, 0);
     for (place, start) in cuts.iter().enumerate() {
         end = end.max(place);

@@ -91,6 +91,7 @@ proptest! {
             let range = &pieces[plan.range.clone()];
             prop_assert!(!range.is_empty() && range.iter().all(|piece| may_go(piece, &rule)));
             prop_assert_eq!(range.iter().map(|piece| piece.tokens).sum::<u64>(), plan.tokens);
+            prop_assert!(!parts_a_call(&pieces, plan.range.start) && !parts_a_call(&pieces, plan.range.end));
             prop_assert!(plan.freed > 0 && plan.freed + rule.summary_tokens == plan.tokens);
         }
     }

@@ -102,8 +102,11 @@ mod in_this_process {
     /// A word that is nowhere in the program, from the masked bytes of which it is made.
     fn word(seed: u8) -> (Zeroizing<String>, Vec<u8>) {
         let letters = (0..24u8).map(|n| b'a' + (n.wrapping_mul(7).wrapping_add(seed) ^ seed) % 26);
-        let plain = Zeroizing::new(letters.map(char::from).collect::<String>());
+        // With an ending that is cut off.
+        let mut plain = Zeroizing::new(String::with_capacity(64));
+        plain.extend(letters.map(char::from));
         let needle = masked(plain.as_bytes());
+        plain.push_str("izations");
         (plain, needle)
     }
 

@@ -3,8 +3,6 @@
 //! The list of questions and the rule that made it are in `bfcl-memory.json`. The data are not part of this
 //! repository; QUORATE_TEST_DATA names their folder.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -40,8 +38,9 @@ fn text(value: &Value) -> String {
 /// The data, or nothing where they are not.
 fn data() -> Option<Data> {
     let folder = std::env::var("QUORATE_TEST_DATA").unwrap_or_else(|_| "../shared/data".to_owned());
-    let here = [PathBuf::from(&folder), support::root().join(&folder)];
-    let Some(folder) = here.into_iter().map(|folder| folder.join("bfcl-memory")).find(|folder| folder.is_dir())
+    let here = [PathBuf::from(&folder), crate::support::root().join(&folder)];
+    let Some(folder) =
+        here.into_iter().map(|folder| folder.join("bfcl-memory")).find(|folder| folder.is_dir())
     else {
         eprintln!("SKIPPED: bfcl-memory is not in {folder}; set QUORATE_TEST_DATA");
         return None;
@@ -73,7 +72,7 @@ fn conversation(folder: &std::path::Path, scope: &str) -> Vec<String> {
 
 /// The questions of the list, each with the place of the message that it is about.
 fn listed() -> Vec<(String, String, usize)> {
-    let list: Value = serde_json::from_str(include_str!("bfcl-memory.json")).expect("JSON");
+    let list: Value = serde_json::from_str(include_str!("../bfcl-memory.json")).expect("JSON");
     let questions = list["questions"].as_array().expect("a list").iter();
     questions
         .map(|it| (text(&it["id"]), text(&it["scope"]), it["message"].as_u64().expect("a number") as usize))
@@ -111,7 +110,7 @@ fn the_list_is_what_the_rule_gives() {
 #[test]
 fn the_message_is_among_the_first_five() {
     let Some(data) = data() else { return };
-    let encoder = support::encoder(2);
+    let encoder = crate::support::encoder(2);
     let started = std::time::Instant::now();
     let scopes: BTreeMap<&String, Index> =
         data.messages.iter().map(|(scope, messages)| (scope, index(&encoder, messages))).collect();

@@ -1,5 +1,4 @@
 //! The encoder from where `make encoder` puts it.
-#![allow(dead_code)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
