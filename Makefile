@@ -12,6 +12,7 @@ SEEDS ?= 300
 
 .PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tool-servers tools lint unit bench docs clean
 .PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk provider-peers tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies encoder openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -51,6 +52,9 @@ target/random-models/done: worker-inference/tests/random_models.py
 vocabularies: ## real vocabularies and chat templates that the tokenizer is compared with
 	@tests/vocabularies.sh
 
+encoder: ## the encoder of memories
+	@tests/encoder.sh
+
 openai-client: ## OpenAI's official Python client, for the test of the HTTP face
 	@.tools/openai/bin/python -c 'import openai; assert openai.__version__ == "$(OPENAI)"' 2>/dev/null || \
 		(python3 -m venv .tools/openai && .tools/openai/bin/pip install -q openai==$(OPENAI))
@@ -69,6 +73,7 @@ provider-peers: build ## the clients of providers against real servers, see test
 	@tests/providers-peers.sh
 
 unit: model random-models vocabularies openai-client python-sdk-tools
+unit: model random-models vocabularies encoder openai-client python-sdk-tools
 	cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.
