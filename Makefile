@@ -10,9 +10,7 @@ export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk tool-servers tools lint unit bench docs clean
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies openai-client python-sdk-tools python-sdk provider-peers tools lint unit bench docs clean
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies encoder openai-client python-sdk-tools python-sdk tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies encoder openai-client python-sdk-tools python-sdk tool-servers provider-peers tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -68,7 +66,7 @@ python-sdk: ## types, lints and tests of the Python SDK, with the binary of `mak
 tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 	@tests/tool-servers.sh "$(QUORATE_TOOL_SERVERS)"
 
-unit: tool-servers model random-models vocabularies openai-client python-sdk-tools
+unit: tool-servers model random-models vocabularies encoder openai-client python-sdk-tools
 provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
 	@tests/providers-peers.sh
 
