@@ -66,12 +66,10 @@ python-sdk: ## types, lints and tests of the Python SDK, with the binary of `mak
 tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 	@tests/tool-servers.sh "$(QUORATE_TOOL_SERVERS)"
 
-unit: tool-servers model random-models vocabularies encoder openai-client python-sdk-tools
 provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
 	@tests/providers-peers.sh
 
-unit: model random-models vocabularies openai-client python-sdk-tools
-unit: model random-models vocabularies encoder openai-client python-sdk-tools
+unit: tool-servers model random-models vocabularies encoder openai-client python-sdk-tools
 	cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.
