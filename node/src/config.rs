@@ -109,7 +109,6 @@ macro_rules! words {
     };
 }
 words!(Role { "coordinator" => Coordinator, "worker" => Worker });
-words!(ProviderKind { "scripted" => Scripted });
 words!(Strategy { "llm" => Llm, "compute" => Compute, "api" => Api, "storage" => Storage });
 words!(LogFormat { "human" => Human, "json" => Json });
 
@@ -189,20 +188,50 @@ pub struct Engine {
 
 /// A model that is not computed here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "serde_json::Value")]
+pub enum Provider {
+    /// Replies from a TOML file: for tests of agents.
+    Scripted(Script),
+    /// A server that speaks OpenAI's API, or Anthropic.
+    Remote(Box<providers::Endpoint>),
+}
+
+/// A scripted model.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Provider {
+pub struct Script {
     /// The model's name for agents.
     pub name: String,
-    pub kind: ProviderKind,
-    /// The script.
+    /// Always `scripted`.
+    pub kind: String,
     pub file: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum ProviderKind {
-    /// Replies from a TOML file: for tests of agents.
-    Scripted,
+impl Provider {
+    /// The model's name for agents.
+    pub fn name(&self) -> &String {
+        match self {
+            Provider::Scripted(script) => &script.name,
+            Provider::Remote(endpoint) => &endpoint.name,
+        }
+    }
+}
+
+impl TryFrom<serde_json::Value> for Provider {
+    type Error = String;
+
+    fn try_from(table: serde_json::Value) -> Result<Self, String> {
+        let kind = table.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let read = match kind {
+            "scripted" => serde_json::from_value(table).map(Provider::Scripted),
+            "openai" | "anthropic" => serde_json::from_value(table).map(Box::new).map(Provider::Remote),
+            "" => return Err("missing field `kind`".to_string()),
+            other => {
+                return Err(format!("{other:?} is not one of [\"scripted\", \"openai\", \"anthropic\"]"));
+            }
+        };
+        read.map_err(|error| error.to_string())
+    }
 }
 
 /// What agents can call here. Nothing that is not named here.
@@ -342,7 +371,10 @@ impl Config {
             }
         }
         for provider in &mut self.provider {
-            provider.file = folder.join(&provider.file);
+            match provider {
+                Provider::Scripted(script) => script.file = folder.join(&script.file),
+                Provider::Remote(endpoint) => endpoint.relative_to(folder),
+            }
         }
         self
     }

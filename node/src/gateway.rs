@@ -11,6 +11,7 @@
 
 pub mod local;
 mod pace;
+pub mod remote;
 mod render;
 pub mod scripted;
 mod spoken;
@@ -97,15 +98,38 @@ pub struct ModelFailure {
     /// What happened, why, what to do next, with numbers.
     pub message: String,
     pub retriable: bool,
+    /// The provider may have worked for it: all that was set aside counts as used.
+    pub lost: Option<Lost>,
+}
+
+/// What a call of which nobody knows the outcome used at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// New tokens of the prompt.
+    pub new_tokens: u64,
+    pub generated_tokens: u64,
+}
+
+impl Lost {
+    pub(crate) fn tokens(self) -> u64 {
+        self.new_tokens + self.generated_tokens
+    }
+
+    pub(crate) fn plus(self, other: Lost) -> Lost {
+        Lost {
+            new_tokens: self.new_tokens + other.new_tokens,
+            generated_tokens: self.generated_tokens + other.generated_tokens,
+        }
+    }
 }
 
 impl ModelFailure {
     pub(crate) fn lasting(reason: &str, message: impl Into<String>) -> Self {
-        ModelFailure { reason: reason.into(), message: message.into(), retriable: false }
+        ModelFailure { reason: reason.into(), message: message.into(), retriable: false, lost: None }
     }
 
     pub(crate) fn passing(reason: &str, message: impl Into<String>) -> Self {
-        ModelFailure { reason: reason.into(), message: message.into(), retriable: true }
+        ModelFailure { reason: reason.into(), message: message.into(), retriable: true, lost: None }
     }
 }
 
@@ -145,6 +169,15 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// Tokens of each message, for saying what takes the room.
     pub counts: Vec<u64>,
+    /// Where others count: no fewer than they will.
+    pub bound: u64,
+}
+
+impl Prompt {
+    /// Tokens that the prompt has, or at the most has.
+    pub fn tokens(&self) -> u64 {
+        self.bound.max(self.ids.len() as u64)
+    }
 }
 
 /// A prompt to be continued.
@@ -181,8 +214,17 @@ pub enum Said {
         prompt_tokens: u64,
         cached_tokens: u64,
         calls: Option<Vec<SaidCall>>,
+        /// What a provider that counts itself says it used; else the ids are counted.
+        counted: Option<Counted>,
     },
     Failed(ModelFailure),
+}
+
+/// Tokens as a provider counts them, judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub prompt: u64,
+    pub generated: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,7 +292,9 @@ impl Gateway {
                 if let ModelOutcome::Generated(said) | ModelOutcome::Stopped(Some(said)) = &mut outcome {
                     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                     self.paces.learn(&model, micros, said.billed_tokens);
-                    said.extra.kv_block_seconds = kv_block_seconds(said.chain_tokens, micros);
+                    if !said.token_ids.is_empty() {
+                        said.extra.kv_block_seconds = kv_block_seconds(said.chain_tokens, micros);
+                    }
                 }
                 outcome
             }
@@ -306,7 +350,7 @@ async fn ask(
     let messages = Arc::new(call.messages);
     let until_stopped = stop.run_until_cancelled(provider.prompt(&messages, call.tools.as_ref()));
     let prompt = until_stopped.await.ok_or(ModelOutcome::Stopped(None))?.map_err(ModelOutcome::Failed)?;
-    let prompt_tokens = prompt.ids.len() as u64;
+    let prompt_tokens = prompt.tokens();
     let window = provider.facts().window;
     let wanted = wanted_tokens(window, call.max_tokens, &prompt, &messages).map_err(ModelOutcome::Failed)?;
     let new_tokens = prompt_tokens.saturating_sub(call.known_tokens);
@@ -347,7 +391,7 @@ fn wanted_tokens(
     prompt: &Prompt,
     messages: &[Message],
 ) -> Result<u32, ModelFailure> {
-    let used = prompt.ids.len() as u64;
+    let used = prompt.tokens();
     if used >= window {
         return Err(too_long(window, used, prompt, messages));
     }
@@ -403,19 +447,41 @@ async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>
                 shown.unseen += 1;
                 shown.show(&text, live);
             }
-            Some(Said::End { why, text, token_ids, cached_tokens, calls, .. }) => {
+            Some(Said::End { why, text, token_ids, cached_tokens, calls, counted, .. }) => {
                 // Text that was held back while it could still have become something else.
                 shown.show(text.get(shown.bytes..).unwrap_or(""), live);
                 let settled = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
+                let settled =
+                    counted.map_or(settled.clone(), |counted| counted_by_others(settled, plan, counted));
                 let generated = Generated { calls, ..settled };
                 return match why {
                     EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
                     EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
                 };
             }
-            Some(Said::Failed(failure)) => return ModelOutcome::Failed(failure),
+            Some(Said::Failed(failure)) => {
+                let whole = Lost { new_tokens: plan.new_tokens, generated_tokens: plan.max_new.into() };
+                let lost = failure.lost.map(|_| whole);
+                return ModelOutcome::Failed(ModelFailure { lost, ..failure });
+            }
             None => return ModelOutcome::Failed(gone()),
         }
+    }
+}
+
+/// What was set aside is the most that is settled; what is above it is told as an overage.
+fn counted_by_others(said: Generated, plan: Plan, counted: Counted) -> Generated {
+    let prompt_tokens = counted.prompt.min(plan.prompt_tokens);
+    let generated_tokens = counted.generated.min(plan.max_new.into());
+    let known_tokens = plan.prompt_tokens - plan.new_tokens;
+    let over = (counted.prompt - prompt_tokens) + (counted.generated - generated_tokens);
+    let cached_tokens = said.spent.cached_tokens.min(prompt_tokens);
+    Generated {
+        spent: Spent { prompt_tokens, cached_tokens, generated_tokens, micro_usd: 0 },
+        billed_tokens: prompt_tokens.saturating_sub(known_tokens) + generated_tokens,
+        chain_tokens: prompt_tokens + generated_tokens,
+        extra: Amounts { tokens: over, ..said.extra },
+        ..said
     }
 }
 

@@ -84,7 +84,7 @@ fn worth(piece: &Piece) -> u64 {
         Kind::ToolCall | Kind::Summary => 3,
         Kind::Message | Kind::Artefact => 4,
         Kind::Background | Kind::TaskState => 8,
-        Kind::System | Kind::Definition | Kind::Record => 16,
+        Kind::System | Kind::Tools | Kind::Definition | Kind::Record => 16,
     };
     // Halved every 16 steps. Integers, so that every node chooses alike.
     let halvings = (piece.age_steps / 16).min(6) as u32;
@@ -94,7 +94,7 @@ fn worth(piece: &Piece) -> u64 {
 fn may_go(piece: &Piece, rule: &Rule) -> bool {
     let standing = matches!(
         piece.kind,
-        Kind::System | Kind::Background | Kind::TaskState | Kind::Definition | Kind::Record
+        Kind::System | Kind::Tools | Kind::Background | Kind::TaskState | Kind::Definition | Kind::Record
     );
     !standing && !piece.input && piece.age_steps >= rule.keep_steps
 }

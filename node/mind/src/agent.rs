@@ -157,7 +157,7 @@ fn sampling_seed(task_seed: u64, step: u64) -> u64 {
 
 /// What to do with an answer, or a part of one.
 pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, call: u32) -> Move {
-    let generated = answer.tokens.ids.len() as u64;
+    let generated = answer.spent.generated_tokens;
     let cut = answer.finish == Finish::Budget && u64::from(room(mind, agent)) > generated;
     let whole = whole(mind, agent, &answer);
     if let Err(error) = whole.check() {
@@ -189,7 +189,7 @@ pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, 
 
 /// A message came in between: what was said stays, and the message follows.
 fn interrupted(mind: &Mind, answer: Generated, call: u32) -> Move {
-    let generated_tokens = answer.tokens.ids.len() as u64;
+    let generated_tokens = answer.spent.generated_tokens;
     let sealed = mind.seal(&part(mind, &answer, false));
     let decision = Decision::Called { finish: Finish::Stop, call, generated_tokens };
     let draft = mind.draft(decision, NextMove::Continue);
@@ -199,7 +199,7 @@ fn interrupted(mind: &Mind, answer: Generated, call: u32) -> Move {
 /// The model asks for tools: the calls are written down, and those that may begin at once begin with this step.
 fn asked(mind: &Mind, mut answer: Generated, parsed: Parsed, call: u32) -> Move {
     let (step, finish) = (mind.journal.step + 1, answer.finish);
-    let generated_tokens = answer.tokens.ids.len() as u64;
+    let generated_tokens = answer.spent.generated_tokens;
     if mind.journal.answer.is_none() {
         answer.text = parsed.content;
     }
@@ -252,7 +252,7 @@ fn first_ask(step: u64, index: u32, made: &ToolCall) -> Option<Ask> {
 
 /// The answer of a conversation: the task stays, and waits for what is said next.
 fn answered_for_now(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
-    let generated_tokens = answer.tokens.ids.len() as u64;
+    let generated_tokens = answer.spent.generated_tokens;
     let finish = if answer.finish == Finish::Budget { Finish::Length } else { answer.finish };
     let said = mind.seal(&whole);
     let hash = said.hash;
@@ -287,7 +287,7 @@ fn joined<'a>(parts: impl Iterator<Item = Option<&'a Tokens>>, tokenizer: Hash) 
 
 /// The budget ended first: what there is becomes an open message, to be continued by the next step, if there is one.
 fn continued(mind: &Mind, agent: &AgentDefinition, answer: Generated, call: u32) -> Move {
-    let generated_tokens = answer.tokens.ids.len() as u64;
+    let generated_tokens = answer.spent.generated_tokens;
     let segment = part(mind, &answer, true);
     let sealed = mind.seal(&segment);
     let parts = vec![(sealed.hash, segment)];
@@ -312,7 +312,7 @@ fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
 /// An answer in one piece is the result and the chain's last segment; the last of several parts closes the message,
 /// and the result is stored beside the chain.
 fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
-    let generated_tokens = answer.tokens.ids.len() as u64;
+    let generated_tokens = answer.spent.generated_tokens;
     // A budget that ends just where the agent's own limit does has cut nothing.
     let finish = if answer.finish == Finish::Budget { Finish::Length } else { answer.finish };
     let (result, bytes) = (mind.seal(&whole), whole.text.len() as u64);

@@ -13,6 +13,7 @@ mod tools;
 
 use super::Shared;
 use super::course::Outcome;
+use crate::gateway::Lost;
 use context::Segment;
 use copies::Copies;
 use ledger::command::{Command, Release};
@@ -63,6 +64,8 @@ struct Known {
     hints: Vec<NodeId>,
     /// What the model call of a step used beside tokens, until the step is committed.
     used: (u64, Amounts),
+    /// What calls of a step used whose outcome nobody knows: it is paid for with the step.
+    lost: (u64, Lost),
 }
 
 /// Something that cannot be had now.
@@ -163,6 +166,17 @@ impl Hands {
         let segment = Arc::new(opened.map_err(|error| Trouble::Corrupt(error.to_string()))?);
         self.known().segments.insert(hash, segment.clone());
         Ok(segment)
+    }
+
+    /// What was lost in this step so far.
+    fn lost(&self, step: u64) -> Lost {
+        let (of_step, lost) = self.known().lost;
+        if of_step == step { lost } else { Lost::default() }
+    }
+
+    fn lose(&self, step: u64, lost: Lost) {
+        let lost = self.lost(step).plus(lost);
+        self.known().lost = (step, lost);
     }
 
     /// How many bytes these are as stored; what was never seen counts nothing.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use types::limits;
 
-use super::{Config, ConfigError, Exposure, Role, Tools};
+use super::{Config, ConfigError, Exposure, Provider, Role, Tools};
 
 /// After a leader dies: its lease and one election at the slowest, and what a busy machine adds.
 const ELECTION_SLACK_MS: u64 = 300;
@@ -173,7 +173,7 @@ fn check_worker(config: &Config) -> Result<(), ConfigError> {
             "0 chooses from the cores",
         );
     }
-    let names = engine.models.iter().chain(config.provider.iter().map(|provider| &provider.name));
+    let names = engine.models.iter().chain(config.provider.iter().map(Provider::name));
     let mut seen = BTreeSet::new();
     for name in names {
         if !is_name(name) {
@@ -187,6 +187,18 @@ fn check_worker(config: &Config) -> Result<(), ConfigError> {
         if !seen.insert(name) {
             let next = "give every model and provider its own name";
             return refuse("engine.models or provider.name", format!("{name:?}"), "it is there twice", next);
+        }
+    }
+    for provider in &config.provider {
+        if let Provider::Remote(endpoint) = provider
+            && let Err(error) = endpoint.check()
+        {
+            return refuse(
+                "provider",
+                format!("{:?}", endpoint.name),
+                error.to_string(),
+                "see docs/providers.md",
+            );
         }
     }
     Ok(())

@@ -51,7 +51,7 @@ fn what_the_file_says_wins_and_the_rest_stays() {
     assert_eq!(config.client_address(), "127.0.0.1:7410");
     assert_eq!(config.listen.http, "127.0.0.1:7480".parse().unwrap());
     assert!(config.engine.models.is_empty());
-    assert_eq!(config.provider[0].kind, ProviderKind::Scripted);
+    assert!(matches!(&config.provider[0], Provider::Scripted(script) if script.name == "script"));
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "info"));
 }
 

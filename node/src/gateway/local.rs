@@ -131,7 +131,7 @@ async fn translate(mut job: RunningJob, said: mpsc::Sender<Said>) {
             JobEvent::Token { token, text, .. } => Said::Token { id: token, text },
             JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens } => {
                 let (why, token_ids) = (end_of(why), tokens);
-                Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls: None }
+                Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls: None, counted: None }
             }
             JobEvent::Refused(refused) => Said::Failed(failure(refused)),
         });

@@ -174,7 +174,7 @@ impl Reply {
     fn failure(&self) -> Option<ModelFailure> {
         let reason = self.fail.clone()?;
         let message = self.fail_message.clone().unwrap_or_else(|| "the script says so".into());
-        Some(ModelFailure { reason, message, retriable: self.retriable.unwrap_or(true) })
+        Some(ModelFailure { reason, message, retriable: self.retriable.unwrap_or(true), lost: None })
     }
 }
 
@@ -322,7 +322,7 @@ async fn speak(reply: &Reply, ask: &Ask, said: &mpsc::Sender<Said>) -> Result<Sa
     let call =
         |call: &ScriptedCall| SaidCall { name: call.name.clone(), arguments: filled(&call.arguments, ask) };
     let calls = ended.then(|| reply.calls.iter().map(call).collect());
-    Ok(Said::End { why, text: spoken, token_ids, prompt_tokens, cached_tokens, calls })
+    Ok(Said::End { why, text: spoken, token_ids, prompt_tokens, cached_tokens, calls, counted: None })
 }
 
 /// Waits; false when the ask was stopped meanwhile.

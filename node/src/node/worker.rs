@@ -5,11 +5,12 @@ use super::{Parts, random};
 use crate::agents::counters::Counters;
 use crate::agents::real::{NodeVitals, World};
 use crate::agents::{Agents, AgentsConfig, HeldLeases};
-use crate::config::{Provider as Configured, ProviderKind, Role};
+use crate::config::{Provider as Configured, Role};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::Gateway;
 use crate::gateway::Provider;
 use crate::gateway::local::Local;
+use crate::gateway::remote::Remote;
 use crate::gateway::scripted::Scripted;
 use crate::keep::Keep;
 use crate::link::clock::SystemClock;
@@ -25,6 +26,7 @@ use ledger::command::Command;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use prost::Message;
+use providers::Destinations;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use types::{Hash, NodeId};
@@ -48,8 +50,9 @@ impl Engines {
         if !parts.config.roles.contains(&Role::Worker) {
             return Ok(engines);
         }
+        let destinations = Destinations::default();
         for configured in &parts.config.provider {
-            engines.scripted.push((configured.name.clone(), provider(configured)?));
+            engines.scripted.push((configured.name().clone(), provider(configured, &destinations)?));
         }
         for name in &parts.config.engine.models {
             engines.models.push(load_model(parts, client, keep, name).await?);
@@ -69,10 +72,11 @@ impl Engines {
     }
 }
 
-fn provider(configured: &Configured) -> anyhow::Result<Arc<dyn Provider>> {
-    match configured.kind {
-        ProviderKind::Scripted => Ok(Arc::new(Scripted::load(&configured.name, &configured.file)?)),
-    }
+fn provider(configured: &Configured, destinations: &Destinations) -> anyhow::Result<Arc<dyn Provider>> {
+    Ok(match configured {
+        Configured::Scripted(script) => Arc::new(Scripted::load(&script.name, &script.file)?),
+        Configured::Remote(endpoint) => Arc::new(Remote::open(endpoint.as_ref().clone(), destinations)?),
+    })
 }
 
 async fn load_model(parts: &Parts, client: &Client, keep: &Keep, name: &str) -> anyhow::Result<LoadedModel> {

@@ -87,7 +87,7 @@ impl Sim {
         }
         TaskFacts {
             uid: row.uid,
-            project: row.project,
+            project: row.project.clone(),
             agent: row.agent.to_string(),
             tree,
             background: row.background.clone(),

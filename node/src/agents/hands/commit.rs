@@ -9,7 +9,7 @@ use ledger::reply::{Refusal, Reply};
 use ledger::rows::{Ask, AskKind, TaskError};
 use mind::{Effect, Event, NextMove};
 use tokio_util::sync::CancellationToken;
-use types::{Hash, NodeId};
+use types::{Hash, NodeId, Spent};
 
 impl Hands {
     /// Tries until the ledger answers yes or no. When interrupted it offers the step once more without waiting for
@@ -21,6 +21,13 @@ impl Hands {
         let segments: Segments = segments.into_iter().map(|(hash, bytes)| (hash, bytes.into())).collect();
         let named = record.names();
         let next = translate(next);
+        let lost = self.lost(step);
+        let spent = spent.plus(Spent {
+            prompt_tokens: lost.new_tokens,
+            generated_tokens: lost.generated_tokens,
+            ..Spent::default()
+        });
+        let billed_tokens = billed_tokens + lost.tokens();
         let mut patience = Patience::default();
         loop {
             let last = stop.is_cancelled();

@@ -76,6 +76,7 @@ impl Hands {
             }
             ModelOutcome::Stopped(None) => Outcome::Nothing,
             ModelOutcome::Failed(failure) => {
+                self.lose(step, failure.lost.unwrap_or_default());
                 tracing::info!(%task, step, reason = failure.reason, "a model call failed");
                 let (reason, message, retriable) = (failure.reason, failure.message, failure.retriable);
                 Outcome::Happened(Event::ModelFailed { reason, message, retriable })
@@ -155,18 +156,20 @@ struct StepReservation<'a> {
 
 impl Reserve for StepReservation<'_> {
     fn reserve(&self, min_tokens: u64, max_tokens: u64, want: Want) -> BoxFuture<'_, Result<u64, Refusal>> {
+        // What was lost before stays set aside, beside what the call needs.
+        let lost = self.hands.lost(self.step);
         let command = Command::Reserve {
             task: self.hands.lease.task,
             epoch: self.hands.lease.epoch,
             node: self.hands.node(),
             step: self.step,
-            min_tokens,
-            max_tokens,
-            want: Some(want),
+            min_tokens: min_tokens + lost.tokens(),
+            max_tokens: max_tokens + lost.tokens(),
+            want: Some(Want { fresh_tokens: want.fresh_tokens + lost.new_tokens, ..want }),
         };
         Box::pin(async move {
             match self.hands.shared.seams.ledger.request(command).await {
-                Reply::Reserved(granted) => Ok(granted),
+                Reply::Reserved(granted) => Ok(granted.saturating_sub(lost.tokens())),
                 Reply::Refused(refusal) => Err(refusal),
                 other => {
                     let why = format!("{other:?} does not answer a reservation");
