@@ -17,7 +17,7 @@ use crate::store::StoreError;
 
 /// Why there is no backup, or nothing to begin from.
 #[derive(Debug, thiserror::Error)]
-pub enum BackupError {
+pub(crate) enum BackupError {
     #[error("{file}: {why}")]
     Unreadable { file: String, why: String },
     #[error("the archive is damaged at byte {at}: {why}; take another backup, this one cannot be trusted")]

@@ -7,7 +7,10 @@ mod support;
 
 mod admin;
 mod all_killed;
+mod backup;
 mod bad_input;
+mod busy;
+mod clocks;
 mod freeze;
 mod idle;
 mod join;
@@ -20,4 +23,5 @@ mod security;
 mod stop;
 mod submit;
 mod team;
+mod transfer;
 mod worker_kill;

@@ -20,16 +20,16 @@ const GROUP_SEGMENTS: usize = 256;
 
 /// A founder as people name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FounderName {
+pub(crate) struct FounderName {
     /// As in its configuration.
-    pub name: String,
+    pub(crate) name: String,
     /// Its internal address, `host:port`.
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl FounderName {
     /// `NAME=HOST:PORT`.
-    pub fn parse(text: &str) -> Result<FounderName, String> {
+    pub(crate) fn parse(text: &str) -> Result<FounderName, String> {
         match text.split_once('=') {
             Some((name, address)) if crate::config::is_name(name) && address.contains(':') => {
                 Ok(FounderName { name: name.into(), address: address.into() })
