@@ -149,7 +149,7 @@ async fn cut_off(cluster: &mut Cluster) -> anyhow::Result<()> {
     cluster.node("worker-1")?.freeze()?;
     let frozen = Instant::now();
     quotas.set("projects/default").limit("running", Some(0)).limit("tokens_total", Some(0)).send().await?;
-    seen.extend(watch_until(&mut watch, "the queue", |event| is_pending(event)).await?);
+    seen.extend(watch_until(&mut watch, "the queue", is_pending).await?);
     let ended = frozen.elapsed();
     figure("cut_off_lease_end_ms", ended.as_millis());
     ensure!(ended <= LEASE * 2, "the lease ended after {ended:?}");

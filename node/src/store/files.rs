@@ -76,9 +76,7 @@ impl Files {
             }
         }
         // All bytes are handed over before the first sync, so that the drive can take them together.
-        for mut file in open {
-            file.sync().map_err(WriteError::Broken)?;
-        }
+        self.disk.sync_files(open).map_err(WriteError::Broken)?;
         self.name(items).map_err(WriteError::Broken)
     }
 
@@ -94,7 +92,7 @@ impl Files {
             self.disk.rename(&temporary(item), &path(&item.project, &item.hash))?;
         }
         let dirs: BTreeSet<String> = items.iter().map(|item| shard_dir(&item.project, &item.hash)).collect();
-        dirs.iter().try_for_each(|dir| self.disk.sync_dir(dir))
+        self.disk.sync_dirs(&dirs.into_iter().collect::<Vec<_>>())
     }
 
     fn give_up(&self, items: &[Item], cause: io::Error) -> WriteError {
