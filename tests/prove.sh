@@ -37,7 +37,11 @@ nextest=(cargo nextest run --profile prove --release --no-capture --color never)
 prove build cargo build --release -p quorate
 prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynced|crash|cut/)'
 prove simulator make sim SEEDS="$SIM_SEEDS"
-prove leader-kills "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'
+prove leader-kills env QUORATE_KILLS="${QUORATE_LEADER_KILLS:-50}" "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'
+prove transfers env QUORATE_TRANSFERS=20 "${nextest[@]}" -p quorate-tests -E 'test(/transfer/)'
+prove clocks env QUORATE_JUMPS=5 "${nextest[@]}" -p quorate-tests -E 'test(/clocks/)'
+prove busy env QUORATE_BUSY_SECONDS="${QUORATE_BUSY_SECONDS:-600}" "${nextest[@]}" -p quorate-tests -E 'test(/busy/)'
+prove backup "${nextest[@]}" -p quorate-tests -E 'test(/backup/)'
 prove worker-kills "${nextest[@]}" -p quorate-tests -E 'test(/worker_kill/)'
 prove freezes "${nextest[@]}" -p quorate-tests -E 'test(/freeze/)'
 prove all-killed "${nextest[@]}" -p quorate-tests -E 'test(/all_killed/)'

@@ -3,6 +3,8 @@
 //! Every command that travels here may be repeated without a second effect: creations carry a request id, and the
 //! rest say what should be, not what to add.
 
+mod snapshot;
+
 use crate::coordinator::{Coordinator, NodeFacts, ReadError};
 use crate::cost::{CostLine, CostQuestion};
 use crate::proposer::ProposeFailed;

@@ -212,6 +212,15 @@ impl Coordinator {
         Ok((self.locked().state.answer(query, Some(&soft)), index))
     }
 
+    /// The whole state with all that was committed before the call, at the leader. The state stands still while it is
+    /// written, as it does for the log's own snapshots.
+    pub async fn snapshot(&self) -> Result<Vec<u8>, ReadError> {
+        self.barrier().await?;
+        let coordinator = self.clone();
+        let written = tokio::task::spawn_blocking(move || coordinator.locked().state.snapshot()).await;
+        written.map_err(|error| ReadError::Stopped(error.to_string()))
+    }
+
     /// What was committed before the call is applied here, and this node still leads.
     pub(crate) async fn barrier(&self) -> Result<u64, ReadError> {
         self.raft().read_barrier().await.map_err(read_error)

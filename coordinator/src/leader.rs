@@ -5,6 +5,8 @@
 mod call;
 mod members;
 
+pub(crate) use members::voters;
+
 use crate::clock::OfficeClock;
 use crate::coordinator::Coordinator;
 use crate::link;

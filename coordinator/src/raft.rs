@@ -12,6 +12,7 @@ mod log_store;
 mod network;
 mod node;
 mod options;
+mod seed;
 mod snapshots;
 mod state_machine;
 mod status;
@@ -35,6 +36,7 @@ pub use errors::{InitializeError, MembershipError, ProposeError, ReadError, Star
 pub use grpc::{Dialer, GrpcTransport, PlainDialer, RaftRpc, endpoint};
 pub use node::{Proposed, RaftNode};
 pub use options::{RaftOptions, Timings};
+pub use seed::Seed;
 pub use status::{Leader, LeaderView, Status};
 pub use transport::{Body, CallError, Envelope, Plane, Reply, Transport};
 

@@ -149,6 +149,22 @@ impl pb::ledger_server::Ledger for LedgerRpc {
         let lines = lines.into_iter().map(wire::cost_line).collect();
         Ok(Response::new(pb::CostResponse { lines, total: Some(wire::cost_line(total)) }))
     }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.check_cluster(&request.into_inner().cluster_id)?;
+        let mut bytes = bytes::Bytes::from(self.coordinator.snapshot().await.map_err(read_status)?);
+        let total = bytes.len() as u64;
+        let chunks = std::iter::from_fn(move || {
+            let chunk = bytes.split_to(bytes.len().min(types::limits::CHUNK_BYTES));
+            (!chunk.is_empty()).then_some(Ok(pb::SnapshotResponse { total, chunk }))
+        });
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
 }
 
 impl Coordinator {

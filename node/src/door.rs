@@ -13,6 +13,7 @@ mod nodes;
 mod prices;
 mod quota_watch;
 mod quotas;
+mod snapshots;
 mod status;
 mod tasks;
 mod watch;

@@ -32,24 +32,38 @@ impl Keep {
         segments: Vec<(Hash, Bytes)>,
         first: &[NodeId],
     ) -> Result<Vec<NodeId>, KeepError> {
-        let spread = segments.first().map_or(Hash::default(), |(hash, _)| *hash);
-        let stored = self.store.put_all(project, segments.clone()).await;
-        stored.map_err(|error| KeepError::Store(error.to_string()))?;
         let need = self.members.copies();
-        let mut holders = vec![self.own];
-        let mut last = "there is none".to_string();
-        for keeper in self.members.keepers(self.own, first, spread) {
-            if holders.len() >= need {
-                break;
-            }
-            match self.peers.push(keeper, project, &segments).await {
-                Ok(_) => holders.push(keeper),
-                Err(error) => last = error.to_string(),
-            }
-        }
+        let stored = self.store.put_all(project, segments.clone());
+        // Both disks work at the same time: neither's answer is needed for the other's.
+        let (stored, (keepers, last)) = tokio::join!(stored, self.push(project, &segments, first, need - 1));
+        stored.map_err(|error| KeepError::Store(error.to_string()))?;
+        let holders: Vec<NodeId> = std::iter::once(self.own).chain(keepers).collect();
         match holders.len() >= need {
             true => Ok(holders),
             false => Err(KeepError::Copies { have: holders.len(), need, last }),
         }
+    }
+
+    /// As many keepers as are needed beside this node, one after the other until they are found; and what the last one
+    /// that refused said.
+    async fn push(
+        &self,
+        project: &ProjectName,
+        segments: &[(Hash, Bytes)],
+        first: &[NodeId],
+        need: usize,
+    ) -> (Vec<NodeId>, String) {
+        let spread = segments.first().map_or(Hash::default(), |(hash, _)| *hash);
+        let (mut holders, mut last) = (Vec::new(), "there is none".to_string());
+        for keeper in self.members.keepers(self.own, first, spread) {
+            if holders.len() >= need {
+                break;
+            }
+            match self.peers.push(keeper, project, segments).await {
+                Ok(_) => holders.push(keeper),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        (holders, last)
     }
 }

@@ -4,6 +4,7 @@
 //! `agents` (the supervision tree), `gateway` (model calls), `store` and `segments` (context that moves).
 
 pub mod agents;
+mod backup;
 pub mod config;
 pub mod device;
 pub mod door;

@@ -1,5 +1,7 @@
-//! The verbs of this machine: `start`, `dev`, `engine`, `model`, `cert`, `key`, `sandbox`. They need no cluster, or are one.
+//! The verbs of this machine: `start`, `dev`, `engine`, `model`, `cert`, `key`, `sandbox`, and backups on disk. They need
+//! no cluster, or are one.
 
+mod backup;
 mod cert;
 mod daemon;
 mod engine;
@@ -10,6 +12,7 @@ mod sandbox;
 mod serve;
 
 pub use self::sandbox::{sandbox_check, sandbox_stage};
+pub use backup::{RestoreOptions, cluster_restore, cluster_verify};
 pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
 pub use daemon::{DevOptions, dev, start};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};

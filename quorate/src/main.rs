@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use cli::{Command, Exit, Failure, Format};
+use cli::{ClusterCommand, Command, Exit, Failure, Format, Restore};
 use line::{Cert, Dev, Engine, Key, Line, Model, Sandbox, Verb};
-use node::local::{self, DevOptions, NewKeyOptions, ScoreOptions};
+use node::local::{self, DevOptions, NewKeyOptions, RestoreOptions, ScoreOptions};
 
 fn main() -> ExitCode {
     // Before anything else: a stage of a sandbox must have one thread and no ideas of its own.
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     }
     let json = matches!(globals.output, Format::Json | Format::Jsonl);
     let done = match verb {
+        Verb::Cluster(Command::Cluster(ClusterCommand::Verify(it))) => local::cluster_verify(&it.file, json),
+        Verb::Cluster(Command::Cluster(ClusterCommand::Restore(it))) => {
+            local::cluster_restore(restore_options(it, json))
+        }
         Verb::Cluster(command) => return cli::run(command, &globals),
         Verb::Model(Model::List { cluster: true }) => return cli::run(Command::Models, &globals),
         Verb::Start { config, insecure } => local::start(&config, insecure),
@@ -51,6 +55,11 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => failed(&error, globals.output),
     }
+}
+
+fn restore_options(it: Restore, json: bool) -> RestoreOptions {
+    let Restore { file, config, member: members, round, insecure } = it;
+    RestoreOptions { file, config, members, round, insecure, json }
 }
 
 fn certificates(cert: Cert, project: Option<String>, json: bool) -> anyhow::Result<()> {

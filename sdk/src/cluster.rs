@@ -1,5 +1,9 @@
 //! The machines, the voters among them, and the models they hold.
 
+mod snapshot;
+
+pub use snapshot::SnapshotStream;
+
 use crate::client::{Client, request_id_or_fresh};
 use crate::data::{AuditEvent, ClusterStatus, Model, Node};
 use crate::error::Error;
@@ -46,6 +50,12 @@ impl<'a> Cluster<'a> {
 
     pub async fn transfer_leader(&self, id: &str) -> Result<ClusterStatus, Error> {
         status_call!(self, Kind::Repeatable, transfer_leader, v1::TransferLeaderRequest { id: id.into() })
+    }
+
+    /// A backup while the cluster works: the ledger at one entry and every segment that it names. What arrives is the
+    /// archive, piece by piece. `allow_missing` goes on without segments that no reachable node holds.
+    pub async fn snapshot(&self, allow_missing: bool) -> Result<SnapshotStream, Error> {
+        SnapshotStream::open(self.client, allow_missing).await
     }
 
     /// Every member, whatever its roles.

@@ -10,7 +10,7 @@ mod task;
 mod time;
 
 pub use agent::Agent;
-pub use cluster::{AuditEvent, ClusterStatus, Device, Engine, Gpu, Kv, Model, Node};
+pub use cluster::{AuditEvent, ClusterStatus, Device, Engine, Gpu, Kv, Model, Node, Snapshot};
 pub use context::{Context, Segment};
 pub use event::{Event, EventKind};
 pub use price::{CostGroup, CostLine, CostReport, Price};

@@ -42,13 +42,13 @@ mod wire;
 
 pub use agents::{Agents, ApplyAgent};
 pub use client::{Client, ENDPOINT_VARIABLE, PROJECT_VARIABLE};
-pub use cluster::{CloseNode, Cluster};
+pub use cluster::{CloseNode, Cluster, SnapshotStream};
 pub use context::{ContextReader, SegmentStream};
 pub use credentials::{API_KEY_VARIABLE, CA_VARIABLE, CERT_KEY_VARIABLE, CERT_VARIABLE, Credentials};
 pub use data::{
     Agent, Ask, AskKind, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Event,
-    EventKind, Explanation, Model, Node, Page, Price, Quota, QuotaEvent, Schedule, Segment, Task, TaskState,
-    Time, Usage,
+    EventKind, Explanation, Model, Node, Page, Price, Quota, QuotaEvent, Schedule, Segment, Snapshot, Task,
+    TaskState, Time, Usage,
 };
 pub use error::{Code, Error};
 pub use prices::{Prices, QueryCost, SetPrice};

@@ -226,6 +226,20 @@ impl From<v1::Context> for Context {
     }
 }
 
+impl From<v1::SnapshotSummary> for crate::data::Snapshot {
+    fn from(it: v1::SnapshotSummary) -> Self {
+        crate::data::Snapshot {
+            cluster_id: it.cluster_id,
+            applied_index: it.applied_index,
+            state_hash: it.state_hash,
+            tasks: it.tasks,
+            segments: it.segments,
+            bytes: it.bytes,
+            missing: it.missing,
+        }
+    }
+}
+
 impl From<v1::ClusterStatus> for ClusterStatus {
     fn from(it: v1::ClusterStatus) -> ClusterStatus {
         ClusterStatus {

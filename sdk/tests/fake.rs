@@ -306,3 +306,13 @@ fn futures_are_send() {
     send(client.tasks().watch("t").into_stream());
     send(client.context().read_text("h"));
 }
+
+#[tokio::test]
+async fn a_backup_without_its_summary_is_none() {
+    let fake = Fake::start().await;
+    let client = client(&[&fake]);
+    let mut archive = client.cluster().snapshot(false).await.unwrap();
+    assert_eq!(archive.next().await.unwrap().as_deref(), Some(&b"part"[..]));
+    let cut = archive.next().await.unwrap_err();
+    assert_eq!((cut.reason.as_str(), archive.summary()), ("CUT_OFF", None));
+}

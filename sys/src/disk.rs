@@ -34,6 +34,14 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// `sync` of many files, in any order and perhaps at the same time. After an error nothing is known of any.
+    fn sync_files(&self, files: Vec<Box<dyn DiskFile>>) -> io::Result<()> {
+        files.into_iter().try_for_each(|mut file| file.sync())
+    }
+    /// `sync_dir` of many folders, in the same way.
+    fn sync_dirs(&self, dirs: &[String]) -> io::Result<()> {
+        dirs.iter().try_for_each(|dir| self.sync_dir(dir))
+    }
 }
 
 /// An open file.

@@ -7,7 +7,10 @@ mod support;
 
 mod admin;
 mod all_killed;
+mod backup;
 mod bad_input;
+mod busy;
+mod clocks;
 mod freeze;
 mod idle;
 mod join;
@@ -21,4 +24,5 @@ mod stop;
 mod submit;
 mod team;
 mod tools;
+mod transfer;
 mod worker_kill;

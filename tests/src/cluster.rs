@@ -1,5 +1,6 @@
 //! A cluster of processes: coordinators that vote, workers that run agents, all below one folder.
 
+use crate::clocks::Clocks;
 use crate::ports;
 use crate::process::{Ports, Process};
 use crate::secured::Secured;
@@ -31,6 +32,8 @@ pub struct Spec {
     pub more: String,
     /// Certificates for every node, and API keys for every caller.
     pub secured: bool,
+    /// The source of the shim that makes wall clocks settable; none: nodes have the machine's.
+    pub clock_shim: Option<PathBuf>,
 }
 
 impl Default for Spec {
@@ -44,6 +47,7 @@ impl Default for Spec {
             threads: 1,
             more: String::new(),
             secured: false,
+            clock_shim: None,
         }
     }
 }
@@ -53,28 +57,40 @@ pub struct Cluster {
     pub coordinators: usize,
     /// Where the spec asked for it.
     pub secured: Option<Secured>,
+    /// Where the spec asked for it.
+    pub clocks: Option<Clocks>,
     folder: TempDir,
 }
 
 impl Cluster {
     /// Starts every node and waits until all are members and attached.
     pub async fn start(binary: &Path, spec: Spec) -> anyhow::Result<Cluster> {
+        let nodes = spec.coordinators + spec.workers;
+        let mut cluster = Cluster::prepare(binary, spec)?;
+        cluster.nodes[0].start()?;
+        cluster.found().await?;
+        for node in &mut cluster.nodes[1..] {
+            node.start()?;
+        }
+        cluster.wait_ready(nodes).await?;
+        Ok(cluster)
+    }
+
+    /// Configurations for every node, and nothing started.
+    pub fn prepare(binary: &Path, spec: Spec) -> anyhow::Result<Cluster> {
         let folder = tempfile::Builder::new().prefix("quorate-").tempdir()?;
         let pki = folder.path().join("pki");
         let secured = spec.secured.then(|| Secured::make(binary, pki)).transpose()?;
-        let mut cluster = Cluster { nodes: Vec::new(), coordinators: spec.coordinators, secured, folder };
+        let clocks =
+            spec.clock_shim.as_ref().map(|source| Clocks::make(source, folder.path())).transpose()?;
+        let mut cluster =
+            Cluster { nodes: Vec::new(), coordinators: spec.coordinators, secured, clocks, folder };
         for (index, (name, text)) in spec.scripts.iter().enumerate() {
             std::fs::write(cluster.script_path(index), text).with_context(|| format!("script {name}"))?;
         }
         for index in 0..spec.coordinators + spec.workers {
             cluster.add(binary, &spec, index)?;
         }
-        cluster.nodes[0].start()?;
-        cluster.found().await?;
-        for node in &mut cluster.nodes[1..] {
-            node.start()?;
-        }
-        cluster.wait_ready(spec.coordinators + spec.workers).await?;
         Ok(cluster)
     }
 
@@ -95,7 +111,11 @@ impl Cluster {
         }
         std::fs::write(&config, text)?;
         let log = self.folder.path().join(format!("{name}.log"));
-        self.nodes.push(Process::new(&name, ports, binary, config, log));
+        let mut node = Process::new(&name, ports, binary, config, log);
+        if let Some(clocks) = &self.clocks {
+            node.set_environment(clocks.environment(&name)?);
+        }
+        self.nodes.push(node);
         Ok(())
     }
 

@@ -21,12 +21,32 @@ pub struct Process {
     binary: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    /// Beside what this process has.
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl Process {
     pub fn new(name: &str, ports: Ports, binary: &Path, config: PathBuf, log: PathBuf) -> Self {
-        Process { name: name.into(), ports, binary: binary.into(), config, log, child: None }
+        Process {
+            name: name.into(),
+            ports,
+            binary: binary.into(),
+            config,
+            log,
+            environment: vec![],
+            child: None,
+        }
+    }
+
+    /// For its next start.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     pub fn start(&mut self) -> anyhow::Result<()> {
@@ -35,6 +55,7 @@ impl Process {
         let child = Command::new(&self.binary)
             .args(["start", "--config"])
             .arg(&self.config)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

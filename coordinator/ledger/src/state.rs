@@ -157,7 +157,7 @@ impl State {
     }
 
     /// Clocks never run backwards, whatever a new leader believes.
-    fn advance(&mut self, index: u64, stamp: Stamp) {
+    pub(crate) fn advance(&mut self, index: u64, stamp: Stamp) {
         self.update_meta(|meta| {
             meta.applied_index = meta.applied_index.max(index);
             meta.clock.ledger_ms = meta.clock.ledger_ms.max(stamp.ledger_ms);

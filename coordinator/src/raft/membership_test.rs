@@ -260,3 +260,33 @@ async fn three_nodes_over_tcp_and_a_snapshot_in_chunks() {
         node.shutdown().await;
     }
 }
+
+/// Members of a cluster that begins with a state elect a leader, have the state, and go on behind it.
+#[tokio::test(start_paused = true)]
+async fn a_planted_state_is_where_a_cluster_begins() {
+    let mut sim = Sim::new(9);
+    let members: std::collections::BTreeMap<_, _> =
+        [21, 22, 23].map(|id| (NodeId(id), address(NodeId(id)))).into();
+    let seed = Seed {
+        cluster: CLUSTER,
+        index: 500,
+        members: members.clone(),
+        machine: [7u64, 8, 9].iter().flat_map(|n| n.to_le_bytes()).collect(),
+    };
+    for id in members.keys() {
+        seed.plant(sim.prepare(*id), *id).unwrap();
+        assert!(seed.plant(sim.prepare(*id), *id).is_err(), "planted twice");
+        sim.start(*id).await.unwrap();
+    }
+    sim.propose(10).await.unwrap();
+    let all = |sim: &Sim| members.keys().all(|id| sim.seen(*id) == [7, 8, 9, 10]);
+    sim.until("all three have all numbers", all).await.unwrap();
+    assert!(sim.leader().await.unwrap().status().applied > 500);
+    for id in members.keys() {
+        sim.crash(*id, 3).await;
+        sim.start(*id).await.unwrap();
+    }
+    sim.propose(11).await.unwrap();
+    let all = |sim: &Sim| members.keys().all(|id| sim.seen(*id) == [7, 8, 9, 10, 11]);
+    sim.until("after a restart, too", all).await.unwrap();
+}

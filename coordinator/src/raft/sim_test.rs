@@ -328,13 +328,9 @@ impl Sim {
 
     /// Starts a node: for the first time with an empty disk, later with what the crash left.
     pub(super) async fn start(&mut self, id: NodeId) -> Result<(), StartError> {
-        let first_start = !self.hosts.contains_key(&id);
-        let host = self.hosts.entry(id).or_insert_with(|| Host {
-            disk: CrashDisk::new(),
-            node: None,
-            machine: Arc::default(),
-            life: 0,
-        });
+        self.prepare(id);
+        let host = self.hosts.get_mut(&id).expect("it was prepared");
+        let first_start = host.life == 0;
         host.life += 1;
         host.machine = Arc::default();
         let options = RaftOptions {
@@ -359,6 +355,17 @@ impl Sim {
         self.net.listens(&node);
         host.node = Some(node);
         Ok(())
+    }
+
+    /// The disk of a node that need not have been started.
+    pub(super) fn prepare(&mut self, id: NodeId) -> Arc<CrashDisk> {
+        let host = self.hosts.entry(id).or_insert_with(|| Host {
+            disk: CrashDisk::new(),
+            node: None,
+            machine: Arc::default(),
+            life: 0,
+        });
+        Arc::new(host.disk.clone())
     }
 
     /// Cuts a node's power: nothing it does from now on has any effect. Its disk keeps what a crash keeps.

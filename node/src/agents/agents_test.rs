@@ -103,7 +103,7 @@ async fn a_team_with_an_unknown_agent_fails_with_its_name() {
     );
     let task = world.create("team", &[("a.md", "first")]);
     let row = world.until_state(task, TaskState::Failed).await;
-    let error = row.error.unwrap();
+    let error = row.error.clone().unwrap();
     assert_eq!(error.reason, "NO_SUCH_AGENT");
     assert!(world.text(error.text.unwrap(), node.id).unwrap().contains("nobody"));
 }

@@ -74,6 +74,7 @@ pub(crate) const TABLE: &[(&str, Role, Scope)] = &[
     ("/quorate.v1.ClusterService/UncordonNode", Role::Operator, Scope::Cluster),
     ("/quorate.v1.ClusterService/DrainNode", Role::Operator, Scope::Cluster),
     ("/quorate.v1.ClusterService/ListAuditEvents", Role::Operator, Scope::Cluster),
+    ("/quorate.v1.ClusterService/SnapshotCluster", Role::Admin, Scope::Cluster),
     ("/quorate.v1.ContextService/ReadSegment", Role::Viewer, Scope::Project),
     ("/quorate.v1.ContextService/GetContext", Role::Viewer, Scope::Project),
     ("/grpc.health.v1.Health/Check", Role::Viewer, Scope::Open),

@@ -77,15 +77,16 @@ impl Door {
         let head = inside.head_at(&row, step).await?;
         let body =
             Hash::of_parts(&[row.uid.to_string().as_bytes(), &step.to_le_bytes(), again.task_id.as_bytes()]);
-        let mut labels = row.labels.clone();
+        let mut labels: Vec<(String, String)> =
+            row.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         labels.retain(|(key, _)| key != "again");
         if labels.len() < limits::TASK_LABELS {
             labels.push(("again".to_string(), row.uid.to_string()));
         }
         let command = Command::CreateTask {
             project,
-            agent: row.agent.clone(),
-            inputs: row.inputs.clone(),
+            agent: row.agent.to_string(),
+            inputs: row.inputs.to_vec(),
             task_id: Some(again.task_id).filter(|id| !id.is_empty()),
             labels,
             class: row.class,

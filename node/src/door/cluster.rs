@@ -124,6 +124,16 @@ impl ClusterService for Door {
     ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
         self.audit_page(request.into_inner()).await
     }
+
+    type SnapshotClusterStream = super::snapshots::Archive;
+
+    async fn snapshot_cluster(
+        &self,
+        request: Request<pb::SnapshotClusterRequest>,
+    ) -> Result<Response<Self::SnapshotClusterStream>, Status> {
+        let allow_missing = request.into_inner().allow_missing;
+        Ok(Response::new(super::snapshots::stream(self.inside()?, allow_missing)))
+    }
 }
 
 impl Door {

@@ -140,7 +140,7 @@ pub(crate) fn schedule(row: &ScheduleRow) -> pb::Schedule {
         name: row.name.clone(),
         cron: row.cron.clone(),
         agent: row.agent.clone(),
-        inputs: row.inputs.iter().map(|input| input.name.clone()).collect(),
+        inputs: row.inputs.iter().map(|input| input.name.to_string()).collect(),
         class: class(row.class).into(),
         priority: row.priority.into(),
         next_ms: row.next_ms,

@@ -102,7 +102,7 @@ impl Membership {
     fn not_yet(&self, row: &TaskRow, explanation: Option<Explanation>) -> pb::Task {
         let blockers = explanation.map(|it| it.blockers).unwrap_or_default();
         pb::Task {
-            id: row.task_id.clone().unwrap_or_default(),
+            id: row.task_id.clone().unwrap_or_default().into(),
             uid: String::new(),
             sequence: 0,
             create_time_ms: 0,

@@ -34,7 +34,7 @@ pub(crate) fn stamp_stale(metadata: &mut MetadataMap, applied_index: u64, age_ms
 
 pub(crate) fn stream(door: Door, row: TaskRow, from: u64, tokens: bool) -> Events {
     let (out, events) = mpsc::channel(limits::WATCH_BUFFER);
-    let id = row.task_id.clone().unwrap_or_else(|| row.uid.to_string());
+    let id = row.task_id.clone().map_or_else(|| row.uid.to_string(), String::from);
     let watcher = Watcher {
         door,
         row,

@@ -50,7 +50,7 @@ impl Engines {
         if !parts.config.roles.contains(&Role::Worker) {
             return Ok(engines);
         }
-        let destinations = Destinations::default();
+        let destinations = Destinations::random();
         for configured in &parts.config.provider {
             engines.scripted.push((configured.name().clone(), provider(configured, &destinations)?));
         }

@@ -34,6 +34,8 @@ const PUSH_PATIENCE: Duration = Duration::from_secs(30);
 /// HTTP/2 windows: the default of 64 KiB makes a big transfer wait for every round trip.
 const WINDOW_BYTES: u32 = 4 << 20;
 const CONNECT: Duration = Duration::from_secs(2);
+/// Segments of so many bytes together are pushed without asking which of them are held already.
+const UNASKED_BYTES: usize = 4 << 10;
 /// A connection that carries nothing is checked this often while a call waits on it.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -146,7 +148,7 @@ impl Peers {
         Peers { cluster, addresses, dial, traffic, channels: Arc::default() }
     }
 
-    /// Gives a node those of the segments that it lacks. They are durable there when this answers Ok, with the
+    /// Gives a node those of the segments that it lacks, or all where asking costs more. They are durable there when this answers Ok, with the
     /// bytes that were sent.
     pub async fn push(
         &self,
@@ -157,8 +159,15 @@ impl Peers {
         let mut peer = self.peer(node)?;
         let mut bytes = 0;
         for group in segments.chunks(HASHES_PER_REQUEST) {
-            let wanted = peer.want(project, group).await?;
-            let chosen = group.iter().filter(|(hash, _)| wanted.contains(hash)).cloned().collect();
+            // A question costs a round trip, and little bytes cost less than that.
+            let small = group.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() <= UNASKED_BYTES;
+            let chosen = match small {
+                true => group.to_vec(),
+                false => {
+                    let wanted = peer.want(project, group).await?;
+                    group.iter().filter(|(hash, _)| wanted.contains(hash)).cloned().collect()
+                }
+            };
             bytes += peer.send(project, chosen, &self.traffic).await?;
         }
         Ok(bytes)

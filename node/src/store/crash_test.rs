@@ -334,6 +334,7 @@ async fn callers_that_wait_together_share_one_sync_of_the_folder() {
     for answer in all.await {
         answer.unwrap();
     }
+    store.close().await;
     let syncs = spy.shard_syncs.lock().unwrap()["segments/a/00"];
     assert!(syncs <= 2, "20 callers took {syncs} syncs of the folder");
     assert_eq!(store.stats().segments, 20);

@@ -2,17 +2,25 @@
 //!
 //! `segments/PROJECT/ab/HASH`, with `/` inside a project's name written as `+`, and one empty file
 //! `segments/PROJECT.project` a project, because a disk lists files but not folders. A file gets its name only
-//! when its bytes are durable, so what has a name is whole; the name is durable when its folder was synced.
+//! when its bytes are durable, there or in the journal, so what has a name is whole or mended at the next start; the
+//! name is durable when its folder was synced, or by the journal.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use super::journal::{self, Journal, Room};
 use bytes::Bytes;
 use sys::disk::{Disk, parent};
 use types::{Hash, ProjectName};
 
 const ROOT: &str = "segments";
+/// Groups of so many bytes go through the journal; larger ones gain nothing by being written twice.
+const JOURNALED: usize = 1 << 20;
+/// Files that wait for their sync at the most.
+const UNSYNCED: usize = 8192;
+/// Files that are open at the same time while many are synced.
+const REPLAYED: usize = 256;
 const MARKER: &str = ".project";
 const TEMPORARY: &str = ".tmp";
 const DAMAGED: &str = ".damaged";
@@ -46,6 +54,12 @@ pub(super) struct Files {
     /// Folders whose names this process has made durable. A folder that was merely there may have been
     /// made by a process that was killed before its sync.
     durable_dirs: BTreeSet<String>,
+    /// Makes small segments durable before their files are.
+    journal: Option<Journal>,
+    /// Segments that are durable by the journal alone: neither their files nor the folders of these are synced.
+    unsynced: BTreeSet<Found>,
+    /// Folders that are there, durable or not.
+    made_dirs: BTreeSet<String>,
 }
 
 pub(super) fn path(project: &ProjectName, hash: &Hash) -> String {
@@ -61,13 +75,102 @@ fn shard_dir(project: &ProjectName, hash: &Hash) -> String {
 }
 
 impl Files {
-    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
-        Files { disk, durable_dirs: BTreeSet::new() }
+    /// Without a journal every file is synced at once.
+    fn new(disk: Arc<dyn Disk>) -> Self {
+        Files {
+            disk,
+            durable_dirs: BTreeSet::new(),
+            journal: None,
+            unsynced: BTreeSet::new(),
+            made_dirs: BTreeSet::new(),
+        }
+    }
+
+    /// Brings what a crash left in the journal into its files.
+    ///
+    /// # Errors
+    /// When it cannot be read, or there is no room for what was promised.
+    pub(super) fn open(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        let (mut journal, left) = Journal::open(&disk)?;
+        let mut files = Files::new(disk);
+        for group in left.chunks(REPLAYED) {
+            files.write(group).map_err(|error| match error {
+                WriteError::Full(cause) | WriteError::Broken(cause) => cause,
+            })?;
+        }
+        if !left.is_empty() {
+            journal.forget()?;
+        }
+        files.journal = Some(journal);
+        Ok(files)
     }
 
     /// Writes segments; when this answers Ok all of them are durable.
     pub(super) fn write(&mut self, items: &[Item]) -> Result<(), WriteError> {
-        self.make_dirs(items).map_err(WriteError::Broken)?;
+        let small = items.iter().map(|item| item.bytes.len()).sum::<usize>() <= JOURNALED;
+        let record = (small && self.journal.is_some()).then(|| journal::unsealed(items));
+        let room = |files: &Files, record: &Vec<u8>| files.journal.as_ref().map(|j| j.room(record));
+        match record {
+            Some(record) if room(self, &record) == Some(Room::Here) => self.write_journaled(items, record),
+            Some(record) if room(self, &record) == Some(Room::Anew) => {
+                self.settle().map_err(WriteError::Broken)?;
+                self.write_journaled(items, record)
+            }
+            _ => self.write_synced(items),
+        }
+    }
+
+    /// The files get their names when the journal has them, so that a name without whole bytes is always mended.
+    fn write_journaled(&mut self, items: &[Item], record: Vec<u8>) -> Result<(), WriteError> {
+        for item in items {
+            let shard = shard_dir(&item.project, &item.hash);
+            if !self.made_dirs.contains(&shard) {
+                self.disk.create_dir_all(&shard).map_err(WriteError::Broken)?;
+                self.made_dirs.insert(shard);
+            }
+            if let Err(cause) = self.write_temporary(item) {
+                return Err(self.give_up(items, cause));
+            }
+        }
+        let journal = self.journal.as_mut().expect("the record has room in it");
+        journal.append(record).map_err(WriteError::Broken)?;
+        for item in items {
+            let path = path(&item.project, &item.hash);
+            self.disk.rename(&temporary(item), &path).map_err(WriteError::Broken)?;
+            self.unsynced.insert(Found { project: item.project.clone(), hash: item.hash });
+        }
+        if self.unsynced.len() >= UNSYNCED {
+            self.settle().map_err(WriteError::Broken)?;
+        }
+        Ok(())
+    }
+
+    /// Makes every file durable by itself; the journal begins anew.
+    fn settle(&mut self) -> io::Result<()> {
+        let unsynced: Vec<Found> = std::mem::take(&mut self.unsynced).into_iter().collect();
+        self.make_dirs(unsynced.iter().map(|found| (&found.project, &found.hash)))?;
+        for group in unsynced.chunks(REPLAYED) {
+            let open = |found: &Found| self.disk.open(&path(&found.project, &found.hash));
+            self.disk.sync_files(group.iter().map(open).collect::<Result<_, _>>()?)?;
+        }
+        let dirs: BTreeSet<String> =
+            unsynced.iter().map(|found| shard_dir(&found.project, &found.hash)).collect();
+        self.disk.sync_dirs(&dirs.into_iter().collect::<Vec<_>>())?;
+        if let Some(journal) = &mut self.journal {
+            journal.begin_anew();
+        }
+        Ok(())
+    }
+
+    /// The same, and the journal is empty after a crash, too.
+    pub(super) fn settle_for_good(&mut self) -> io::Result<()> {
+        self.settle()?;
+        self.journal.as_mut().map_or(Ok(()), Journal::forget)
+    }
+
+    fn write_synced(&mut self, items: &[Item]) -> Result<(), WriteError> {
+        let names = items.iter().map(|item| (&item.project, &item.hash));
+        self.make_dirs(names).map_err(WriteError::Broken)?;
         let mut open = Vec::with_capacity(items.len());
         for item in items {
             match self.write_temporary(item) {
@@ -76,9 +179,7 @@ impl Files {
             }
         }
         // All bytes are handed over before the first sync, so that the drive can take them together.
-        for mut file in open {
-            file.sync().map_err(WriteError::Broken)?;
-        }
+        self.disk.sync_files(open).map_err(WriteError::Broken)?;
         self.name(items).map_err(WriteError::Broken)
     }
 
@@ -94,7 +195,7 @@ impl Files {
             self.disk.rename(&temporary(item), &path(&item.project, &item.hash))?;
         }
         let dirs: BTreeSet<String> = items.iter().map(|item| shard_dir(&item.project, &item.hash)).collect();
-        dirs.iter().try_for_each(|dir| self.disk.sync_dir(dir))
+        self.disk.sync_dirs(&dirs.into_iter().collect::<Vec<_>>())
     }
 
     fn give_up(&self, items: &[Item], cause: io::Error) -> WriteError {
@@ -109,10 +210,10 @@ impl Files {
     }
 
     /// Makes the folders of a batch, and syncs the parent of each new one once.
-    fn make_dirs(&mut self, items: &[Item]) -> io::Result<()> {
+    fn make_dirs<'a>(&mut self, names: impl Iterator<Item = (&'a ProjectName, &'a Hash)>) -> io::Result<()> {
         let mut new = BTreeSet::new();
-        for item in items {
-            let (project, shard) = (project_dir(&item.project), shard_dir(&item.project, &item.hash));
+        for (project, hash) in names {
+            let (project, shard) = (project_dir(project), shard_dir(project, hash));
             if self.is_new(&shard, &new) {
                 self.disk.create_dir_all(&shard)?;
             }
@@ -198,8 +299,9 @@ impl Files {
     }
 
     /// Moves a damaged file out of the way, and keeps it for whoever wants to know what happened.
-    pub(super) fn set_aside(&self, project: &ProjectName, hash: &Hash) -> io::Result<()> {
+    pub(super) fn set_aside(&mut self, project: &ProjectName, hash: &Hash) -> io::Result<()> {
         let path = path(project, hash);
+        self.unsynced.remove(&Found { project: project.clone(), hash: *hash });
         self.disk.rename(&path, &format!("{path}{DAMAGED}"))
     }
 }

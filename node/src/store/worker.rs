@@ -66,12 +66,14 @@ impl Shared {
         index: Box<dyn Index>,
         disk_id: [u8; 16],
         failed: watch::Sender<Option<String>>,
-    ) -> Result<Shared, StoreError> {
+    ) -> Result<(Shared, Files), StoreError> {
         let shared =
             Shared { disk, index, disk_id, failed, segments: AtomicU64::new(0), bytes: AtomicU64::new(0) };
         let index_failed = |e: super::IndexError| StoreError::Index { reason: e.to_string() };
+        let mut files =
+            Files::open(shared.disk.clone()).map_err(|e| StoreError::Failed { reason: e.to_string() })?;
         if shared.index.stamp().map_err(index_failed)? != Some(Stamp { disk_id, complete: true }) {
-            shared.reconcile()?;
+            shared.reconcile(&mut files)?;
         }
         // From now on the index may run ahead of what sled has on the platter.
         shared.index.set_stamp(Stamp { disk_id, complete: false }).map_err(index_failed)?;
@@ -79,14 +81,13 @@ impl Shared {
         for entry in shared.index.all().map_err(index_failed)? {
             shared.count(&entry);
         }
-        Ok(shared)
+        Ok((shared, files))
     }
 
     /// Makes the index say what the files say.
-    fn reconcile(&self) -> Result<(), StoreError> {
+    fn reconcile(&self, files: &mut Files) -> Result<(), StoreError> {
         let disk_failed = |e: io::Error| StoreError::Failed { reason: e.to_string() };
         let index_failed = |e: super::IndexError| StoreError::Index { reason: e.to_string() };
-        let mut files = Files::new(self.disk.clone());
         let mut found = files.scan().map_err(disk_failed)?;
         for entry in self.index.all().map_err(index_failed)? {
             let held = found.remove(&files::Found { project: entry.project.clone(), hash: entry.hash });
@@ -135,8 +136,11 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreErr
         .map_err(|e| StoreError::Failed { reason: format!("cannot start a thread: {e}") })
 }
 
-pub(super) fn start_writer(shared: Arc<Shared>, jobs: mpsc::Receiver<WriteJob>) -> Result<(), StoreError> {
-    let files = Files::new(shared.disk.clone());
+pub(super) fn start_writer(
+    shared: Arc<Shared>,
+    files: Files,
+    jobs: mpsc::Receiver<WriteJob>,
+) -> Result<(), StoreError> {
     spawn("segments-write", move || Writer { shared, files, jobs }.run())
 }
 
@@ -315,6 +319,8 @@ impl Writer {
     /// Entries go durably before files: an index that says "held" must be right even after a power cut.
     fn remove(&mut self, project: &ProjectName, hashes: &[Hash]) -> Result<(), StoreError> {
         self.refuse_if_failed()?;
+        // Else the journal would bring them back after a crash.
+        self.files.settle_for_good().map_err(|cause| self.fail(cause))?;
         let once: BTreeSet<&Hash> = hashes.iter().collect();
         let held: Vec<u64> = once.into_iter().filter_map(|hash| self.shared.held(project, hash)).collect();
         let index = &self.shared.index;
@@ -349,8 +355,12 @@ impl Writer {
     }
 
     /// Marks the index as complete, unless something went wrong: then the next start compares it with the files.
-    fn finish(&self) {
+    fn finish(&mut self) {
         if self.shared.failed.borrow().is_some() {
+            return;
+        }
+        if let Err(error) = self.files.settle_for_good() {
+            self.fail(error);
             return;
         }
         let stamp = Stamp { disk_id: self.shared.disk_id, complete: true };

@@ -1,9 +1,13 @@
-//! `cluster init|status|add-voter|remove-voter|transfer-leader`.
+//! `cluster init|status|add-voter|remove-voter|transfer-leader|snapshot`. `restore` and `verify` are about files of this
+//! machine: they are understood here and performed by the program that a node is.
 
-use crate::failure::{Exit, Failure};
+mod snapshot;
+
+use crate::failure::{self, Exit, Failure};
 use crate::output::{Out, fields, or_empty, printable};
 use quorate_sdk::Client;
 use quorate_sdk::data::ClusterStatus;
+use std::path::PathBuf;
 
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
@@ -17,6 +21,36 @@ pub enum Command {
     RemoveVoter(One),
     /// Make a voter the leader
     TransferLeader(One),
+    /// Write a backup while the cluster works: the ledger and every segment that it names
+    Snapshot(snapshot::Snapshot),
+    /// Make this machine's empty data folder a founder's of a new cluster that begins from a backup; the node must not run
+    Restore(Restore),
+    /// Look at every byte of a backup, without a cluster
+    Verify(Verify),
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Restore {
+    /// A file of `cluster snapshot`
+    pub file: PathBuf,
+    /// The node's configuration: its name, address and empty data_dir
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// A coordinator that the new cluster begins with, this one too; the same list on each [default: this node alone]
+    #[arg(long, value_name = "NAME=HOST:PORT")]
+    pub member: Vec<String>,
+    /// Another number for a second cluster of the same file and members, so that the two stay apart
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub round: u64,
+    /// The configuration may listen beyond this machine without TLS
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Verify {
+    /// A file of `cluster snapshot`
+    pub file: PathBuf,
 }
 
 #[derive(clap::Args, Debug)]
@@ -33,6 +67,11 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
         Command::AddVoter(it) => cluster.add_voter(&it.node).await?,
         Command::RemoveVoter(it) => cluster.remove_voter(&it.node).await?,
         Command::TransferLeader(it) => cluster.transfer_leader(&it.node).await?,
+        Command::Snapshot(it) => return snapshot::perform(&it, client, out).await,
+        Command::Restore(_) | Command::Verify(_) => {
+            let next = "run it with `quorate` on the machine that has the file";
+            return Err(failure::usage("USAGE", "backups are read by the program of a node", next));
+        }
     };
     out.one(&status, in_full)?;
     Ok(Exit::Ok)

@@ -23,6 +23,7 @@ mod schedule;
 mod task;
 mod values;
 
+pub use cluster::{Command as ClusterCommand, Restore, Verify};
 pub use failure::{Exit, Failure, report, usage_error};
 pub use globals::Globals;
 pub use output::Format;

@@ -107,6 +107,9 @@ fn every_documented_line_is_understood() {
         "cluster add-voter n2",
         "cluster remove-voter n2",
         "cluster transfer-leader n2",
+        "cluster snapshot b --allow-missing -o json",
+        "cluster verify b",
+        "cluster restore b --config c.toml --member a=h:1 --member b=i:1 --round 2",
     ];
     for line in lines {
         assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());

@@ -25,6 +25,21 @@ pub struct ClusterStatus {
     pub warnings: Vec<String>,
 }
 
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    pub cluster_id: String,
+    /// The last entry that is in its ledger, and the hash of the state then.
+    pub applied_index: u64,
+    pub state_hash: String,
+    pub tasks: u64,
+    pub segments: u64,
+    /// Of the whole archive.
+    pub bytes: u64,
+    /// Segments that are named and that no reachable node holds.
+    pub missing: u64,
+}
+
 /// One node, whatever its roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Node {

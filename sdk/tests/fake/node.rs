@@ -315,4 +315,16 @@ impl cluster_service_server::ClusterService for Fake {
     ) -> Answered<ListAuditEventsResponse> {
         Ok(Response::new(ListAuditEventsResponse::default()))
     }
+
+    type SnapshotClusterStream =
+        std::pin::Pin<Box<dyn futures::Stream<Item = Result<SnapshotClusterResponse, Status>> + Send>>;
+
+    /// A backup that is cut off before its summary.
+    async fn snapshot_cluster(
+        &self,
+        _: Request<SnapshotClusterRequest>,
+    ) -> Answered<Self::SnapshotClusterStream> {
+        let part = SnapshotClusterResponse { data: b"part".to_vec(), summary: None };
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(part)]))))
+    }
 }

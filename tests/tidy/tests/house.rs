@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("demo", &["quorate-sdk", "quorate-tests", "worker-inference", "sys"]),
     ("sim", &["context", "ledger", "mind", "types"]),
     ("replay", &["ledger", "types"]),
+    ("creators", &["proto", "quorate-sdk", "quorate-tests"]),
     ("tidy", &[]),
 ];
 

@@ -87,7 +87,7 @@ async fn what_may_happen_once_is_asked_about_and_never_called_again() {
     dead.agents.stop().await;
     let row = world.until_state(task, TaskState::WaitingInput).await;
     assert_eq!(row.reason, "UNKNOWN");
-    let asks = row.talk.expect("it asks").asks;
+    let asks = row.talk.clone().expect("it asks").asks;
     assert_eq!((asks.len(), asks[0].id.as_str(), asks[0].about.as_str()), (1, "1.0", "mail.hold"));
     assert!(row.epoch.is_none(), "who waits for people holds no lease");
     let again = world.signal(task, SignalKind::Repeat, "1.0", None);
@@ -104,7 +104,7 @@ async fn calls_wait_for_approval_and_a_rejection_is_told_to_the_model() {
     let (world, nodes, task) = world_of(&turns("mail.send", 2), tools, 1).await;
     let row = world.until_state(task, TaskState::WaitingInput).await;
     assert_eq!((row.reason.as_str(), operations(&world).len()), ("approval", 0));
-    let ask = row.talk.unwrap().asks.remove(0);
+    let ask = row.talk.clone().unwrap().asks.remove(0);
     assert_eq!(
         world.text(ask.text.expect("the exact call"), nodes[0].id).unwrap(),
         "{\"arguments\":{\"n\":0},\"name\":\"mail.send\"}"
@@ -112,7 +112,7 @@ async fn calls_wait_for_approval_and_a_rejection_is_told_to_the_model() {
     world.signal(task, SignalKind::Approve, &ask.id, None);
     let second = world.until("a second question", || {
         let row = world.row(task);
-        row.talk.and_then(|talk| talk.asks.first().cloned()).filter(|next| next.id != ask.id)
+        row.talk.clone().and_then(|talk| talk.asks.first().cloned()).filter(|next| next.id != ask.id)
     });
     let second = second.await;
     assert_eq!(operations(&world), [format!("{task}/1/0")]);
@@ -168,7 +168,7 @@ async fn a_message_interrupts_what_the_model_says() {
     assert!(matches!(busy, Reply::Refused(ledger::reply::Refusal::Busy { .. })), "{busy:?}");
     world.signal(task, SignalKind::Interrupt, "", Some("shorter"));
     let row = world.until_state(task, TaskState::WaitingInput).await;
-    let answer = row.talk.unwrap().asks.remove(0).text.expect("the answer");
+    let answer = row.talk.clone().unwrap().asks.remove(0).text.expect("the answer");
     assert_eq!(world.text(answer, node.id).unwrap(), "Yes.");
 }
 

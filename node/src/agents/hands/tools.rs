@@ -30,7 +30,7 @@ impl Hands {
             attempt,
             project: self.project().clone(),
             task,
-            agent: self.lease.row.agent.clone(),
+            agent: self.lease.row.agent.to_string(),
             tool,
             arguments,
             timeout_ms,

@@ -617,3 +617,78 @@ class ListModelsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
 
 Global___ListModelsResponse: typing_extensions.TypeAlias = ListModelsResponse
+
+@typing.final
+class SnapshotClusterRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALLOW_MISSING_FIELD_NUMBER: builtins.int
+    allow_missing: builtins.bool
+    """Go on without segments that no reachable node holds, and count them. Without it the backup fails then."""
+    def __init__(
+        self,
+        *,
+        allow_missing: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_missing", b"allow_missing"]) -> None: ...
+
+Global___SnapshotClusterRequest: typing_extensions.TypeAlias = SnapshotClusterRequest
+
+@typing.final
+class SnapshotClusterResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    @property
+    def summary(self) -> Global___SnapshotSummary:
+        """Of the last message alone: an archive without it was cut off."""
+
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        summary: Global___SnapshotSummary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["summary", b"summary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "summary", b"summary"]) -> None: ...
+
+Global___SnapshotClusterResponse: typing_extensions.TypeAlias = SnapshotClusterResponse
+
+@typing.final
+class SnapshotSummary(google.protobuf.message.Message):
+    """What an archive holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: builtins.int
+    STATE_HASH_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    SEGMENTS_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    cluster_id: builtins.str
+    applied_index: builtins.int
+    state_hash: builtins.str
+    tasks: builtins.int
+    segments: builtins.int
+    bytes: builtins.int
+    """Bytes of the whole archive."""
+    missing: builtins.int
+    """Segments that no reachable node holds."""
+    def __init__(
+        self,
+        *,
+        cluster_id: builtins.str = ...,
+        applied_index: builtins.int = ...,
+        state_hash: builtins.str = ...,
+        tasks: builtins.int = ...,
+        segments: builtins.int = ...,
+        bytes: builtins.int = ...,
+        missing: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_index", b"applied_index", "bytes", b"bytes", "cluster_id", b"cluster_id", "missing", b"missing", "segments", b"segments", "state_hash", b"state_hash", "tasks", b"tasks"]) -> None: ...
+
+Global___SnapshotSummary: typing_extensions.TypeAlias = SnapshotSummary

@@ -95,6 +95,11 @@ class ClusterServiceStub(object):
                 request_serializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.SnapshotCluster = channel.unary_stream(
+                '/quorate.v1.ClusterService/SnapshotCluster',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.SnapshotClusterRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.SnapshotClusterResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -178,6 +183,14 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SnapshotCluster(self, request, context):
+        """A backup while the cluster works: the ledger at one entry, and every segment that it names. The messages' data put
+        together is the archive that `quorate cluster restore` reads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +253,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEvents,
                     request_deserializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'SnapshotCluster': grpc.unary_stream_rpc_method_handler(
+                    servicer.SnapshotCluster,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.SnapshotClusterRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.SnapshotClusterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -567,6 +585,33 @@ class ClusterService(object):
             '/quorate.v1.ClusterService/ListAuditEvents',
             quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.SerializeToString,
             quorate_dot___proto_dot_cluster__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/quorate.v1.ClusterService/SnapshotCluster',
+            quorate_dot___proto_dot_cluster__pb2.SnapshotClusterRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.SnapshotClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

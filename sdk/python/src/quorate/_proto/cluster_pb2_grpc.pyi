@@ -217,7 +217,23 @@ _ClusterServiceListAuditEventsType = typing_extensions.TypeVar(
     ],
 )
 
-class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _ClusterServiceGetClusterStatusType, _ClusterServiceListNodesType, _ClusterServiceGetNodeType, _ClusterServiceAddVoterType, _ClusterServiceRemoveVoterType, _ClusterServiceTransferLeaderType, _ClusterServiceListModelsType, _ClusterServiceCordonNodeType, _ClusterServiceUncordonNodeType, _ClusterServiceDrainNodeType, _ClusterServiceListAuditEventsType]):
+_ClusterServiceSnapshotClusterType = typing_extensions.TypeVar(
+    '_ClusterServiceSnapshotClusterType',
+    grpc.UnaryStreamMultiCallable[
+        quorate._proto.cluster_pb2.SnapshotClusterRequest,
+        quorate._proto.cluster_pb2.SnapshotClusterResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        quorate._proto.cluster_pb2.SnapshotClusterRequest,
+        quorate._proto.cluster_pb2.SnapshotClusterResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        quorate._proto.cluster_pb2.SnapshotClusterRequest,
+        quorate._proto.cluster_pb2.SnapshotClusterResponse,
+    ],
+)
+
+class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _ClusterServiceGetClusterStatusType, _ClusterServiceListNodesType, _ClusterServiceGetNodeType, _ClusterServiceAddVoterType, _ClusterServiceRemoveVoterType, _ClusterServiceTransferLeaderType, _ClusterServiceListModelsType, _ClusterServiceCordonNodeType, _ClusterServiceUncordonNodeType, _ClusterServiceDrainNodeType, _ClusterServiceListAuditEventsType, _ClusterServiceSnapshotClusterType]):
     """The machines and the consensus between them."""
 
     @typing.overload
@@ -269,6 +285,10 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.cluster_pb2.ListAuditEventsRequest,
             quorate._proto.cluster_pb2.ListAuditEventsResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            quorate._proto.cluster_pb2.SnapshotClusterRequest,
+            quorate._proto.cluster_pb2.SnapshotClusterResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -322,6 +342,10 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
             quorate._proto.cluster_pb2.ListAuditEventsRequest,
             quorate._proto.cluster_pb2.ListAuditEventsResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            quorate._proto.cluster_pb2.SnapshotClusterRequest,
+            quorate._proto.cluster_pb2.SnapshotClusterResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     InitCluster: _ClusterServiceInitClusterType
@@ -352,6 +376,11 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
 
     ListAuditEvents: _ClusterServiceListAuditEventsType
     """Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent."""
+
+    SnapshotCluster: _ClusterServiceSnapshotClusterType
+    """A backup while the cluster works: the ledger at one entry, and every segment that it names. The messages' data put
+    together is the archive that `quorate cluster restore` reads.
+    """
 
 ClusterServiceAsyncStub: typing_extensions.TypeAlias = ClusterServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -401,6 +430,10 @@ ClusterServiceAsyncStub: typing_extensions.TypeAlias = ClusterServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         quorate._proto.cluster_pb2.ListAuditEventsRequest,
         quorate._proto.cluster_pb2.ListAuditEventsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        quorate._proto.cluster_pb2.SnapshotClusterRequest,
+        quorate._proto.cluster_pb2.SnapshotClusterResponse,
     ],
 ]
 
@@ -495,5 +528,15 @@ class ClusterServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.cluster_pb2.ListAuditEventsResponse, collections.abc.Awaitable[quorate._proto.cluster_pb2.ListAuditEventsResponse]]:
         """Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent."""
+
+    @abc.abstractmethod
+    def SnapshotCluster(
+        self,
+        request: quorate._proto.cluster_pb2.SnapshotClusterRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[quorate._proto.cluster_pb2.SnapshotClusterResponse], collections.abc.AsyncIterator[quorate._proto.cluster_pb2.SnapshotClusterResponse]]:
+        """A backup while the cluster works: the ledger at one entry, and every segment that it names. The messages' data put
+        together is the archive that `quorate cluster restore` reads.
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,48 @@
+//! Backups: the ledger at one entry and every segment that it names, in one file; and clusters that begin from one.
+//!
+//! Nothing here runs in a cluster but [`write::archive`], which any node's door serves. Reading a file again needs no
+//! cluster: [`read::verify`] looks at every byte, [`restore::restore`] makes a node's empty folder a member's.
+//!
+//! Read: `format` (the file), `write`, `read`, `restore`.
+
+pub(crate) mod format;
+pub(crate) mod read;
+pub(crate) mod restore;
+#[cfg(test)]
+mod tests;
+pub(crate) mod write;
+
+use crate::segments::PeerError;
+use crate::store::StoreError;
+
+/// Why there is no backup, or nothing to begin from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BackupError {
+    #[error("{file}: {why}")]
+    Unreadable { file: String, why: String },
+    #[error("the archive is damaged at byte {at}: {why}; take another backup, this one cannot be trusted")]
+    Damaged { at: u64, why: String },
+    #[error("the archive ends after {at} bytes, before its end mark: it was cut off; take another backup")]
+    CutOff { at: u64 },
+    #[error(
+        "the archive needs a reader of form {needs}, this version reads up to {reads}: use the newer version"
+    )]
+    TooNew { needs: u32, reads: u32 },
+    #[error("this is no archive of `quorate cluster snapshot`")]
+    NoArchive,
+    #[error("{0}")]
+    Refused(String),
+    #[error("the ledger cannot be had: {0}")]
+    Ledger(String),
+    #[error(
+        "a segment cannot be had: {0}; start the nodes that hold it, or say --allow-missing and go on without it"
+    )]
+    Segment(#[from] PeerError),
+    #[error("this node's store: {0}")]
+    Store(#[from] StoreError),
+    #[error("the disk under data_dir: {0}")]
+    Disk(#[from] std::io::Error),
+    /// Whoever asked has gone.
+    #[error("nobody reads the backup any more")]
+    NobodyReads,
+}
