@@ -2,7 +2,8 @@
 
     sink_mcp.py LOG
 
-`put` may be called again, `send` must not; `slow_send` takes the milliseconds it is given.
+`put` may be called again, `send` must not, `blob` answers with 5 KB that differ for each number. All wait as long as they
+are told.
 """
 
 import json
@@ -28,7 +29,11 @@ def tool(name, hints):
     return {"name": name, "description": f"Notes a number ({name}).", "inputSchema": schema, "annotations": hints}
 
 
-TOOLS = [tool("put", {"idempotentHint": True}), tool("send", {"idempotentHint": False})]
+TOOLS = [
+    tool("put", {"idempotentHint": True}),
+    tool("send", {"idempotentHint": False}),
+    tool("blob", {"idempotentHint": True}),
+]
 
 for line in sys.stdin:
     request = json.loads(line)
@@ -45,7 +50,10 @@ for line in sys.stdin:
         operation = (params.get("_meta") or {}).get("quorate/operation", "?")
         os.write(log, f"{params['name']} {operation} {arguments['n']}\n".encode())
         time.sleep(arguments.get("wait_ms", 0) / 1000)
-        answer = {"content": [{"type": "text", "text": f"noted {arguments['n']}"}]}
+        text = f"noted {arguments['n']}"
+        if params["name"] == "blob":
+            text = " ".join(f"{(arguments['n'] * 1000 + word) % 9973:04}" for word in range(1000))
+        answer = {"content": [{"type": "text", "text": text}]}
     else:
         answer = {}
     send({"id": request["id"], "result": answer})

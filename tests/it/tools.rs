@@ -278,6 +278,64 @@ async fn a_cancel_ends_tools_and_an_unknown_tool_is_said_so() -> anyhow::Result<
     .await
 }
 
+/// Long histories must not make steps dear: what a step costs at the end is what it cost at the beginning.
+#[tokio::test]
+async fn steps_cost_the_same_however_long_the_history() -> anyhow::Result<()> {
+    let turns_in_all = rounds("QUORATE_FLAT_TURNS").max(40) as usize;
+    let noted = Noted::new()?;
+    let script = format!("window = 1000000000\n\n{}", turns("archivist", "sink.blob", turns_in_all, 0));
+    let spec = Spec {
+        scripts: vec![(MODEL.to_string(), script)],
+        more: sink(&noted.file()),
+        coordinators: 1,
+        workers: 1,
+        ..Spec::default()
+    };
+    on_cluster(spec, async |cluster| {
+        let client = cluster.client()?;
+        let toml = format!("max_steps = {}\ntools = ['sink.blob']", turns_in_all + 2);
+        apply_with(&client, "archivist", &toml).await?;
+        let before = cluster_bytes(&client).await?;
+        let task = client.tasks().create("archivist").input("go").send().await?;
+        let mut watch = client.tasks().watch(&task.uid).without_tokens();
+        let mut turns = Vec::new();
+        let mut last = tokio::time::Instant::now();
+        while let Some(event) = watch.next().await? {
+            if matches!(event.kind, EventKind::Step { step, .. } if step % 2 == 1) {
+                turns.push(last.elapsed());
+                last = tokio::time::Instant::now();
+            }
+        }
+        let done = succeeded(&client, &task.uid).await?;
+        ensure!(done.step as usize == 2 * turns_in_all + 1, "{done:?}");
+        let stored = cluster_bytes(&client).await? - before;
+        let slice = (turns_in_all / 10).max(5);
+        let early = quantiles(&turns[3..3 + slice]);
+        let late = quantiles(&turns[turns.len() - slice..]);
+        figure("flat_early_p50_us", early.0.as_micros());
+        figure("flat_early_p99_us", early.1.as_micros());
+        figure("flat_late_p50_us", late.0.as_micros());
+        figure("flat_late_p99_us", late.1.as_micros());
+        let unique = turns_in_all * 5_000;
+        figure("flat_stored_percent_of_unique", stored as usize * 100 / unique);
+        // A new segment of 5 KB a turn on two stores, and two small records: nothing that grows with the history.
+        ensure!(stored as usize <= unique * 2 * 12 / 10 + 500_000, "{stored} bytes were stored for {unique} of results");
+        ensure!(late.0 < early.0 * 3, "a turn took {:?} at the beginning and {:?} at the end", early.0, late.0);
+        Ok(())
+    })
+    .await
+}
+
+async fn cluster_bytes(client: &Client) -> anyhow::Result<u64> {
+    Ok(client.cluster().nodes().await?.iter().map(|node| node.segment_bytes).sum())
+}
+
+fn quantiles(times: &[Duration]) -> (Duration, Duration) {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    (sorted[sorted.len() / 2], sorted[sorted.len() * 99 / 100])
+}
+
 #[tokio::test]
 async fn conversations_forks_retries_and_schedules() -> anyhow::Result<()> {
     let scripts = [
