@@ -5,6 +5,7 @@ set -u -o pipefail
 cd "$(dirname "$0")/.."
 export QUORATE_CUTS="${QUORATE_CUTS:-300}" SIM_SEEDS="${SIM_SEEDS:-300}" QUORATE_KILLS="${QUORATE_KILLS:-20}"
 export FUZZ_SECONDS="${FUZZ_SECONDS:-1800}" FUZZ_SEED="${FUZZ_SEED:-time}"
+export QUORATE_TOOL_KILLS="${QUORATE_TOOL_KILLS:-50}" QUORATE_FLAT_TURNS="${QUORATE_FLAT_TURNS:-500}"
 export RUST_BACKTRACE="${RUST_BACKTRACE:-0}"
 results="${PROVE_RESULTS:-target/prove-$(date -u +%Y-%m-%dT%H%M%SZ).txt}"
 mkdir -p "$(dirname "$results")"
@@ -45,6 +46,8 @@ prove backup "${nextest[@]}" -p quorate-tests -E 'test(/backup/)'
 prove worker-kills "${nextest[@]}" -p quorate-tests -E 'test(/worker_kill/)'
 prove freezes "${nextest[@]}" -p quorate-tests -E 'test(/freeze/)'
 prove all-killed "${nextest[@]}" -p quorate-tests -E 'test(/all_killed/)'
+# From tests/it/tools.rs: killed workers, and steps at the end of a long history.
+prove tools "${nextest[@]}" -p quorate-tests -E 'test(/^tools::/)'
 prove idle "${nextest[@]}" -p quorate-tests -E 'test(/idle/)'
 prove real-model "${nextest[@]}" -p quorate-tests -E 'test(/real_model/)'
 # The readers of hostile input: model files, texts, templates, HTTP bodies. All at the same time, so that the whole
