@@ -16,7 +16,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sandbox", &["sys"]),
     ("worker-inference", &["kernels", "types", "sys"]),
     ("coordinator", &["ledger", "proto", "types", "sys"]),
-    ("node", &["mind", "sandbox", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"]),
+    (
+        "node",
+        &["mind", "sandbox", "coordinator", "ledger", "worker-inference", "context", "proto", "types", "sys"],
+    ),
     ("quorate-sdk", &["proto", "types"]),
     ("cli", &["quorate-sdk"]),
     ("quorate", &["cli", "node", "worker-inference", "context"]),
