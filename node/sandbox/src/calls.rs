@@ -28,7 +28,7 @@ const NEW_NAMESPACES: [libc::c_int; 8] = [
     0x80,
 ];
 /// Typing into a terminal, and selecting on a console.
-const TERMINAL_REQUESTS: [u64; 2] = [libc::TIOCSTI as u64, 0x541C];
+const TERMINAL_REQUESTS: [u64; 2] = [libc::TIOCSTI, 0x541C];
 /// Asks for the present personality.
 const SAME_PERSONALITY: u64 = 0xffff_ffff;
 

@@ -91,7 +91,7 @@ fn the_folder_comes_in_and_its_changes_go_out() {
 #[test]
 fn stdin_and_environment_are_what_was_given() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut spec = Spec::shell("wc -c; wc -c; echo $NAME; pwd; id -u; hostname", folder.path());
+    let mut spec = Spec::shell("cat | wc -c; cat | wc -c; echo $NAME; pwd; id -u; hostname", folder.path());
     spec.stdin = vec![b'x'; 900_000];
     spec.env.push(("NAME".into(), "a value".into()));
     let ended = sandbox().run(spec).expect("it runs");
@@ -234,8 +234,12 @@ fn nothing_outlives_the_node() {
 #[test]
 fn no_cgroup_stays() {
     let folder = tempfile::tempdir().expect("folder");
-    let name = format!("quorate-{}-", std::process::id());
-    assert!(run("sleep 0.1 & exit 0", folder.path()).is_success());
+    let mut node = Command::new(env!("CARGO_BIN_EXE_sandbox-try"))
+        .args(["run", &folder.path().display().to_string(), "sleep 9 & exit 0"])
+        .spawn()
+        .expect("a node");
+    let name = format!("quorate-{}-", node.id());
+    assert!(node.wait().expect("it ends").success());
     let trees = fs::read_dir("/sys/fs/cgroup")
         .map(|entries| entries.flatten().collect::<Vec<_>>())
         .unwrap_or_default();

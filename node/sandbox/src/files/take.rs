@@ -113,9 +113,9 @@ fn mark(stat: &Stat) -> Mark {
     let time = |value: i64| if is_folder { 0 } else { value };
     Mark {
         inode: stat.st_ino,
-        changed_s: time(stat.st_ctime as i64),
+        changed_s: time(stat.st_ctime),
         changed_ns: time(stat.st_ctime_nsec as i64),
-        modified_s: time(stat.st_mtime as i64),
+        modified_s: time(stat.st_mtime),
         modified_ns: time(stat.st_mtime_nsec as i64),
         mode: stat.st_mode,
     }
@@ -190,7 +190,7 @@ fn target(root: BorrowedFd<'_>, path: &Path) -> io::Result<Vec<u8>> {
 
 fn pieces(root: &OwnedFd, found: &Found, give: &mut dyn FnMut(Entry) -> io::Result<()>) -> io::Result<()> {
     let (path, mode) = (&found.path, found.stat.st_mode & 0o777);
-    let (modified_s, modified_ns) = (found.stat.st_mtime as i64, found.stat.st_mtime_nsec as i64);
+    let (modified_s, modified_ns) = (found.stat.st_mtime, found.stat.st_mtime_nsec as i64);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = super::put::open_below(root, path, flags, Mode::empty())?;
     let mut offset = 0;

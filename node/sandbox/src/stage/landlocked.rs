@@ -13,10 +13,12 @@ use std::path::Path;
 /// The newest form that is asked for. Older kernels give less, and the layers say so.
 const WANTED: ABI = ABI::V6;
 
+type Restrict = fn(&Plan) -> Result<RestrictionStatus, RulesetError>;
+
 /// Restricts this process for good.
 pub(super) fn restrict(plan: &Plan) -> Vec<Layer> {
     let names = ["landlock files", "landlock network", "landlock signals"];
-    let apart: [fn(&Plan) -> Result<RestrictionStatus, RulesetError>; 3] = [files, network, scope];
+    let apart: [Restrict; 3] = [files, network, scope];
     let kinds = ["paths", "no TCP", "no signal and no abstract socket leaves the sandbox"];
     names
         .into_iter()

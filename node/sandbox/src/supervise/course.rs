@@ -196,7 +196,10 @@ impl<'a> Course<'a> {
                 Ok(News::Gone(path)) => {
                     files::remove(&root, &path).map(|()| outcome.changed.push(named(&path)))
                 }
-                Ok(News::Refused(path, why)) => Ok(outcome.refused.push((named(&path), why))),
+                Ok(News::Refused(path, why)) => {
+                    outcome.refused.push((named(&path), why));
+                    Ok(())
+                }
                 Ok(News::Done) => return Ok(()),
                 Ok(News::Failed(why)) => return Err(lost(why)),
                 Ok(_) => Ok(()),
