@@ -17,7 +17,7 @@ struct Encrypted {
 
 impl Encrypted {
     fn start() -> Encrypted {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).expect("a certificate");
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
         let provider = Arc::new(rustls::crypto::ring::default_provider());
