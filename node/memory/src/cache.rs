@@ -11,6 +11,7 @@ use types::Hash;
 
 use crate::bm25::Slot;
 use crate::index::{Index, Known};
+use crate::limits;
 use crate::shelf::Shelf;
 use crate::words::Word;
 
@@ -137,6 +138,7 @@ fn bits(row: &[f32]) -> impl Iterator<Item = u32> {
 
 fn restore(stored: Stored<'_>) -> Option<(Shelf, Index)> {
     let dims = usize::try_from(stored.encoder.map_or(0, |(_, dims)| dims)).ok()?;
+    (dims <= limits::VECTOR_DIMS).then_some(())?;
     let mut index = Index::of(stored.encoder.map(|(id, _)| (id, dims)));
     for item in stored.items {
         let slot = index.postings.restore_len(item.words);

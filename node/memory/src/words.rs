@@ -1,8 +1,9 @@
 //! Text to the words that are compared. The same on every node, or chains would not decide what is found.
 //!
-//! Words are cut as Unicode's UAX 29 says, once more at what joins parts of identifiers (`_`, `:`, and `.` where no
-//! number has it), folded (compatibility forms by NFKC, `3,000` to `3000`), put in lower case, cut at 64 bytes, and
-//! reduced to their stem by the Snowball rules for English. Words of other languages lose an ending here and there, in texts and questions alike.
+//! Words are cut as Unicode's UAX 29 says, once more at apostrophes and at what joins parts of identifiers (`_`, `:`,
+//! and `.` where no number has it), folded (compatibility forms by NFKC, `3,000` to `3000`), put in lower case, cut
+//! at 64 bytes, and reduced to their stem by the Snowball rules for English. Words of other languages lose an ending
+//! here and there, in texts and questions alike.
 //!
 //! Stems, on 142 questions of bfcl-memory: the right message is among the first five for 94.4 % of them, without
 //! stems for 90.8 %, with plurals cut alone for 91.5 %.
@@ -57,17 +58,13 @@ impl fmt::Debug for Word {
 /// The words of a text in order, at most `most` of them. What is made on the way is overwritten.
 pub(crate) fn words(text: &str, most: usize) -> Vec<Word> {
     let stemmer = Stemmer::create(Algorithm::English);
-    text.unicode_words()
-        .flat_map(parts)
-        .filter(|part| !part.is_empty())
-        .take(most)
-        .map(|part| stem(&stemmer, part))
-        .collect()
+    text.unicode_words().flat_map(parts).take(most).map(|part| stem(&stemmer, part)).collect()
 }
 
 fn parts(word: &str) -> impl Iterator<Item = &str> {
     let letters = word.contains(char::is_alphabetic);
-    word.split(move |c| matches!(c, '_' | ':') || (c == '.' && letters))
+    word.split(move |c| matches!(c, '_' | ':' | '\'' | '\u{2019}') || (c == '.' && letters))
+        .filter(|part| !part.is_empty())
 }
 
 fn stem(stemmer: &Stemmer, word: &str) -> Word {
@@ -77,7 +74,7 @@ fn stem(stemmer: &Stemmer, word: &str) -> Word {
         if folded.0.len() + c.len_utf8() > limits::WORD_BYTES {
             break;
         }
-        folded.0.push(if c == '\u{2019}' { '\'' } else { c });
+        folded.0.push(c);
     }
     match stemmer.stem(&folded.0) {
         Cow::Borrowed(stem) => Word::new(stem),
@@ -99,7 +96,7 @@ mod tests {
         assert_eq!(of("memory_search file.read a::b"), ["memori", "search", "file", "read", "a", "b"]);
         assert_eq!(
             of("I\u{2019}m 3,000 1.5 \u{ff21}\u{ff22}c \u{fb01}ne"),
-            ["i'm", "3000", "1.5", "abc", "fine"]
+            ["i", "m", "3000", "1.5", "abc", "fine"]
         );
         assert_eq!(of("\u{8a18}\u{61b6}"), ["\u{8a18}", "\u{61b6}"], "one word a sign where no spaces are");
         assert_eq!(of("  \u{1f600} -- "), Vec::<String>::new());

@@ -20,7 +20,7 @@ pub(super) fn exp(x: f32) -> f32 {
 pub(super) fn gelu(x: f32) -> f32 {
     let at = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * at);
-    let series = [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
+    let series = [-1.453_152, 1.421_413_7, -0.284_496_75, 0.254_829_6];
     let part = series.into_iter().fold(1.061_405_4, |sum, next| sum * t + next) * t * exp(-at * at);
     // Of what is left of the curve only the far side is small; subtracting there would lose it.
     if x < 0.0 { 0.5 * x * part } else { x - 0.5 * x * part }

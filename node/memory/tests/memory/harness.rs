@@ -56,7 +56,7 @@ impl Node {
         let item = self.store(text);
         let note = Note::new(item, self.chain.len() as u64, "", tags.iter().map(|tag| tag.to_string()));
         let sealed = (!note.is_empty()).then(|| note.seal(&project()).hash);
-        sealed.map(|hash| self.notes.insert(hash, note));
+        self.notes.extend(sealed.map(|hash| (hash, note)));
         self.act(Act::Remember { item, note: sealed });
         item
     }

@@ -107,11 +107,10 @@ proptest! {
                 (other.shelf, other.index) = (shelf, index);
             }
             let (hash, record) = node.chain[at].clone();
-            if let Deed::Remember(text, _) = deed {
-                if let Act::Remember { item, note } = &record.act {
-                    other.texts.insert(*item, TEXTS[*text].to_string());
-                    note.map(|note| other.notes.insert(note, memory::Note::new(*item, at as u64, "", ["sea", "food"].map(String::from))));
-                }
+            if let (Deed::Remember(text, _), Act::Remember { item, note }) = (deed, &record.act) {
+                other.texts.insert(*item, TEXTS[*text].to_string());
+                let tags = ["sea", "food"].map(String::from);
+                other.notes.extend(note.map(|note| (note, memory::Note::new(*item, at as u64, "", tags))));
             }
             if let (Deed::Summary(_, _, c), Act::Summary { item, .. }) = (deed, &record.act) {
                 other.texts.insert(*item, format!("sum of {}", TEXTS[*c]));
