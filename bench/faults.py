@@ -268,11 +268,12 @@ def busy(options):
 def main():
     parse = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parse.add_argument("--quorate", default=ROOT / "target/release/quorate")
-    parse.add_argument("--work", type=pathlib.Path, default=ROOT / "target/faults")
+    parse.add_argument("--work", type=pathlib.Path, default=ROOT / "target/faults", help="a folder that is emptied")
     parse.add_argument("--kills", type=int, default=0)
     parse.add_argument("--transfers", type=int, default=0)
     parse.add_argument("--busy", type=int, default=0, help="seconds")
     options = parse.parse_args()
+    options.work = options.work.resolve()
     end_in_order()
     print(machine(), flush=True)
     if options.kills or options.transfers:

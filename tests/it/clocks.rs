@@ -66,7 +66,8 @@ async fn jump(cluster: &Cluster, client: &Client, round: u32) -> anyhow::Result<
         clocks.set(name, difference_ms)?;
         // Entries of the log carry the clocks of whoever leads.
         for number in 0..4 {
-            let id = format!("after-{round}-{name}-{difference_ms}-{number}").replace("--", "-");
+            let way = if difference_ms > 0 { "forth" } else { "back" };
+            let id = format!("after-{round}-{name}-{way}-{number}");
             client.tasks().create("quick").input("x").task_id(&id).send().await?;
             succeeded(client, &id).await?;
         }

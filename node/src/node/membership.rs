@@ -169,8 +169,17 @@ pub(super) async fn announce(parts: &Parts, member: Member, client: &Client) {
         }),
         _ => false,
     });
-    if !known && let Err(error) = client.admit(facts).await {
+    if !known && let Err(error) = client.admit(facts.clone()).await {
         // The cluster may have no leader while all its nodes start: the link carries on by itself.
-        tracing::info!(%error, "this node's addresses are not announced yet");
+        tracing::info!(%error, "this node's addresses are not announced yet; trying on");
+        let again = announce_again(client.clone(), facts);
+        tokio::spawn(parts.stop.clone().run_until_cancelled_owned(again));
+    }
+}
+
+/// Founders of a restored cluster may be started minutes apart, and say first where clients find them.
+async fn announce_again(client: Client, facts: NodeFacts) {
+    while client.admit(facts.clone()).await.is_err() {
+        tokio::time::sleep(JOIN_PAUSE).await;
     }
 }
