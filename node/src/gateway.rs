@@ -169,14 +169,20 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// Tokens of each message, for saying what takes the room.
     pub counts: Vec<u64>,
-    /// Where others count: no fewer than they will.
+    /// Where others count: no fewer than they will, and how many they probably will.
     pub bound: u64,
+    pub likely: u64,
 }
 
 impl Prompt {
     /// Tokens that the prompt has, or at the most has.
     pub fn tokens(&self) -> u64 {
         self.bound.max(self.ids.len() as u64)
+    }
+
+    /// What of a window the prompt takes, as far as that is known.
+    fn room(&self) -> u64 {
+        if self.bound > 0 { self.likely } else { self.ids.len() as u64 }
     }
 }
 
@@ -391,7 +397,7 @@ fn wanted_tokens(
     prompt: &Prompt,
     messages: &[Message],
 ) -> Result<u32, ModelFailure> {
-    let used = prompt.tokens();
+    let used = prompt.room();
     if used >= window {
         return Err(too_long(window, used, prompt, messages));
     }

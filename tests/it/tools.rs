@@ -319,8 +319,16 @@ async fn steps_cost_the_same_however_long_the_history() -> anyhow::Result<()> {
         let unique = turns_in_all * 5_000;
         figure("flat_stored_percent_of_unique", stored as usize * 100 / unique);
         // A new segment of 5 KB a turn on two stores, and two small records: nothing that grows with the history.
-        ensure!(stored as usize <= unique * 2 * 12 / 10 + 500_000, "{stored} bytes were stored for {unique} of results");
-        ensure!(late.0 < early.0 * 3, "a turn took {:?} at the beginning and {:?} at the end", early.0, late.0);
+        ensure!(
+            stored as usize <= unique * 2 * 12 / 10 + 500_000,
+            "{stored} bytes were stored for {unique} of results"
+        );
+        ensure!(
+            late.0 < early.0 * 3,
+            "a turn took {:?} at the beginning and {:?} at the end",
+            early.0,
+            late.0
+        );
         Ok(())
     })
     .await

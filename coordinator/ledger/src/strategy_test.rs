@@ -119,7 +119,9 @@ fn engines_go_to_who_was_served_least_and_processors_to_who_holds_least_of_them(
     bench.limit("cluster", QuotaKey::Holding(cpu(), Bound::Limit), 40_000);
     // Both were given one lease, which costs the same on an engine; that of `a` holds four times the processors.
     let tasks = ["a", "b"].map(|of| bench.task(of));
-    tasks.map(|task| bench.start(task, 0));
+    for task in tasks {
+        bench.start(task, 0);
+    }
     for of in ["a", "a", "a", "b", "b", "b"] {
         bench.task(of);
     }

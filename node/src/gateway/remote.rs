@@ -91,9 +91,10 @@ impl Provider for Remote {
         tools: Option<&'a Arc<str>>,
     ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
         let request = request(messages, tools.map(AsRef::as_ref));
-        let bound = self.client.estimate(&request).worst;
+        let estimate = self.client.estimate(&request);
+        let (bound, likely) = (estimate.worst.max(1), estimate.likely);
         let counts = messages.iter().map(|message| message.text.len() as u64 / 4).collect();
-        Box::pin(std::future::ready(Ok(Prompt { ids: Vec::new(), counts, bound })))
+        Box::pin(std::future::ready(Ok(Prompt { ids: Vec::new(), counts, bound, likely })))
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {

@@ -32,7 +32,7 @@ fn any_state_begins_again_on_new_machines() {
         assert!(before.nodes().all(|row| !ids.contains(&row.id)), "an id was given twice");
         assert_eq!((state.incarnation(), state.cluster_id()), (2, Some(ClusterId([9; 16]))));
         assert_eq!(state.lease_counts().count(), 0);
-        assert!(state.tasks().all(|row| row.home == ids && row.unaware.is_empty()));
+        assert!(state.tasks().all(|row| row.home.iter().eq(&ids) && row.unaware.is_empty()));
         assert!(state.tasks().map(|row| row.uid).eq(before.tasks().map(|row| row.uid)));
         assert!(before.tasks().filter(|row| row.state.is_final()).all(|row| {
             state.task(row.uid).is_some_and(|now| (now.state, now.result) == (row.state, row.result))
