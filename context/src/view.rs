@@ -3,6 +3,7 @@
 //! A view with a segment that its reader may not see cannot be built, so nothing after this point has to ask again.
 
 use crate::{Chain, Kind, Segment, Tokens, Visibility};
+use std::sync::Arc;
 use types::{Hash, limits};
 
 /// Where a segment stands in a view. The order is the point: what most agents share comes first.
@@ -135,7 +136,8 @@ pub fn may_see(reader: &Reader, segment: &Segment) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     reader: Reader,
-    items: Vec<(ChainItem, Segment)>,
+    /// Shared with whoever opened them: a view of a long history copies no text.
+    items: Vec<(ChainItem, Arc<Segment>)>,
 }
 
 impl View {
@@ -143,7 +145,12 @@ impl View {
     ///
     /// # Errors
     /// The first segment that the reader may not see, or that cannot stand where it was put.
-    pub fn build(reader: Reader, mut items: Vec<(ChainItem, Segment)>) -> Result<View, ViewError> {
+    pub fn build<S: Into<Arc<Segment>>>(
+        reader: Reader,
+        items: Vec<(ChainItem, S)>,
+    ) -> Result<View, ViewError> {
+        let shared = |(item, segment): (ChainItem, S)| (item, segment.into());
+        let mut items: Vec<(ChainItem, Arc<Segment>)> = items.into_iter().map(shared).collect();
         let (given, limit) = (items.len(), limits::CHAIN_SEGMENTS);
         if given > limit {
             return Err(ViewError::TooMany { given, limit });
@@ -160,7 +167,7 @@ impl View {
         &self.reader
     }
 
-    pub fn items(&self) -> &[(ChainItem, Segment)] {
+    pub fn items(&self) -> &[(ChainItem, Arc<Segment>)] {
         &self.items
     }
 
@@ -217,7 +224,7 @@ impl View {
                 last.segments.push(item.hash);
             }
             Some(_) | None => {
-                let silent = Segment { text: String::new(), tokens: None, ..segment.clone() };
+                let silent = Segment::new(Kind::Message, segment.author.clone(), segment.visibility, "");
                 let message = self.message(item, &silent, false);
                 messages.push(Message { role: Role::Assistant, answers: None, calls: vec![call], ..message });
             }

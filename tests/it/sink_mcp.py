@@ -22,7 +22,7 @@ def send(message):
 def tool(name, hints):
     schema = {
         "type": "object",
-        "properties": {"n": {"type": "integer"}, "wait_ms": {"type": "integer", "minimum": 0, "maximum": 60000}},
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99999}, "wait_ms": {"type": "integer", "minimum": 0, "maximum": 60000}},
         "required": ["n"],
         "additionalProperties": False,
     }

@@ -267,9 +267,9 @@ fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
     change.hear(uid, commit.next);
     match commit.next {
         Next::Continue | Next::GoOn { .. } => return change.go_on(uid),
-        Next::WaitTool { .. } if change.row(uid).state != TaskState::Cancelling => {
-            return change.step_aside(uid);
-        }
+        // A cancelled task keeps its lease until its holder says that nothing of it is under way.
+        Next::WaitTool { .. } if change.row(uid).state == TaskState::Cancelling => return,
+        Next::WaitTool { .. } => return change.step_aside(uid),
         _ => {}
     }
     // Whatever else the step says, it gives the lease back: that confirms the cancel.

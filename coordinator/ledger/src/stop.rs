@@ -146,10 +146,7 @@ impl Change<'_> {
 
     /// The task waits for its tools: its lease stays, its slot is for others.
     pub(crate) fn step_aside(&mut self, uid: TaskUid) {
-        if self.row(uid).yield_by_ms.is_some() {
-            // Its tools start anew where it goes, or are asked about.
-            return self.make_room(uid);
-        }
+        // Whom it is to make room for needs no room now: it goes when its tools are done.
         if self.row(uid).aside.is_none() {
             self.give_slot_back(uid);
             self.update(uid, |row| row.aside = Some(true));
@@ -164,6 +161,9 @@ impl Change<'_> {
         let row = self.row(uid).clone();
         if row.state == TaskState::Cancelling {
             return;
+        }
+        if row.yield_by_ms.is_some() {
+            return self.make_room(uid);
         }
         if self.state.check_slot(&row).is_err() && row.unaware.len() < UNAWARE_HOLDERS {
             revoke(self, uid);

@@ -4,7 +4,10 @@
 use ledger::command::{ChildSpec, Command, Entry, Next, Release, RequestKey, Stamp, Terms};
 use ledger::keys::{Amounts, Bound, Budget, Holding, Window};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, Closed, InputRef, Price, QuotaKey, Role, TaskError, Want};
+use ledger::rows::{
+    AgentKind, Ask, AskKind, Closed, Fork, InputRef, Price, QuotaKey, Role, ScheduleRow, SignalKind,
+    TaskError, Want,
+};
 use ledger::{State, encode_entry};
 use std::fs;
 use std::path::PathBuf;
@@ -189,6 +192,103 @@ fn newer_commands() -> Vec<Command> {
     ]
 }
 
+/// What form 3 has more: signals, questions, forks, limits of children, named chains, schedules.
+fn newest_commands() -> Vec<Command> {
+    let (project, node) = (ProjectName::default(), NodeId(1));
+    let ask = |kind| Ask { id: "1.0".into(), kind, about: "mail.send".into(), text: Some(hash("call")) };
+    let lease = |position| Epoch { index: 4, ..epoch(position) };
+    let step = |step, position, next| Command::CommitStep {
+        task: uid_at(4, 0),
+        epoch: lease(position),
+        node,
+        step,
+        head: hash("head"),
+        home: vec![node],
+        spent: Spent::default(),
+        billed_tokens: 0,
+        next,
+        extra: None,
+    };
+    let signal = |kind, ask: &str, id: &str| Command::Signal {
+        project: ProjectName::default(),
+        task: uid_at(4, 0),
+        kind,
+        ask: ask.into(),
+        text: Some(hash("said")),
+        home: vec![NodeId(1)],
+        request: request(id),
+    };
+    let Command::CreateTask { agent, inputs, labels, class, priority, deadline_ms, home, .. } =
+        create("reader", Class::Batch)
+    else {
+        unreachable!()
+    };
+    let fork = Fork { task: uid(3), step: 1, head: Some(hash("head")) };
+    let child = ChildSpec {
+        agent: "reader".into(),
+        inputs: vec![],
+        background: vec![],
+        home: vec![],
+        limits: Some(vec![(QuotaKey::TokensTotal, 50)]),
+    };
+    let schedule = ScheduleRow {
+        project: project.clone(),
+        name: "nightly".into(),
+        cron: "0 6 * * *".into(),
+        agent: "reader".into(),
+        inputs: inputs.clone(),
+        class,
+        priority: 5,
+        home: vec![node],
+        next_ms: STAMP.wall_ms,
+        last_task: None,
+        last_error: String::new(),
+        fired: 0,
+        author: String::new(),
+    };
+    vec![
+        Command::CreateTask {
+            project: project.clone(),
+            agent,
+            inputs,
+            task_id: None,
+            labels,
+            class,
+            priority,
+            deadline_ms,
+            home,
+            request: request("forked"),
+            terms: Some(Terms { fork: Some(fork), ..Terms::default() }),
+        },
+        Command::Assign { task: uid_at(4, 0), node },
+        step(2, 1, Next::WaitTool { heard: 0, asks: vec![ask(AskKind::Approval)] }),
+        signal(SignalKind::Approve, "1.0", "approve"),
+        signal(SignalKind::Enqueue, "", "later"),
+        step(3, 1, Next::GoOn { heard: 1 }),
+        Command::Spawn { parent: uid_at(4, 0), epoch: lease(1), node, step: 4, children: vec![child] },
+        step(4, 1, Next::WaitInput { heard: 1, asks: vec![ask(AskKind::UnknownMayRepeat)] }),
+        signal(SignalKind::Repeat, "1.0", "repeat"),
+        Command::Assign { task: uid_at(4, 0), node },
+        step(5, 9, Next::WaitFor { heard: 3, ms: 1000 }),
+        Command::MoveHead {
+            project: project.clone(),
+            path: "memory".into(),
+            after: None,
+            head: hash("record"),
+            home: vec![node],
+            forget: vec![hash("secret")],
+            request: request("head"),
+        },
+        Command::SetSchedule { row: Box::new(schedule), request: request("schedule") },
+        Command::FireSchedule {
+            project,
+            name: "nightly".into(),
+            due_ms: STAMP.wall_ms,
+            next_ms: STAMP.wall_ms + 9,
+        },
+    ]
+}
+
 /// Every kind of command, and every kind of `Next` and `Release`. Positions are part of uids and epochs.
 fn every_command() -> Vec<Command> {
     let (project, node) = (ProjectName::default(), NodeId(1));
@@ -313,6 +413,35 @@ fn a_snapshot_of_the_second_form_is_read_and_written_as_then() {
     // The same log must still make the same state, or replicas of two versions would part.
     assert_eq!(restored.state_hash(), state.state_hash());
     assert_eq!(state.snapshot(), golden);
+}
+
+#[test]
+fn an_entry_of_the_third_form_is_read_and_written_as_then() {
+    let golden = kept("entry-3.cbor", &encode_entry(STAMP, &newest_commands()));
+    let entry: Entry = types::decode(&golden).unwrap();
+    assert_eq!((entry.format, entry.min_reader), (3, 3));
+    assert_eq!(entry.commands, newest_commands());
+    assert_eq!(encode_entry(entry.stamp, &entry.commands), golden);
+    // What says nothing new keeps its form, and older versions read it.
+    let older: Entry = types::decode(&encode_entry(STAMP, &newer_commands())).unwrap();
+    assert_eq!((older.format, older.min_reader), (2, 2));
+}
+
+#[test]
+fn a_snapshot_of_the_third_form_is_read_and_written_as_then() {
+    let mut state = State::new();
+    state.apply_entry(1, &encode_entry(STAMP, &admit())).unwrap();
+    state.apply_entry(2, &encode_entry(STAMP, &every_command())).unwrap();
+    state.apply_entry(3, &encode_entry(STAMP, &newer_commands())).unwrap();
+    let applied = state.apply_entry(4, &encode_entry(STAMP, &newest_commands())).unwrap();
+    assert!(!applied.replies.iter().any(|reply| matches!(reply, Reply::Refused(_))), "{:?}", applied.replies);
+    let golden = kept("snapshot-3.cbor", &state.snapshot());
+    let restored = State::restore(&golden).unwrap();
+    assert_eq!(restored.snapshot(), golden);
+    // The same log must still make the same state, or replicas of two versions would part.
+    assert_eq!(restored.state_hash(), state.state_hash());
+    assert_eq!(state.snapshot(), golden);
+    ledger::invariants::check(&restored).unwrap();
 }
 
 #[test]

@@ -179,6 +179,9 @@ pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, 
         if !parsed.calls.is_empty() {
             return asked(mind, answer, parsed, call);
         }
+        if agent.tool_choice == ToolChoice::Required {
+            return asked(mind, answer, Parsed { content: parsed.content, calls: vec![calls::none()] }, call);
+        }
     }
     if agent.conversation {
         answered_for_now(mind, answer, whole, call)

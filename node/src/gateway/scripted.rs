@@ -38,8 +38,9 @@ use context::{Message, Role};
 use futures::future::BoxFuture;
 use mind::{SaidCall, ToolChoice};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use types::Hash;
@@ -102,7 +103,12 @@ struct ScriptedCall {
 pub struct Scripted {
     name: String,
     script: Script,
+    /// Ids of messages by their segments: a long conversation is cut into words once.
+    counted: Mutex<BTreeMap<(Vec<Hash>, usize), Arc<Vec<u32>>>>,
 }
+
+/// Messages that are remembered; the memory is emptied when it is full.
+const COUNTED: usize = 8192;
 
 impl Scripted {
     /// Reads a script file. `name` is the model's name, for messages.
@@ -127,7 +133,20 @@ impl Scripted {
         if script.reply.is_empty() {
             return Err(malformed("it has no [[reply]]; write at least one".into()));
         }
-        Ok(Scripted { name: name.into(), script })
+        Ok(Scripted { name: name.into(), script, counted: Mutex::default() })
+    }
+
+    fn ids(&self, message: &Message) -> Arc<Vec<u32>> {
+        // An open answer grows under the name of its first part.
+        if message.segments.is_empty() || message.open {
+            return Arc::new(ids_of(message));
+        }
+        let mut counted = self.counted.lock().expect("nothing panics while it holds the counts");
+        if counted.len() >= COUNTED {
+            counted.clear();
+        }
+        let key = (message.segments.clone(), message.text.len());
+        counted.entry(key).or_insert_with(|| Arc::new(ids_of(message))).clone()
     }
 
     fn reply(&self, ask: &Ask) -> Result<&Reply, ModelFailure> {
@@ -240,6 +259,13 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The role, what was said, and calls that are in no tokens yet.
+fn ids_of(message: &Message) -> Vec<u32> {
+    let calls = message.calls.iter().filter(|_| message.tokens.is_none());
+    let calls = calls.flat_map(|call| words(&call.arguments)).map(id);
+    [role_token(message.role)].into_iter().chain(tokens_of(message)).chain(calls).collect()
+}
+
 fn role_token(role: Role) -> u32 {
     id(role.as_str())
 }
@@ -258,12 +284,9 @@ impl Provider for Scripted {
         let mut prompt = Prompt::default();
         prompt.ids.extend(tools.into_iter().flat_map(|tools| words(tools)).map(id));
         for message in messages.iter() {
-            let before = prompt.ids.len();
-            prompt.ids.push(role_token(message.role));
-            prompt.ids.extend(tokens_of(message));
-            let calls = message.calls.iter().filter(|_| message.tokens.is_none());
-            prompt.ids.extend(calls.flat_map(|call| words(&call.arguments)).map(id));
-            prompt.counts.push((prompt.ids.len() - before) as u64);
+            let ids = self.ids(message);
+            prompt.ids.extend_from_slice(&ids);
+            prompt.counts.push(ids.len() as u64);
         }
         Box::pin(std::future::ready(Ok(prompt)))
     }

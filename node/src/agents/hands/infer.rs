@@ -9,6 +9,7 @@ use ledger::command::Command;
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::Want;
 use mind::{Effect, Event};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use types::Hash;
@@ -106,8 +107,8 @@ impl Hands {
         for item in chain {
             let new = fresh.iter().find(|(hash, _)| *hash == item.hash);
             let segment = match new {
-                Some((_, segment)) => segment.clone(),
-                None => self.segment(item.hash).await.map_err(unavailable)?.as_ref().clone(),
+                Some((_, segment)) => Arc::new(segment.clone()),
+                None => self.segment(item.hash).await.map_err(unavailable)?,
             };
             items.push((item.clone(), segment));
         }
