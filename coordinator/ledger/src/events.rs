@@ -167,7 +167,8 @@ mod tests {
         let bytes = ours.into_writer();
         assert_eq!(bytes, theirs.into_writer());
         let mut again = Total::default();
-        let mut put = |task, event: &Event| Some(lists.get_mut(&task)?.push(task, event, &mut again));
+        let mut put =
+            |task, event: &Event| lists.get_mut(&task).map(|list| list.push(task, event, &mut again));
         read(&mut Decoder::new(&bytes), &mut put).unwrap();
         assert_eq!(again, total);
         assert!(read(&mut Decoder::new(&bytes), |_, _| None).is_err());

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     fn text(words: &str) -> Vec<Word> {
-        words.split(' ').map(|word| Word::new(word)).collect()
+        words.split(' ').map(Word::new).collect()
     }
 
     #[test]

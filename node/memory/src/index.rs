@@ -215,7 +215,7 @@ impl Index {
 
     fn has_tags(&self, slot: Slot, tags: &[&str]) -> bool {
         let has = |tag: &&str| self.known[&slot].tags.iter().any(|own| own.as_str() == *tag);
-        tags.iter().all(|tag| has(tag))
+        tags.iter().all(has)
     }
 
     fn order(&self, a: &Scored, b: &Scored) -> Ordering {

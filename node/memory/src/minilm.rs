@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn windows_overlap_and_cover_everything() {
-        assert_eq!(windows(0).collect::<Vec<_>>(), [0..0]);
-        assert_eq!(windows(254).collect::<Vec<_>>(), [0..254]);
+        assert!(windows(0).eq(std::iter::once(0..0)));
+        assert!(windows(254).eq(std::iter::once(0..254)));
         assert_eq!(windows(255).collect::<Vec<_>>(), [0..254, 222..255]);
         assert_eq!(windows(476).collect::<Vec<_>>(), [0..254, 222..476]);
         assert_eq!(windows(477).count(), 3);

@@ -125,7 +125,7 @@ impl Roster {
                 let said = said_to(&row);
                 let running = entry.phase == Phase::Running && !said.is_empty();
                 entry.row = row;
-                running.then(|| Order::Tell(entry.row.uid, Tell::Said(said)))
+                running.then_some(Order::Tell(entry.row.uid, Tell::Said(said)))
             }
             Some(entry) if entry.epoch > epoch => None,
             Some(entry) => {

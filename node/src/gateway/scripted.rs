@@ -99,12 +99,15 @@ struct ScriptedCall {
     arguments: String,
 }
 
+/// Numbered prompts, by their segments and the length of their text.
+type Counted = BTreeMap<(Vec<Hash>, usize), Arc<Vec<u32>>>;
+
 /// A provider that reads its replies from a script.
 pub struct Scripted {
     name: String,
     script: Script,
     /// Ids of messages by their segments: a long conversation is cut into words once.
-    counted: Mutex<BTreeMap<(Vec<Hash>, usize), Arc<Vec<u32>>>>,
+    counted: Mutex<Counted>,
 }
 
 /// Messages that are remembered; the memory is emptied when it is full.
