@@ -203,8 +203,12 @@ impl Memories {
     ) -> Result<(Vec<Item>, bool), MemoryError> {
         let mut held = self.cache.hold(place).await;
         let opened = self.current(place, &mut held).await?;
-        let mut order: Vec<(u64, Hash)> =
-            opened.shelf.entries().map(|(item, entry)| (entry.n, *item)).filter(|(n, _)| *n > after).collect();
+        let mut order: Vec<(u64, Hash)> = opened
+            .shelf
+            .entries()
+            .map(|(item, entry)| (entry.n, *item))
+            .filter(|(n, _)| *n > after)
+            .collect();
         order.sort_unstable();
         let more = order.len() > most;
         let mut items = Vec::new();
@@ -272,12 +276,7 @@ impl Memories {
     }
 
     /// Stores a change and moves the head; false: another writer was first, and nothing has changed.
-    async fn append(
-        &self,
-        place: &Place,
-        held: &mut Held,
-        change: Written<'_>,
-    ) -> Result<bool, MemoryError> {
+    async fn append(&self, place: &Place, held: &mut Held, change: Written<'_>) -> Result<bool, MemoryError> {
         let opened = held.get().ok_or(MemoryError::Busy)?;
         let (records, erased) = opened.records_of(place, &change)?;
         let Some((head, _)) = records.last() else { return Ok(true) };
@@ -323,11 +322,10 @@ impl Written<'_> {
 }
 
 /// A sealed note, where there is something to note.
-fn note(place: &Place, item: Hash, text: &Text) -> Result<Option<(Note, context::Sealed)>, MemoryError> {
+fn note(place: &Place, item: Hash, text: &Text) -> Result<Option<context::Sealed>, MemoryError> {
     let note = Note::new(item, text.at_ms, text.source.as_str(), text.tags.iter().cloned());
     note.check().map_err(|error| MemoryError::Invalid(error.to_string()))?;
-    let sealed = note.seal(&place.project);
-    Ok((!note.is_empty()).then_some((note, sealed)))
+    Ok((!note.is_empty()).then(|| note.seal(&place.project)))
 }
 
 /// The encoder in a folder, as `make encoder` leaves it there.

@@ -165,8 +165,9 @@ impl SegmentStore {
 
     /// Resolves when others may ask.
     pub async fn serving(&self) {
-        // The sender is ours, so the channel is open.
-        let _open = self.serving.subscribe().wait_for(|serving| *serving).await;
+        let mut serving = self.serving.subscribe();
+        // The sender is ours, so the channel stays open.
+        let _open = serving.wait_for(|serving| *serving).await.is_ok();
     }
 
     /// Whether it was erased.
@@ -340,7 +341,10 @@ mod tests {
         assert_eq!(store.get(&a, secret.0).await.unwrap(), None);
         assert_eq!(store.missing(&a, &[secret.0]).await.unwrap(), [secret.0]);
         let refused = store.put_all(&a, vec![secret.clone()]).await;
-        assert!(matches!(refused, Err(StoreError::Forgotten { hash, .. }) if hash == secret.0), "{refused:?}");
+        assert!(
+            matches!(refused, Err(StoreError::Forgotten { hash, .. }) if hash == secret.0),
+            "{refused:?}"
+        );
         assert!(store.is_forgotten(&a, &secret.0) && !store.is_forgotten(&project("b"), &secret.0));
         assert_eq!(store.stats(), StoreStats { segments: 1, bytes: 15 });
         store.close().await;

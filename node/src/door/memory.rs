@@ -71,7 +71,9 @@ impl MemoryService for Door {
         let inside = self.inside()?;
         let after = match request.page_token.as_str() {
             "" => 0,
-            token => token.parse().map_err(|_| status::invalid("page_token", "not one that an answer carried"))?,
+            token => {
+                token.parse().map_err(|_| status::invalid("page_token", "not one that an answer carried"))?
+            }
         };
         let most = page_size(request.page_size)? as usize;
         let place = inside.place(project, &request.scope).await?;
@@ -159,11 +161,7 @@ fn word(reason: &str) -> Result<String, Status> {
     }
 }
 
-fn question(
-    request: pb::SearchRequest,
-    kind: pb::SearchKind,
-    has_vectors: bool,
-) -> Result<Question, Status> {
+fn question(request: pb::SearchRequest, kind: pb::SearchKind, has_vectors: bool) -> Result<Question, Status> {
     if request.query.trim().is_empty() {
         return Err(status::invalid("query", "is empty"));
     }
@@ -226,14 +224,20 @@ fn refused(error: MemoryError) -> Status {
             (Code::InvalidArgument, "INVALID_ARGUMENT", "correct the field and send it again")
         }
         MemoryError::RequestReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED", "use a new request id"),
-        MemoryError::Absent { .. } => (Code::NotFound, "NOT_FOUND", "`quorate memory list` shows what there is"),
+        MemoryError::Absent { .. } => {
+            (Code::NotFound, "NOT_FOUND", "`quorate memory list` shows what there is")
+        }
         MemoryError::Forgotten => (Code::FailedPrecondition, "FORGOTTEN", "use a new request id"),
         MemoryError::Full(_) => (Code::FailedPrecondition, "MEMORY_FULL", "forget something first"),
         MemoryError::Busy => (Code::Unavailable, "MEMORY_BUSY", "repeat with the same request id"),
-        MemoryError::Lost(_) => (Code::Unavailable, "MEMORY_UNREADABLE", "check `quorate node list`, then repeat"),
-        MemoryError::NotDurable(_) => {
-            (Code::Unavailable, "NOT_DURABLE", "check `quorate node list`, then repeat with the same request id")
+        MemoryError::Lost(_) => {
+            (Code::Unavailable, "MEMORY_UNREADABLE", "check `quorate node list`, then repeat")
         }
+        MemoryError::NotDurable(_) => (
+            Code::Unavailable,
+            "NOT_DURABLE",
+            "check `quorate node list`, then repeat with the same request id",
+        ),
         MemoryError::Encoder(_) => (Code::Internal, "ENCODER_FAILED", "search by words"),
         MemoryError::Damaged(_) => (Code::DataLoss, "MEMORY_DAMAGED", "report this with the node's log"),
     };

@@ -38,12 +38,8 @@ pub(super) trait Chains: Send + Sync + 'static {
     ) -> Result<bool, MemoryError>;
 
     /// Brings segments here, unless they were forgotten.
-    async fn fetch(
-        &self,
-        project: &ProjectName,
-        home: &[NodeId],
-        hashes: &[Hash],
-    ) -> Result<(), MemoryError>;
+    async fn fetch(&self, project: &ProjectName, home: &[NodeId], hashes: &[Hash])
+    -> Result<(), MemoryError>;
 
     /// The bytes of a segment that is here.
     async fn get(&self, project: &ProjectName, hash: Hash) -> Result<Option<Bytes>, MemoryError>;
@@ -107,7 +103,8 @@ impl Chains for Real {
         home: Vec<NodeId>,
     ) -> Result<bool, MemoryError> {
         // A head names all that is behind it, so the move is its own request id.
-        let request = RequestKey { author: to.author, request_id: format!("head-{}", to.head), body: to.head };
+        let request =
+            RequestKey { author: to.author, request_id: format!("head-{}", to.head), body: to.head };
         let command = Command::MoveHead {
             project: project.clone(),
             path: to.path,

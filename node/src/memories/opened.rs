@@ -46,8 +46,7 @@ impl NewItem {
         let scope = place.scope.to_string();
         let parts = [scope.as_bytes(), text.author.as_bytes(), text.request_id.as_bytes()];
         let request = format!("memory {}", Hash::of_parts(&parts));
-        let segment =
-            Segment::new(Kind::Artefact, request.as_str(), Visibility::Project, text.text.as_str());
+        let segment = Segment::new(Kind::Artefact, request.as_str(), Visibility::Project, text.text.as_str());
         segment.check().map_err(|error| MemoryError::Invalid(format!("text: {error}")))?;
         let sealed = context::seal(&place.project, &segment);
         Ok(NewItem {
@@ -164,7 +163,8 @@ impl Opened {
         let segment = context::open(&place.project, item, &bytes).map_err(damaged)?;
         let Some(note) = note else { return Ok((segment, None)) };
         let bytes = self.bytes(chains, place, note).await?;
-        let note = bytes.map(|bytes| Note::open(&place.project, note, &bytes)).transpose().map_err(damaged)?;
+        let note =
+            bytes.map(|bytes| Note::open(&place.project, note, &bytes)).transpose().map_err(damaged)?;
         Ok((segment, note))
     }
 
@@ -232,7 +232,9 @@ impl Opened {
         text: &Text,
     ) -> Result<Option<(Act, Vec<(Hash, Bytes)>)>, MemoryError> {
         match self.by_request.get(&new.request) {
-            Some(item) if *item != new.hash => return Err(MemoryError::RequestReused(new.request_id.clone())),
+            Some(item) if *item != new.hash => {
+                return Err(MemoryError::RequestReused(new.request_id.clone()));
+            }
             _ if self.gone.contains(&new.hash) || chains.is_forgotten(&place.project, &new.hash) => {
                 return Err(MemoryError::Forgotten);
             }
@@ -247,14 +249,15 @@ impl Opened {
                 None => return Ok(None),
             },
         };
-        let act = Act::Remember { item: same.unwrap_or(new.hash), note: note.as_ref().map(|(_, it)| it.hash) };
+        let act = Act::Remember { item: same.unwrap_or(new.hash), note: note.as_ref().map(|note| note.hash) };
         self.shelf.check(&act)?;
         let item = same.is_none().then(|| (new.hash, new.bytes.clone()));
-        let note = note.map(|(_, sealed)| (sealed.hash, Bytes::from(sealed.bytes)));
+        let note = note.map(|sealed| (sealed.hash, Bytes::from(sealed.bytes)));
         Ok(Some((act, item.into_iter().chain(note).collect())))
     }
 
-    /// What is known of an item together with what is said of it now; none if that is nothing new.
+    /// What is known of an item together with what is said of it now; none if that is nothing new. The first source
+    /// stays: an agent that notes the same in every task would write a record each time.
     async fn noted_more(
         &self,
         chains: &dyn Chains,
@@ -265,11 +268,11 @@ impl Opened {
         let (_, note) = self.read(chains, place, item).await?;
         let (tags, source) = note.map(|note| (note.tags, note.source)).unwrap_or_default();
         let known = text.tags.iter().all(|tag| tags.contains(tag));
-        if known && (text.source.is_empty() || text.source == source) {
+        if known && (text.source.is_empty() || !source.is_empty()) {
             return Ok(None);
         }
         let mut more = Text { tags: [tags, text.tags.clone()].concat(), ..text.clone() };
-        if more.source.is_empty() {
+        if !source.is_empty() {
             more.source = source;
         }
         Ok(Some(more))

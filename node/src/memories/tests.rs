@@ -30,7 +30,12 @@ impl Chains for Small {
         Ok(head)
     }
 
-    async fn move_head(&self, project: &ProjectName, to: Move, home: Vec<NodeId>) -> Result<bool, MemoryError> {
+    async fn move_head(
+        &self,
+        project: &ProjectName,
+        to: Move,
+        home: Vec<NodeId>,
+    ) -> Result<bool, MemoryError> {
         let mut state = self.state.lock().unwrap();
         let row = state.heads.get(&to.path).cloned();
         if row.as_ref().map(|row| row.head) != to.after {
@@ -171,7 +176,8 @@ async fn a_whole_scope_goes_in_several_moves_and_pages_are_in_order() {
 #[test]
 fn no_path_begins_another_and_all_fit() {
     let project = ProjectName::parse("a").unwrap();
-    let of = |agent: &str| Place { project: project.clone(), scope: Scope::Agent(project.clone(), agent.into()) };
+    let of =
+        |agent: &str| Place { project: project.clone(), scope: Scope::Agent(project.clone(), agent.into()) };
     assert_eq!(of("reader").path(), "memory/agents/reader/");
     assert!(!of("reader2").path().starts_with(&of("reader").path()));
     assert!(of(&"x".repeat(limits::NAME_BYTES)).path().len() <= limits::NAME_BYTES);

@@ -73,7 +73,9 @@ impl SegmentsService {
 
     /// Waits until this node knows what was forgotten while it was away.
     async fn serving(&self) -> Result<(), Status> {
-        let silent = |_| Status::unavailable("this node does not know yet what was forgotten while it was away; try again");
+        let silent = |_| {
+            Status::unavailable("this node does not know yet what was forgotten while it was away; try again")
+        };
         tokio::time::timeout(CATCHING_UP, self.plane.store.serving()).await.map_err(silent)
     }
 

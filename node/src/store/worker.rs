@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -183,9 +183,8 @@ impl Shared {
             }
             ReadJob::Missing { project, hashes, done } => {
                 let mut seen = BTreeSet::new();
-                let held = |hash: &Hash| {
-                    self.held(&project, hash).is_some() && !self.is_forgotten(&project, hash)
-                };
+                let held =
+                    |hash: &Hash| self.held(&project, hash).is_some() && !self.is_forgotten(&project, hash);
                 let missing = |hash: &Hash| seen.insert(*hash) && !held(hash);
                 let _caller_gone = done.send(Ok(hashes.into_iter().filter(missing).collect()));
             }
@@ -288,7 +287,8 @@ impl Writer {
     /// Takes a caller into the group, or answers it at once when what it brings is wrong.
     fn join(&self, group: &mut Group, project: ProjectName, segments: Vec<(Hash, Bytes)>, done: Answer<()>) {
         let forgotten = segments.iter().find(|(hash, _)| self.shared.is_forgotten(&project, hash));
-        let forgotten = forgotten.map(|(hash, _)| StoreError::Forgotten { project: project.clone(), hash: *hash });
+        let forgotten =
+            forgotten.map(|(hash, _)| StoreError::Forgotten { project: project.clone(), hash: *hash });
         if let Some(error) = forgotten.or_else(|| check(&project, &segments).err()) {
             let _caller_gone = done.send(Err(error));
             return;
@@ -373,7 +373,10 @@ impl Writer {
             return Ok(());
         }
         self.files.settle_and_wipe().map_err(|cause| self.fail(cause))?;
-        there.iter().try_for_each(|hash| self.files.remove_leftovers(project, hash)).map_err(|c| self.fail(c))?;
+        there
+            .iter()
+            .try_for_each(|hash| self.files.remove_leftovers(project, hash))
+            .map_err(|c| self.fail(c))?;
         self.remove(project, &there)
     }
 
