@@ -55,13 +55,16 @@ impl NodeTools {
         memories: &Arc<Memories>,
     ) -> anyhow::Result<NodeTools> {
         let config::Tools { mcp, http, files, shell } = config.clone();
+        let taken = mcp.contains_key(memory::NAMED);
         let mut toolbox = Toolbox::new(&::tools::Config { mcp, http, files })?;
         let needs = Arc::new(Needs::default());
+        // An operator's own server of that name is what agents mean by it.
+        let own = if taken { Vec::new() } else { memory::tools(memories, &needs) };
+        for tool in own {
+            toolbox.add(tool)?;
+        }
         if shell.enabled {
             toolbox.add(Arc::new(Shell::new(shell, needs.clone())))?;
-        }
-        for tool in memory::tools(memories, &needs) {
-            toolbox.add(tool)?;
         }
         Ok(NodeTools { toolbox, folder: data_dir.join("work"), needs })
     }

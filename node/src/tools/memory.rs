@@ -9,6 +9,8 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// What stands before the tools' names, as a server's name does.
+pub(super) const NAMED: &str = "memory";
 /// Hits unless asked for more, and the most.
 const HITS: usize = 5;
 const HITS_MAX: usize = 20;
@@ -35,9 +37,9 @@ pub(super) struct Remember {
 }
 
 /// Both tools.
-pub(super) fn tools(memories: &Arc<Memories>, needs: &Arc<Needs>) -> [Arc<dyn Tool>; 2] {
+pub(super) fn tools(memories: &Arc<Memories>, needs: &Arc<Needs>) -> Vec<Arc<dyn Tool>> {
     let desk = Desk { memories: memories.clone(), needs: needs.clone() };
-    [
+    vec![
         Arc::new(Search { spec: search_spec(), desk: desk.clone() }),
         Arc::new(Remember { spec: remember_spec(), desk }),
     ]
