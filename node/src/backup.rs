@@ -14,6 +14,9 @@ pub(crate) mod write;
 
 use crate::segments::PeerError;
 use crate::store::StoreError;
+use context::SegmentError;
+use mind::StepRecord;
+use types::{Hash, ProjectName};
 
 /// Why there is no backup, or nothing to begin from.
 #[derive(Debug, thiserror::Error)]
@@ -45,4 +48,26 @@ pub(crate) enum BackupError {
     /// Whoever asked has gone.
     #[error("nobody reads the backup any more")]
     NobodyReads,
+}
+
+/// What a segment of a backup is. Records name more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Is {
+    Text,
+    Step,
+    Memory,
+}
+
+/// What a segment names, and the record of its kind before it.
+fn named_by(
+    is: Is,
+    project: &ProjectName,
+    hash: Hash,
+    bytes: &[u8],
+) -> Result<(Vec<Hash>, Option<Hash>), SegmentError> {
+    match is {
+        Is::Text => Ok((Vec::new(), None)),
+        Is::Step => StepRecord::open(project, hash, bytes).map(|record| (record.names(), record.prev)),
+        Is::Memory => memory::Record::open(project, hash, bytes).map(|record| (record.names(), record.prev)),
+    }
 }

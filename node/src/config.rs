@@ -88,6 +88,8 @@ pub struct Config {
     pub engine: Engine,
     pub provider: Vec<Provider>,
     pub tools: Tools,
+    #[serde(default)]
+    pub memory: Memory,
     pub timings: Timings,
     pub queue: Queue,
     pub log: Log,
@@ -245,6 +247,14 @@ pub struct Tools {
     pub shell: Shell,
 }
 
+/// What agents remember.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// The folder of the encoder, as `make encoder` leaves it; without it memories are searched by words alone.
+    pub encoder: Option<PathBuf>,
+}
+
 /// The tool `shell`: commands in a sandbox, in the task's own folder, without a network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -364,6 +374,7 @@ impl Config {
     fn relative_to(mut self, folder: &Path) -> Config {
         self.data_dir = folder.join(&self.data_dir);
         self.models_dir = self.models_dir.map(|dir| folder.join(dir));
+        self.memory.encoder = self.memory.encoder.map(|dir| folder.join(dir));
         self.keys = self.keys.map(|file| folder.join(file));
         if let Some(tls) = &mut self.tls {
             for file in [&mut tls.ca, &mut tls.cert, &mut tls.key] {

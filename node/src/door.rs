@@ -9,6 +9,7 @@ mod cluster;
 mod context;
 mod convert;
 mod explain;
+mod memory;
 mod nodes;
 mod prices;
 mod quota_watch;
@@ -21,6 +22,7 @@ mod watch;
 use crate::keep::Keep;
 use crate::live::LiveTokens;
 use crate::members::Members;
+use crate::memories::Memories;
 use crate::segments::Peers;
 use crate::store::SegmentStore;
 use coordinator::Client;
@@ -42,7 +44,11 @@ pub struct Membership {
     pub store: SegmentStore,
     pub peers: Peers,
     pub live: LiveTokens,
+    pub(crate) memories: Arc<Memories>,
 }
+
+/// As long as a caller waits for a node that has just started.
+const CATCHING_UP: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Someone asks this node to found a cluster; the answer goes back when it is done.
 pub type InitRequest = oneshot::Sender<Result<(), String>>;
@@ -130,6 +136,11 @@ impl Door {
             .add(
                 pb::context_service_server::ContextServiceServer::new(self.clone())
                     .max_decoding_message_size(size),
+            )?
+            .add(
+                pb::memory_service_server::MemoryServiceServer::new(self.clone())
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
             )?;
         Ok(tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
@@ -160,6 +171,18 @@ impl Membership {
         }
     }
 
+    /// Waits until this node has heard what was forgotten while it was away.
+    async fn knows_what_is_gone(&self) -> Result<(), Status> {
+        tokio::time::timeout(CATCHING_UP, self.store.serving()).await.map_err(|_| {
+            status::error(
+                Code::Unavailable,
+                "CATCHING_UP",
+                "this node has just started and does not know yet what was forgotten while it was away",
+                "try again, or ask another node; it needs a leader to know (`quorate cluster status`)",
+            )
+        })
+    }
+
     /// A segment's stored bytes, from here or from the nodes that are said to hold it.
     async fn segment(
         &self,
@@ -167,6 +190,15 @@ impl Membership {
         hash: Hash,
         home: &[NodeId],
     ) -> Result<bytes::Bytes, Status> {
+        self.knows_what_is_gone().await?;
+        if self.store.is_forgotten(project, &hash) {
+            return Err(status::error(
+                Code::NotFound,
+                "REDACTED",
+                &format!("segment {} was forgotten, on every node and for good", hash.short()),
+                "nothing brings it back",
+            ));
+        }
         if let Some(bytes) =
             self.store.get(project, hash).await.map_err(|e| Status::internal(e.to_string()))?
         {

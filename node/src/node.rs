@@ -11,11 +11,13 @@ use crate::config::{self, Config};
 use crate::device::{Machine, Telemetry};
 use crate::door::{Access, Door, Membership};
 use crate::figures::Figures;
+use crate::forgotten;
 use crate::http;
 use crate::keep::Keep;
 use crate::link::here::Here;
 use crate::live::LiveTokens;
 use crate::members::Members;
+use crate::memories::{self, Memories};
 use crate::models::ModelStore;
 use crate::security::Security;
 use crate::segments::{ClusterCell, Peers, SegmentsPlane, Traffic};
@@ -92,6 +94,7 @@ impl Node {
         })?);
         let identity = Identity::open(disk.as_ref(), &config.name, random())?;
         let store = SegmentStore::open_in(&config.data_dir, identity.disk_id)?;
+        store.hold_back();
         let (door, init_requests) = Door::new();
         let figures = Figures::new(metrics);
         let internal = Some(bind("listen.internal", config.listen.internal).await?);
@@ -180,8 +183,12 @@ impl Parts {
         members.refresh(&client).await;
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(members.clone().follow(client.clone())));
         let keep = self.keep(member, &members);
+        let encoder = self.config.memory.encoder.as_deref().map(memories::encoder).transpose()?;
+        let memories = Memories::new(client.clone(), keep.clone(), encoder);
+        let erasing = forgotten::follow(client.clone(), self.store.clone(), memories.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(erasing));
         let engines = worker::Engines::load(&self, &client, &keep).await?;
-        let worker = worker::start(&self, member, &client, &keep, engines).await?;
+        let worker = worker::start(&self, member, &client, &keep, engines, &memories).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
         self.door.open(Membership {
             cluster: member.cluster_id,
@@ -191,6 +198,7 @@ impl Parts {
             store: self.store.clone(),
             peers: keep.peers,
             live: self.live.clone(),
+            memories,
         });
         tracing::info!(node = %member.node_id, cluster = %member.cluster_id, "the node serves");
         Ok(Node { parts: self, coordinator, worker, client, stop_internal })

@@ -55,6 +55,11 @@ pub enum StoreError {
     WrongName { project: ProjectName, hash: Hash },
     #[error("segment {hash} has {bytes} bytes; between 1 and {limit} are accepted, cut it into smaller ones")]
     Size { hash: Hash, bytes: usize, limit: usize },
+    #[error(
+        "segment {hash} of project {project} was forgotten and is not taken again; whatever still needs its text writes \
+         it anew, as a segment of its own"
+    )]
+    Forgotten { project: ProjectName, hash: Hash },
     #[error("the index of the segment store failed: {reason}; start the node again, it rebuilds the index")]
     Index { reason: String },
     #[error("cannot read segment {hash}: {reason}; check the disk")]
@@ -76,6 +81,8 @@ pub struct SegmentStore {
     writes: mpsc::Sender<WriteJob>,
     reads: mpsc::Sender<ReadJob>,
     failure: watch::Receiver<Option<String>>,
+    /// Whether others may be given what is here.
+    serving: Arc<watch::Sender<bool>>,
     shared: Arc<Shared>,
 }
 
@@ -94,7 +101,8 @@ impl SegmentStore {
         let (reads, read_jobs) = mpsc::channel(QUEUE);
         worker::start_writer(shared.clone(), files, write_jobs)?;
         worker::start_reader(shared.clone(), read_jobs, writes.downgrade())?;
-        Ok(SegmentStore { writes, reads, failure, shared })
+        let serving = Arc::new(watch::Sender::new(true));
+        Ok(SegmentStore { writes, reads, failure, serving, shared })
     }
 
     /// Opens the store of a node: files in `data_dir`, the sled index in `data_dir/index`.
@@ -134,6 +142,37 @@ impl SegmentStore {
     pub async fn remove(&self, project: &ProjectName, hashes: &[Hash]) -> Result<(), StoreError> {
         let (project, hashes) = (project.clone(), hashes.to_vec());
         self.write(|done| WriteJob::Remove { project, hashes, done }).await
+    }
+
+    /// Forgets segments for good: none of their bytes stay on this disk, and they are neither given nor taken from now
+    /// on, for the life of the process. Whoever opens the store tells it again what was forgotten.
+    pub async fn erase(&self, project: &ProjectName, hashes: &[Hash]) -> Result<(), StoreError> {
+        let (project, hashes) = (project.clone(), hashes.to_vec());
+        self.shared.forget(&project, &hashes);
+        self.write(|done| WriteJob::Erase { project, hashes, done }).await
+    }
+
+    /// A node that was away does not know what was forgotten meanwhile: until [`SegmentStore::serve`] nobody else gets
+    /// anything from here.
+    pub fn hold_back(&self) {
+        self.serving.send_replace(false);
+    }
+
+    /// What was forgotten is erased here; others may ask.
+    pub fn serve(&self) {
+        self.serving.send_replace(true);
+    }
+
+    /// Resolves when others may ask.
+    pub async fn serving(&self) {
+        let mut serving = self.serving.subscribe();
+        // The sender is ours, so the channel stays open.
+        let _open = serving.wait_for(|serving| *serving).await.is_ok();
+    }
+
+    /// Whether it was erased.
+    pub fn is_forgotten(&self, project: &ProjectName, hash: &Hash) -> bool {
+        self.shared.is_forgotten(project, hash)
     }
 
     /// How much is held.
@@ -265,6 +304,53 @@ mod tests {
         let store = open(&disk);
         assert_eq!(store.stats(), StoreStats { segments: 1, bytes: 3 });
         assert_eq!(store.get(&a, one.0).await.unwrap(), None);
+    }
+
+    /// Every file of the disk that holds these bytes.
+    fn holding(disk: &CrashDisk, bytes: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        for dir in ["", "segments", "segments/a"].into_iter().map(String::from).chain(shards()) {
+            for name in disk.list(&dir).unwrap_or_default() {
+                let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+                let content = disk.read(&path).unwrap_or_default();
+                if content.windows(bytes.len()).any(|window| window == bytes) {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    fn shards() -> impl Iterator<Item = String> {
+        (0..=u8::MAX).map(|first| format!("segments/a/{first:02x}"))
+    }
+
+    #[tokio::test]
+    async fn of_what_is_erased_no_byte_stays_and_it_never_comes_back() {
+        let (disk, a) = (CrashDisk::new(), project("a"));
+        let store = open(&disk);
+        let (secret, other) = (segment(&a, "the secret is green"), segment(&a, "the other stays"));
+        store.put_all(&a, vec![secret.clone(), other.clone()]).await.unwrap();
+        // Damaged once: what was moved aside holds most of it.
+        disk.open(&files::path(&a, &secret.0)).unwrap().write_at(0, b"X").unwrap();
+        assert_eq!(store.get(&a, secret.0).await.unwrap(), None);
+        store.put_all(&a, vec![secret.clone()]).await.unwrap();
+        assert_eq!(holding(&disk, b"secret is green").len(), 3, "the file, the damaged one, the journal");
+        store.erase(&a, &[secret.0, Hash::of(b"never held")]).await.unwrap();
+        assert_eq!(holding(&disk, b"secret is green"), Vec::<String>::new());
+        assert_eq!(store.get(&a, secret.0).await.unwrap(), None);
+        assert_eq!(store.missing(&a, &[secret.0]).await.unwrap(), [secret.0]);
+        let refused = store.put_all(&a, vec![secret.clone()]).await;
+        assert!(
+            matches!(refused, Err(StoreError::Forgotten { hash, .. }) if hash == secret.0),
+            "{refused:?}"
+        );
+        assert!(store.is_forgotten(&a, &secret.0) && !store.is_forgotten(&project("b"), &secret.0));
+        assert_eq!(store.stats(), StoreStats { segments: 1, bytes: 15 });
+        store.close().await;
+        disk.crash(3);
+        assert_eq!(holding(&disk, b"secret is green"), Vec::<String>::new());
+        assert_eq!(open(&disk).get(&a, other.0).await.unwrap(), Some(other.1));
     }
 
     #[tokio::test]

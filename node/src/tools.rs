@@ -1,9 +1,11 @@
-//! The tools of this node, for its agents: a toolbox, the shell, and where a task's files are.
+//! The tools of this node, for its agents: a toolbox, the shell, memories, and where a task's files are.
 
+mod memory;
 mod shell;
 
 use crate::agents::seams::{ToolUse, Tools};
 use crate::config;
+use crate::memories::Memories;
 use ::tools::{Call, CancellationToken, Outcome, ToolSpec, Toolbox};
 use futures::future::BoxFuture;
 use ledger::keys::Holding;
@@ -22,26 +24,45 @@ pub(crate) struct NodeTools {
     needs: Arc<Needs>,
 }
 
-/// What the tasks of the calls under way hold of the node, by operation.
+/// Whose the calls under way are, and what their tasks hold of the node, by operation.
 #[derive(Default)]
-pub(crate) struct Needs(Mutex<BTreeMap<String, Vec<(Holding, u64)>>>);
+pub(crate) struct Needs(Mutex<BTreeMap<String, Caller>>);
+
+struct Caller {
+    agent: String,
+    holds: Vec<(Holding, u64)>,
+}
 
 impl Needs {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<(Holding, u64)>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Caller>> {
         self.0.lock().expect("nothing panics while it holds the needs")
     }
 
     fn of(&self, operation: &str) -> Vec<(Holding, u64)> {
-        self.lock().get(operation).cloned().unwrap_or_default()
+        self.lock().get(operation).map(|caller| caller.holds.clone()).unwrap_or_default()
+    }
+
+    fn agent(&self, operation: &str) -> Option<String> {
+        self.lock().get(operation).map(|caller| caller.agent.clone())
     }
 }
 
 impl NodeTools {
     /// `data_dir` is the node's own folder. Nothing is started yet.
-    pub(crate) fn new(config: &config::Tools, data_dir: &Path) -> anyhow::Result<NodeTools> {
+    pub(crate) fn new(
+        config: &config::Tools,
+        data_dir: &Path,
+        memories: &Arc<Memories>,
+    ) -> anyhow::Result<NodeTools> {
         let config::Tools { mcp, http, files, shell } = config.clone();
+        let taken = mcp.contains_key(memory::NAMED);
         let mut toolbox = Toolbox::new(&::tools::Config { mcp, http, files })?;
         let needs = Arc::new(Needs::default());
+        // An operator's own server of that name is what agents mean by it.
+        let own = if taken { Vec::new() } else { memory::tools(memories, &needs) };
+        for tool in own {
+            toolbox.add(tool)?;
+        }
         if shell.enabled {
             toolbox.add(Arc::new(Shell::new(shell, needs.clone())))?;
         }
@@ -58,7 +79,8 @@ impl NodeTools {
             Err(error) => return Some(not_json(&error)),
         };
         let operation = call.operation.clone();
-        self.needs.lock().insert(operation.clone(), call.needs);
+        let caller = Caller { agent: call.agent, holds: call.needs };
+        self.needs.lock().insert(operation.clone(), caller);
         let call = Call {
             operation: call.operation,
             attempt: call.attempt,

@@ -4,7 +4,7 @@ use crate::credentials::Credentials;
 use crate::endpoints::{DEFAULT_PORT, Endpoints, Way};
 use crate::error::{Code, Error};
 use crate::retry::{Attempts, Failure, Kind, Next, Policy};
-use crate::{Agents, Cluster, ContextReader, Prices, Quotas, Schedules, Tasks};
+use crate::{Agents, Cluster, ContextReader, Memories, Prices, Quotas, Schedules, Tasks};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -112,6 +112,11 @@ impl Client {
         Cluster { client: self }
     }
 
+    /// What agents and people remember: the project's own scope, unless another is said.
+    pub fn memories(&self) -> Memories<'_> {
+        Memories { client: self, scope: String::new() }
+    }
+
     /// The text behind tasks.
     pub fn context(&self) -> ContextReader<'_> {
         ContextReader { client: self }
@@ -214,7 +219,8 @@ ways!(
     quotas: quota_service_client::QuotaServiceClient,
     prices: price_book_service_client::PriceBookServiceClient,
     cluster: cluster_service_client::ClusterServiceClient,
-    context: context_service_client::ContextServiceClient
+    context: context_service_client::ContextServiceClient,
+    memories: memory_service_client::MemoryServiceClient
 );
 
 impl Via {

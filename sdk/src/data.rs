@@ -4,6 +4,7 @@ mod agent;
 mod cluster;
 mod context;
 mod event;
+mod memory;
 mod price;
 mod quota;
 mod task;
@@ -13,6 +14,7 @@ pub use agent::Agent;
 pub use cluster::{AuditEvent, ClusterStatus, Device, Engine, Gpu, Kv, Model, Node, Snapshot};
 pub use context::{Context, Segment};
 pub use event::{Event, EventKind};
+pub use memory::{Found, Memory, MemoryHit, SearchKind};
 pub use price::{CostGroup, CostLine, CostReport, Price};
 pub use quota::{Limit, LimitKind, Quota, QuotaEvent};
 pub use task::{

@@ -114,6 +114,54 @@ impl From<v1::Schedule> for Schedule {
     }
 }
 
+impl From<v1::MemoryItem> for Memory {
+    fn from(it: v1::MemoryItem) -> Memory {
+        Memory {
+            id: it.id,
+            project: it.project,
+            scope: it.scope,
+            text: it.text,
+            tags: it.tags,
+            source: text(it.source),
+            author: it.author,
+            create_time: Time(it.create_time_ms),
+            replaces: it.replaces,
+            summarised: it.summarised,
+        }
+    }
+}
+
+pub(crate) fn search_kind(kind: SearchKind) -> v1::SearchKind {
+    match kind {
+        SearchKind::Words => v1::SearchKind::Words,
+        SearchKind::Vectors => v1::SearchKind::Vectors,
+        SearchKind::Both => v1::SearchKind::Both,
+    }
+}
+
+impl From<v1::SearchResponse> for Found {
+    fn from(it: v1::SearchResponse) -> Found {
+        let kind = match it.kind() {
+            v1::SearchKind::Words => SearchKind::Words,
+            v1::SearchKind::Vectors => SearchKind::Vectors,
+            v1::SearchKind::Both | v1::SearchKind::Unspecified => SearchKind::Both,
+        };
+        let hit = |it: v1::MemoryHit| MemoryHit {
+            item: it.item.unwrap_or_default().into(),
+            score: it.score,
+            words_score: it.words_score,
+            cosine: it.cosine,
+            words: it.words,
+        };
+        Found {
+            kind,
+            hits: it.hits.into_iter().map(hit).collect(),
+            items: it.items,
+            items_with_vectors: it.items_with_vectors,
+        }
+    }
+}
+
 impl From<v1::Usage> for Usage {
     fn from(it: v1::Usage) -> Usage {
         Usage {

@@ -15,6 +15,7 @@ mod freeze;
 mod idle;
 mod join;
 mod leader_kill;
+mod memory;
 mod openai;
 mod python_sdk;
 mod quotas;

@@ -3,10 +3,12 @@
 
 use crate::change::{Change, check_name, invalid};
 use crate::command::RequestKey;
+use crate::query::ForgottenRow;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
 use crate::state::State;
 use minicbor::{Decode, Encode};
+use std::ops::Bound;
 use types::{Hash, NodeId, ProjectName, limits};
 
 /// A chain: its newest record, and how many there were.
@@ -89,6 +91,23 @@ impl State {
     /// Everything that was forgotten, by project.
     pub fn forgotten(&self) -> impl Iterator<Item = (&ProjectName, Hash)> {
         self.forgotten.keys().map(|(project, hash)| (project, *hash))
+    }
+
+    /// What was forgotten at a time or later, in the order of names. The ledger's time never goes back, so whoever asks
+    /// from the newest time that it was told misses nothing.
+    pub(crate) fn forgotten_since<'a>(
+        &'a self,
+        since_ms: u64,
+        after: Option<&(ProjectName, Hash)>,
+    ) -> impl Iterator<Item = ForgottenRow> + 'a {
+        let from = after.cloned().map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.forgotten.range((from, Bound::Unbounded));
+        let row = |((project, hash), at_ms): (&(ProjectName, Hash), &u64)| ForgottenRow {
+            project: project.clone(),
+            hash: *hash,
+            at_ms: *at_ms,
+        };
+        rows.filter(move |(_, at_ms)| **at_ms >= since_ms).map(row)
     }
 
     pub fn is_forgotten(&self, project: &ProjectName, hash: Hash) -> bool {

@@ -122,6 +122,16 @@ pub enum Query {
         #[n(0)]
         project: ProjectName,
     },
+    /// Segments that nobody may have any more, forgotten at `since_ms` or later, behind `after` in the order of their names.
+    #[n(18)]
+    Forgotten {
+        #[n(0)]
+        since_ms: u64,
+        #[n(1)]
+        after: Option<(ProjectName, Hash)>,
+        #[n(2)]
+        limit: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -192,6 +202,24 @@ pub enum Answer {
     Heads(#[n(0)] Vec<HeadRow>),
     #[n(17)]
     Schedules(#[n(0)] Vec<ScheduleRow>),
+    #[n(18)]
+    Forgotten {
+        #[n(0)]
+        rows: Vec<ForgottenRow>,
+        #[n(1)]
+        more: bool,
+    },
+}
+
+/// A segment that is gone for good.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ForgottenRow {
+    #[n(0)]
+    pub project: ProjectName,
+    #[n(1)]
+    pub hash: Hash,
+    #[n(2)]
+    pub at_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -43,6 +43,11 @@ impl State {
             },
             Query::Heads { project, prefix } => Answer::Heads(self.heads(project, prefix).cloned().collect()),
             Query::Schedules { project } => Answer::Schedules(self.schedules_of(project).cloned().collect()),
+            Query::Forgotten { since_ms, after, limit } => {
+                let rows = self.forgotten_since(*since_ms, after.as_ref());
+                let (rows, more) = page(rows, *limit);
+                Answer::Forgotten { rows, more }
+            }
             Query::Prices => Answer::Prices(self.prices.values().cloned().collect()),
             Query::Audit { after, subject, limit } => {
                 let (rows, more) = page(self.audit_after(*after, subject).cloned(), *limit);

@@ -26,6 +26,8 @@ pub struct Needed<'a> {
     pub segments: Vec<Hash>,
     /// The newest step record. It names further segments and the record before it.
     pub journal: Option<Hash>,
+    /// The newest record of a memory. As with steps.
+    pub memory: Option<Hash>,
     /// Nodes that are said to hold them.
     pub home: &'a [NodeId],
 }
@@ -37,6 +39,7 @@ impl State {
             project: &row.project,
             segments: vec![row.definition],
             journal: None,
+            memory: None,
             home: &row.home,
         });
         let tasks = self.tasks().map(|row| {
@@ -51,6 +54,7 @@ impl State {
                 project: &row.project,
                 segments: given.chain(row.result).chain(error).chain(talk).collect(),
                 journal: row.head,
+                memory: None,
                 home: &row.home,
             }
         });
@@ -58,9 +62,18 @@ impl State {
             project: &row.project,
             segments: row.inputs.iter().map(|input| input.segment).collect(),
             journal: None,
+            memory: None,
             home: &row.home,
         });
-        agents.chain(tasks).chain(schedules)
+        let memories = self.heads.values().filter(|row| row.path.starts_with("memory/"));
+        let memories = memories.map(|row| Needed {
+            project: &row.project,
+            segments: Vec::new(),
+            journal: None,
+            memory: Some(row.head),
+            home: &row.home,
+        });
+        agents.chain(tasks).chain(schedules).chain(memories)
     }
 
     /// Turns the state of a backup into the first state of a new cluster, the same for everybody who is given the same.
@@ -122,6 +135,10 @@ fn live_at(change: &mut Change<'_>, founders: &[NodeId]) {
     let schedules: Vec<_> = change.state.schedules.keys().cloned().collect();
     for key in schedules {
         change.state.schedules.update(&key, |row| row.home.clone_from(&home));
+    }
+    let heads: Vec<_> = change.state.heads.keys().cloned().collect();
+    for key in heads {
+        change.state.heads.update(&key, |row| row.home.clone_from(&home));
     }
 }
 

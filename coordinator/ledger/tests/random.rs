@@ -416,8 +416,27 @@ impl World {
                 let (head, forget) = (Hash([c as u8; 32]), vec![Hash([a as u8; 32])]);
                 let home = self.home(a);
                 self.run(Command::MoveHead { project, path, after, head, home, forget, request });
+                self.forgotten_by_pages();
             }
         }
+    }
+
+    /// Pages of what was forgotten are all of it, each once.
+    fn forgotten_by_pages(&self) {
+        let (mut after, mut paged) = (None, Vec::new());
+        loop {
+            let query = Query::Forgotten { since_ms: 0, after, limit: 2 };
+            let Answer::Forgotten { rows, more } = self.state.answer(&query, None) else {
+                unreachable!("it answers with what was forgotten")
+            };
+            after = rows.last().map(|row| (row.project.clone(), row.hash));
+            paged.extend(rows.into_iter().map(|row| (row.project, row.hash)));
+            if !more {
+                break;
+            }
+        }
+        let all: Vec<_> = self.state.forgotten().map(|(project, hash)| (project.clone(), hash)).collect();
+        assert_eq!(paged, all);
     }
 
     fn members(&mut self, a: u16, b: u16) {

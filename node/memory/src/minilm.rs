@@ -10,7 +10,7 @@ mod weights;
 
 use std::sync::Arc;
 
-use kernels::Cpu;
+use kernels::{Cpu, Isa};
 use tokenizers::Tokenizer;
 use types::Hash;
 
@@ -73,6 +73,15 @@ impl MiniLm {
             &window[1].to_le_bytes(),
         ]);
         Ok(MiniLm { tokenizer, first, last, bert, cpu, id })
+    }
+
+    /// The same, computing on the caller's thread alone.
+    ///
+    /// # Errors
+    /// As [`MiniLm::new`].
+    pub fn on_one_thread(weights: &[u8], vocabulary: &[u8]) -> Result<MiniLm, EncoderError> {
+        let isa = Isa::pick(None).expect("every processor has the plain instructions");
+        MiniLm::new(weights, vocabulary, Arc::new(Cpu::new(isa, 1, |_| ())))
     }
 
     /// Token ids of a text without marks; those of a text's beginning where it is very long.

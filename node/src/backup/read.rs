@@ -1,11 +1,10 @@
 //! Reads an archive from its beginning to its end, and believes nothing that it says.
 
-use super::BackupError;
 use super::format::{End, FRAME_HEAD, Head, Kind, MAGIC, Stored, parse_head};
 use super::write::Summary;
+use super::{BackupError, Is, named_by};
 use ledger::State;
-use mind::StepRecord;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -58,17 +57,25 @@ pub(crate) fn verify(file: &Path) -> Result<Verified, BackupError> {
 /// What the ledger names, and what the file was seen to hold.
 struct Names {
     named: BTreeSet<(ProjectName, Hash)>,
-    records: BTreeSet<(ProjectName, Hash)>,
+    records: BTreeMap<(ProjectName, Hash), Is>,
+    /// Forgotten, so in no file.
+    gone: BTreeSet<(ProjectName, Hash)>,
     seen: BTreeSet<(ProjectName, Hash)>,
 }
 
 impl Names {
     fn of(state: &State) -> Names {
-        let mut names = Names { named: BTreeSet::new(), records: BTreeSet::new(), seen: BTreeSet::new() };
+        let (named, records, seen) = Default::default();
+        let gone = state.forgotten().map(|(project, hash)| (project.clone(), hash)).collect();
+        let mut names = Names { named, records, gone, seen };
         for needed in state.needed() {
             let key = |hash| (needed.project.clone(), hash);
-            names.named.extend(needed.segments.iter().copied().chain(needed.journal).map(key));
-            names.records.extend(needed.journal.map(key));
+            let records = [(needed.journal, Is::Step), (needed.memory, Is::Memory)];
+            names.named.extend(needed.segments.iter().copied().map(key));
+            for (record, is) in records.into_iter().filter_map(|(record, is)| Some((key(record?), is))) {
+                names.named.insert(record.clone());
+                names.records.insert(record, is);
+            }
         }
         names
     }
@@ -82,11 +89,11 @@ impl Names {
         if !self.named.contains(&key) {
             return Err(damaged(format!("segment {} is named by nothing", hash.short())));
         }
-        if self.records.contains(&key) {
-            let record = StepRecord::open(project, *hash, bytes).map_err(|e| damaged(e.to_string()))?;
-            let names = record.names().into_iter().chain(record.prev);
-            self.named.extend(names.map(|hash| (project.clone(), hash)));
-            self.records.extend(record.prev.map(|hash| (project.clone(), hash)));
+        if let Some(is) = self.records.get(&key).copied() {
+            let (names, previous) =
+                named_by(is, project, *hash, bytes).map_err(|e| damaged(e.to_string()))?;
+            self.named.extend(names.into_iter().chain(previous).map(|hash| (project.clone(), hash)));
+            self.records.extend(previous.map(|hash| ((project.clone(), hash), is)));
         }
         match self.seen.insert(key) {
             true => Ok(()),
@@ -95,7 +102,7 @@ impl Names {
     }
 
     fn missing(&self) -> u64 {
-        self.named.difference(&self.seen).count() as u64
+        self.named.difference(&self.seen).filter(|key| !self.gone.contains(key)).count() as u64
     }
 }
 

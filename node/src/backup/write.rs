@@ -1,15 +1,14 @@
 //! Writes the archive while the cluster works: the ledger first, then what it names, a few segments in memory at a
 //! time. Segments are immutable and durable before the ledger names them, so what is read later still belongs to it.
 
-use super::BackupError;
 use super::format::{End, Head, Kind, MAGIC, Stored, frame};
+use super::{BackupError, Is, named_by};
 use crate::members::Members;
 use crate::segments::{PeerError, Peers};
 use crate::store::SegmentStore;
 use bytes::Bytes;
 use coordinator::Client;
 use ledger::State;
-use mind::StepRecord;
 use std::collections::{BTreeSet, VecDeque};
 use tokio::sync::mpsc;
 use types::{Hash, NodeId, ProjectName, limits};
@@ -98,7 +97,7 @@ impl File {
 struct Wanted {
     project: ProjectName,
     hash: Hash,
-    is_record: bool,
+    is: Is,
     home: Vec<NodeId>,
 }
 
@@ -111,21 +110,23 @@ struct Walk {
 impl Walk {
     fn of(state: &State) -> Walk {
         let mut walk = Walk { queue: VecDeque::new(), seen: BTreeSet::new() };
+        // What was forgotten is with nobody.
+        walk.seen.extend(state.forgotten().map(|(project, hash)| (project.clone(), hash)));
         for needed in state.needed() {
-            for hash in needed.segments {
-                walk.want(needed.project, hash, false, needed.home);
-            }
-            if let Some(record) = needed.journal {
-                walk.want(needed.project, record, true, needed.home);
+            let texts = needed.segments.into_iter().map(|hash| (hash, Is::Text));
+            let steps = needed.journal.map(|hash| (hash, Is::Step));
+            let memories = needed.memory.map(|hash| (hash, Is::Memory));
+            for (hash, is) in texts.chain(steps).chain(memories) {
+                walk.want(needed.project, hash, is, needed.home);
             }
         }
         walk
     }
 
-    fn want(&mut self, project: &ProjectName, hash: Hash, is_record: bool, home: &[NodeId]) {
+    fn want(&mut self, project: &ProjectName, hash: Hash, is: Is, home: &[NodeId]) {
         if self.seen.insert((project.clone(), hash)) {
             let (project, home) = (project.clone(), home.to_vec());
-            self.queue.push_back(Wanted { project, hash, is_record, home });
+            self.queue.push_back(Wanted { project, hash, is, home });
         }
     }
 
@@ -143,9 +144,7 @@ impl Walk {
                     missing += 1;
                     continue;
                 };
-                if wanted.is_record {
-                    self.follow(&wanted, &bytes)?;
-                }
+                self.follow(&wanted, &bytes)?;
                 let stored = Stored { project: wanted.project, hash: wanted.hash, bytes: bytes.to_vec() };
                 file.write(&frame(Kind::Segment, &types::encode(&stored))).await?;
                 written += 1;
@@ -167,13 +166,13 @@ impl Walk {
     }
 
     fn follow(&mut self, wanted: &Wanted, bytes: &[u8]) -> Result<(), BackupError> {
-        let record = StepRecord::open(&wanted.project, wanted.hash, bytes);
-        let record = record.map_err(|e| BackupError::Ledger(format!("a step record: {e}")))?;
-        for hash in record.names() {
-            self.want(&wanted.project, hash, false, &wanted.home);
+        let named = named_by(wanted.is, &wanted.project, wanted.hash, bytes);
+        let (names, previous) = named.map_err(|e| BackupError::Ledger(format!("a record: {e}")))?;
+        for hash in names {
+            self.want(&wanted.project, hash, Is::Text, &wanted.home);
         }
-        if let Some(previous) = record.prev {
-            self.want(&wanted.project, previous, true, &wanted.home);
+        if let Some(previous) = previous {
+            self.want(&wanted.project, previous, wanted.is, &wanted.home);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::link::clock::SystemClock;
 use crate::link::dial::GrpcDial;
 use crate::link::real::ClientLeaders;
 use crate::link::{Link, LinkConfig, LinkSeams, LinkTimes};
+use crate::memories::Memories;
 use crate::store::identity::Member;
 use crate::tools::NodeTools;
 use anyhow::Context;
@@ -143,6 +144,7 @@ pub(super) async fn start(
     client: &Client,
     keep: &Keep,
     engines: Engines,
+    memories: &Arc<Memories>,
 ) -> anyhow::Result<Running> {
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let gateway = engines.gateway();
@@ -174,7 +176,7 @@ pub(super) async fn start(
         peers: keep.peers.clone(),
         members: keep.members.clone(),
         live: parts.live.clone(),
-        tools: Arc::new(NodeTools::new(&parts.config.tools, &parts.config.data_dir)?),
+        tools: Arc::new(NodeTools::new(&parts.config.tools, &parts.config.data_dir, memories)?),
     };
     let agents = Agents::start(
         AgentsConfig::new(member.node_id, slots as usize),

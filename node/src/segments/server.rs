@@ -28,6 +28,8 @@ const TRANSFERS: usize = 32;
 const GROUP_BYTES: usize = 8 << 20;
 /// Chunks between a store and a slow reader.
 const CHUNKS_AHEAD: usize = 4;
+/// A node that has just started answers within this time, or says that it cannot yet.
+const CATCHING_UP: Duration = Duration::from_millis(1_000);
 /// A peer that sends nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Framing of a message around its data.
@@ -67,6 +69,14 @@ impl SegmentsService {
         };
         parcel::check_cluster(*ours, cluster_id).map_err(status::from_parcel)?;
         Ok(*ours)
+    }
+
+    /// Waits until this node knows what was forgotten while it was away.
+    async fn serving(&self) -> Result<(), Status> {
+        let silent = |_| {
+            Status::unavailable("this node does not know yet what was forgotten while it was away; try again")
+        };
+        tokio::time::timeout(CATCHING_UP, self.plane.store.serving()).await.map_err(silent)
     }
 
     /// A transfer's place. It is held as long as the stream lives, and dropped with it.
@@ -163,6 +173,7 @@ impl Segments for SegmentsService {
         let request = request.into_inner();
         self.member(&request.cluster_id)?;
         let (project, hashes) = (project(&request.project)?, hashes(&request.hashes)?);
+        self.serving().await?;
         let missing = self.plane.store.missing(&project, &hashes).await.map_err(status::from_store)?;
         Ok(Response::new(WantResponse { missing: missing.iter().map(parcel::wire).collect() }))
     }
@@ -171,6 +182,7 @@ impl Segments for SegmentsService {
         &self,
         request: Request<Streaming<SegmentChunk>>,
     ) -> Result<Response<PushResponse>, Status> {
+        self.serving().await?;
         let _place = self.place().await?;
         let stored = self.receive(request.into_inner()).await?;
         Ok(Response::new(PushResponse { stored }))
@@ -182,6 +194,7 @@ impl Segments for SegmentsService {
         let request = request.into_inner();
         let cluster = self.member(&request.cluster_id)?;
         let (project, hashes) = (project(&request.project)?, hashes(&request.hashes)?);
+        self.serving().await?;
         let place = self.place().await?;
         let (out, chunks) = mpsc::channel(CHUNKS_AHEAD);
         tokio::spawn(send(self.plane.clone(), cluster, project, hashes, out, place));

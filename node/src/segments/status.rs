@@ -21,6 +21,7 @@ pub(super) fn from_store(error: StoreError) -> Status {
         StoreError::WrongName { .. } => Code::DataLoss,
         StoreError::Size { .. } => Code::InvalidArgument,
         StoreError::Full { .. } => Code::ResourceExhausted,
+        StoreError::Forgotten { .. } => Code::FailedPrecondition,
         StoreError::Failed { .. }
         | StoreError::Index { .. }
         | StoreError::Unreadable { .. }

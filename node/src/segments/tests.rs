@@ -102,6 +102,23 @@ async fn a_pull_gathers_from_several_holders() {
 }
 
 #[tokio::test]
+async fn what_was_forgotten_is_neither_given_nor_taken_and_nothing_is_before_that_is_known() {
+    let directory = Directory::default();
+    let (a, b) = (node(&directory, 1, [7; 16]).await, node(&directory, 2, [7; 16]).await);
+    let (secret, other) = (segment("secret"), segment("other"));
+    b.plane.store.put_all(&project(), vec![secret.clone(), other.clone()]).await.unwrap();
+    b.plane.store.hold_back();
+    assert!(a.peers.pull(&[b.id], &project(), &[other.0]).await.is_err(), "it was away");
+    b.plane.store.erase(&project(), &[secret.0]).await.unwrap();
+    b.plane.store.serve();
+    assert_eq!(a.peers.pull(&[b.id], &project(), &[other.0]).await.unwrap(), [other]);
+    let missing = a.peers.pull(&[b.id], &project(), &[secret.0]).await;
+    assert!(matches!(missing, Err(PeerError::Missing { .. })), "{missing:?}");
+    let refused = a.peers.push(b.id, &project(), &[secret]).await;
+    assert!(matches!(refused, Err(PeerError::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn what_nobody_has_is_named_with_who_was_asked() {
     let directory = Directory::default();
     let (a, b) = (node(&directory, 1, [7; 16]).await, node(&directory, 2, [7; 16]).await);

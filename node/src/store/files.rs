@@ -168,6 +168,12 @@ impl Files {
         self.journal.as_mut().map_or(Ok(()), Journal::forget)
     }
 
+    /// The same, and no byte of what was in the journal is on the disk for it.
+    pub(super) fn settle_and_wipe(&mut self) -> io::Result<()> {
+        self.settle()?;
+        self.journal.as_mut().map_or(Ok(()), Journal::wipe)
+    }
+
     fn write_synced(&mut self, items: &[Item]) -> Result<(), WriteError> {
         let names = items.iter().map(|item| (&item.project, &item.hash));
         self.make_dirs(names).map_err(WriteError::Broken)?;
@@ -290,6 +296,27 @@ impl Files {
         }
     }
 
+    /// Whether there is a file of a segment, whole or not.
+    pub(super) fn has_any(&self, project: &ProjectName, hash: &Hash) -> io::Result<bool> {
+        for path in all_paths(project, hash) {
+            if self.disk.exists(&path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Removes what interrupted writes and damage left of a segment.
+    pub(super) fn remove_leftovers(&self, project: &ProjectName, hash: &Hash) -> io::Result<()> {
+        for path in all_paths(project, hash).into_iter().skip(1) {
+            match self.disk.remove(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Makes removals durable.
     pub(super) fn sync_shards(&self, project: &ProjectName, hashes: &[Hash]) -> io::Result<()> {
         let dirs: BTreeSet<String> = hashes.iter().map(|hash| shard_dir(project, hash)).collect();
@@ -304,6 +331,12 @@ impl Files {
         self.unsynced.remove(&Found { project: project.clone(), hash: *hash });
         self.disk.rename(&path, &format!("{path}{DAMAGED}"))
     }
+}
+
+/// Where bytes of a segment may lie: its file, one that was not finished, one that was damaged.
+fn all_paths(project: &ProjectName, hash: &Hash) -> [String; 3] {
+    let path = path(project, hash);
+    [path.clone(), format!("{path}{TEMPORARY}"), format!("{path}{DAMAGED}")]
 }
 
 fn temporary(item: &Item) -> String {

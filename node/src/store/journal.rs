@@ -93,6 +93,12 @@ impl Journal {
         self.end = 0;
     }
 
+    /// The same, and no byte of any record stays.
+    pub(super) fn wipe(&mut self) -> io::Result<()> {
+        self.begin_anew();
+        wipe(self.file.as_mut())
+    }
+
     /// The same, and nothing of it comes back after a crash either: for what is removed.
     pub(super) fn forget(&mut self) -> io::Result<()> {
         self.begin_anew();

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -34,6 +34,12 @@ pub(super) enum WriteJob {
         hashes: Vec<Hash>,
         done: Answer<()>,
     },
+    /// As `Remove`, and no byte of them stays.
+    Erase {
+        project: ProjectName,
+        hashes: Vec<Hash>,
+        done: Answer<()>,
+    },
     /// A reader found the file absent or damaged.
     Recheck {
         project: ProjectName,
@@ -58,6 +64,8 @@ pub(super) struct Shared {
     failed: watch::Sender<Option<String>>,
     segments: AtomicU64,
     bytes: AtomicU64,
+    /// What is neither given nor taken any more.
+    forgotten: RwLock<BTreeSet<(ProjectName, Hash)>>,
 }
 
 impl Shared {
@@ -67,8 +75,8 @@ impl Shared {
         disk_id: [u8; 16],
         failed: watch::Sender<Option<String>>,
     ) -> Result<(Shared, Files), StoreError> {
-        let shared =
-            Shared { disk, index, disk_id, failed, segments: AtomicU64::new(0), bytes: AtomicU64::new(0) };
+        let (segments, bytes, forgotten) = Default::default();
+        let shared = Shared { disk, index, disk_id, failed, segments, bytes, forgotten };
         let index_failed = |e: super::IndexError| StoreError::Index { reason: e.to_string() };
         let mut files =
             Files::open(shared.disk.clone()).map_err(|e| StoreError::Failed { reason: e.to_string() })?;
@@ -108,6 +116,16 @@ impl Shared {
             segments: self.segments.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
+    }
+
+    pub(super) fn forget(&self, project: &ProjectName, hashes: &[Hash]) {
+        let names = hashes.iter().map(|hash| (project.clone(), *hash));
+        self.forgotten.write().expect("no panic while held").extend(names);
+    }
+
+    pub(super) fn is_forgotten(&self, project: &ProjectName, hash: &Hash) -> bool {
+        let forgotten = self.forgotten.read().expect("no panic while held");
+        !forgotten.is_empty() && forgotten.contains(&(project.clone(), *hash))
     }
 
     fn count(&self, entry: &Entry) {
@@ -165,7 +183,9 @@ impl Shared {
             }
             ReadJob::Missing { project, hashes, done } => {
                 let mut seen = BTreeSet::new();
-                let missing = |hash: &Hash| seen.insert(*hash) && self.held(&project, hash).is_none();
+                let held =
+                    |hash: &Hash| self.held(&project, hash).is_some() && !self.is_forgotten(&project, hash);
+                let missing = |hash: &Hash| seen.insert(*hash) && !held(hash);
                 let _caller_gone = done.send(Ok(hashes.into_iter().filter(missing).collect()));
             }
         }
@@ -177,6 +197,9 @@ impl Shared {
         hash: Hash,
         writer: &mpsc::WeakSender<WriteJob>,
     ) -> Result<Option<Bytes>, StoreError> {
+        if self.is_forgotten(project, &hash) {
+            return Ok(None);
+        }
         match self.disk.read(&files::path(project, &hash)) {
             Ok(bytes) if is_named(project, &hash, &bytes) => return Ok(Some(bytes.into())),
             Ok(_damaged) => {}
@@ -220,6 +243,9 @@ impl Writer {
                     WriteJob::Remove { project, hashes, done } => {
                         let _caller_gone = done.send(self.remove(&project, &hashes));
                     }
+                    WriteJob::Erase { project, hashes, done } => {
+                        let _caller_gone = done.send(self.erase(&project, &hashes));
+                    }
                     WriteJob::Recheck { project, hash } => self.recheck(&project, hash),
                     WriteJob::Close { done } => {
                         self.finish();
@@ -260,7 +286,10 @@ impl Writer {
 
     /// Takes a caller into the group, or answers it at once when what it brings is wrong.
     fn join(&self, group: &mut Group, project: ProjectName, segments: Vec<(Hash, Bytes)>, done: Answer<()>) {
-        if let Err(error) = check(&project, &segments) {
+        let forgotten = segments.iter().find(|(hash, _)| self.shared.is_forgotten(&project, hash));
+        let forgotten =
+            forgotten.map(|(hash, _)| StoreError::Forgotten { project: project.clone(), hash: *hash });
+        if let Some(error) = forgotten.or_else(|| check(&project, &segments).err()) {
             let _caller_gone = done.send(Err(error));
             return;
         }
@@ -331,6 +360,24 @@ impl Writer {
         held.into_iter().for_each(|bytes| self.shared.uncount(bytes));
         let removed = hashes.iter().try_for_each(|hash| self.files.remove(project, hash));
         removed.and_then(|()| self.files.sync_shards(project, hashes)).map_err(|cause| self.fail(cause))
+    }
+
+    /// What a crash interrupts is still held then, and erased when the store is told again: so the journal goes first.
+    fn erase(&mut self, project: &ProjectName, hashes: &[Hash]) -> Result<(), StoreError> {
+        self.refuse_if_failed()?;
+        let there = |hash: &&Hash| {
+            self.shared.held(project, hash).is_some() || self.files.has_any(project, hash).unwrap_or(true)
+        };
+        let there: Vec<Hash> = hashes.iter().filter(there).copied().collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+        self.files.settle_and_wipe().map_err(|cause| self.fail(cause))?;
+        there
+            .iter()
+            .try_for_each(|hash| self.files.remove_leftovers(project, hash))
+            .map_err(|c| self.fail(c))?;
+        self.remove(project, &there)
     }
 
     /// Looks again at a segment that a reader could not use, and forgets it if that is still so.

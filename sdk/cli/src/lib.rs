@@ -13,6 +13,7 @@ mod failure;
 mod follow;
 mod globals;
 mod inputs;
+mod memory;
 mod model;
 mod node;
 mod output;
@@ -46,6 +47,9 @@ pub enum Command {
     /// Create tasks again and again
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// What agents remember: look, add, forget
+    #[command(subcommand)]
+    Memory(memory::Command),
     /// Look at limits and change them
     #[command(subcommand)]
     Quota(quota::Command),
@@ -112,6 +116,7 @@ async fn perform(command: Command, globals: &Globals, out: &mut Out<'_>) -> Resu
         Command::Task(it) => task::perform(it, &client, out).await,
         Command::Run(it) => task::run(it, &client, out).await,
         Command::Schedule(it) => schedule::perform(it, &client, out).await,
+        Command::Memory(it) => memory::perform(it, &client, out).await,
         Command::Quota(it) => quota::perform(it, &client, out).await,
         Command::Queue(it) => queue::perform(it, &client, out).await,
         Command::Explain(it) => task::explain(it, &client, out).await,
