@@ -190,6 +190,29 @@ class Fake(
     def ResumeTask(self, request: task_pb2.ResumeTaskRequest, context: Any) -> Any:
         return self._answer(request, context, lambda: self.task)
 
+    def SignalTask(self, request: task_pb2.SignalTaskRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: self.task)
+
+    def RetryTask(self, request: task_pb2.RetryTaskRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: task_pb2.Task(id="t_2", labels={"again": request.id}))
+
+    def ForkTask(self, request: task_pb2.ForkTaskRequest, context: Any) -> Any:
+        step = request.step if request.HasField("step") else 9
+        fork = task_pb2.Task(id="t_3", forked_from=request.id, forked_steps=step)
+        return self._answer(request, context, lambda: fork)
+
+    def SetSchedule(self, request: task_pb2.SetScheduleRequest, context: Any) -> Any:
+        names = [given.name for given in request.inputs]
+        schedule = task_pb2.Schedule(name=request.name, cron=request.cron, inputs=names, next_ms=86_400_000)
+        return self._answer(request, context, lambda: schedule)
+
+    def ListSchedules(self, request: task_pb2.ListSchedulesRequest, context: Any) -> Any:
+        schedule = task_pb2.Schedule(name="nightly", project=request.project, last_error="NO_AGENT")
+        return self._answer(request, context, lambda: task_pb2.ListSchedulesResponse(schedules=[schedule]))
+
+    def DeleteSchedule(self, request: task_pb2.DeleteScheduleRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: task_pb2.DeleteScheduleResponse())
+
     def ExplainTask(self, request: task_pb2.ExplainTaskRequest, context: Any) -> Any:
         borrower = task_pb2.Borrower(path="projects/greedy", amount=2)
         blocker = task_pb2.Blocker(reason="QUOTA_RUNNING", borrowed_by=[borrower])
