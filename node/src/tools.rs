@@ -1,9 +1,11 @@
-//! The tools of this node, for its agents: a toolbox, the shell, and where a task's files are.
+//! The tools of this node, for its agents: a toolbox, the shell, where a task's files are, and what programs of users
+//! serve (`crate::served`). Names that are the toolbox's own win.
 
 mod shell;
 
 use crate::agents::seams::{ToolUse, Tools};
 use crate::config;
+use crate::served::Served;
 use ::tools::{Call, CancellationToken, Outcome, ToolSpec, Toolbox};
 use futures::future::BoxFuture;
 use ledger::keys::Holding;
@@ -20,6 +22,7 @@ pub(crate) struct NodeTools {
     /// Below it a folder for each task that uses files.
     folder: PathBuf,
     needs: Arc<Needs>,
+    served: Served,
 }
 
 /// What the tasks of the calls under way hold of the node, by operation.
@@ -38,14 +41,14 @@ impl Needs {
 
 impl NodeTools {
     /// `data_dir` is the node's own folder. Nothing is started yet.
-    pub(crate) fn new(config: &config::Tools, data_dir: &Path) -> anyhow::Result<NodeTools> {
+    pub(crate) fn new(config: &config::Tools, data_dir: &Path, served: Served) -> anyhow::Result<NodeTools> {
         let config::Tools { mcp, http, files, shell } = config.clone();
         let mut toolbox = Toolbox::new(&::tools::Config { mcp, http, files })?;
         let needs = Arc::new(Needs::default());
         if shell.enabled {
             toolbox.add(Arc::new(Shell::new(shell, needs.clone())))?;
         }
-        Ok(NodeTools { toolbox, folder: data_dir.join("work"), needs })
+        Ok(NodeTools { toolbox, folder: data_dir.join("work"), needs, served })
     }
 
     fn folder_of(&self, project: &ProjectName, task: TaskUid) -> PathBuf {
@@ -57,6 +60,10 @@ impl NodeTools {
             Ok(arguments) => arguments,
             Err(error) => return Some(not_json(&error)),
         };
+        if !self.toolbox.has(&call.tool) {
+            let outcome = self.served.call(&call, &arguments, &stop).await;
+            return (!stop.is_cancelled()).then(|| told(outcome));
+        }
         let operation = call.operation.clone();
         self.needs.lock().insert(operation.clone(), call.needs);
         let call = Call {
@@ -98,7 +105,9 @@ fn described(spec: &ToolSpec) -> serde_json::Value {
 }
 
 impl Tools for NodeTools {
-    fn list(&self, _project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
+    fn list(&self, project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
+        let served: Vec<ToolSpec> =
+            patterns.iter().flat_map(|pattern| self.served.specs(project, pattern)).collect();
         Box::pin(async move {
             // Some names are of tools that the mind sees to itself: what names nothing here, it finds out.
             let mut specs: BTreeMap<String, serde_json::Value> = BTreeMap::new();
@@ -108,6 +117,9 @@ impl Tools for NodeTools {
                     Err(::tools::SpecsError::NotFound { .. }) => {}
                     Err(error) => return Err(error.to_string()),
                 }
+            }
+            for spec in served.iter().filter(|spec| !self.toolbox.has(&spec.name)) {
+                specs.insert(spec.name.clone(), described(spec));
             }
             Ok(serde_json::Value::Array(specs.into_values().collect()).to_string())
         })

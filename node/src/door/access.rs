@@ -77,6 +77,7 @@ pub(crate) const TABLE: &[(&str, Role, Scope)] = &[
     ("/quorate.v1.ClusterService/SnapshotCluster", Role::Admin, Scope::Cluster),
     ("/quorate.v1.ContextService/ReadSegment", Role::Viewer, Scope::Project),
     ("/quorate.v1.ContextService/GetContext", Role::Viewer, Scope::Project),
+    ("/quorate.v1.ToolService/ServeTools", Role::Submitter, Scope::Project),
     ("/grpc.health.v1.Health/Check", Role::Viewer, Scope::Open),
     ("/grpc.health.v1.Health/Watch", Role::Viewer, Scope::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Scope::Open),

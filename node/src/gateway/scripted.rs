@@ -203,7 +203,7 @@ fn asked(messages: &[Message]) -> impl Iterator<Item = &Message> {
 }
 
 /// Tokens of the answer that were said before it was cut.
-fn said_before(messages: &[Message]) -> usize {
+pub(super) fn said_before(messages: &[Message]) -> usize {
     let open = messages.last().filter(|message| message.open);
     open.map_or(0, |message| tokens_of(message).len())
 }
@@ -215,17 +215,17 @@ fn tokens_of(message: &Message) -> Vec<u32> {
     }
 }
 
-fn tokenizer() -> Hash {
+pub(super) fn tokenizer() -> Hash {
     Hash::of(b"quorate scripted words 1")
 }
 
-fn id(word: &str) -> u32 {
+pub(super) fn id(word: &str) -> u32 {
     let hash = Hash::of(word.as_bytes());
     u32::from_le_bytes([hash.0[0], hash.0[1], hash.0[2], hash.0[3]])
 }
 
 /// Cuts a text behind every run of white space and after at most 16 characters; the pieces join to the text.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let mut after_space = false;
@@ -244,6 +244,21 @@ fn role_token(role: Role) -> u32 {
     id(role.as_str())
 }
 
+/// A conversation in words.
+pub(super) fn prompt_of(messages: &[Message], tools: Option<&Arc<str>>) -> Prompt {
+    let mut prompt = Prompt::default();
+    prompt.ids.extend(tools.into_iter().flat_map(|tools| words(tools)).map(id));
+    for message in messages {
+        let before = prompt.ids.len();
+        prompt.ids.push(role_token(message.role));
+        prompt.ids.extend(tokens_of(message));
+        let calls = message.calls.iter().filter(|_| message.tokens.is_none());
+        prompt.ids.extend(calls.flat_map(|call| words(&call.arguments)).map(id));
+        prompt.counts.push((prompt.ids.len() - before) as u64);
+    }
+    prompt
+}
+
 impl Provider for Scripted {
     fn facts(&self) -> ProviderFacts {
         let window = self.script.window.unwrap_or(DEFAULT_WINDOW);
@@ -255,17 +270,7 @@ impl Provider for Scripted {
         messages: &'a Arc<Vec<Message>>,
         tools: Option<&'a Arc<str>>,
     ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
-        let mut prompt = Prompt::default();
-        prompt.ids.extend(tools.into_iter().flat_map(|tools| words(tools)).map(id));
-        for message in messages.iter() {
-            let before = prompt.ids.len();
-            prompt.ids.push(role_token(message.role));
-            prompt.ids.extend(tokens_of(message));
-            let calls = message.calls.iter().filter(|_| message.tokens.is_none());
-            prompt.ids.extend(calls.flat_map(|call| words(&call.arguments)).map(id));
-            prompt.counts.push((prompt.ids.len() - before) as u64);
-        }
-        Box::pin(std::future::ready(Ok(prompt)))
+        Box::pin(std::future::ready(Ok(prompt_of(messages, tools))))
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {

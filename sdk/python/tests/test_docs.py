@@ -20,6 +20,15 @@ when_results_below = 1
 calls = [{ name = "files.write", arguments = '{"path": "note.txt", "text": "two of three"}' }]
 
 [[reply]]
+when_agent = "banker"
+when_results_below = 1
+calls = [{ name = "convert", arguments = '{"money": {"amount": 10, "currency": "EUR"}, "to": "USD"}' }]
+
+[[reply]]
+when_agent = "banker"
+text = "It is {last}."
+
+[[reply]]
 text = "Understood."
 """
 
@@ -72,6 +81,18 @@ def test_the_readme_of_the_package_works_as_written_once_it_is_installed(here: s
     asked, answered, result, cancelled = done.stdout.splitlines()
     assert asked.startswith("APPROVAL: files.write ") and "two of three" in asked
     assert (answered, result, cancelled) == ("Understood.", "The result: Understood.", "CANCELLED")
+
+
+def test_the_page_about_serving_works_from_top_to_bottom(here: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = blocks(ROOT / "docs/serve.md")
+    assert len(shown) == 2
+    names: dict[str, object] = {"__name__": "serve"}
+    for block in shown:
+        # Names of types are looked up where a function was defined.
+        exec(compile(block.replace("127.0.0.1:7400", here), "docs/serve.md", "exec", dont_inherit=True), names)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == 'It is {"amount": 11.0, "currency": "USD"}.'
+    assert second == 'The answer to \'What do I get for 10 EUR?\' is {"amount": 11.0, "currency": "USD"}.'
 
 
 def test_the_example_prints_the_report(here: str) -> None:

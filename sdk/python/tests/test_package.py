@@ -20,9 +20,11 @@ from quorate.aio.admin import AsyncAgents, AsyncCluster, AsyncQuotas
 from quorate.aio.prices import AsyncPrices
 from quorate.aio.schedules import AsyncSchedules
 from quorate.aio.tasks import AsyncTasks
+from quorate.aio.tools import AsyncTools
 from quorate.prices import Prices
 from quorate.schedules import Schedules
 from quorate.tasks import Tasks
+from quorate.tools import Tools
 
 SDK = Path(__file__).parent.parent
 
@@ -33,6 +35,7 @@ PAIRS: list[tuple[type, type]] = [
     (quorate.QuotaWatch, quorate.AsyncQuotaWatch),
     (Tasks, AsyncTasks),
     (Schedules, AsyncSchedules),
+    (Tools, AsyncTools),
     (Agents, AsyncAgents),
     (Quotas, AsyncQuotas),
     (Prices, AsyncPrices),

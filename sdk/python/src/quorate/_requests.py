@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Optional, Union
 
 from ._course import fresh_request_id
-from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2
+from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2, tool_pb2
 from ._wire import BUSY_TO_WIRE, CLASS_TO_WIRE, COST_GROUP_TO_WIRE
 from .data import Ask, Busy, CostGroup, Input, TaskClass, TaskData, TaskState, WhatIf
 from .errors import QuorateError, local
+from .serving import ExternalAgent, Tool
 
 NAME_BYTES = 128
 REQUEST_BYTES = 8 << 20
@@ -335,6 +336,24 @@ def drain_node(
         raise _refuse("BAD_GRACE", f"the grace {grace} is below zero", "give 0 to move tasks at once")
     grace_ms = None if grace is None else grace // timedelta(milliseconds=1)
     return cluster_pb2.DrainNodeRequest(id=id, grace_ms=grace_ms, reason=reason, request_id=given_or_fresh(request_id))
+
+
+def given_tools(served: Iterable[Union[Tool, ExternalAgent]]) -> tool_pb2.Register:
+    register = tool_pb2.Register()
+    for it in served:
+        if isinstance(it, Tool):
+            register.tools.append(it._served())
+        elif isinstance(it, ExternalAgent):
+            register.models.append(it.name)
+        else:
+            message = f"{getattr(it, '__name__', it)!r} is neither a tool nor an agent"
+            raise _refuse("BAD_TOOL", message, "put @quorate.tool or @quorate.agent(name) above the function")
+    names = [tool.name for tool in register.tools]
+    if not names and not register.models:
+        raise _refuse("BAD_TOOL", "nothing is to be served", "give functions under @quorate.tool or @quorate.agent")
+    if len(set(names)) < len(names):
+        raise _refuse("BAD_TOOL", f"two tools have one name among {', '.join(names)}", "give one of them a `name`")
+    return register
 
 
 def no_result(task: TaskData) -> QuorateError:

@@ -17,6 +17,7 @@ from .nodes import Nodes, Stubs
 from .prices import Prices
 from .schedules import Schedules
 from .tasks import Tasks
+from .tools import Tools
 
 _Ask = TypeVar("_Ask")
 _Answer = TypeVar("_Answer")
@@ -51,6 +52,7 @@ class Client:
         self._settings = _settings.read(endpoints, project, api_key, ca, timeout, connect_timeout)
         self._nodes = Nodes(self._settings)
         self.tasks = Tasks(self)
+        self.tools = Tools(self)
         self.schedules = Schedules(self)
         self.agents = Agents(self)
         self.quotas = Quotas(self)

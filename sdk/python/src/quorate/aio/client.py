@@ -19,6 +19,7 @@ from .nodes import Nodes, Stubs
 from .prices import AsyncPrices
 from .schedules import AsyncSchedules
 from .tasks import AsyncTasks
+from .tools import AsyncTools
 
 _Ask = TypeVar("_Ask")
 _Answer = TypeVar("_Answer")
@@ -53,6 +54,7 @@ class AsyncClient:
         self._settings = _settings.read(endpoints, project, api_key, ca, timeout, connect_timeout)
         self._nodes = Nodes(self._settings)
         self.tasks = AsyncTasks(self)
+        self.tools = AsyncTools(self)
         self.schedules = AsyncSchedules(self)
         self.agents = AsyncAgents(self)
         self.quotas = AsyncQuotas(self)

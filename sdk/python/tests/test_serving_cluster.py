@@ -1,0 +1,123 @@
+"""Tools and agents of this process, called by real clusters."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import quorate
+from cluster import MODEL, Cluster, until
+from quorate import Call, Client, Step, StepContext, TaskState, ToolContext
+
+SCRIPT = """
+[[reply]]
+when_agent = "wrong"
+when_results_below = 1
+calls = [{ name = "put", arguments = '{"n": "x"}' }]
+
+[[reply]]
+when_results_below = 3
+calls = [{ name = "put", arguments = '{"n": {results}}' }]
+
+[[reply]]
+text = "Said: {last}"
+"""
+
+SEEN: list[tuple[str, int]] = []
+
+
+@quorate.tool(policy="idempotent")
+def put(n: int, ctx: ToolContext) -> str:
+    """Puts a number away."""
+    SEEN.append((ctx.operation, n))
+    return f"number {n}"
+
+
+@quorate.agent("planner")
+async def planner(ctx: StepContext) -> Step:
+    done = len(ctx.results)
+    return Step(calls=(Call("put", {"n": done}),)) if done < 2 else Step(f"{done} numbers, {ctx.results[-1]}")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Agents run on the workers; programs that know a coordinator must be asked there."""
+    with Cluster(1, 2, SCRIPT) as cluster:
+        with cluster.client() as client:
+            for name in ("clerk", "wrong"):
+                client.agents.apply(f'name = "{name}"\nmodel = "{MODEL}"\ntools = ["put"]\n')
+            client.agents.apply('name = "own"\nmodel = "external:planner"\ntools = ["put"]\n')
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[Client]:
+    with Client(cluster.nodes["coordinator-1"].clients) as client:
+        yield client
+
+
+def streams_everywhere(client: Client) -> None:
+    """A task on every node has found the program."""
+    tasks = [client.tasks.create("clerk", "hi") for _ in range(8)]
+    until("both workers know the tool", lambda: True if all(_is_served(task) for task in tasks) else None)
+
+
+def _is_served(task: quorate.Task) -> bool:
+    now = task.refresh()
+    if now.state is TaskState.PAUSED:
+        task.resume()
+    return now.state is TaskState.SUCCEEDED
+
+
+def test_a_task_calls_functions_of_this_process(client: Client) -> None:
+    with client.tools.serving(put):
+        streams_everywhere(client)
+        SEEN.clear()
+        task = client.tasks.create("clerk", "hi")
+        assert task.result(60) == "Said: number 2"
+        assert [(f"{task.uid}/{step}/0", n) for n, step in enumerate((1, 3, 5))] == SEEN
+        SEEN.clear()
+        assert client.tasks.create("wrong", "hi").result(60) == "Said: number 2"
+        assert [n for _, n in SEEN] == [1, 2], "what is off the schema never came here"
+
+
+def test_a_call_waits_for_the_process_to_come_back(client: Client) -> None:
+    with client.tools.serving(put):
+        streams_everywhere(client)
+    task = client.tasks.create("clerk", "hi")
+    until("it waits", lambda: task.refresh().state is TaskState.WAITING_TOOL or None)
+    with client.tools.serving(put):
+        assert task.result(60) == "Said: number 2"
+
+
+def test_a_cancel_is_heard_here(client: Client) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    @quorate.tool(name="put")
+    async def slow(n: int) -> None:
+        import asyncio
+
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            over.set()
+
+    with client.tools.serving(slow):
+        task = client.tasks.create("clerk", "hi")
+        until("it is called", lambda: begun.is_set() or (task.refresh().state is TaskState.PAUSED and None) or None)
+        task.cancel()
+        assert over.wait(30)
+        assert task.wait(60).state is TaskState.CANCELLED
+
+
+def test_an_agent_of_this_process_decides(client: Client) -> None:
+    task = client.tasks.create("own", "hi")
+    until("it waits", lambda: "NO_ENGINE" in [it.reason for it in task.explain().blockers] or None)
+    with client.tools.serving(put, planner):
+        assert until("its end", lambda: _is_served(task) or None)
+        assert task.result(60) == "2 numbers, number 1"
+        spent = task.refresh().usage
+        assert spent.prompt_tokens > 0 and spent.generated_tokens >= 4
