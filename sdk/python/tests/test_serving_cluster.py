@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 
@@ -58,22 +59,8 @@ def client(cluster: Cluster) -> Iterator[Client]:
         yield client
 
 
-def streams_everywhere(client: Client) -> None:
-    """A task on every node has found the program."""
-    tasks = [client.tasks.create("clerk", "hi") for _ in range(8)]
-    until("both workers know the tool", lambda: True if all(_is_served(task) for task in tasks) else None)
-
-
-def _is_served(task: quorate.Task) -> bool:
-    now = task.refresh()
-    if now.state is TaskState.PAUSED:
-        task.resume()
-    return now.state is TaskState.SUCCEEDED
-
-
 def test_a_task_calls_functions_of_this_process(client: Client) -> None:
     with client.tools.serving(put):
-        streams_everywhere(client)
         SEEN.clear()
         task = client.tasks.create("clerk", "hi")
         assert task.result(60) == "Said: number 2"
@@ -85,7 +72,7 @@ def test_a_task_calls_functions_of_this_process(client: Client) -> None:
 
 def test_a_call_waits_for_the_process_to_come_back(client: Client) -> None:
     with client.tools.serving(put):
-        streams_everywhere(client)
+        pass
     task = client.tasks.create("clerk", "hi")
     until("it waits", lambda: task.refresh().state is TaskState.WAITING_TOOL or None)
     with client.tools.serving(put):
@@ -97,8 +84,6 @@ def test_a_cancel_is_heard_here(client: Client) -> None:
 
     @quorate.tool(name="put")
     async def slow(n: int) -> None:
-        import asyncio
-
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -107,7 +92,7 @@ def test_a_cancel_is_heard_here(client: Client) -> None:
 
     with client.tools.serving(slow):
         task = client.tasks.create("clerk", "hi")
-        until("it is called", lambda: begun.is_set() or (task.refresh().state is TaskState.PAUSED and None) or None)
+        until("it is called", lambda: begun.is_set() or None)
         task.cancel()
         assert over.wait(30)
         assert task.wait(60).state is TaskState.CANCELLED
@@ -117,7 +102,6 @@ def test_an_agent_of_this_process_decides(client: Client) -> None:
     task = client.tasks.create("own", "hi")
     until("it waits", lambda: "NO_ENGINE" in [it.reason for it in task.explain().blockers] or None)
     with client.tools.serving(put, planner):
-        assert until("its end", lambda: _is_served(task) or None)
         assert task.result(60) == "2 numbers, number 1"
         spent = task.refresh().usage
         assert spent.prompt_tokens > 0 and spent.generated_tokens >= 4

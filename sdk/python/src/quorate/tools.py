@@ -41,7 +41,7 @@ class Tools:
 
     @contextlib.contextmanager
     def serving(self, *served: Union[Tool, ExternalAgent]) -> Iterator[None]:
-        """Serves while the block runs. It begins when a node has taken them; see `serve` for what it raises."""
+        """Serves while the block runs, which begins when all nodes that are up have taken them. Raises what `serve` does."""
         background = _Background(self._client, served)
         background.start()
         try:

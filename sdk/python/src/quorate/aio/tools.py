@@ -30,6 +30,8 @@ Stream = Any
 
 _FIRST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 1.0
+# For nodes that are members and down; those that are up take less.
+_ALL_NODES_S = 2.0
 
 
 class AsyncTools:
@@ -53,7 +55,7 @@ class AsyncTools:
 
     @contextlib.asynccontextmanager
     async def serving(self, *served: Union[Tool, ExternalAgent]) -> AsyncIterator[None]:
-        """Serves while the block runs. It begins when a node has taken them; see `serve` for what it raises."""
+        """Serves while the block runs, which begins when all nodes that are up have taken them. Raises what `serve` does."""
         async with while_serving(self._client._settings, served):
             yield
 
@@ -82,6 +84,7 @@ class Serving:
         self._streams: dict[str, asyncio.Task[None]] = {}
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._begun = asyncio.Event()
+        self._taken: set[str] = set()
 
     async def run(self) -> None:
         for endpoint in self._settings.endpoints.nodes:
@@ -96,7 +99,7 @@ class Serving:
             await asyncio.gather(*every, return_exceptions=True)
 
     async def begun_or(self, running: asyncio.Future[None]) -> None:
-        """Returns when a node has taken what is served; raises what `running` raised before."""
+        """Returns when all nodes have taken what is served; raises what `running` raised before."""
         begun = asyncio.ensure_future(self._begun.wait())
         either: set[asyncio.Future[Any]] = {begun, running}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +124,15 @@ class Serving:
         if endpoint.address not in self._streams:
             self._streams[endpoint.address] = asyncio.ensure_future(self._keep(endpoint))
 
+    def _took(self, address: str, nodes: list[str]) -> None:
+        """A node serves what is here, and says which others there are."""
+        if not self._taken:
+            asyncio.get_running_loop().call_later(_ALL_NODES_S, self._begun.set)
+        self._taken.add(address)
+        self._served_at(nodes)
+        if self._taken.issuperset(nodes):
+            self._begun.set()
+
     def _served_at(self, nodes: list[str]) -> None:
         """Opens streams to nodes that are new, and ends those to nodes that went."""
         given = self._settings.endpoints.nodes
@@ -135,7 +147,7 @@ class Serving:
         wait_s = _FIRST_WAIT_S
         async with channel(endpoint, self._settings) as line:
             while True:
-                stream = OneStream(self, line)
+                stream = OneStream(self, endpoint.address, line)
                 try:
                     await stream.follow()
                 except grpc.RpcError as error:
@@ -154,8 +166,9 @@ def _is_final(failure: Failure) -> bool:
 class OneStream:
     """One life of a stream to one node."""
 
-    def __init__(self, serving: Serving, line: grpc.aio.Channel) -> None:
+    def __init__(self, serving: Serving, address: str, line: grpc.aio.Channel) -> None:
         self._serving = serving
+        self._address = address
         stub: ToolServiceAsyncStub = tool_pb2_grpc.ToolServiceStub(line)
         self._stream: Stream = stub.ServeTools(metadata=serving._settings.metadata)
         self._turn = asyncio.Lock()
@@ -182,8 +195,7 @@ class OneStream:
         kind = request.WhichOneof("kind")
         if kind == "served_at":
             self.was_taken = True
-            self._serving._begun.set()
-            self._serving._served_at(list(request.served_at.nodes))
+            self._serving._took(self._address, list(request.served_at.nodes))
         elif kind == "call":
             self._begin(request.call.id, self._call(request.call))
         elif kind == "question":
