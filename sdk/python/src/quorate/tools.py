@@ -41,7 +41,7 @@ class Tools:
 
     @contextlib.contextmanager
     def serving(self, *served: Union[Tool, ExternalAgent]) -> Iterator[None]:
-        """Serves while the block runs, which begins when all nodes that are up have taken them. Raises what `serve` does."""
+        """Serves while the block runs, which begins when all nodes that are up know. Raises what `serve` does."""
         background = _Background(self._client, served)
         background.start()
         try:
@@ -70,6 +70,7 @@ class _Background(threading.Thread):
             if not self.begun.done():
                 self.begun.set_exception(error)
         finally:
+            self._loop.run_until_complete(_end_all())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
@@ -83,3 +84,11 @@ class _Background(threading.Thread):
         if self.is_alive() and self.begun.done() and self.begun.exception() is None:
             self._loop.call_soon_threadsafe(self._over.set)
         self.join()
+
+
+async def _end_all() -> None:
+    """Ends what is still under way in this loop, as `asyncio.run` does."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

@@ -55,7 +55,7 @@ class AsyncTools:
 
     @contextlib.asynccontextmanager
     async def serving(self, *served: Union[Tool, ExternalAgent]) -> AsyncIterator[None]:
-        """Serves while the block runs, which begins when all nodes that are up have taken them. Raises what `serve` does."""
+        """Serves while the block runs, which begins when all nodes that are up know. Raises what `serve` does."""
         async with while_serving(self._client._settings, served):
             yield
 
