@@ -122,9 +122,9 @@ impl Served {
             ));
         }
         let names = tools.keys().cloned().collect();
-        here.learn(tools);
         let new = Program { out: out.clone(), tools: names, models, under_way: BTreeMap::new() };
         here.programs.insert(program, new);
+        here.learn(tools);
         drop(state);
         self.tell();
         Ok((Place { served: self.clone(), project: project.clone(), program, out }, asked))

@@ -61,7 +61,8 @@ async fn perform(served: Served, name: String, ask: Ask, said: mpsc::Sender<Said
 }
 
 fn speak(answer: pb::ModelAnswer, ask: &Ask, said: &mpsc::Sender<Said>) -> Said {
-    let mut left = words(&answer.text).skip(said_before(&ask.messages)).peekable();
+    let pb::ModelAnswer { text, calls, .. } = answer;
+    let mut left = words(&text).skip(said_before(&ask.messages)).peekable();
     let (mut spoken, mut token_ids) = (String::new(), Vec::new());
     while let Some(word) = left.next_if(|_| token_ids.len() < ask.max_new as usize) {
         token_ids.push(id(word));
@@ -71,7 +72,7 @@ fn speak(answer: pb::ModelAnswer, ask: &Ask, said: &mpsc::Sender<Said>) -> Said 
     let why = if left.peek().is_some() { EndOfSpeech::Length } else { EndOfSpeech::Stop };
     let ended = why == EndOfSpeech::Stop && ask.choice != ToolChoice::None;
     let call = |call: pb::StepCall| SaidCall { name: call.name, arguments: call.arguments };
-    let calls = ended.then(|| answer.calls.into_iter().map(call).collect());
+    let calls = ended.then(|| calls.into_iter().map(call).collect());
     end(why, spoken, token_ids, calls, ask)
 }
 
