@@ -105,3 +105,69 @@ def test_an_agent_of_this_process_decides(client: Client) -> None:
         assert task.result(60) == "2 numbers, number 1"
         spent = task.refresh().usage
         assert spent.prompt_tokens > 0 and spent.generated_tokens >= 4
+
+
+def gone_in_the_middle(client: Client, policy: str) -> quorate.Task:
+    """A task whose first call was under way when its program went."""
+    called = threading.Event()
+
+    @quorate.tool(name="put", policy=policy)
+    async def slow(n: int) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    with client.tools.serving(slow):
+        task = client.tasks.create("clerk", "hi")
+        until("it is called", lambda: called.is_set() or None)
+    return task
+
+
+def test_a_call_of_which_nobody_knows_is_for_a_person_to_settle(client: Client) -> None:
+    task = gone_in_the_middle(client, "at_most_once")
+    (ask,) = until("it asks", lambda: task.refresh().asks or None)
+    assert (ask.kind, ask.tool) == (quorate.AskKind.UNKNOWN, "put")
+    with client.tools.serving(put):
+        SEEN.clear()
+        task.answer("It was put away.")
+        assert task.result(60) == "Said: number 2"
+        assert [n for _, n in SEEN] == [1, 2], "the first one is never made again"
+
+
+def test_an_idempotent_call_is_made_again_as_the_same_operation(client: Client) -> None:
+    task = gone_in_the_middle(client, "idempotent")
+    SEEN.clear()
+    with client.tools.serving(put):
+        assert task.result(60) == "Said: number 2"
+    assert SEEN[0] == (f"{task.uid}/1/0", 0) and [n for _, n in SEEN] == [0, 1, 2]
+
+
+def test_what_an_agent_of_this_process_says_counts_like_a_models_words(client: Client) -> None:
+    client.agents.apply('name = "long"\nmodel = "external:talker"\nmax_tokens = 50\n')
+
+    @quorate.agent("talker")
+    def talker(ctx: StepContext) -> str:
+        return "word " * 200
+
+    with client.tools.serving(talker):
+        task = client.tasks.create("long", "hi")
+        assert task.result(60).split() == ["word"] * 50
+        assert task.refresh().usage.generated_tokens == 50
+
+
+def test_an_agent_that_fails_pauses_its_task_and_resuming_tries_again(client: Client) -> None:
+    client.agents.apply('name = "moody"\nmodel = "external:moody"\n')
+    tries: list[int] = []
+
+    @quorate.agent("moody")
+    async def moody(ctx: StepContext) -> str:
+        tries.append(ctx.attempt)
+        if len(tries) <= 4:
+            raise RuntimeError("not today")
+        return "yes"
+
+    with client.tools.serving(moody):
+        task = client.tasks.create("moody", "hi")
+        until("it pauses", lambda: task.refresh().state is TaskState.PAUSED or None)
+        assert "EXTERNAL_FAILED" in task.refresh().state_reason and tries == [0, 1, 2, 3]
+        task.resume()
+        assert task.result(60) == "yes"
