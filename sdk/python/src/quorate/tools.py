@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from .aio.tools import Serving, while_serving
 from .serving import ExternalAgent, Tool
@@ -37,58 +37,53 @@ class Tools:
         async def run() -> None:
             await Serving(self._client._settings, served).run()
 
-        asyncio.run(run())
+        running = asyncio.run_coroutine_threadsafe(run(), _loop())
+        try:
+            running.result()
+        finally:
+            running.cancel()
 
     @contextlib.contextmanager
     def serving(self, *served: Union[Tool, ExternalAgent]) -> Iterator[None]:
         """Serves while the block runs, which begins when all nodes that are up know. Raises what `serve` does."""
-        background = _Background(self._client, served)
-        background.start()
+        begun: Future[None] = Future()
+        over = threading.Event()
+
+        async def run() -> None:
+            end = asyncio.Event()
+            ends.append(end)
+            async with while_serving(self._client._settings, served):
+                begun.set_result(None)
+                await end.wait()
+
+        ends: list[asyncio.Event] = []
+        loop = _loop()
+        running = asyncio.run_coroutine_threadsafe(run(), loop)
+        running.add_done_callback(lambda it: _tell(begun, it, over))
+        begun.result()
         try:
-            background.begun.result()
             yield
         finally:
-            background.stop()
+            loop.call_soon_threadsafe(ends[0].set)
+            over.wait()
 
 
-class _Background(threading.Thread):
-    """A thread with a loop that serves."""
-
-    def __init__(self, client: Client, served: tuple[Union[Tool, ExternalAgent], ...]) -> None:
-        super().__init__(daemon=True, name="quorate-serving")
-        self._client = client
-        self._served = served
-        self.begun: Future[None] = Future()
-        self._loop = asyncio.new_event_loop()
-        self._over: asyncio.Event
-
-    def run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        except BaseException as error:
-            if not self.begun.done():
-                self.begun.set_exception(error)
-        finally:
-            self._loop.run_until_complete(_end_all())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        self._over = asyncio.Event()
-        async with while_serving(self._client._settings, self._served):
-            self.begun.set_result(None)
-            await self._over.wait()
-
-    def stop(self) -> None:
-        if self.is_alive() and self.begun.done() and self.begun.exception() is None:
-            self._loop.call_soon_threadsafe(self._over.set)
-        self.join()
+def _tell(begun: Future[None], running: Future[None], over: threading.Event) -> None:
+    if not begun.done():
+        error = None if running.cancelled() else running.exception()
+        begun.set_exception(error or asyncio.CancelledError())
+    over.set()
 
 
-async def _end_all() -> None:
-    """Ends what is still under way in this loop, as `asyncio.run` does."""
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+_lock = threading.Lock()
+_running: Optional[asyncio.AbstractEventLoop] = None
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """One loop of the process, which never closes: gRPC's asyncio face mixes up loops that come and go."""
+    global _running
+    with _lock:
+        if _running is None:
+            _running = asyncio.new_event_loop()
+            threading.Thread(target=_running.run_forever, daemon=True, name="quorate-serving").start()
+        return _running
