@@ -14,6 +14,7 @@ mod nodes;
 mod prices;
 mod quota_watch;
 mod quotas;
+mod serve;
 mod snapshots;
 mod status;
 mod tasks;
@@ -24,6 +25,7 @@ use crate::live::LiveTokens;
 use crate::members::Members;
 use crate::memories::Memories;
 use crate::segments::Peers;
+use crate::served::Served;
 use crate::store::SegmentStore;
 use coordinator::Client;
 use proto::v1 as pb;
@@ -59,13 +61,22 @@ pub struct Door {
     membership: Arc<OnceLock<Membership>>,
     init: mpsc::Sender<InitRequest>,
     init_turn: Arc<Mutex<()>>,
+    served: Served,
 }
 
 impl Door {
     /// The receiver gets requests to found a cluster, while the node belongs to none.
     pub fn new() -> (Door, mpsc::Receiver<InitRequest>) {
         let (init, requests) = mpsc::channel(1);
-        (Door { membership: Arc::new(OnceLock::new()), init, init_turn: Arc::default() }, requests)
+        (
+            Door {
+                membership: Arc::new(OnceLock::new()),
+                init,
+                init_turn: Arc::default(),
+                served: Served::default(),
+            },
+            requests,
+        )
     }
 
     /// From now on the node belongs to a cluster.
@@ -76,6 +87,11 @@ impl Door {
     /// The node belongs to a cluster and knows who leads it.
     pub fn leader_known(&self) -> bool {
         self.membership.get().is_some_and(|inside| inside.client.leader().is_some())
+    }
+
+    /// Programs that serve tools and models over this door.
+    pub(crate) fn served(&self) -> &Served {
+        &self.served
     }
 
     pub fn is_open(&self) -> bool {
@@ -139,6 +155,11 @@ impl Door {
             )?
             .add(
                 pb::memory_service_server::MemoryServiceServer::new(self.clone())
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
+            )?
+            .add(
+                pb::tool_service_server::ToolServiceServer::new(self.clone())
                     .max_decoding_message_size(size)
                     .max_encoding_message_size(out),
             )?;

@@ -7,8 +7,9 @@
 //! This is not the place of retries or of what to say: that is `mind`. Prices are the ledger's.
 //!
 //! Read: this file, then `local` (the engine beside us), `render` (messages to tokens), `spoken` (tools as text),
-//! `scripted` (replies from a file), `pace` (what a call will occupy).
+//! `scripted` (replies from a file), `external` (programs of users), `pace` (what a call will occupy).
 
+pub(crate) mod external;
 pub mod local;
 mod pace;
 pub mod remote;
@@ -19,8 +20,10 @@ mod spoken;
 #[cfg(test)]
 pub(crate) mod gateway_test;
 
+use crate::served::Served;
 use crate::telemetry::names;
 use context::Message;
+use external::External;
 use futures::future::BoxFuture;
 use ledger::keys::Amounts;
 use ledger::reply::Refusal;
@@ -260,13 +263,28 @@ pub trait Provider: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct Gateway {
     providers: Arc<BTreeMap<String, Arc<dyn Provider>>>,
+    served: Option<Served>,
     paces: Paces,
 }
 
 impl Gateway {
     /// Providers by the model names that agents use.
     pub fn new(providers: impl IntoIterator<Item = (String, Arc<dyn Provider>)>) -> Self {
-        Gateway { providers: Arc::new(providers.into_iter().collect()), paces: Paces::default() }
+        Gateway { providers: Arc::new(providers.into_iter().collect()), ..Gateway::default() }
+    }
+
+    /// Also models that programs of users serve here.
+    pub(crate) fn with_served(self, served: Served) -> Self {
+        Gateway { served: Some(served), ..self }
+    }
+
+    fn provider(&self, model: &str) -> Option<Arc<dyn Provider>> {
+        let external = || {
+            let name = model.strip_prefix(external::PREFIX)?.to_string();
+            let served = self.served.clone()?;
+            Some(Arc::new(External { served, name }) as Arc<dyn Provider>)
+        };
+        self.providers.get(model).cloned().or_else(external)
     }
 
     /// Models that can be called here, sorted.
@@ -282,7 +300,7 @@ impl Gateway {
         live: LiveSink<'_>,
         stop: &CancellationToken,
     ) -> ModelOutcome {
-        let Some(provider) = self.providers.get(&call.model) else {
+        let Some(provider) = self.provider(&call.model) else {
             return ModelOutcome::Failed(self.no_such_model(&call.model));
         };
         let model = call.model.clone();

@@ -27,6 +27,7 @@ mod node;
 pub mod openai;
 mod security;
 pub mod segments;
+mod served;
 pub mod store;
 pub mod telemetry;
 mod tls;

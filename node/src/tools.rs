@@ -1,4 +1,5 @@
-//! The tools of this node, for its agents: a toolbox, the shell, memories, and where a task's files are.
+//! The tools of this node, for its agents: a toolbox, the shell, memories, where a task's files are, and what programs of
+//! users serve (`crate::served`). Names that are the toolbox's own win.
 
 mod memory;
 mod shell;
@@ -6,6 +7,7 @@ mod shell;
 use crate::agents::seams::{ToolUse, Tools};
 use crate::config;
 use crate::memories::Memories;
+use crate::served::Served;
 use ::tools::{Call, CancellationToken, Outcome, ToolSpec, Toolbox};
 use futures::future::BoxFuture;
 use ledger::keys::Holding;
@@ -22,6 +24,7 @@ pub(crate) struct NodeTools {
     /// Below it a folder for each task that uses files.
     folder: PathBuf,
     needs: Arc<Needs>,
+    served: Served,
 }
 
 /// Whose the calls under way are, and what their tasks hold of the node, by operation.
@@ -53,6 +56,7 @@ impl NodeTools {
         config: &config::Tools,
         data_dir: &Path,
         memories: &Arc<Memories>,
+        served: Served,
     ) -> anyhow::Result<NodeTools> {
         let config::Tools { mcp, http, files, shell } = config.clone();
         let taken = mcp.contains_key(memory::NAMED);
@@ -66,7 +70,7 @@ impl NodeTools {
         if shell.enabled {
             toolbox.add(Arc::new(Shell::new(shell, needs.clone())))?;
         }
-        Ok(NodeTools { toolbox, folder: data_dir.join("work"), needs })
+        Ok(NodeTools { toolbox, folder: data_dir.join("work"), needs, served })
     }
 
     fn folder_of(&self, project: &ProjectName, task: TaskUid) -> PathBuf {
@@ -78,6 +82,10 @@ impl NodeTools {
             Ok(arguments) => arguments,
             Err(error) => return Some(not_json(&error)),
         };
+        if !self.toolbox.has(&call.tool) {
+            let outcome = self.served.call(&call, &arguments, &stop).await;
+            return (!stop.is_cancelled()).then(|| told(outcome));
+        }
         let operation = call.operation.clone();
         let caller = Caller { agent: call.agent, holds: call.needs };
         self.needs.lock().insert(operation.clone(), caller);
@@ -120,7 +128,9 @@ fn described(spec: &ToolSpec) -> serde_json::Value {
 }
 
 impl Tools for NodeTools {
-    fn list(&self, _project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
+    fn list(&self, project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
+        let served: Vec<ToolSpec> =
+            patterns.iter().flat_map(|pattern| self.served.specs(project, pattern)).collect();
         Box::pin(async move {
             // Some names are of tools that the mind sees to itself: what names nothing here, it finds out.
             let mut specs: BTreeMap<String, serde_json::Value> = BTreeMap::new();
@@ -130,6 +140,9 @@ impl Tools for NodeTools {
                     Err(::tools::SpecsError::NotFound { .. }) => {}
                     Err(error) => return Err(error.to_string()),
                 }
+            }
+            for spec in served.iter().filter(|spec| !self.toolbox.has(&spec.name)) {
+                specs.insert(spec.name.clone(), described(spec));
             }
             Ok(serde_json::Value::Array(specs.into_values().collect()).to_string())
         })

@@ -4,10 +4,12 @@ use super::HeldLeases;
 use super::counters::Counters;
 use super::seams::{LedgerDoor, Live, Seams, Segments, Stores, Tools};
 use crate::engine_thread::real::LoadedModel;
+use crate::gateway::external::PREFIX;
 use crate::link::{BeatFacts, LeaseName, Link, Vitals};
 use crate::live::LiveTokens;
 use crate::members::Members;
 use crate::segments::{Peers, Traffic};
+use crate::served::Served;
 use crate::store::SegmentStore;
 use bytes::Bytes;
 use coordinator::Client;
@@ -128,6 +130,8 @@ pub struct NodeVitals {
     pub models: Vec<LoadedModel>,
     /// Scripted models, which have no engine but can be called here.
     pub scripted: Vec<String>,
+    /// Programs that serve models here; none on a node that runs no agents.
+    pub(crate) served: Option<Served>,
     pub store: SegmentStore,
     pub traffic: Arc<Traffic>,
     /// The newest sample of the device, encoded; kept fresh by its own thread.
@@ -142,10 +146,12 @@ impl Vitals for NodeVitals {
     fn beat(&self) -> BeatFacts {
         let stored = self.store.stats();
         let alive = self.models.iter().filter(|model| model.thread.is_alive());
-        let scripted = self.scripted.iter().map(|model| scripted_facts(model));
+        let scripted = self.scripted.iter().map(|model| named(model, "scripted"));
+        let served = self.served.as_ref().map(Served::models).unwrap_or_default();
+        let external = served.iter().map(|model| named(&format!("{PREFIX}{model}"), "external"));
         BeatFacts {
             running: (self.held.count() as u64).saturating_sub(self.counters.aside()) as u32,
-            engines: alive.map(LoadedModel::facts).chain(scripted).collect(),
+            engines: alive.map(LoadedModel::facts).chain(scripted).chain(external).collect(),
             device: (self.device)(),
             segments: stored.segments,
             segment_bytes: stored.bytes,
@@ -156,6 +162,7 @@ impl Vitals for NodeVitals {
     }
 }
 
-fn scripted_facts(model: &str) -> crate::link::EngineFacts {
-    crate::link::EngineFacts { model: model.into(), kernels: "scripted".into(), ..Default::default() }
+/// A model without an engine; `kernels` says who answers.
+fn named(model: &str, kernels: &str) -> crate::link::EngineFacts {
+    crate::link::EngineFacts { model: model.into(), kernels: kernels.into(), ..Default::default() }
 }

@@ -82,6 +82,7 @@ pub(crate) const TABLE: &[(&str, Role, Scope)] = &[
     ("/quorate.v1.MemoryService/ListMemories", Role::Viewer, Scope::Project),
     ("/quorate.v1.MemoryService/GetMemory", Role::Viewer, Scope::Project),
     ("/quorate.v1.MemoryService/Forget", Role::Submitter, Scope::Project),
+    ("/quorate.v1.ToolService/ServeTools", Role::Submitter, Scope::Project),
     ("/grpc.health.v1.Health/Check", Role::Viewer, Scope::Open),
     ("/grpc.health.v1.Health/Watch", Role::Viewer, Scope::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Scope::Open),

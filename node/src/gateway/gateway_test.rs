@@ -213,3 +213,44 @@ async fn stopping_keeps_what_was_said() {
     let before = gateway.call(call(question()), &purse, &|_| {}, &stop).await;
     assert_eq!(before, ModelOutcome::Stopped(None));
 }
+
+#[tokio::test]
+async fn a_program_decides_and_its_words_are_counted() {
+    let served = crate::served::Served::default();
+    let gateway = Gateway::default().with_served(served.clone());
+    let register = proto::v1::Register { tools: vec![], models: vec!["own".into()] };
+    let (place, mut asked) = served.join(&ProjectName::default(), &register).unwrap();
+    let program = async {
+        while let Some(request) = asked.recv().await {
+            let Some(proto::v1::tool_server_request::Kind::Question(question)) = request.kind else {
+                continue;
+            };
+            let calls = vec![proto::v1::StepCall { name: "look".into(), ..Default::default() }];
+            let (id, text) = (question.id, WORDS.to_string());
+            let answer = proto::v1::ModelAnswer { id, text, calls, ..Default::default() };
+            place.answered(id, proto::v1::tool_server_message::Kind::Answer(answer));
+        }
+    };
+    let asks = async {
+        let own = |messages| ModelCall {
+            model: "external:own".into(),
+            choice: mind::ToolChoice::Auto,
+            ..call(messages)
+        };
+        let whole = generated(&gateway, own(question()), &Purse::of(1_000)).await;
+        assert_eq!((whole.text.as_str(), whole.token_ids.len(), whole.finish), (WORDS, 5, Finish::Stop));
+        assert_eq!(whole.calls.map(|calls| calls.len()), Some(1));
+        let first = generated(&gateway, own(question()), &Purse::of(5)).await;
+        assert_eq!((first.finish, first.calls), (Finish::Budget, None), "a cut answer calls nothing yet");
+        let cut = Message { open: true, ..message(Role::Assistant, &first.text) };
+        let more = own([question(), vec![cut]].concat());
+        let rest = generated(&gateway, more, &Purse::of(1_000)).await;
+        assert_eq!(first.text + &rest.text, WORDS);
+    };
+    tokio::select! {
+        () = program => panic!("the program is asked on"),
+        () = asks => {}
+    }
+    let nobody = ModelCall { model: "own".into(), ..call(question()) };
+    assert_eq!(failure(&gateway, nobody).await.reason, "NO_SUCH_MODEL");
+}

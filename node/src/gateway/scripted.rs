@@ -225,7 +225,7 @@ fn asked(messages: &[Message]) -> impl Iterator<Item = &Message> {
 }
 
 /// Tokens of the answer that were said before it was cut.
-fn said_before(messages: &[Message]) -> usize {
+pub(super) fn said_before(messages: &[Message]) -> usize {
     let open = messages.last().filter(|message| message.open);
     open.map_or(0, |message| tokens_of(message).len())
 }
@@ -237,17 +237,17 @@ fn tokens_of(message: &Message) -> Vec<u32> {
     }
 }
 
-fn tokenizer() -> Hash {
+pub(super) fn tokenizer() -> Hash {
     Hash::of(b"quorate scripted words 1")
 }
 
-fn id(word: &str) -> u32 {
+pub(super) fn id(word: &str) -> u32 {
     let hash = Hash::of(word.as_bytes());
     u32::from_le_bytes([hash.0[0], hash.0[1], hash.0[2], hash.0[3]])
 }
 
 /// Cuts a text behind every run of white space and after at most 16 characters; the pieces join to the text.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let mut after_space = false;
@@ -273,6 +273,21 @@ fn role_token(role: Role) -> u32 {
     id(role.as_str())
 }
 
+/// A conversation in words.
+pub(super) fn prompt_of(messages: &[Message], tools: Option<&Arc<str>>) -> Prompt {
+    conversation(tools, messages.iter().map(|message| Arc::new(ids_of(message))))
+}
+
+fn conversation(tools: Option<&Arc<str>>, messages: impl Iterator<Item = Arc<Vec<u32>>>) -> Prompt {
+    let mut prompt = Prompt::default();
+    prompt.ids.extend(tools.into_iter().flat_map(|tools| words(tools)).map(id));
+    for ids in messages {
+        prompt.ids.extend_from_slice(&ids);
+        prompt.counts.push(ids.len() as u64);
+    }
+    prompt
+}
+
 impl Provider for Scripted {
     fn facts(&self) -> ProviderFacts {
         let window = self.script.window.unwrap_or(DEFAULT_WINDOW);
@@ -284,14 +299,10 @@ impl Provider for Scripted {
         messages: &'a Arc<Vec<Message>>,
         tools: Option<&'a Arc<str>>,
     ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
-        let mut prompt = Prompt::default();
-        prompt.ids.extend(tools.into_iter().flat_map(|tools| words(tools)).map(id));
-        for message in messages.iter() {
-            let ids = self.ids(message);
-            prompt.ids.extend_from_slice(&ids);
-            prompt.counts.push(ids.len() as u64);
-        }
-        Box::pin(std::future::ready(Ok(prompt)))
+        Box::pin(std::future::ready(Ok(conversation(
+            tools,
+            messages.iter().map(|message| self.ids(message)),
+        ))))
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {

@@ -147,13 +147,14 @@ pub(super) async fn start(
     memories: &Arc<Memories>,
 ) -> anyhow::Result<Running> {
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
-    let gateway = engines.gateway();
+    let gateway = engines.gateway().with_served(parts.door.served().clone());
     report_models(client.clone(), member.node_id, engines.held(), parts);
     let vitals = Arc::new(NodeVitals {
         held: held.clone(),
         counters: counters.clone(),
         scripted: engines.scripted.iter().map(|(name, _)| name.clone()).collect(),
         models: engines.models,
+        served: parts.config.roles.contains(&Role::Worker).then(|| parts.door.served().clone()),
         store: parts.store.clone(),
         traffic: parts.traffic.clone(),
         device: sampled_device(parts),
@@ -176,7 +177,12 @@ pub(super) async fn start(
         peers: keep.peers.clone(),
         members: keep.members.clone(),
         live: parts.live.clone(),
-        tools: Arc::new(NodeTools::new(&parts.config.tools, &parts.config.data_dir, memories)?),
+        tools: Arc::new(NodeTools::new(
+            &parts.config.tools,
+            &parts.config.data_dir,
+            memories,
+            parts.door.served().clone(),
+        )?),
     };
     let agents = Agents::start(
         AgentsConfig::new(member.node_id, slots as usize),

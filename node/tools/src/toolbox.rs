@@ -120,6 +120,12 @@ impl Toolbox {
         Ok(specs)
     }
 
+    /// Whether this name is one of ours: a tool of the node, or of a server that is configured.
+    pub fn has(&self, name: &str) -> bool {
+        let server = name.split_once('.').map_or("", |(server, _)| server);
+        self.own.contains_key(name) || self.servers.contains_key(server)
+    }
+
     async fn listed(&self, name: &str) -> Result<Vec<ToolSpec>, SpecsError> {
         let problem = |problem| SpecsError::Unavailable { server: name.into(), problem };
         let (specs, left_out) = self.servers[name].list().await.map_err(problem)?;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 from collections import deque
@@ -26,6 +27,8 @@ from quorate._proto import (
     quota_pb2_grpc,
     task_pb2,
     task_pb2_grpc,
+    tool_pb2,
+    tool_pb2_grpc,
 )
 from quorate._proto import error_details_pb2 as details_pb
 
@@ -83,6 +86,30 @@ class Hold:
         self.left = threading.Event()
 
 
+class ServedStream:
+    """A stream over which a program serves tools: what it said first, what it is asked, what it answers."""
+
+    def __init__(self, register: tool_pb2.Register) -> None:
+        self.register = register
+        self.asks: queue.Queue[Any] = queue.Queue()
+        self._told: queue.Queue[tool_pb2.ToolServerMessage] = queue.Queue()
+
+    def ask(self, **kind: Any) -> None:
+        self.asks.put(tool_pb2.ToolServerRequest(**kind))
+
+    def end(self) -> None:
+        self.asks.put(End())
+
+    def told(self) -> tool_pb2.ToolServerMessage:
+        return self._told.get(timeout=PATIENCE_S)
+
+    def hear(self, messages: Iterator[tool_pb2.ToolServerMessage]) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for message in messages:
+                self._told.put(message)
+        self.end()
+
+
 Answer = Union[Refuse, Break, Silence]
 Step = Union[task_pb2.TaskEvent, Refuse, Break, End, Hold]
 QuotaStep = Union[quota_pb2.QuotaEvent, Refuse, Break, End, Hold]
@@ -96,6 +123,7 @@ class Fake(
     price_pb2_grpc.PriceBookServiceServicer,
     cluster_pb2_grpc.ClusterServiceServicer,
     context_pb2_grpc.ContextServiceServicer,
+    tool_pb2_grpc.ToolServiceServicer,
 ):
     """Without an answer for the next unary call it answers well."""
 
@@ -109,6 +137,8 @@ class Fake(
         self.metadata: list[dict[str, Any]] = []
         self.task = task_pb2.Task(id="t_1", project="default", state=task_pb2.RUNNING)
         self.pages: list[list[str]] = [[]]
+        self.served: queue.Queue[ServedStream] = queue.Queue()
+        self.nodes: list[str] = []
         self._over = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(8), options=[("grpc.http2.min_recv_ping_interval_without_data_ms", 100)]
@@ -119,6 +149,7 @@ class Fake(
         price_pb2_grpc.add_PriceBookServiceServicer_to_server(self, self._server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, self._server)
         context_pb2_grpc.add_ContextServiceServicer_to_server(self, self._server)
+        tool_pb2_grpc.add_ToolServiceServicer_to_server(self, self._server)
         listen = "127.0.0.1:0"
         port = (
             self._server.add_insecure_port(listen)
@@ -190,6 +221,29 @@ class Fake(
     def ResumeTask(self, request: task_pb2.ResumeTaskRequest, context: Any) -> Any:
         return self._answer(request, context, lambda: self.task)
 
+    def SignalTask(self, request: task_pb2.SignalTaskRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: self.task)
+
+    def RetryTask(self, request: task_pb2.RetryTaskRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: task_pb2.Task(id="t_2", labels={"again": request.id}))
+
+    def ForkTask(self, request: task_pb2.ForkTaskRequest, context: Any) -> Any:
+        step = request.step if request.HasField("step") else 9
+        fork = task_pb2.Task(id="t_3", forked_from=request.id, forked_steps=step)
+        return self._answer(request, context, lambda: fork)
+
+    def SetSchedule(self, request: task_pb2.SetScheduleRequest, context: Any) -> Any:
+        names = [given.name for given in request.inputs]
+        schedule = task_pb2.Schedule(name=request.name, cron=request.cron, inputs=names, next_ms=86_400_000)
+        return self._answer(request, context, lambda: schedule)
+
+    def ListSchedules(self, request: task_pb2.ListSchedulesRequest, context: Any) -> Any:
+        schedule = task_pb2.Schedule(name="nightly", project=request.project, last_error="NO_AGENT")
+        return self._answer(request, context, lambda: task_pb2.ListSchedulesResponse(schedules=[schedule]))
+
+    def DeleteSchedule(self, request: task_pb2.DeleteScheduleRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: task_pb2.DeleteScheduleResponse())
+
     def ExplainTask(self, request: task_pb2.ExplainTaskRequest, context: Any) -> Any:
         borrower = task_pb2.Borrower(path="projects/greedy", amount=2)
         blocker = task_pb2.Blocker(reason="QUOTA_RUNNING", borrowed_by=[borrower])
@@ -220,6 +274,18 @@ class Fake(
             if isinstance(step, (Refuse, Break)):
                 self._misbehave(step, context)
             yield step
+
+    def ServeTools(self, requests: Any, context: Any) -> Iterator[Any]:
+        first = next(requests)
+        self.metadata.append(dict(context.invocation_metadata()))
+        if self.answers:
+            self._misbehave(self.answers.popleft(), context)
+        stream = ServedStream(first.register)
+        threading.Thread(target=stream.hear, args=(requests,), daemon=True).start()
+        yield tool_pb2.ToolServerRequest(served_at=tool_pb2.ServedAt(nodes=self.nodes or [self.address]))
+        self.served.put(stream)
+        while not isinstance(asked := stream.asks.get(), End):
+            yield asked
 
     def ReadSegment(self, request: context_pb2.ReadSegmentRequest, context: Any) -> Iterator[Any]:
         for chunk in self.chunks.popleft():

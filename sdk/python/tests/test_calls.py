@@ -52,7 +52,17 @@ def test_every_change_keeps_its_request_id_and_takes_yours(fakes: Fakes, connect
         lambda id: client.cluster.cordon("n1", request_id=id),
         lambda id: client.cluster.uncordon("n1", request_id=id),
         lambda id: client.cluster.drain("n1", request_id=id),
+        lambda id: client.tasks.approve("t_1", request_id=id),
+        lambda id: client.tasks.reject("t_1", request_id=id),
+        lambda id: client.tasks.answer("t_1", "yes", request_id=id),
+        lambda id: client.tasks.repeat("t_1", request_id=id),
+        lambda id: client.tasks.send("t_1", "hello", request_id=id),
+        lambda id: client.tasks.retry("t_1", request_id=id),
+        lambda id: client.tasks.fork("t_1", request_id=id),
+        lambda id: client.schedules.set("nightly", "0 6 * * *", "reader", request_id=id),
+        lambda id: client.schedules.delete("nightly", request_id=id),
         lambda id: task.cancel(request_id=id),
+        lambda id: task.approve(request_id=id),
     ]
     for number, change in enumerate(changes):
         change(f"mine-{number}")

@@ -15,6 +15,20 @@ from quorate import Client
 
 SCRIPT = """
 [[reply]]
+when_agent = "clerk"
+when_results_below = 1
+calls = [{ name = "files.write", arguments = '{"path": "note.txt", "text": "two of three"}' }]
+
+[[reply]]
+when_agent = "banker"
+when_results_below = 1
+calls = [{ name = "convert", arguments = '{"money": {"amount": 10, "currency": "EUR"}, "to": "USD"}' }]
+
+[[reply]]
+when_agent = "banker"
+text = "It is {last}."
+
+[[reply]]
 text = "Understood."
 """
 
@@ -43,7 +57,7 @@ def test_the_page_works_from_top_to_bottom(here: str, capsys: pytest.CaptureFixt
             client.agents.apply((ROOT / f"examples/team/{name}.toml").read_text())
         names: dict[str, object] = {}
         shown = blocks(ROOT / "docs/python.md")
-        assert len(shown) == 6
+        assert len(shown) == 7
         for block in shown:
             # The first one closes the client that it made.
             names["client"] = client
@@ -52,12 +66,33 @@ def test_the_page_works_from_top_to_bottom(here: str, capsys: pytest.CaptureFixt
     assert printed.startswith("Understood.") and "['Understood.', 'Understood.', 'Understood.']" in printed
 
 
-def test_the_readme_of_the_package_works(here: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_of_the_package_works_as_written_once_it_is_installed(here: str, tmp_path: Path) -> None:
     (block,) = blocks(ROOT / "sdk/python/README.md")
-    with Client() as client:
-        client.agents.apply((ROOT / "examples/agents/reader.toml").read_text())
-    exec(compile(block.replace("127.0.0.1:7400", here), "README.md", "exec"), {})
-    assert capsys.readouterr().out == "Understood.\n"
+    # What it needs is there already, and so is what builds it: nothing is asked of the network.
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", tmp_path / "site", ROOT / "sdk/python"], check=True, timeout=120)
+    program = tmp_path / "readme.py"
+    program.write_text(block.replace("127.0.0.1:7400", here))
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    asked, answered, result, cancelled = done.stdout.splitlines()
+    assert asked.startswith("APPROVAL: files.write ") and "two of three" in asked
+    assert (answered, result, cancelled) == ("Understood.", "The result: Understood.", "CANCELLED")
+
+
+def test_the_page_about_serving_works_from_top_to_bottom(here: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = blocks(ROOT / "docs/serve.md")
+    assert len(shown) == 2
+    names: dict[str, object] = {"__name__": "serve"}
+    for block in shown:
+        # Names of types are looked up where a function was defined.
+        exec(compile(block.replace("127.0.0.1:7400", here), "docs/serve.md", "exec", dont_inherit=True), names)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == 'It is {"amount": 11.0, "currency": "USD"}.'
+    assert second == 'The answer to \'What do I get for 10 EUR?\' is {"amount": 11.0, "currency": "USD"}.'
 
 
 def test_the_example_prints_the_report(here: str) -> None:

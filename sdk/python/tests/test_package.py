@@ -18,9 +18,13 @@ from quorate._proto import task_pb2
 from quorate.admin import Agents, Cluster, Quotas
 from quorate.aio.admin import AsyncAgents, AsyncCluster, AsyncQuotas
 from quorate.aio.prices import AsyncPrices
+from quorate.aio.schedules import AsyncSchedules
 from quorate.aio.tasks import AsyncTasks
+from quorate.aio.tools import AsyncTools
 from quorate.prices import Prices
+from quorate.schedules import Schedules
 from quorate.tasks import Tasks
+from quorate.tools import Tools
 
 SDK = Path(__file__).parent.parent
 
@@ -30,6 +34,8 @@ PAIRS: list[tuple[type, type]] = [
     (quorate.Watch, quorate.AsyncWatch),
     (quorate.QuotaWatch, quorate.AsyncQuotaWatch),
     (Tasks, AsyncTasks),
+    (Schedules, AsyncSchedules),
+    (Tools, AsyncTools),
     (Agents, AsyncAgents),
     (Quotas, AsyncQuotas),
     (Prices, AsyncPrices),

@@ -92,7 +92,8 @@ fn too_large(response: &http::Response<Body>) -> Option<Status> {
 }
 
 /// Methods whose duration says how long someone watched, not how long the node worked.
-const STREAMS: &[&str] = &["WatchTask", "WatchQuotas", "ReadSegment", "ServerReflectionInfo", "Health/Watch"];
+const STREAMS: &[&str] =
+    &["WatchTask", "WatchQuotas", "ReadSegment", "ServeTools", "ServerReflectionInfo", "Health/Watch"];
 
 fn count_refused(status: &Status) {
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();

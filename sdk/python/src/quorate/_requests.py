@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Optional, Union
 
 from ._course import fresh_request_id
-from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2
-from ._wire import CLASS_TO_WIRE, COST_GROUP_TO_WIRE
-from .data import CostGroup, Input, TaskClass, TaskData, TaskState, WhatIf
+from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2, tool_pb2
+from ._wire import BUSY_TO_WIRE, CLASS_TO_WIRE, COST_GROUP_TO_WIRE
+from .data import Ask, Busy, CostGroup, Input, TaskClass, TaskData, TaskState, WhatIf
 from .errors import QuorateError, local
+from .serving import ExternalAgent, Tool
 
 NAME_BYTES = 128
 REQUEST_BYTES = 8 << 20
@@ -62,19 +63,14 @@ def create_task(
     dry_run: bool,
     now_ms: int,
 ) -> task_pb2.CreateTaskRequest:
-    given: list[Union[str, Input]] = [] if input is None else [input]
-    # A single text is an iterable of letters, which nobody means.
-    given += [inputs] if isinstance(inputs, str) else inputs
-    # Checked before the message is made: protobuf's own words for a number out of range help nobody.
-    if priority is not None and not 0 <= priority <= 9:
-        what = f"priority is {priority}, outside 0 to 9"
-        raise _refuse("BAD_PRIORITY", what, "give 0 (last) to 9 (first within the class)")
+    given = _given(input, inputs)
+    _check_priority(priority)
     for key, limit in (limits or {}).items():
         _check_limit(key, limit)
     message = task_pb2.CreateTaskRequest(
         project=project,
         agent=agent,
-        inputs=[_input(text) for text in given],
+        inputs=given,
         task_id=task_id or "",
         request_id=given_or_fresh(request_id),
         priority=priority,
@@ -90,6 +86,20 @@ def create_task(
         setattr(message, "class", CLASS_TO_WIRE[_klass(klass)])
     _check(message)
     return message
+
+
+def _given(input: Optional[str], inputs: Iterable[Union[str, Input]]) -> list[task_pb2.Input]:
+    given: list[Union[str, Input]] = [] if input is None else [input]
+    # A single text is an iterable of letters, which nobody means.
+    given += [inputs] if isinstance(inputs, str) else inputs
+    return [_input(text) for text in given]
+
+
+def _check_priority(priority: Optional[int]) -> None:
+    """Before the message is made: protobuf's own words for a number out of range help nobody."""
+    if priority is not None and not 0 <= priority <= 9:
+        what = f"priority is {priority}, outside 0 to 9"
+        raise _refuse("BAD_PRIORITY", what, "give 0 (last) to 9 (first within the class)")
 
 
 def _input(given: Union[str, Input]) -> task_pb2.Input:
@@ -128,7 +138,86 @@ def _datetime_ms(moment: datetime, what: str) -> int:
     return max(1, int(moment.timestamp() * 1_000))
 
 
+def signal_task(
+    project: str,
+    id: str,
+    kind: task_pb2.SignalKind.ValueType,
+    ask: Optional[Union[str, Ask]],
+    text: str,
+    request_id: Optional[str],
+) -> task_pb2.SignalTaskRequest:
+    size = len(text.encode())
+    if size > SEGMENT_BYTES:
+        raise _refuse("REQUEST_TOO_LARGE", _too_large("the text", size, SEGMENT_BYTES), "split it")
+    return task_pb2.SignalTaskRequest(
+        project=project,
+        id=id,
+        request_id=given_or_fresh(request_id),
+        kind=kind,
+        ask=ask.id if isinstance(ask, Ask) else ask or "",
+        text=text,
+    )
+
+
+def message_kind(busy: Union[Busy, str]) -> task_pb2.SignalKind.ValueType:
+    try:
+        return BUSY_TO_WIRE[Busy(busy)]
+    except ValueError:
+        names = ", ".join(each.value for each in Busy)
+        raise _refuse("BAD_BUSY", f"busy is {busy!r}", f"use one of {names}") from None
+
+
+def retry_task(project: str, id: str, task_id: Optional[str], request_id: Optional[str]) -> task_pb2.RetryTaskRequest:
+    return task_pb2.RetryTaskRequest(
+        project=project, id=id, task_id=task_id or "", request_id=given_or_fresh(request_id)
+    )
+
+
+def fork_task(
+    project: str, id: str, step: Optional[int], task_id: Optional[str], request_id: Optional[str]
+) -> task_pb2.ForkTaskRequest:
+    if step is not None and not 0 <= step < 1 << 64:
+        raise _refuse("BAD_STEP", f"step is {step}, outside 0 to 2^64 - 1", "name a committed step, or None")
+    return task_pb2.ForkTaskRequest(
+        project=project, id=id, step=step, task_id=task_id or "", request_id=given_or_fresh(request_id)
+    )
+
+
+def set_schedule(
+    project: str,
+    name: str,
+    cron: str,
+    agent: str,
+    input: Optional[str],
+    inputs: Iterable[Union[str, Input]],
+    klass: Optional[Union[TaskClass, str]],
+    priority: Optional[int],
+    request_id: Optional[str],
+) -> task_pb2.SetScheduleRequest:
+    _check_priority(priority)
+    message = task_pb2.SetScheduleRequest(
+        project=project,
+        name=name,
+        cron=cron,
+        agent=agent,
+        inputs=_given(input, inputs),
+        priority=priority,
+        request_id=given_or_fresh(request_id),
+    )
+    if klass is not None:
+        setattr(message, "class", CLASS_TO_WIRE[_klass(klass)])
+    _check_inputs(message)
+    return message
+
+
 def _check(message: task_pb2.CreateTaskRequest) -> None:
+    _check_inputs(message)
+    if len(message.labels) > TASK_LABELS:
+        what = f"the task has {len(message.labels)} labels; at most {TASK_LABELS} are taken"
+        raise _refuse("TOO_MANY_LABELS", what, "send fewer labels")
+
+
+def _check_inputs(message: Union[task_pb2.CreateTaskRequest, task_pb2.SetScheduleRequest]) -> None:
     if len(message.inputs) > TASK_INPUTS:
         what = f"the task has {len(message.inputs)} inputs; at most {TASK_INPUTS} are taken"
         raise _refuse("TOO_MANY_INPUTS", what, "send fewer, or several tasks")
@@ -140,9 +229,6 @@ def _check(message: task_pb2.CreateTaskRequest) -> None:
     if message.ByteSize() > REQUEST_BYTES:
         what = _too_large("the request", message.ByteSize(), REQUEST_BYTES)
         raise _refuse("REQUEST_TOO_LARGE", what, "send smaller inputs, or several tasks")
-    if len(message.labels) > TASK_LABELS:
-        what = f"the task has {len(message.labels)} labels; at most {TASK_LABELS} are taken"
-        raise _refuse("TOO_MANY_LABELS", what, "send fewer labels")
 
 
 def _too_large(what: str, size: int, limit: int) -> str:
@@ -250,6 +336,24 @@ def drain_node(
         raise _refuse("BAD_GRACE", f"the grace {grace} is below zero", "give 0 to move tasks at once")
     grace_ms = None if grace is None else grace // timedelta(milliseconds=1)
     return cluster_pb2.DrainNodeRequest(id=id, grace_ms=grace_ms, reason=reason, request_id=given_or_fresh(request_id))
+
+
+def given_tools(served: Iterable[Union[Tool, ExternalAgent]]) -> tool_pb2.Register:
+    register = tool_pb2.Register()
+    for it in served:
+        if isinstance(it, Tool):
+            register.tools.append(it._served())
+        elif isinstance(it, ExternalAgent):
+            register.models.append(it.name)
+        else:
+            message = f"{getattr(it, '__name__', it)!r} is neither a tool nor an agent"
+            raise _refuse("BAD_TOOL", message, "put @quorate.tool or @quorate.agent(name) above the function")
+    names = [tool.name for tool in register.tools]
+    if not names and not register.models:
+        raise _refuse("BAD_TOOL", "nothing is to be served", "give functions under @quorate.tool or @quorate.agent")
+    if len(set(names)) < len(names):
+        raise _refuse("BAD_TOOL", f"two tools have one name among {', '.join(names)}", "give one of them a `name`")
+    return register
 
 
 def no_result(task: TaskData) -> QuorateError:

@@ -20,6 +20,13 @@ CLASS_TO_WIRE: Mapping[data.TaskClass, task_pb2.TaskClass.ValueType] = {
 }
 _CLASS_FROM_WIRE = {number: klass for klass, number in CLASS_TO_WIRE.items()}
 
+BUSY_TO_WIRE: Mapping[data.Busy, task_pb2.SignalKind.ValueType] = {
+    data.Busy.REJECT: task_pb2.MESSAGE,
+    data.Busy.ENQUEUE: task_pb2.ENQUEUE,
+    data.Busy.INTERRUPT: task_pb2.INTERRUPT,
+    data.Busy.ROLLBACK: task_pb2.ROLLBACK,
+}
+
 COST_GROUP_TO_WIRE: Mapping[data.CostGroup, price_pb2.CostGroup.ValueType] = {
     data.CostGroup.PROJECT: price_pb2.BY_PROJECT,
     data.CostGroup.AGENT: price_pb2.BY_AGENT,
@@ -84,6 +91,36 @@ def task(it: task_pb2.Task) -> data.TaskData:
         klass=_CLASS_FROM_WIRE.get(getattr(it, "class"), data.TaskClass.INTERACTIVE),
         priority=it.priority,
         head=it.head or None,
+        asks=tuple(_ask(ask) for ask in it.asks),
+        forked_from=it.forked_from or None,
+        forked_steps=it.forked_steps,
+    )
+
+
+def _ask(it: task_pb2.Ask) -> data.Ask:
+    return data.Ask(it.id, _ask_kind(it.kind), it.tool or None, it.text or None, it.text_hash or None)
+
+
+def _ask_kind(number: int) -> data.AskKind:
+    try:
+        return data.AskKind(task_pb2.AskKind.Name(number))  # type: ignore[arg-type]
+    except ValueError:
+        return data.AskKind.OTHER
+
+
+def schedule(it: task_pb2.Schedule) -> data.Schedule:
+    return data.Schedule(
+        name=it.name,
+        project=it.project,
+        cron=it.cron,
+        agent=it.agent,
+        inputs=tuple(it.inputs),
+        klass=_CLASS_FROM_WIRE.get(getattr(it, "class"), data.TaskClass.BATCH),
+        priority=it.priority,
+        next_time=_time_set(it.next_ms),
+        last_task=it.last_task or None,
+        last_error=it.last_error or None,
+        fired=it.fired,
     )
 
 

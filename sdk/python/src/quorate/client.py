@@ -15,7 +15,9 @@ from ._proto import context_pb2
 from .admin import Agents, Cluster, Quotas
 from .nodes import Nodes, Stubs
 from .prices import Prices
+from .schedules import Schedules
 from .tasks import Tasks
+from .tools import Tools
 
 _Ask = TypeVar("_Ask")
 _Answer = TypeVar("_Answer")
@@ -50,6 +52,8 @@ class Client:
         self._settings = _settings.read(endpoints, project, api_key, ca, timeout, connect_timeout)
         self._nodes = Nodes(self._settings)
         self.tasks = Tasks(self)
+        self.tools = Tools(self)
+        self.schedules = Schedules(self)
         self.agents = Agents(self)
         self.quotas = Quotas(self)
         self.prices = Prices(self)

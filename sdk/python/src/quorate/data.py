@@ -96,6 +96,75 @@ class WhatIf:
     limit: Optional[int]
 
 
+class AskKind(str, enum.Enum):
+    """What a task asks. A kind that only a newer cluster knows is `OTHER`."""
+
+    APPROVAL = "APPROVAL"
+    """May this call be made?"""
+    QUESTION = "QUESTION"
+    UNKNOWN = "UNKNOWN"
+    """The call was made and nobody knows how it ended. It is never made again."""
+    UNKNOWN_MAY_REPEAT = "UNKNOWN_MAY_REPEAT"
+    """The same, of a call that is made again if a person says so."""
+    NEXT_MESSAGE = "NEXT_MESSAGE"
+    """The task has answered and waits for the next message."""
+    OTHER = "OTHER"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Ask:
+    """An open question of a task."""
+
+    id: str
+    """To be given back with the answer."""
+    kind: AskKind
+    tool: Optional[str]
+    """The tool that it is about."""
+    text: Optional[str]
+    """The exact call as JSON, also of a question; or the answer that was given last. Lists of tasks leave it out."""
+    text_hash: Optional[str]
+
+
+class Busy(str, enum.Enum):
+    """What becomes of a message to a task that is at work."""
+
+    REJECT = "reject"
+    """It is refused (`TaskBusy`)."""
+    ENQUEUE = "enqueue"
+    """It waits for its turn."""
+    INTERRUPT = "interrupt"
+    """It stops what the task does now, and keeps it."""
+    ROLLBACK = "rollback"
+    """It takes the place of what the task did since the last message."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A task that is created again and again."""
+
+    name: str
+    project: str
+    cron: str
+    """Minute, hour, day of the month, month, day of the week, in UTC: `0 6 * * MON-FRI`."""
+    agent: str
+    inputs: tuple[str, ...]
+    """Names of its inputs."""
+    klass: TaskClass
+    priority: int
+    next_time: Optional[datetime]
+    """None: never again."""
+    last_task: Optional[str]
+    last_error: Optional[str]
+    fired: int
+    """How many tasks it has created."""
+
+
 @dataclass(frozen=True)
 class TaskData:
     """One run of an agent or a team, as the cluster answered. Times are in UTC."""
@@ -135,6 +204,12 @@ class TaskData:
     """0 to 9; higher runs earlier within its class."""
     head: Optional[str]
     """Hash of the newest step record."""
+    asks: tuple[Ask, ...] = ()
+    """What it waits for people to say."""
+    forked_from: Optional[str] = None
+    """The task that its first steps came from."""
+    forked_steps: int = 0
+    """How many those are."""
 
 
 @dataclass(frozen=True)

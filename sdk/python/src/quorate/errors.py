@@ -63,6 +63,22 @@ class NoResult(Conflict):
     """The task has no result: it ended otherwise. `cause` is the task's own error."""
 
 
+class AlreadyAnswered(Conflict):
+    """Somebody was quicker: the first answer to a question counts."""
+
+
+class NothingAsked(Conflict):
+    """The task asks nothing, or nothing that this answers."""
+
+
+class TaskBusy(Conflict):
+    """The task is at work; say with `busy` what is to happen to a message."""
+
+
+class NotEnded(Conflict):
+    """Only tasks that have ended are retried."""
+
+
 class ResourceExhausted(QuorateError):
     """A bound of the cluster is reached."""
 
@@ -116,6 +132,10 @@ _BY_REASON: Mapping[str, type[QuorateError]] = {
     "REQUEST_ID_REUSED": Conflict,
     "REQUEST_TOO_LARGE": InvalidArgument,
     "NO_RESULT": NoResult,
+    "ALREADY_ANSWERED": AlreadyAnswered,
+    "NOTHING_ASKED": NothingAsked,
+    "TASK_BUSY": TaskBusy,
+    "NOT_ENDED": NotEnded,
     "UNREACHABLE": Unreachable,
     "UNKNOWN_OUTCOME": UnknownOutcome,
 }

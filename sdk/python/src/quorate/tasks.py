@@ -1,4 +1,4 @@
-"""Tasks: create, look at, follow, stop."""
+"""Tasks: create, look at, follow, talk to, stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional, Union
 from . import _requests, _wire
 from ._proto import task_pb2
 from ._requests import Moment
-from .data import Explanation, Input, TaskClass, TaskData, WhatIf
+from .data import Ask, Busy, Explanation, Input, TaskClass, TaskData, WhatIf
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -56,6 +56,36 @@ class Task(TaskData):
         """Puts a paused task back into its queue."""
         return self._tasks.resume(self._key, request_id=request_id)
 
+    def approve(self, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Lets a tool call be made; see `Tasks.approve`."""
+        return self._tasks.approve(self._key, ask, request_id=request_id)
+
+    def reject(self, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Does not let a tool call be made; see `Tasks.reject`."""
+        return self._tasks.reject(self._key, ask, request_id=request_id)
+
+    def answer(self, text: str, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Answers a question; see `Tasks.answer`."""
+        return self._tasks.answer(self._key, text, ask, request_id=request_id)
+
+    def repeat(self, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Has a call whose outcome is unknown made again; see `Tasks.repeat`."""
+        return self._tasks.repeat(self._key, ask, request_id=request_id)
+
+    def send(self, text: str, busy: Union[Busy, str] = Busy.REJECT, *, request_id: Optional[str] = None) -> Task:
+        """Sends a message; see `Tasks.send`."""
+        return self._tasks.send(self._key, text, busy, request_id=request_id)
+
+    def retry(self, *, task_id: Optional[str] = None, request_id: Optional[str] = None) -> Task:
+        """A new task like this one, which has ended; see `Tasks.retry`."""
+        return self._tasks.retry(self._key, task_id=task_id, request_id=request_id)
+
+    def fork(
+        self, step: Optional[int] = None, *, task_id: Optional[str] = None, request_id: Optional[str] = None
+    ) -> Task:
+        """A new task that goes on from a committed step of this one; see `Tasks.fork`."""
+        return self._tasks.fork(self._key, step, task_id=task_id, request_id=request_id)
+
     def explain(self, *, what_if: Iterable[WhatIf] = ()) -> Explanation:
         """Why it waits, with numbers; see `Tasks.explain`."""
         return self._tasks.explain(self._key, what_if=what_if)
@@ -66,7 +96,7 @@ class Task(TaskData):
 
 
 class Tasks:
-    """Tasks of the client's project: create, look at, follow, stop. Ids are task ids or uids."""
+    """Tasks of the client's project: create, look at, follow, talk to, stop. Ids are task ids or uids."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -213,6 +243,60 @@ class Tasks:
         )
         return self._task(self._client._call(lambda s: s.tasks.ResumeTask, request, request.request_id))
 
+    def approve(self, id: str, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Lets a tool call be made. Durable when it returns, and heard once.
+
+        Args:
+            ask: the open question, as it came in `Task.asks` or its id; may be left out where only one is open.
+
+        Raises:
+            AlreadyAnswered: somebody was quicker.
+            NothingAsked: nothing is open.
+        """
+        return self._signal(id, task_pb2.APPROVE, ask, "", request_id)
+
+    def reject(self, id: str, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Does not let a tool call be made, or says of an unknown outcome that the call failed; its model hears so."""
+        return self._signal(id, task_pb2.REJECT, ask, "", request_id)
+
+    def answer(
+        self, id: str, text: str, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None
+    ) -> Task:
+        """Answers a question, or says how a call ended of which nobody knows."""
+        return self._signal(id, task_pb2.ANSWER, ask, text, request_id)
+
+    def repeat(self, id: str, ask: Optional[Union[str, Ask]] = None, *, request_id: Optional[str] = None) -> Task:
+        """Has a call whose outcome is unknown made again; only of tools whose policy is `ask`."""
+        return self._signal(id, task_pb2.REPEAT, ask, "", request_id)
+
+    def send(
+        self, id: str, text: str, busy: Union[Busy, str] = Busy.REJECT, *, request_id: Optional[str] = None
+    ) -> Task:
+        """Sends a message to a conversation.
+
+        Args:
+            busy: what becomes of it while the task is at work: `reject` (raises `TaskBusy`), `enqueue` (it waits for
+                its turn), `interrupt` (stops the model and keeps what it said), `rollback` (in place of what was done
+                since the last message).
+        """
+        return self._signal(id, _requests.message_kind(busy), None, text, request_id)
+
+    def retry(self, id: str, *, task_id: Optional[str] = None, request_id: Optional[str] = None) -> Task:
+        """A new task of the same agent's revision and inputs as one that has ended.
+
+        Raises:
+            NotEnded: it has not.
+        """
+        request = _requests.retry_task(self._client.project, id, task_id, request_id)
+        return self._task(self._client._call(lambda s: s.tasks.RetryTask, request, request.request_id))
+
+    def fork(
+        self, id: str, step: Optional[int] = None, *, task_id: Optional[str] = None, request_id: Optional[str] = None
+    ) -> Task:
+        """A new task that goes on from a committed step of another one; None: from the newest."""
+        request = _requests.fork_task(self._client.project, id, step, task_id, request_id)
+        return self._task(self._client._call(lambda s: s.tasks.ForkTask, request, request.request_id))
+
     def explain(self, id: str, *, what_if: Iterable[WhatIf] = ()) -> Explanation:
         """Why a task waits, with numbers, its place in the queue, and when it will start.
 
@@ -220,6 +304,17 @@ class Tasks:
         """
         request = _requests.explain_task(self._client.project, id, what_if)
         return _wire.explanation(self._client._call(lambda s: s.tasks.ExplainTask, request))
+
+    def _signal(
+        self,
+        id: str,
+        kind: task_pb2.SignalKind.ValueType,
+        ask: Optional[Union[str, Ask]],
+        text: str,
+        request_id: Optional[str],
+    ) -> Task:
+        request = _requests.signal_task(self._client.project, id, kind, ask, text, request_id)
+        return self._task(self._client._call(lambda s: s.tasks.SignalTask, request, request.request_id))
 
     def _task(self, it: task_pb2.Task) -> Task:
         return Task._of(it, self)

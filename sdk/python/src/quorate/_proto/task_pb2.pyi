@@ -75,6 +75,78 @@ BATCH: TaskClass.ValueType  # 3
 BEST_EFFORT: TaskClass.ValueType  # 4
 Global___TaskClass: typing_extensions.TypeAlias = TaskClass
 
+class _AskKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AskKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AskKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ASK_KIND_UNSPECIFIED: _AskKind.ValueType  # 0
+    APPROVAL: _AskKind.ValueType  # 1
+    """May this call be made?"""
+    QUESTION: _AskKind.ValueType  # 2
+    UNKNOWN: _AskKind.ValueType  # 3
+    """The call was made and nobody knows how it ended. It is never made again."""
+    UNKNOWN_MAY_REPEAT: _AskKind.ValueType  # 4
+    """The same, of a call that is made again if a person says so."""
+    NEXT_MESSAGE: _AskKind.ValueType  # 5
+    """The task has answered and waits for the next message."""
+
+class AskKind(_AskKind, metaclass=_AskKindEnumTypeWrapper): ...
+
+ASK_KIND_UNSPECIFIED: AskKind.ValueType  # 0
+APPROVAL: AskKind.ValueType  # 1
+"""May this call be made?"""
+QUESTION: AskKind.ValueType  # 2
+UNKNOWN: AskKind.ValueType  # 3
+"""The call was made and nobody knows how it ended. It is never made again."""
+UNKNOWN_MAY_REPEAT: AskKind.ValueType  # 4
+"""The same, of a call that is made again if a person says so."""
+NEXT_MESSAGE: AskKind.ValueType  # 5
+"""The task has answered and waits for the next message."""
+Global___AskKind: typing_extensions.TypeAlias = AskKind
+
+class _SignalKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SignalKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SignalKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SIGNAL_KIND_UNSPECIFIED: _SignalKind.ValueType  # 0
+    APPROVE: _SignalKind.ValueType  # 1
+    REJECT: _SignalKind.ValueType  # 2
+    """Also of an unknown outcome: the call counts as failed."""
+    ANSWER: _SignalKind.ValueType  # 3
+    """To a question; or how an unknown call ended."""
+    REPEAT: _SignalKind.ValueType  # 4
+    MESSAGE: _SignalKind.ValueType  # 5
+    """A message to a task that waits for one; refused with BUSY while it is at work."""
+    ENQUEUE: _SignalKind.ValueType  # 6
+    """A message that waits for its turn."""
+    INTERRUPT: _SignalKind.ValueType  # 7
+    """A message that stops what the task does now, and keeps it."""
+    ROLLBACK: _SignalKind.ValueType  # 8
+    """A message in place of what the task did since the last one."""
+
+class SignalKind(_SignalKind, metaclass=_SignalKindEnumTypeWrapper): ...
+
+SIGNAL_KIND_UNSPECIFIED: SignalKind.ValueType  # 0
+APPROVE: SignalKind.ValueType  # 1
+REJECT: SignalKind.ValueType  # 2
+"""Also of an unknown outcome: the call counts as failed."""
+ANSWER: SignalKind.ValueType  # 3
+"""To a question; or how an unknown call ended."""
+REPEAT: SignalKind.ValueType  # 4
+MESSAGE: SignalKind.ValueType  # 5
+"""A message to a task that waits for one; refused with BUSY while it is at work."""
+ENQUEUE: SignalKind.ValueType  # 6
+"""A message that waits for its turn."""
+INTERRUPT: SignalKind.ValueType  # 7
+"""A message that stops what the task does now, and keeps it."""
+ROLLBACK: SignalKind.ValueType  # 8
+"""A message in place of what the task did since the last one."""
+Global___SignalKind: typing_extensions.TypeAlias = SignalKind
+
 @typing.final
 class Input(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -323,6 +395,9 @@ class Task(google.protobuf.message.Message):
     CHILDREN_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
+    ASKS_FIELD_NUMBER: builtins.int
+    FORKED_FROM_FIELD_NUMBER: builtins.int
+    FORKED_STEPS_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The user's task id where one was given, else the uid."""
     uid: builtins.str
@@ -350,6 +425,9 @@ class Task(google.protobuf.message.Message):
     head: builtins.str
     """Hash of the newest step record."""
     deadline_ms: builtins.int
+    forked_from: builtins.str
+    """The task that its first steps came from, and how many those are."""
+    forked_steps: builtins.int
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -358,6 +436,10 @@ class Task(google.protobuf.message.Message):
     def pending(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Blocker]: ...
     @property
     def children(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def asks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Ask]:
+        """What it waits for people to say."""
+
     def __init__(
         self,
         *,
@@ -386,11 +468,277 @@ class Task(google.protobuf.message.Message):
         children: collections.abc.Iterable[builtins.str] | None = ...,
         head: builtins.str = ...,
         deadline_ms: builtins.int = ...,
+        asks: collections.abc.Iterable[Global___Ask] | None = ...,
+        forked_from: builtins.str = ...,
+        forked_steps: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent", b"agent", "children", b"children", "class", b"class", "copies", b"copies", "create_time_ms", b"create_time_ms", "deadline_ms", b"deadline_ms", "end_time_ms", b"end_time_ms", "epoch", b"epoch", "error", b"error", "head", b"head", "id", b"id", "labels", b"labels", "node", b"node", "parent", b"parent", "pending", b"pending", "priority", b"priority", "project", b"project", "result", b"result", "result_hash", b"result_hash", "revision", b"revision", "sequence", b"sequence", "state", b"state", "state_reason", b"state_reason", "step", b"step", "uid", b"uid", "usage", b"usage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "asks", b"asks", "children", b"children", "class", b"class", "copies", b"copies", "create_time_ms", b"create_time_ms", "deadline_ms", b"deadline_ms", "end_time_ms", b"end_time_ms", "epoch", b"epoch", "error", b"error", "forked_from", b"forked_from", "forked_steps", b"forked_steps", "head", b"head", "id", b"id", "labels", b"labels", "node", b"node", "parent", b"parent", "pending", b"pending", "priority", b"priority", "project", b"project", "result", b"result", "result_hash", b"result_hash", "revision", b"revision", "sequence", b"sequence", "state", b"state", "state_reason", b"state_reason", "step", b"step", "uid", b"uid", "usage", b"usage"]) -> None: ...
 
 Global___Task: typing_extensions.TypeAlias = Task
+
+@typing.final
+class Ask(google.protobuf.message.Message):
+    """An open question of a task."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    TOOL_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    TEXT_HASH_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """To be given back with the answer."""
+    kind: Global___AskKind.ValueType
+    tool: builtins.str
+    """The tool that it is about."""
+    text: builtins.str
+    """The exact call as JSON, the question, or the answer that was given last. Only in answers about one task."""
+    text_hash: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        kind: Global___AskKind.ValueType = ...,
+        tool: builtins.str = ...,
+        text: builtins.str = ...,
+        text_hash: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "kind", b"kind", "text", b"text", "text_hash", b"text_hash", "tool", b"tool"]) -> None: ...
+
+Global___Ask: typing_extensions.TypeAlias = Ask
+
+@typing.final
+class SignalTaskRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    ASK_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    id: builtins.str
+    request_id: builtins.str
+    kind: Global___SignalKind.ValueType
+    ask: builtins.str
+    """The open question; may be left out where only one is open."""
+    text: builtins.str
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        kind: Global___SignalKind.ValueType = ...,
+        ask: builtins.str = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ask", b"ask", "id", b"id", "kind", b"kind", "project", b"project", "request_id", b"request_id", "text", b"text"]) -> None: ...
+
+Global___SignalTaskRequest: typing_extensions.TypeAlias = SignalTaskRequest
+
+@typing.final
+class RetryTaskRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    id: builtins.str
+    request_id: builtins.str
+    task_id: builtins.str
+    """Optional business key of the new task."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        task_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "project", b"project", "request_id", b"request_id", "task_id", b"task_id"]) -> None: ...
+
+Global___RetryTaskRequest: typing_extensions.TypeAlias = RetryTaskRequest
+
+@typing.final
+class ForkTaskRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    TASK_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    id: builtins.str
+    request_id: builtins.str
+    task_id: builtins.str
+    step: builtins.int
+    """The step to go on from; unset: the newest one."""
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        task_id: builtins.str = ...,
+        step: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_step", b"_step", "step", b"step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_step", b"_step", "id", b"id", "project", b"project", "request_id", b"request_id", "step", b"step", "task_id", b"task_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_step", b"_step"]) -> typing.Literal["step"] | None: ...
+
+Global___ForkTaskRequest: typing_extensions.TypeAlias = ForkTaskRequest
+
+@typing.final
+class Schedule(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CRON_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    CLASS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    NEXT_MS_FIELD_NUMBER: builtins.int
+    LAST_TASK_FIELD_NUMBER: builtins.int
+    LAST_ERROR_FIELD_NUMBER: builtins.int
+    FIRED_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    name: builtins.str
+    cron: builtins.str
+    """Minute, hour, day of the month, month, day of the week, in UTC: `0 6 * * MON-FRI`."""
+    agent: builtins.str
+    priority: builtins.int
+    next_ms: builtins.int
+    """Unix milliseconds; 0: never again."""
+    last_task: builtins.str
+    last_error: builtins.str
+    fired: builtins.int
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        name: builtins.str = ...,
+        cron: builtins.str = ...,
+        agent: builtins.str = ...,
+        inputs: collections.abc.Iterable[builtins.str] | None = ...,
+        priority: builtins.int = ...,
+        next_ms: builtins.int = ...,
+        last_task: builtins.str = ...,
+        last_error: builtins.str = ...,
+        fired: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent", b"agent", "class", b"class", "cron", b"cron", "fired", b"fired", "inputs", b"inputs", "last_error", b"last_error", "last_task", b"last_task", "name", b"name", "next_ms", b"next_ms", "priority", b"priority", "project", b"project"]) -> None: ...
+
+Global___Schedule: typing_extensions.TypeAlias = Schedule
+
+@typing.final
+class SetScheduleRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CRON_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    CLASS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    name: builtins.str
+    cron: builtins.str
+    agent: builtins.str
+    priority: builtins.int
+    request_id: builtins.str
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Input]: ...
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        name: builtins.str = ...,
+        cron: builtins.str = ...,
+        agent: builtins.str = ...,
+        inputs: collections.abc.Iterable[Global___Input] | None = ...,
+        priority: builtins.int | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_priority", b"_priority", "priority", b"priority"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_priority", b"_priority", "agent", b"agent", "class", b"class", "cron", b"cron", "inputs", b"inputs", "name", b"name", "priority", b"priority", "project", b"project", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_priority", b"_priority"]) -> typing.Literal["priority"] | None: ...
+
+Global___SetScheduleRequest: typing_extensions.TypeAlias = SetScheduleRequest
+
+@typing.final
+class ListSchedulesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
+
+Global___ListSchedulesRequest: typing_extensions.TypeAlias = ListSchedulesRequest
+
+@typing.final
+class ListSchedulesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: builtins.int
+    @property
+    def schedules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Schedule]: ...
+    def __init__(
+        self,
+        *,
+        schedules: collections.abc.Iterable[Global___Schedule] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["schedules", b"schedules"]) -> None: ...
+
+Global___ListSchedulesResponse: typing_extensions.TypeAlias = ListSchedulesResponse
+
+@typing.final
+class DeleteScheduleRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    name: builtins.str
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        name: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "project", b"project", "request_id", b"request_id"]) -> None: ...
+
+Global___DeleteScheduleRequest: typing_extensions.TypeAlias = DeleteScheduleRequest
+
+@typing.final
+class DeleteScheduleResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DeleteScheduleResponse: typing_extensions.TypeAlias = DeleteScheduleResponse
 
 @typing.final
 class GetTaskRequest(google.protobuf.message.Message):

@@ -70,6 +70,36 @@ class TaskServiceStub(object):
                 request_serializer=quorate_dot___proto_dot_task__pb2.ResumeTaskRequest.SerializeToString,
                 response_deserializer=quorate_dot___proto_dot_task__pb2.Task.FromString,
                 _registered_method=True)
+        self.SignalTask = channel.unary_unary(
+                '/quorate.v1.TaskService/SignalTask',
+                request_serializer=quorate_dot___proto_dot_task__pb2.SignalTaskRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_task__pb2.Task.FromString,
+                _registered_method=True)
+        self.RetryTask = channel.unary_unary(
+                '/quorate.v1.TaskService/RetryTask',
+                request_serializer=quorate_dot___proto_dot_task__pb2.RetryTaskRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_task__pb2.Task.FromString,
+                _registered_method=True)
+        self.ForkTask = channel.unary_unary(
+                '/quorate.v1.TaskService/ForkTask',
+                request_serializer=quorate_dot___proto_dot_task__pb2.ForkTaskRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_task__pb2.Task.FromString,
+                _registered_method=True)
+        self.SetSchedule = channel.unary_unary(
+                '/quorate.v1.TaskService/SetSchedule',
+                request_serializer=quorate_dot___proto_dot_task__pb2.SetScheduleRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_task__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/quorate.v1.TaskService/ListSchedules',
+                request_serializer=quorate_dot___proto_dot_task__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_task__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/quorate.v1.TaskService/DeleteSchedule',
+                request_serializer=quorate_dot___proto_dot_task__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_task__pb2.DeleteScheduleResponse.FromString,
+                _registered_method=True)
         self.ExplainTask = channel.unary_unary(
                 '/quorate.v1.TaskService/ExplainTask',
                 request_serializer=quorate_dot___proto_dot_task__pb2.ExplainTaskRequest.SerializeToString,
@@ -126,6 +156,46 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalTask(self, request, context):
+        """Tells a task something: a verdict on a tool call, an answer, a message. It is durable when this returns, and heard once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTask(self, request, context):
+        """A new task of the same agent's revision and inputs as one that has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkTask(self, request, context):
+        """A new task that goes on from a committed step of another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSchedule(self, request, context):
+        """A task to be created again and again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainTask(self, request, context):
         """Why a task waits: an AND-set of blockers with numbers.
         """
@@ -170,6 +240,36 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.ResumeTask,
                     request_deserializer=quorate_dot___proto_dot_task__pb2.ResumeTaskRequest.FromString,
                     response_serializer=quorate_dot___proto_dot_task__pb2.Task.SerializeToString,
+            ),
+            'SignalTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalTask,
+                    request_deserializer=quorate_dot___proto_dot_task__pb2.SignalTaskRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_task__pb2.Task.SerializeToString,
+            ),
+            'RetryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTask,
+                    request_deserializer=quorate_dot___proto_dot_task__pb2.RetryTaskRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_task__pb2.Task.SerializeToString,
+            ),
+            'ForkTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkTask,
+                    request_deserializer=quorate_dot___proto_dot_task__pb2.ForkTaskRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_task__pb2.Task.SerializeToString,
+            ),
+            'SetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSchedule,
+                    request_deserializer=quorate_dot___proto_dot_task__pb2.SetScheduleRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_task__pb2.Schedule.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=quorate_dot___proto_dot_task__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_task__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=quorate_dot___proto_dot_task__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_task__pb2.DeleteScheduleResponse.SerializeToString,
             ),
             'ExplainTask': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainTask,
@@ -367,6 +467,168 @@ class TaskService(object):
             '/quorate.v1.TaskService/ResumeTask',
             quorate_dot___proto_dot_task__pb2.ResumeTaskRequest.SerializeToString,
             quorate_dot___proto_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.TaskService/SignalTask',
+            quorate_dot___proto_dot_task__pb2.SignalTaskRequest.SerializeToString,
+            quorate_dot___proto_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.TaskService/RetryTask',
+            quorate_dot___proto_dot_task__pb2.RetryTaskRequest.SerializeToString,
+            quorate_dot___proto_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.TaskService/ForkTask',
+            quorate_dot___proto_dot_task__pb2.ForkTaskRequest.SerializeToString,
+            quorate_dot___proto_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.TaskService/SetSchedule',
+            quorate_dot___proto_dot_task__pb2.SetScheduleRequest.SerializeToString,
+            quorate_dot___proto_dot_task__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.TaskService/ListSchedules',
+            quorate_dot___proto_dot_task__pb2.ListSchedulesRequest.SerializeToString,
+            quorate_dot___proto_dot_task__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.TaskService/DeleteSchedule',
+            quorate_dot___proto_dot_task__pb2.DeleteScheduleRequest.SerializeToString,
+            quorate_dot___proto_dot_task__pb2.DeleteScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

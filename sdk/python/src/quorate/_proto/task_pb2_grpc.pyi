@@ -137,6 +137,102 @@ _TaskServiceResumeTaskType = typing_extensions.TypeVar(
     ],
 )
 
+_TaskServiceSignalTaskType = typing_extensions.TypeVar(
+    '_TaskServiceSignalTaskType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SignalTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SignalTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SignalTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+)
+
+_TaskServiceRetryTaskType = typing_extensions.TypeVar(
+    '_TaskServiceRetryTaskType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.RetryTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.RetryTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.RetryTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+)
+
+_TaskServiceForkTaskType = typing_extensions.TypeVar(
+    '_TaskServiceForkTaskType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ForkTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ForkTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ForkTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+)
+
+_TaskServiceSetScheduleType = typing_extensions.TypeVar(
+    '_TaskServiceSetScheduleType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SetScheduleRequest,
+        quorate._proto.task_pb2.Schedule,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SetScheduleRequest,
+        quorate._proto.task_pb2.Schedule,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SetScheduleRequest,
+        quorate._proto.task_pb2.Schedule,
+    ],
+)
+
+_TaskServiceListSchedulesType = typing_extensions.TypeVar(
+    '_TaskServiceListSchedulesType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ListSchedulesRequest,
+        quorate._proto.task_pb2.ListSchedulesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ListSchedulesRequest,
+        quorate._proto.task_pb2.ListSchedulesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ListSchedulesRequest,
+        quorate._proto.task_pb2.ListSchedulesResponse,
+    ],
+)
+
+_TaskServiceDeleteScheduleType = typing_extensions.TypeVar(
+    '_TaskServiceDeleteScheduleType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.DeleteScheduleRequest,
+        quorate._proto.task_pb2.DeleteScheduleResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.DeleteScheduleRequest,
+        quorate._proto.task_pb2.DeleteScheduleResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.DeleteScheduleRequest,
+        quorate._proto.task_pb2.DeleteScheduleResponse,
+    ],
+)
+
 _TaskServiceExplainTaskType = typing_extensions.TypeVar(
     '_TaskServiceExplainTaskType',
     grpc.UnaryUnaryMultiCallable[
@@ -153,7 +249,7 @@ _TaskServiceExplainTaskType = typing_extensions.TypeVar(
     ],
 )
 
-class TaskServiceStub(typing.Generic[_TaskServiceCreateTaskType, _TaskServiceGetTaskType, _TaskServiceListTasksType, _TaskServiceWatchTaskType, _TaskServiceCancelTaskType, _TaskServicePauseTaskType, _TaskServiceResumeTaskType, _TaskServiceExplainTaskType]):
+class TaskServiceStub(typing.Generic[_TaskServiceCreateTaskType, _TaskServiceGetTaskType, _TaskServiceListTasksType, _TaskServiceWatchTaskType, _TaskServiceCancelTaskType, _TaskServicePauseTaskType, _TaskServiceResumeTaskType, _TaskServiceSignalTaskType, _TaskServiceRetryTaskType, _TaskServiceForkTaskType, _TaskServiceSetScheduleType, _TaskServiceListSchedulesType, _TaskServiceDeleteScheduleType, _TaskServiceExplainTaskType]):
     """Creates tasks, follows them, stops them. Every node answers."""
 
     @typing.overload
@@ -185,6 +281,30 @@ class TaskServiceStub(typing.Generic[_TaskServiceCreateTaskType, _TaskServiceGet
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.task_pb2.ResumeTaskRequest,
             quorate._proto.task_pb2.Task,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.SignalTaskRequest,
+            quorate._proto.task_pb2.Task,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.RetryTaskRequest,
+            quorate._proto.task_pb2.Task,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.ForkTaskRequest,
+            quorate._proto.task_pb2.Task,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.SetScheduleRequest,
+            quorate._proto.task_pb2.Schedule,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.ListSchedulesRequest,
+            quorate._proto.task_pb2.ListSchedulesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.DeleteScheduleRequest,
+            quorate._proto.task_pb2.DeleteScheduleResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.task_pb2.ExplainTaskRequest,
@@ -223,6 +343,30 @@ class TaskServiceStub(typing.Generic[_TaskServiceCreateTaskType, _TaskServiceGet
             quorate._proto.task_pb2.Task,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.SignalTaskRequest,
+            quorate._proto.task_pb2.Task,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.RetryTaskRequest,
+            quorate._proto.task_pb2.Task,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.ForkTaskRequest,
+            quorate._proto.task_pb2.Task,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.SetScheduleRequest,
+            quorate._proto.task_pb2.Schedule,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.ListSchedulesRequest,
+            quorate._proto.task_pb2.ListSchedulesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.task_pb2.DeleteScheduleRequest,
+            quorate._proto.task_pb2.DeleteScheduleResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             quorate._proto.task_pb2.ExplainTaskRequest,
             quorate._proto.task_pb2.ExplainTaskResponse,
         ],
@@ -244,6 +388,22 @@ class TaskServiceStub(typing.Generic[_TaskServiceCreateTaskType, _TaskServiceGet
     PauseTask: _TaskServicePauseTaskType
 
     ResumeTask: _TaskServiceResumeTaskType
+
+    SignalTask: _TaskServiceSignalTaskType
+    """Tells a task something: a verdict on a tool call, an answer, a message. It is durable when this returns, and heard once."""
+
+    RetryTask: _TaskServiceRetryTaskType
+    """A new task of the same agent's revision and inputs as one that has ended."""
+
+    ForkTask: _TaskServiceForkTaskType
+    """A new task that goes on from a committed step of another one."""
+
+    SetSchedule: _TaskServiceSetScheduleType
+    """A task to be created again and again."""
+
+    ListSchedules: _TaskServiceListSchedulesType
+
+    DeleteSchedule: _TaskServiceDeleteScheduleType
 
     ExplainTask: _TaskServiceExplainTaskType
     """Why a task waits: an AND-set of blockers with numbers."""
@@ -276,6 +436,30 @@ TaskServiceAsyncStub: typing_extensions.TypeAlias = TaskServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         quorate._proto.task_pb2.ResumeTaskRequest,
         quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SignalTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.RetryTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ForkTaskRequest,
+        quorate._proto.task_pb2.Task,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.SetScheduleRequest,
+        quorate._proto.task_pb2.Schedule,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.ListSchedulesRequest,
+        quorate._proto.task_pb2.ListSchedulesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.task_pb2.DeleteScheduleRequest,
+        quorate._proto.task_pb2.DeleteScheduleResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         quorate._proto.task_pb2.ExplainTaskRequest,
@@ -337,6 +521,52 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         request: quorate._proto.task_pb2.ResumeTaskRequest,
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.task_pb2.Task, collections.abc.Awaitable[quorate._proto.task_pb2.Task]]: ...
+
+    @abc.abstractmethod
+    def SignalTask(
+        self,
+        request: quorate._proto.task_pb2.SignalTaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.task_pb2.Task, collections.abc.Awaitable[quorate._proto.task_pb2.Task]]:
+        """Tells a task something: a verdict on a tool call, an answer, a message. It is durable when this returns, and heard once."""
+
+    @abc.abstractmethod
+    def RetryTask(
+        self,
+        request: quorate._proto.task_pb2.RetryTaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.task_pb2.Task, collections.abc.Awaitable[quorate._proto.task_pb2.Task]]:
+        """A new task of the same agent's revision and inputs as one that has ended."""
+
+    @abc.abstractmethod
+    def ForkTask(
+        self,
+        request: quorate._proto.task_pb2.ForkTaskRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.task_pb2.Task, collections.abc.Awaitable[quorate._proto.task_pb2.Task]]:
+        """A new task that goes on from a committed step of another one."""
+
+    @abc.abstractmethod
+    def SetSchedule(
+        self,
+        request: quorate._proto.task_pb2.SetScheduleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.task_pb2.Schedule, collections.abc.Awaitable[quorate._proto.task_pb2.Schedule]]:
+        """A task to be created again and again."""
+
+    @abc.abstractmethod
+    def ListSchedules(
+        self,
+        request: quorate._proto.task_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.task_pb2.ListSchedulesResponse, collections.abc.Awaitable[quorate._proto.task_pb2.ListSchedulesResponse]]: ...
+
+    @abc.abstractmethod
+    def DeleteSchedule(
+        self,
+        request: quorate._proto.task_pb2.DeleteScheduleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.task_pb2.DeleteScheduleResponse, collections.abc.Awaitable[quorate._proto.task_pb2.DeleteScheduleResponse]]: ...
 
     @abc.abstractmethod
     def ExplainTask(

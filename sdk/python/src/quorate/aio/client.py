@@ -17,7 +17,9 @@ from .._proto import context_pb2
 from .admin import AsyncAgents, AsyncCluster, AsyncQuotas
 from .nodes import Nodes, Stubs
 from .prices import AsyncPrices
+from .schedules import AsyncSchedules
 from .tasks import AsyncTasks
+from .tools import AsyncTools
 
 _Ask = TypeVar("_Ask")
 _Answer = TypeVar("_Answer")
@@ -52,6 +54,8 @@ class AsyncClient:
         self._settings = _settings.read(endpoints, project, api_key, ca, timeout, connect_timeout)
         self._nodes = Nodes(self._settings)
         self.tasks = AsyncTasks(self)
+        self.tools = AsyncTools(self)
+        self.schedules = AsyncSchedules(self)
         self.agents = AsyncAgents(self)
         self.quotas = AsyncQuotas(self)
         self.prices = AsyncPrices(self)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from .._endpoints import Endpoint
 from .._proto import agent_pb2_grpc, cluster_pb2_grpc, context_pb2_grpc, price_pb2_grpc, quota_pb2_grpc, task_pb2_grpc
 from .._settings import Settings, closed
 
@@ -44,7 +45,7 @@ class Nodes:
             raise closed()
         found = self._stubs.get(node)
         if found is None:
-            found = self._stubs[node] = Stubs(self._channel(node))
+            found = self._stubs[node] = Stubs(channel(self._settings.endpoints.nodes[node], self._settings))
         return found
 
     async def close(self) -> None:
@@ -52,8 +53,8 @@ class Nodes:
         for stubs in self._stubs.values():
             await stubs.channel.close()
 
-    def _channel(self, node: int) -> grpc.aio.Channel:
-        endpoint = self._settings.endpoints.nodes[node]
-        if endpoint.tls and self._settings.credentials is not None:
-            return grpc.aio.secure_channel(endpoint.address, self._settings.credentials, self._settings.options)
-        return grpc.aio.insecure_channel(endpoint.address, self._settings.options)
+
+def channel(endpoint: Endpoint, settings: Settings) -> grpc.aio.Channel:
+    if endpoint.tls and settings.credentials is not None:
+        return grpc.aio.secure_channel(endpoint.address, settings.credentials, settings.options)
+    return grpc.aio.insecure_channel(endpoint.address, settings.options)
