@@ -37,7 +37,10 @@ impl ToolService for Door {
         let Some(Told::Register(register)) = kind else {
             return Err(status::invalid("register", "the first message says what is served"));
         };
-        let members = self.inside()?.members.clone();
+        let inside = self.inside()?;
+        // A list from before the others joined would have the program serve here only.
+        inside.members.refresh(&inside.client).await;
+        let members = inside.members.clone();
         let (place, asked) =
             self.served.join(&project, &register).map_err(|why| status::invalid("register", &why))?;
         tracing::info!(%project, caller = caller.subject, tools = register.tools.len(), "a program serves");

@@ -171,3 +171,16 @@ def test_an_agent_that_fails_pauses_its_task_and_resuming_tries_again(client: Cl
         assert "EXTERNAL_FAILED" in task.refresh().state_reason and tries == [0, 1, 2, 3]
         task.resume()
         assert task.result(60) == "yes"
+
+
+def test_a_worker_that_dies_takes_nothing_along(cluster: Cluster, client: Client) -> None:
+    with client.tools.serving(put):
+        SEEN.clear()
+        tasks = [client.tasks.create("clerk", "hi") for _ in range(6)]
+        until("they are at work", lambda: SEEN or None)
+        cluster.nodes["worker-2"].kill()
+        assert {task.result(60) for task in tasks} == {"Said: number 2"}
+        assert {(task.uid, n) for task in tasks for n in (0, 1, 2)} == {(op.split("/")[0], n) for op, n in SEEN}
+        cluster.revive()
+        tasks = [client.tasks.create("clerk", "hi") for _ in range(6)]
+        assert {task.result(60) for task in tasks} == {"Said: number 2"}

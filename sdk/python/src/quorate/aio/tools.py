@@ -170,7 +170,8 @@ class OneStream:
         self._serving = serving
         self._address = address
         stub: ToolServiceAsyncStub = tool_pb2_grpc.ToolServiceStub(line)
-        self._stream: Stream = stub.ServeTools(metadata=serving._settings.metadata)
+        # While it waits gRPC goes on connecting: a node that comes up is served at once.
+        self._stream: Stream = stub.ServeTools(metadata=serving._settings.metadata, wait_for_ready=True)
         self._turn = asyncio.Lock()
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self.was_taken = False
