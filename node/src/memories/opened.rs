@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use types::{Hash, NodeId, limits};
 
+/// Records, each under its hash.
+type Sealed = Vec<(Hash, Bytes)>;
+
 /// Characters of an id that are enough to look for it.
 const ID_CHARS: usize = 8;
 
@@ -312,7 +315,7 @@ impl Opened {
         &self,
         place: &Place,
         change: &Written<'_>,
-    ) -> Result<(Vec<(Hash, Bytes)>, Vec<Hash>), MemoryError> {
+    ) -> Result<(Sealed, Vec<Hash>), MemoryError> {
         let erases = |act: &Act| match act {
             Act::Remember { item, .. } => self.shelf.get(item).is_some(),
             Act::Forget { .. } | Act::Summary { .. } => true,

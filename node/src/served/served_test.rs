@@ -187,6 +187,7 @@ async fn a_step_is_asked_for_and_answered() {
         let answer = pb::ModelAnswer { id: asked.id, text: "yes".into(), ..Default::default() };
         place.answered(asked.id, Told::Answer(answer));
     };
-    let (answer, ()) = tokio::join!(served.step(&project(), question, soon, &stop), program);
+    let project = project();
+    let (answer, ()) = tokio::join!(served.step(&project, question, soon, &stop), program);
     assert_eq!(answer.expect("it answers").expect("nothing stops it").text, "yes");
 }
