@@ -1,19 +1,21 @@
 //! The small language of the transcripts. `t1`, `t2` are tasks in order of creation, `e1`, `e2` epochs in order of
 //! assignment, `n1` nodes by their id; `key=value` words follow the verb.
 
-use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp, Terms};
+mod words;
+
+use ledger::command::{ChildSpec, Command, Next, Release, Stamp, Terms};
 use ledger::effect::Effect;
 use ledger::explain::explain;
 use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{
-    AgentKind, Ask, AskKind, Closed, EventKind, Fork, InputRef, Price, QuotaKey, QuotaRow, Role, SignalKind,
-    TaskError, TaskRow, Want,
+    AgentKind, Ask, AskKind, Closed, EventKind, Fork, InputRef, Price, QuotaKey, QuotaRow, SignalKind,
+    TaskError, TaskRow,
 };
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
-use std::collections::BTreeMap;
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
+use words::{Words, admit, hold, node, set_quota, want};
 
 #[derive(Default)]
 pub(crate) struct Script {
@@ -27,62 +29,6 @@ pub(crate) struct Script {
 }
 
 type Lines = Result<Vec<String>, String>;
-
-/// The words after the verb.
-struct Words<'a> {
-    plain: Vec<&'a str>,
-    named: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Words<'a> {
-    fn of(line: &'a str) -> (&'a str, Words<'a>) {
-        let mut words = line.split_whitespace();
-        let verb = words.next().unwrap_or_default();
-        let (named, plain): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('='));
-        (verb, Words { plain, named: named.into_iter().filter_map(|word| word.split_once('=')).collect() })
-    }
-
-    fn plain(&self, at: usize) -> Result<&'a str, String> {
-        self.plain.get(at).copied().ok_or_else(|| format!("word {at} is missing"))
-    }
-
-    fn text(&self, key: &str) -> Option<&'a str> {
-        self.named.get(key).copied()
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.named.iter().map(|(key, value)| (*key, *value))
-    }
-
-    fn number(&self, key: &str) -> Result<Option<u64>, String> {
-        self.text(key).map(|text| text.parse().map_err(|_| format!("{key}={text} is no number"))).transpose()
-    }
-
-    fn number_or(&self, key: &str, default: u64) -> Result<u64, String> {
-        Ok(self.number(key)?.unwrap_or(default))
-    }
-
-    fn project(&self) -> Result<ProjectName, String> {
-        ProjectName::parse(self.text("in").unwrap_or(ProjectName::DEFAULT)).map_err(|error| error.to_string())
-    }
-
-    fn nodes(&self, key: &str) -> Result<Option<Vec<NodeId>>, String> {
-        let ids = |text: &str| text.split(',').filter(|id| !id.is_empty()).map(node).collect();
-        self.text(key).map(ids).transpose()
-    }
-
-    fn request(&self) -> RequestKey {
-        RequestKey {
-            author: self.text("by").unwrap_or("ann").to_string(),
-            request_id: self.text("request").unwrap_or_default().to_string(),
-            body: Hash::of(self.text("body").unwrap_or_default().as_bytes()),
-        }
-    }
-}
-
-fn node(text: &str) -> Result<NodeId, String> {
-    NodeId::parse(text).map_err(|error| error.to_string())
-}
 
 impl Script {
     pub(crate) fn run(&mut self, line: &str) -> Lines {
@@ -556,58 +502,4 @@ fn show_event(kind: &EventKind) -> String {
         EventKind::State { state, reason, .. } => format!("{} {reason}", state.name()).trim_end().to_string(),
         EventKind::Step { step, .. } => format!("step {step}"),
     }
-}
-
-fn admit(words: &Words<'_>) -> Result<Command, String> {
-    let name = words.plain(0)?;
-    let disk = Hash::of(words.text("disk").unwrap_or(name).as_bytes());
-    let role = if words.plain.get(1) == Some(&"coordinator") { Role::Coordinator } else { Role::Worker };
-    Ok(Command::AdmitNode {
-        name: name.to_string(),
-        roles: vec![role],
-        client_addr: words.text("at").unwrap_or("127.0.0.1:7400").to_string(),
-        internal_addr: "127.0.0.1:7401".to_string(),
-        disk_id: disk.0[..16].try_into().map_err(|_| "16 bytes")?,
-        version: "0.1.0".to_string(),
-    })
-}
-
-/// `running=3`, `micro_usd_day=none`; `minute` and `total` are short for tokens.
-fn set_quota(words: &Words<'_>) -> Result<Command, String> {
-    let mut changes = vec![];
-    for (name, value) in words.pairs() {
-        let key = match name {
-            "minute" => QuotaKey::TokensMinute,
-            "total" => QuotaKey::TokensTotal,
-            name => match QuotaKey::parse(name) {
-                Some(key) => key,
-                None => continue,
-            },
-        };
-        changes.push((key, if value == "none" { None } else { words.number(name)? }));
-    }
-    Ok(Command::SetQuota {
-        path: words.plain(0)?.to_string(),
-        changes,
-        etag: words.number("etag")?,
-        reason: words.text("reason").unwrap_or_default().to_string(),
-        request: words.request(),
-    })
-}
-
-fn want(words: &Words<'_>) -> Result<Option<Want>, String> {
-    let want = Want {
-        fresh_tokens: words.number_or("fresh", 0)?,
-        known_tokens: words.number_or("known", 0)?,
-        extra: Amounts { tool_calls: words.number_or("calls", 0)?, ..Amounts::NONE },
-    };
-    Ok((want != Want::default()).then_some(want))
-}
-
-fn hold(words: &Words<'_>) -> Result<Command, String> {
-    let models = words.plain[1..].iter().map(|name| {
-        let digest = words.text("digest").unwrap_or("file");
-        ((*name).to_string(), Hash::of(digest.as_bytes()), 100)
-    });
-    Ok(Command::HoldModels { node: node(words.plain(0)?)?, models: models.collect() })
 }

@@ -1,0 +1,117 @@
+//! The words of a line, and the commands that they alone make.
+
+use ledger::command::{Command, RequestKey};
+use ledger::keys::Amounts;
+use ledger::rows::{QuotaKey, Role, Want};
+use std::collections::BTreeMap;
+use types::{Hash, NodeId, ProjectName};
+
+/// The words after the verb.
+pub(super) struct Words<'a> {
+    pub(super) plain: Vec<&'a str>,
+    pub(super) named: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn of(line: &'a str) -> (&'a str, Words<'a>) {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let (named, plain): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('='));
+        (verb, Words { plain, named: named.into_iter().filter_map(|word| word.split_once('=')).collect() })
+    }
+
+    pub(super) fn plain(&self, at: usize) -> Result<&'a str, String> {
+        self.plain.get(at).copied().ok_or_else(|| format!("word {at} is missing"))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
+        self.named.get(key).copied()
+    }
+
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.named.iter().map(|(key, value)| (*key, *value))
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, String> {
+        self.text(key).map(|text| text.parse().map_err(|_| format!("{key}={text} is no number"))).transpose()
+    }
+
+    pub(super) fn number_or(&self, key: &str, default: u64) -> Result<u64, String> {
+        Ok(self.number(key)?.unwrap_or(default))
+    }
+
+    pub(super) fn project(&self) -> Result<ProjectName, String> {
+        ProjectName::parse(self.text("in").unwrap_or(ProjectName::DEFAULT)).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn nodes(&self, key: &str) -> Result<Option<Vec<NodeId>>, String> {
+        let ids = |text: &str| text.split(',').filter(|id| !id.is_empty()).map(node).collect();
+        self.text(key).map(ids).transpose()
+    }
+
+    pub(super) fn request(&self) -> RequestKey {
+        RequestKey {
+            author: self.text("by").unwrap_or("ann").to_string(),
+            request_id: self.text("request").unwrap_or_default().to_string(),
+            body: Hash::of(self.text("body").unwrap_or_default().as_bytes()),
+        }
+    }
+}
+
+pub(super) fn node(text: &str) -> Result<NodeId, String> {
+    NodeId::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn admit(words: &Words<'_>) -> Result<Command, String> {
+    let name = words.plain(0)?;
+    let disk = Hash::of(words.text("disk").unwrap_or(name).as_bytes());
+    let role = if words.plain.get(1) == Some(&"coordinator") { Role::Coordinator } else { Role::Worker };
+    Ok(Command::AdmitNode {
+        name: name.to_string(),
+        roles: vec![role],
+        client_addr: words.text("at").unwrap_or("127.0.0.1:7400").to_string(),
+        internal_addr: "127.0.0.1:7401".to_string(),
+        disk_id: disk.0[..16].try_into().map_err(|_| "16 bytes")?,
+        version: "0.1.0".to_string(),
+    })
+}
+
+/// `running=3`, `micro_usd_day=none`; `minute` and `total` are short for tokens.
+pub(super) fn set_quota(words: &Words<'_>) -> Result<Command, String> {
+    let mut changes = vec![];
+    for (name, value) in words.pairs() {
+        let key = match name {
+            "minute" => QuotaKey::TokensMinute,
+            "total" => QuotaKey::TokensTotal,
+            name => match QuotaKey::parse(name) {
+                Some(key) => key,
+                None => continue,
+            },
+        };
+        changes.push((key, if value == "none" { None } else { words.number(name)? }));
+    }
+    Ok(Command::SetQuota {
+        path: words.plain(0)?.to_string(),
+        changes,
+        etag: words.number("etag")?,
+        reason: words.text("reason").unwrap_or_default().to_string(),
+        request: words.request(),
+    })
+}
+
+pub(super) fn want(words: &Words<'_>) -> Result<Option<Want>, String> {
+    let want = Want {
+        fresh_tokens: words.number_or("fresh", 0)?,
+        known_tokens: words.number_or("known", 0)?,
+        extra: Amounts { tool_calls: words.number_or("calls", 0)?, ..Amounts::NONE },
+    };
+    Ok((want != Want::default()).then_some(want))
+}
+
+pub(super) fn hold(words: &Words<'_>) -> Result<Command, String> {
+    let models = words.plain[1..].iter().map(|name| {
+        let digest = words.text("digest").unwrap_or("file");
+        ((*name).to_string(), Hash::of(digest.as_bytes()), 100)
+    });
+    Ok(Command::HoldModels { node: node(words.plain(0)?)?, models: models.collect() })
+}
