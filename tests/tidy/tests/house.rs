@@ -59,7 +59,7 @@ const OWNERS: &[(&str, &str, &[&str])] = &[
     ("rcgen", "node", &["node/src/tls", "node/providers/tests"]),
     ("tokio_rustls", "node", &["node/src/tls"]),
     ("reqwest", "providers tools", &["node/providers/src", "node/tools/src"]),
-    ("zeroize", "providers memory", &["node/providers/src", "node/memory/src"]),
+    ("zeroize", "providers memory", &["node/providers/src", "node/memory"]),
     ("llguidance", "worker-inference", &["worker-inference/src/grammar"]),
     ("rmcp", "tools", &["node/tools/src/mcp"]),
     ("jsonschema", "tools", &["node/tools/src/schema"]),
