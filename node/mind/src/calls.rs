@@ -139,6 +139,12 @@ pub(crate) fn arguments_of(text: &str) -> Value {
     call.get("arguments").cloned().unwrap_or_default()
 }
 
+/// What an `ask_human` call asks, from the text of the call: people are shown the question, not its form.
+#[must_use]
+pub fn question_of(call: &str) -> Option<String> {
+    arguments_of(call).get("question")?.as_str().map(str::to_string)
+}
+
 /// What the mind needs to know of a tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
@@ -213,6 +219,14 @@ mod tests {
 
     fn names(text: &str) -> Vec<String> {
         parse(text).calls.into_iter().map(|call| call.text()).collect()
+    }
+
+    #[test]
+    fn people_are_shown_the_question() {
+        let call =
+            parse("{\"name\": \"ask_human\", \"arguments\": {\"question\": \"Which one?\"}}").calls[0].text();
+        assert_eq!(question_of(&call).as_deref(), Some("Which one?"));
+        assert_eq!([question_of("{}"), question_of("no call")], [None, None]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod team;
 mod turn;
 
 pub use crate::mind::{Mind, Observed, TaskFacts};
+pub use calls::question_of;
 pub use context::{ChainItem, Part, Reader, Segment};
 pub use definition::{
     AgentDefinition, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice, ToolRule,

@@ -454,7 +454,10 @@ impl Membership {
         }
         for ask in &mut message.asks {
             if let Ok(hash) = Hash::parse(&ask.text_hash) {
-                ask.text = self.text(row, hash).await.unwrap_or_default();
+                let text = self.text(row, hash).await.unwrap_or_default();
+                let question =
+                    (ask.kind() == pb::AskKind::Question).then(|| mind::question_of(&text)).flatten();
+                ask.text = question.unwrap_or(text);
             }
         }
         if explain && matches!(row.state, TaskState::Pending | TaskState::Paused(_)) {

@@ -124,7 +124,7 @@ class Ask:
     tool: Optional[str]
     """The tool that it is about."""
     text: Optional[str]
-    """The exact call as JSON, also of a question; or the answer that was given last. Lists of tasks leave it out."""
+    """The exact call as JSON, the question, or the answer that was given last. Lists of tasks leave it out."""
     text_hash: Optional[str]
 
 
