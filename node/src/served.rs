@@ -20,7 +20,9 @@ use proto::v1::tool_server_request::Kind as Asked;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use types::ProjectName;
 
 /// Programs of one project on one node: a team's notebooks and servers.
@@ -32,6 +34,8 @@ const MODELS: usize = 32;
 const KNOWN_TOOLS: usize = 512;
 /// What one program is asked at once; more waits within its own time.
 const UNDER_WAY: usize = 64;
+/// Programs are back at a node within this time after its start; until then a name that nobody serves is waited for.
+const COMING_BACK: Duration = Duration::from_secs(10);
 /// Names that every agent's own tools have.
 const TAKEN: [&str; 3] = ["ask_human", "spawn", "wait"];
 
@@ -40,6 +44,7 @@ const TAKEN: [&str; 3] = ["ask_human", "spawn", "wait"];
 pub(crate) struct Served(Arc<Inner>);
 
 struct Inner {
+    began: Instant,
     state: Mutex<State>,
     /// Counts what could let a waiting question begin.
     news: watch::Sender<u64>,
@@ -47,7 +52,7 @@ struct Inner {
 
 impl Default for Inner {
     fn default() -> Inner {
-        Inner { state: Mutex::default(), news: watch::channel(0).0 }
+        Inner { began: Instant::now(), state: Mutex::default(), news: watch::channel(0).0 }
     }
 }
 
@@ -135,6 +140,21 @@ impl Served {
         let state = self.lock();
         let known = state.projects.get(project).into_iter().flat_map(|here| here.known.values());
         known.filter(|known| matches(pattern, &known.spec.name)).map(|known| known.spec.clone()).collect()
+    }
+
+    /// The same; just after this node's start, when programs are on their way back, it waits for one that serves it.
+    pub(crate) async fn specs_awaited(&self, project: &ProjectName, pattern: &str) -> Vec<ToolSpec> {
+        let mut news = self.0.news.subscribe();
+        loop {
+            let specs = self.specs(project, pattern);
+            if !specs.is_empty() || TAKEN.contains(&pattern) {
+                return specs;
+            }
+            let changed = tokio::time::timeout_at(self.0.began + COMING_BACK, news.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return specs;
+            }
+        }
     }
 
     /// The models that are served now, whatever the project.

@@ -129,20 +129,22 @@ fn described(spec: &ToolSpec) -> serde_json::Value {
 
 impl Tools for NodeTools {
     fn list(&self, project: &ProjectName, patterns: Vec<String>) -> BoxFuture<'_, Result<String, String>> {
-        let served: Vec<ToolSpec> =
-            patterns.iter().flat_map(|pattern| self.served.specs(project, pattern)).collect();
+        let project = project.clone();
         Box::pin(async move {
             // Some names are of tools that the mind sees to itself: what names nothing here, it finds out.
             let mut specs: BTreeMap<String, serde_json::Value> = BTreeMap::new();
             for pattern in patterns {
-                match self.toolbox.specs(&[pattern]).await {
-                    Ok(found) => specs.extend(found.iter().map(|spec| (spec.name.clone(), described(spec)))),
-                    Err(::tools::SpecsError::NotFound { .. }) => {}
+                let (own, served) = match self.toolbox.specs(std::slice::from_ref(&pattern)).await {
+                    Ok(own) => (own, self.served.specs(&project, &pattern)),
+                    Err(::tools::SpecsError::NotFound { .. }) => {
+                        (Vec::new(), self.served.specs_awaited(&project, &pattern).await)
+                    }
                     Err(error) => return Err(error.to_string()),
-                }
-            }
-            for spec in served.iter().filter(|spec| !self.toolbox.has(&spec.name)) {
-                specs.insert(spec.name.clone(), described(spec));
+                };
+                let served = served.into_iter().filter(|spec| !self.toolbox.has(&spec.name));
+                specs.extend(
+                    own.iter().cloned().chain(served).map(|spec| (spec.name.clone(), described(&spec))),
+                );
             }
             Ok(serde_json::Value::Array(specs.into_values().collect()).to_string())
         })
