@@ -9,14 +9,18 @@ are told.
 import json
 import os
 import sys
+import threading
 import time
 
 log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+# Calls that wait do not hold up others, as in servers that people use.
+turn = threading.Lock()
 
 
 def send(message):
-    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-    sys.stdout.flush()
+    with turn:
+        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        sys.stdout.flush()
 
 
 def tool(name, hints):
@@ -35,6 +39,18 @@ TOOLS = [
     tool("blob", {"idempotentHint": True}),
 ]
 
+
+def call(id, params):
+    arguments = params["arguments"]
+    operation = (params.get("_meta") or {}).get("quorate/operation", "?")
+    os.write(log, f"{params['name']} {operation} {arguments['n']}\n".encode())
+    time.sleep(arguments.get("wait_ms", 0) / 1000)
+    text = f"noted {arguments['n']}"
+    if params["name"] == "blob":
+        text = " ".join(f"{(arguments['n'] * 1000 + word) % 9973:04}" for word in range(1000))
+    send({"id": id, "result": {"content": [{"type": "text", "text": text}]}})
+
+
 for line in sys.stdin:
     request = json.loads(line)
     method, params = request.get("method"), request.get("params") or {}
@@ -46,14 +62,8 @@ for line in sys.stdin:
     elif method == "tools/list":
         answer = {"tools": TOOLS}
     elif method == "tools/call":
-        arguments = params["arguments"]
-        operation = (params.get("_meta") or {}).get("quorate/operation", "?")
-        os.write(log, f"{params['name']} {operation} {arguments['n']}\n".encode())
-        time.sleep(arguments.get("wait_ms", 0) / 1000)
-        text = f"noted {arguments['n']}"
-        if params["name"] == "blob":
-            text = " ".join(f"{(arguments['n'] * 1000 + word) % 9973:04}" for word in range(1000))
-        answer = {"content": [{"type": "text", "text": text}]}
+        threading.Thread(target=call, args=(request["id"], params), daemon=True).start()
+        continue
     else:
         answer = {}
     send({"id": request["id"], "result": answer})

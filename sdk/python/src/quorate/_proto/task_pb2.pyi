@@ -496,6 +496,7 @@ class Ask(google.protobuf.message.Message):
     text: builtins.str
     """The exact call as JSON, the question, or the answer that was given last. Only in answers about one task."""
     text_hash: builtins.str
+    """Of the segment that holds it: the call as JSON for a question, too."""
     def __init__(
         self,
         *,
