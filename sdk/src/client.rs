@@ -169,10 +169,9 @@ impl Client {
             }
             Failure::NotSent | Failure::Lost => {
                 let message = "no answer came: the call may or may not have taken effect";
-                // What a node with certificates says to a client without them is no HTTP; or it is closed before it is
-                // read.
-                let closed = ["h2 protocol error", "onnection reset", "roken pipe"];
-                let in_clear = !self.endpoints.tls && closed.iter().any(|word| error.message.contains(word));
+                // What a node with certificates says to a client without them is no HTTP, or it is closed before it is
+                // read, or it is lost with the connection: all that can be told from here is that one broke.
+                let in_clear = !self.endpoints.tls && error.code == Code::Unavailable;
                 let next = match in_clear {
                     true => {
                         "if the nodes have certificates, give their CA (--ca or QUORATE_CA); else repeat with the same request id"
