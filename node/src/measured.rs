@@ -57,6 +57,10 @@ impl Disk for Measured {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         timed(self.what, || self.disk.sync_dir(dir))
     }
+
+    fn sync_all(&self) -> io::Result<()> {
+        timed(self.what, || self.disk.sync_all())
+    }
 }
 
 impl DiskFile for MeasuredFile {

@@ -4,8 +4,9 @@
 //! is checked against its name where it arrives. The plane moves bytes and keeps nothing itself.
 //!
 //! Read: this file (what both sides share), `parcel` (segments as chunks, pure), `server`, `peers` (the
-//! client), `model_files`, `status` (our errors on the wire).
+//! client), `lanes` (small pushes that share calls), `model_files`, `status` (our errors on the wire).
 
+mod lanes;
 mod model_files;
 mod parcel;
 mod peers;

@@ -34,6 +34,10 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &str) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes every file and every name durable that was written before, of closed files too: one wait where thousands
+    /// would be asked for one by one. After an error nothing is known of any. Other programs' files on the same file
+    /// system may be written, too.
+    fn sync_all(&self) -> io::Result<()>;
     /// `sync` of many files, in any order and perhaps at the same time. After an error nothing is known of any.
     fn sync_files(&self, files: Vec<Box<dyn DiskFile>>) -> io::Result<()> {
         files.into_iter().try_for_each(|mut file| file.sync())

@@ -18,6 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits::CHUNK_BYTES};
 
+use super::lanes::{Lane, Lanes};
 use super::model_files::Receiving;
 use super::parcel::{self, Assembler, ParcelError};
 use super::{ClusterCell, HASHES_PER_REQUEST, Traffic, status};
@@ -128,6 +129,7 @@ pub struct Peers {
     dial: Arc<dyn Dial>,
     traffic: Arc<Traffic>,
     channels: Arc<Mutex<BTreeMap<NodeId, (String, Channel)>>>,
+    lanes: Lanes,
 }
 
 /// One node, for one call.
@@ -145,11 +147,11 @@ impl Peers {
         dial: Arc<dyn Dial>,
         traffic: Arc<Traffic>,
     ) -> Peers {
-        Peers { cluster, addresses, dial, traffic, channels: Arc::default() }
+        Peers { cluster, addresses, dial, traffic, channels: Arc::default(), lanes: Lanes::default() }
     }
 
-    /// Gives a node those of the segments that it lacks, or all where asking costs more. They are durable there when this answers Ok, with the
-    /// bytes that were sent.
+    /// Gives a node those of the segments that it lacks, or all where asking costs more. They are durable there when
+    /// this answers Ok, with the bytes that were sent.
     pub async fn push(
         &self,
         node: NodeId,
@@ -157,20 +159,40 @@ impl Peers {
         segments: &[(Hash, Bytes)],
     ) -> Result<u64, PeerError> {
         let mut peer = self.peer(node)?;
+        // A question costs a round trip, and little bytes cost less than that.
+        let length: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
+        if length <= UNASKED_BYTES && segments.len() <= HASHES_PER_REQUEST {
+            let lane = Lane { node, project: project.clone() };
+            return self.push_together(lane, segments.to_vec()).await.map(|()| length as u64);
+        }
         let mut bytes = 0;
         for group in segments.chunks(HASHES_PER_REQUEST) {
-            // A question costs a round trip, and little bytes cost less than that.
-            let small = group.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() <= UNASKED_BYTES;
-            let chosen = match small {
-                true => group.to_vec(),
-                false => {
-                    let wanted = peer.want(project, group).await?;
-                    group.iter().filter(|(hash, _)| wanted.contains(hash)).cloned().collect()
-                }
-            };
+            let wanted = peer.want(project, group).await?;
+            let chosen = group.iter().filter(|(hash, _)| wanted.contains(hash)).cloned().collect();
             bytes += peer.send(project, chosen, &self.traffic).await?;
         }
         Ok(bytes)
+    }
+
+    async fn push_together(&self, lane: Lane, segments: Vec<(Hash, Bytes)>) -> Result<(), PeerError> {
+        let (idle, outcome) = self.lanes.join(&lane, segments);
+        if idle {
+            // By itself: whoever came first may go away before the others have their answer.
+            tokio::spawn(self.clone().drive(lane.clone()));
+        }
+        let stopped = |_| PeerError::TimedOut { node: lane.node, what: "store", waited_ms: 0 };
+        outcome.await.map_err(stopped)?
+    }
+
+    async fn drive(self, lane: Lane) {
+        while let Some(mut together) = self.lanes.next(&lane) {
+            let segments = std::mem::take(&mut together.segments);
+            let sent = match self.peer(lane.node) {
+                Ok(mut peer) => peer.send(&lane.project, segments, &self.traffic).await.map(|_bytes| ()),
+                Err(error) => Err(error),
+            };
+            together.ended(&sent);
+        }
     }
 
     /// Gets segments from whichever of the nodes have them, in the order given, each checked against its name.

@@ -111,6 +111,10 @@ impl Disk for Spy {
         *self.shard_syncs.lock().unwrap().entry(dir.to_string()).or_default() += 1;
         if self.fault == Fault::SkipDirSync { Ok(()) } else { self.disk.sync_dir(dir) }
     }
+    fn sync_all(&self) -> io::Result<()> {
+        self.gate.pass();
+        if self.fault == Fault::None { self.disk.sync_all() } else { Ok(()) }
+    }
 }
 
 /// An index that, as sled does, comes back after a crash as some earlier state not before its last barrier.

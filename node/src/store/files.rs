@@ -19,8 +19,11 @@ const ROOT: &str = "segments";
 const JOURNALED: usize = 1 << 20;
 /// Files that wait for their sync at the most.
 const UNSYNCED: usize = 8192;
-/// Files that are open at the same time while many are synced.
+/// Groups in which a crash's journal is brought into files again.
 const REPLAYED: usize = 256;
+/// So many files are synced each by itself; for more the whole disk is asked once, whoever else writes to it. In tests
+/// both happen often.
+const ONE_BY_ONE: usize = if cfg!(test) { 4 } else { 64 };
 const MARKER: &str = ".project";
 const TEMPORARY: &str = ".tmp";
 const DAMAGED: &str = ".damaged";
@@ -149,17 +152,22 @@ impl Files {
     fn settle(&mut self) -> io::Result<()> {
         let unsynced: Vec<Found> = std::mem::take(&mut self.unsynced).into_iter().collect();
         self.make_dirs(unsynced.iter().map(|found| (&found.project, &found.hash)))?;
-        for group in unsynced.chunks(REPLAYED) {
-            let open = |found: &Found| self.disk.open(&path(&found.project, &found.hash));
-            self.disk.sync_files(group.iter().map(open).collect::<Result<_, _>>()?)?;
+        match unsynced.len() <= ONE_BY_ONE {
+            true => self.sync_each(&unsynced)?,
+            false => self.disk.sync_all()?,
         }
-        let dirs: BTreeSet<String> =
-            unsynced.iter().map(|found| shard_dir(&found.project, &found.hash)).collect();
-        self.disk.sync_dirs(&dirs.into_iter().collect::<Vec<_>>())?;
         if let Some(journal) = &mut self.journal {
             journal.begin_anew();
         }
         Ok(())
+    }
+
+    fn sync_each(&self, unsynced: &[Found]) -> io::Result<()> {
+        let open = |found: &Found| self.disk.open(&path(&found.project, &found.hash));
+        self.disk.sync_files(unsynced.iter().map(open).collect::<Result<_, _>>()?)?;
+        let shards = unsynced.iter().map(|found| shard_dir(&found.project, &found.hash));
+        let shards: BTreeSet<String> = shards.collect();
+        self.disk.sync_dirs(&shards.into_iter().collect::<Vec<_>>())
     }
 
     /// The same, and the journal is empty after a crash, too.

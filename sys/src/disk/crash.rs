@@ -51,6 +51,14 @@ struct Contents {
     pending: Vec<Edit>,
 }
 
+impl Contents {
+    fn settle(&mut self) {
+        for edit in self.pending.drain(..) {
+            apply_edit(&mut self.durable, edit);
+        }
+    }
+}
+
 enum Edit {
     Write { offset: usize, bytes: Vec<u8> },
     SetLen(usize),
@@ -173,6 +181,12 @@ impl State {
 
     fn later(&mut self, name: &str, rewrite: Rewrite) {
         self.pending_names.entry(parent(name).to_string()).or_default().push(rewrite);
+    }
+
+    /// Counts a sync down to the one that is to fail.
+    fn fails_now(&mut self) -> bool {
+        self.failing_sync = self.failing_sync.map(|left| left - 1);
+        self.failing_sync.take_if(|left| *left == 0).is_some()
     }
 
     fn used(&self) -> u64 {
@@ -302,6 +316,10 @@ fn missing(path: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{path} does not exist"))
 }
 
+fn failed_sync() -> io::Error {
+    io::Error::other("the simulated disk failed to sync")
+}
+
 fn no_power() -> io::Error {
     io::Error::other("the simulated disk has no power")
 }
@@ -406,6 +424,23 @@ impl Disk for CrashDisk {
         }
         Ok(())
     }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let mut state = self.change()?;
+        if state.dead {
+            return Err(no_power());
+        }
+        if state.fails_now() {
+            state.files.values_mut().for_each(|contents| contents.pending.clear());
+            return Err(failed_sync());
+        }
+        state.files.values_mut().for_each(Contents::settle);
+        for rewrite in std::mem::take(&mut state.pending_names).into_values().flatten() {
+            apply_rewrite(&mut state.durable_names, rewrite);
+        }
+        state.syncs += 1;
+        Ok(())
+    }
 }
 
 struct CrashFile {
@@ -460,21 +495,15 @@ impl DiskFile for CrashFile {
         if state.dead {
             return Err(no_power());
         }
-        if let Some(left) = state.failing_sync.as_mut() {
-            *left -= 1;
-        }
-        if state.failing_sync == Some(0) {
-            state.failing_sync = None;
+        if state.fails_now() {
             self.on(&mut state, |contents| {
                 contents.pending.clear();
                 Ok(())
             })?;
-            return Err(io::Error::other("the simulated disk failed to sync"));
+            return Err(failed_sync());
         }
         self.on(&mut state, |contents| {
-            for edit in contents.pending.drain(..) {
-                apply_edit(&mut contents.durable, edit);
-            }
+            contents.settle();
             Ok(())
         })?;
         state.syncs += 1;

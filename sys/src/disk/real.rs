@@ -18,6 +18,8 @@ const LOCK: &str = "lock";
 #[derive(Debug, Clone)]
 pub struct RealDisk {
     root: PathBuf,
+    /// The folder itself. It stays open, because the kernel tells each open file of failed writes since it was opened.
+    folder: Arc<File>,
     /// Held as long as any clone of a private disk lives; the kernel lets go of it when the process dies.
     private: Option<Arc<File>>,
 }
@@ -27,7 +29,8 @@ impl RealDisk {
     pub fn new(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root).map_err(|e| named(e, "create", &root))?;
-        Ok(RealDisk { root, private: None })
+        let folder = open_folder(&root)?;
+        Ok(RealDisk { root, folder, private: None })
     }
 
     /// As `new`, for one program at a time and only for its user: the folder gets mode 0700, files made in it
@@ -39,7 +42,8 @@ impl RealDisk {
         let modes = fs::Permissions::from_mode(PRIVATE_FOLDER);
         fs::set_permissions(&root, modes).map_err(|e| named(e, "protect", &root))?;
         let lock = lock(&root.join(LOCK))?;
-        Ok(RealDisk { root, private: Some(Arc::new(lock)) })
+        let folder = open_folder(&root)?;
+        Ok(RealDisk { root, folder, private: Some(Arc::new(lock)) })
     }
 
     fn at(&self, path: &str) -> io::Result<PathBuf> {
@@ -73,6 +77,10 @@ fn at_once<T: Send>(items: Vec<T>, act: impl Fn(T) -> io::Result<()> + Sync) -> 
 /// The standard library's errors do not say which file.
 fn named(error: io::Error, verb: &str, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {verb} {}: {error}", path.display()))
+}
+
+fn open_folder(root: &Path) -> io::Result<Arc<File>> {
+    File::open(root).map(Arc::new).map_err(|e| named(e, "open", root))
 }
 
 fn lock(path: &Path) -> io::Result<File> {
@@ -138,6 +146,15 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let path = self.at(dir)?;
         File::open(&path).and_then(|d| d.sync_all()).map_err(|e| named(e, "sync", &path))
+    }
+
+    /// `syncfs`, which says since Linux 5.8 whether a write failed.
+    fn sync_all(&self) -> io::Result<()> {
+        // SAFETY: the descriptor belongs to an open file that this disk holds.
+        match unsafe { libc::syncfs(self.folder.as_raw_fd()) } {
+            0 => Ok(()),
+            _ => Err(named(io::Error::last_os_error(), "sync all of", &self.root)),
+        }
     }
 
     fn sync_files(&self, files: Vec<Box<dyn DiskFile>>) -> io::Result<()> {

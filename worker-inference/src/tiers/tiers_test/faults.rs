@@ -52,6 +52,9 @@ impl Disk for Broken {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.disk.sync_dir(dir)
     }
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.sync_all()
+    }
 }
 
 impl DiskFile for BrokenFile {
