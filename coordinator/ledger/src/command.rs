@@ -474,6 +474,9 @@ pub enum Next {
         /// What people can answer meanwhile.
         #[n(1)]
         asks: Vec<Ask>,
+        /// So many calls begin with this step, which is refused where a budget has no room for all of them.
+        #[n(2)]
+        begun: Option<u64>,
     },
     /// Gives its lease back until somebody answers.
     #[n(7)]
@@ -491,6 +494,14 @@ pub enum Next {
         #[n(1)]
         ms: u64,
     },
+    /// Gives its lease back until every budget has room for so many calls of tools.
+    #[n(9)]
+    WaitBudget {
+        #[n(0)]
+        heard: u64,
+        #[n(1)]
+        calls: u64,
+    },
 }
 
 impl Next {
@@ -501,7 +512,11 @@ impl Next {
             | Next::Done { .. }
             | Next::Failed { .. }
             | Next::PausedError { .. } => 2,
-            Next::GoOn { .. } | Next::WaitTool { .. } | Next::WaitInput { .. } | Next::WaitFor { .. } => 3,
+            Next::GoOn { .. }
+            | Next::WaitTool { .. }
+            | Next::WaitInput { .. }
+            | Next::WaitFor { .. }
+            | Next::WaitBudget { .. } => 3,
         }
     }
 }

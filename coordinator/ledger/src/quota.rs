@@ -22,7 +22,7 @@ mod window;
 #[cfg(test)]
 mod quota_test;
 
-pub(crate) use call::{Call, Purse, Room};
+pub(crate) use call::{Call, Purse, Room, Short};
 pub(crate) use claims::{Claims, Fence, Reach, needs};
 pub(crate) use meter::When;
 pub(crate) use path::CLUSTER;

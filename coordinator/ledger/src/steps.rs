@@ -4,11 +4,11 @@ use crate::change::{Change, check_text, invalid, not_found, stands_again};
 use crate::command::{Next, Release};
 use crate::effect::Effect;
 use crate::keys::{Amounts, Budget};
-use crate::quota::Call;
+use crate::quota::{Call, Short};
 use crate::reply::{Refusal, Reply};
 use crate::rows::{EventKind, Holder, Nodes, Role, TaskError, TaskRow, Want};
 use crate::stop::wrong_state;
-use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid};
+use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid, limits};
 
 type Outcome = Result<Reply, Refusal>;
 
@@ -186,8 +186,18 @@ impl Commit<'_> {
         let fresh = self.billed_tokens - generated;
         let held = row.held.as_deref().copied().unwrap_or_default();
         let known = if self.billed_tokens > 0 { held.known_tokens } else { 0 };
-        let own = Amounts { tokens: self.billed_tokens, cached_tokens: known, ..Amounts::NONE };
+        let tool_calls = begun(self.next);
+        let own =
+            Amounts { tokens: self.billed_tokens, cached_tokens: known, tool_calls, ..Amounts::NONE };
         own.plus(self.extra).priced(held.price, fresh, known, generated)
+    }
+}
+
+/// Calls of tools that begin with a step.
+fn begun(next: &Next) -> u64 {
+    match next {
+        Next::WaitTool { begun, .. } => begun.unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -220,22 +230,37 @@ fn check_commit(change: &Change<'_>, commit: &Commit<'_>) -> Result<(), Refusal>
         let why = format!("{} billed of {} reserved", commit.billed_tokens, row.reserved_tokens);
         return Err(invalid("billed_tokens", why));
     }
-    check_next(commit.next)
+    check_next(commit.next)?;
+    match change.state.short_of_calls(row, begun(commit.next)) {
+        Some(room) => Err(Short::Room(room).refusal(&row.model)),
+        None => Ok(()),
+    }
 }
 
 fn check_next(next: &Next) -> Result<(), Refusal> {
     match next {
+        Next::WaitBudget { calls, .. } => check_calls(*calls),
         Next::Continue
         | Next::GoOn { .. }
         | Next::WaitChildren
         | Next::WaitFor { .. }
         | Next::Done { .. } => Ok(()),
-        Next::WaitTool { asks, .. } => crate::talk::check_asks(asks),
+        Next::WaitTool { asks, begun, .. } => {
+            check_calls(begun.unwrap_or(0))?;
+            crate::talk::check_asks(asks)
+        }
         Next::WaitInput { asks, .. } if asks.is_empty() => {
             Err(invalid("asks", "are empty: nobody could answer"))
         }
         Next::WaitInput { asks, .. } => crate::talk::check_asks(asks),
         Next::Failed { error } | Next::PausedError { error } => check_text("error reason", &error.reason),
+    }
+}
+
+fn check_calls(calls: u64) -> Result<(), Refusal> {
+    match calls <= limits::CALLS_PER_TURN as u64 {
+        true => Ok(()),
+        false => Err(invalid("calls", format!("{calls} are more than a turn has ({})", limits::CALLS_PER_TURN))),
     }
 }
 
@@ -254,6 +279,10 @@ fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
         row.spent = row.spent.plus(spent);
         row.home = lease_node_first(commit.lease.node, &keepers);
         row.keepers = keepers.into();
+        // What it was woken for has begun.
+        if used.tool_calls > 0 && row.wanted_tokens == 0 {
+            row.want = None;
+        }
     });
     change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent });
 }
@@ -280,6 +309,7 @@ fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
     match commit.next {
         Next::Continue | Next::GoOn { .. } | Next::WaitTool { .. } => {}
         Next::WaitInput { asks, .. } => change.wait_for_people(uid, asks),
+        Next::WaitBudget { calls, .. } => wait_for_calls(change, uid, *calls),
         Next::WaitFor { ms, .. } => {
             let until_ms = change.state.wall_ms().saturating_add(*ms);
             change.update(uid, |row| row.not_before_ms = Some(until_ms));
@@ -305,6 +335,19 @@ fn follow(change: &mut Change<'_>, commit: &Commit<'_>) {
             change.enter(uid, TaskState::Paused(PauseReason::Error), &error.reason);
         }
     }
+}
+
+/// Stands still until there is room for so many calls of tools; there may be by now.
+fn wait_for_calls(change: &mut Change<'_>, uid: TaskUid, calls: u64) {
+    let Some(room) = change.state.short_of_calls(change.row(uid), calls) else {
+        return change.enter(uid, TaskState::Pending, "budget");
+    };
+    let extra = Amounts { tool_calls: calls, ..Amounts::NONE };
+    change.update(uid, |row| {
+        row.wanted_tokens = 0;
+        row.want = Some(Box::new(Want { extra, ..Want::default() }));
+    });
+    change.enter(uid, TaskState::Paused(PauseReason::Budget), &room.key.to_string());
 }
 
 fn note_error(change: &mut Change<'_>, uid: TaskUid, error: &TaskError) {

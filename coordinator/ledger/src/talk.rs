@@ -267,8 +267,10 @@ impl Change<'_> {
     /// A step says up to where the task has heard, and what it asks from now on.
     pub(crate) fn hear(&mut self, uid: TaskUid, next: &Next) {
         let (heard, asks) = match next {
-            Next::GoOn { heard } | Next::WaitFor { heard, .. } => (*heard, &[][..]),
-            Next::WaitTool { heard, asks } | Next::WaitInput { heard, asks } => (*heard, asks.as_slice()),
+            Next::GoOn { heard } | Next::WaitFor { heard, .. } | Next::WaitBudget { heard, .. } => {
+                (*heard, &[][..])
+            }
+            Next::WaitTool { heard, asks, .. } | Next::WaitInput { heard, asks } => (*heard, asks.as_slice()),
             Next::Continue
             | Next::WaitChildren
             | Next::Done { .. }

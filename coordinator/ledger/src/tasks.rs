@@ -252,7 +252,8 @@ impl Places {
         let queued = pending && row.not_before_ms.is_none() && row.after.is_none();
         let starved = row.state == TaskState::Paused(PauseReason::Budget);
         let open = !row.state.is_final() && row.state != TaskState::Cancelling;
-        let waits_for_tokens = row.wanted_tokens > 0 && (pending || row.state == TaskState::Running);
+        let wants = row.wanted_tokens > 0 || row.want.is_some();
+        let hopeful = wants && (pending || row.state == TaskState::Running);
         Places {
             state: row.state.name(),
             queue: queued.then(|| ((row.class, row.project.clone()), QueueKey::of(row))),
@@ -264,7 +265,7 @@ impl Places {
             later: row.not_before_ms.filter(|_| pending && row.after.is_none()),
             waiting_for: row.after.clone().filter(|_| open).unwrap_or_default(),
             starved: starved.then(|| QueueKey::on_waking(row)),
-            hopeful: waits_for_tokens,
+            hopeful,
             node: row.node,
             aside: row.node.filter(|_| row.aside.is_some()),
             unaware: row.unaware.iter().map(|holder| holder.node).collect(),

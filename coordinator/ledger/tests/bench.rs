@@ -179,8 +179,25 @@ impl Bench {
         extra: Amounts,
         done: bool,
     ) -> Reply {
-        let (epoch, step) = (self.epoch(uid), self.task(uid).step + 1);
         let next = if done { Next::Done { result: Hash::default(), bytes: 0 } } else { Next::Continue };
+        self.commit_next(uid, billed, generated, extra, next)
+    }
+
+    /// Commits a step that called no model and begins so many calls of tools.
+    pub(crate) fn begin_calls(&mut self, uid: TaskUid, calls: u64) -> Reply {
+        let next = Next::WaitTool { heard: 0, asks: vec![], begun: Some(calls) };
+        self.commit_next(uid, 0, 0, Amounts::NONE, next)
+    }
+
+    pub(crate) fn commit_next(
+        &mut self,
+        uid: TaskUid,
+        billed: u64,
+        generated: u64,
+        extra: Amounts,
+        next: Next,
+    ) -> Reply {
+        let (epoch, step) = (self.epoch(uid), self.task(uid).step + 1);
         self.apply(Command::CommitStep {
             task: uid,
             epoch,

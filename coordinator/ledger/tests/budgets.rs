@@ -2,6 +2,7 @@
 //! the threads named; the rest are promises of our own.
 
 use crate::bench::Bench;
+use ledger::command::Next;
 use ledger::command::Terms;
 use ledger::keys::Amounts;
 use ledger::reply::{Refusal, Reply};
@@ -262,6 +263,52 @@ fn overage_is_booked_and_blocks_until_it_is_covered() {
     bench.reserve(uid, 1, 1, Want { extra: calls(1), ..Want::default() });
     assert_eq!((bench.task(uid).state, bench.task(uid).reason.as_str()), (PAUSED, "tool_calls_total"));
     bench.set("projects/p", "tool_calls_total", Some(12));
+    assert_eq!(bench.task(uid).state, TaskState::Pending);
+    bench.check();
+}
+
+/// Calls of tools begin only where every budget above the task has room for all of them.
+#[test]
+fn calls_of_tools_wait_for_their_budget() {
+    let mut bench = Bench::new(50, &["p", "q"]);
+    bench.set("projects/p", "tool_calls_total", Some(5));
+    bench.set("cluster", "tool_calls_hour", Some(100));
+    let uids = running(&mut bench, 2);
+    assert_eq!(bench.begin_calls(uids[0], 3), Reply::Done);
+    bench.reserve(uids[1], 10, 20, Want::default());
+    let refused = bench.begin_calls(uids[1], 3);
+    let Reply::Refused(Refusal::OverQuota { path, requested, available, limit, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((path.as_str(), requested, available, limit), ("projects/p", 3, 2, 5));
+    let before = bench.task(uids[1]).clone();
+    assert_eq!((before.state, before.step, before.reserved_tokens), (TaskState::Running, 0, 20), "nothing changed");
+    assert_eq!(bench.used("projects/p", "tool_calls_total"), 3);
+
+    // The step is made without them, what the model said is paid, and the calls wait.
+    let waits = Next::WaitBudget { heard: 0, calls: 3 };
+    assert_eq!(bench.commit_next(uids[1], 15, 5, Amounts::NONE, waits), Reply::Done);
+    let row = bench.task(uids[1]);
+    assert_eq!((row.state, row.reason.as_str(), row.settled_tokens), (PAUSED, "tool_calls_total", 15));
+    assert!(row.epoch.is_none(), "it has no lease");
+    bench.set("projects/p", "tool_calls_total", Some(6));
+    assert_eq!(bench.task(uids[1]).state, TaskState::Pending, "a raise that is enough wakes it");
+    bench.start(uids[1]);
+    assert_eq!(bench.begin_calls(uids[1], 3), Reply::Done);
+    assert_eq!((bench.used("projects/p", "tool_calls_total"), bench.used("cluster", "tool_calls_hour")), (6, 6));
+    assert!(bench.task(uids[1]).want.is_none());
+    bench.check();
+}
+
+/// What came free meanwhile is not waited for.
+#[test]
+fn calls_of_tools_do_not_wait_for_room_that_is_there() {
+    let mut bench = Bench::new(50, &["p"]);
+    bench.set("projects/p", "tool_calls_hour", Some(2));
+    let uid = running(&mut bench, 1)[0];
+    assert!(matches!(bench.begin_calls(uid, 3), Reply::Refused(Refusal::OverQuota { .. })));
+    bench.set("projects/p", "tool_calls_hour", None);
+    bench.commit_next(uid, 0, 0, Amounts::NONE, Next::WaitBudget { heard: 0, calls: 3 });
     assert_eq!(bench.task(uid).state, TaskState::Pending);
     bench.check();
 }

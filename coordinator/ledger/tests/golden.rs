@@ -261,7 +261,7 @@ fn newest_commands() -> Vec<Command> {
             terms: Some(Terms { fork: Some(fork), ..Terms::default() }),
         },
         Command::Assign { task: uid_at(4, 0), node },
-        step(2, 1, Next::WaitTool { heard: 0, asks: vec![ask(AskKind::Approval)] }),
+        step(2, 1, Next::WaitTool { heard: 0, asks: vec![ask(AskKind::Approval)], begun: Some(2) }),
         signal(SignalKind::Approve, "1.0", "approve"),
         signal(SignalKind::Enqueue, "", "later"),
         step(3, 1, Next::GoOn { heard: 1 }),

@@ -218,8 +218,9 @@ fn asked(mind: &Mind, mut answer: Generated, parsed: Parsed, call: u32) -> Move 
     let asks: Vec<Ask> =
         (0u32..).zip(&made).filter_map(|(index, made)| first_ask(step, index, made)).collect();
     let heard = mind.journal.heard;
-    let next = if made.iter().any(|made| made.begun) {
-        NextMove::WaitTool { heard, asks }
+    let begun = made.iter().filter(|made| made.begun).count() as u64;
+    let next = if begun > 0 {
+        NextMove::WaitTool { heard, asks, begun }
     } else if asks.len() == made.len() {
         NextMove::WaitInput { heard, asks }
     } else {

@@ -105,6 +105,8 @@ pub enum NextMove {
     WaitTool {
         heard: u64,
         asks: Vec<Ask>,
+        /// So many calls begin with this step.
+        begun: u64,
     },
     /// Gives its lease back until somebody answers.
     WaitInput {
@@ -116,6 +118,20 @@ pub enum NextMove {
         heard: u64,
         ms: u64,
     },
+    /// Gives its lease back until the budgets have room for so many calls of tools.
+    WaitBudget {
+        heard: u64,
+        calls: u64,
+    },
+}
+
+impl NextMove {
+    pub(crate) fn begun(&self) -> u64 {
+        match self {
+            NextMove::WaitTool { begun, .. } => *begun,
+            _ => 0,
+        }
+    }
 }
 
 /// A question to people. The id is the step and the place of the call that it is about.

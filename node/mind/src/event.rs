@@ -30,6 +30,8 @@ pub enum Event {
     ModelFailed { reason: String, message: String, retriable: bool },
     /// The ledger paused the task for want of budget; nothing more to do here.
     BudgetRefused,
+    /// No budget has room for the tool calls that the step was to begin; it was not committed.
+    CallsRefused,
     /// Answers [`Effect::Spawn`](crate::Effect::Spawn): the children, in the order of the plan.
     Spawned { children: Vec<TaskUid> },
     /// Answers [`Effect::AskChildren`](crate::Effect::AskChildren), in any order.

@@ -60,6 +60,8 @@ pub struct Mind {
     /// The task's slot is for others while its tools work.
     pub(crate) aside: bool,
     pub(crate) asked_children: bool,
+    /// A budget had no room for the calls that were to begin.
+    short: bool,
     phase: Phase,
 }
 
@@ -103,6 +105,8 @@ struct Pending {
     record: Box<StepRecord>,
     parts: Vec<(Hash, Segment)>,
     next: NextMove,
+    /// The step again, where it begins calls: it may have to do without them.
+    begins: Option<Box<Draft>>,
 }
 
 impl Mind {
@@ -126,6 +130,7 @@ impl Mind {
             unsure: BTreeSet::new(),
             aside: false,
             asked_children: false,
+            short: false,
             phase: Phase::Ready,
         }
     }
@@ -184,6 +189,7 @@ impl Mind {
             Event::Spawned { children } => self.spawned(children),
             Event::Children(outcomes) => self.children(outcomes),
             Event::Committed { step } => self.committed(step),
+            Event::CallsRefused => self.calls_refused(),
             Event::BudgetRefused | Event::Fenced => self.stop(),
         }
     }
@@ -326,6 +332,10 @@ impl Mind {
 
     /// Up to where a step of a turn has heard: messages are heard between turns.
     pub(crate) fn heard_now(&self) -> Option<u64> {
+        // An approval is heard when its call begins.
+        if self.holds_back() {
+            return None;
+        }
         let message = self.unheard().find(|signal| signal.kind.is_message());
         let last = self.inbox.last_key_value().map(|(number, _)| *number)?;
         let heard = message.map_or(last, |message| message.number - 1);
@@ -424,11 +434,13 @@ impl Mind {
 
     pub(crate) fn commit(&mut self, draft: Draft) -> Vec<Effect> {
         let (record, segments) = self.record(&draft);
+        let begins = draft.next.begun() > 0;
+        let begins = begins.then(|| Box::new(draft.clone()));
         let (step, record) = (record.n, Box::new(record));
         let head = segments.last().expect("a record is sealed last").hash;
         let segments = segments.into_iter().map(|sealed| (sealed.hash, sealed.bytes)).collect();
         let Draft { parts, spent, billed_tokens, next, .. } = draft;
-        self.phase = Phase::Committing(Pending { head, record: record.clone(), parts, next: next.clone() });
+        self.phase = Phase::Committing(Pending { head, record: record.clone(), parts, next: next.clone(), begins });
         vec![Effect::Commit { step, head, record, segments, spent, billed_tokens, next }]
     }
 
@@ -444,16 +456,32 @@ impl Mind {
         if self.journal.turn.as_ref().map(|turn| turn.step) != had_turn {
             self.forget_turn();
         }
+        self.short &= pending.begins.is_none();
         self.aside = matches!(pending.next, NextMove::WaitTool { .. });
         match pending.next {
             NextMove::Continue | NextMove::GoOn { .. } | NextMove::WaitTool { .. } => self.decide(),
             NextMove::WaitInput { .. }
             | NextMove::WaitFor { .. }
+            | NextMove::WaitBudget { .. }
             | NextMove::WaitChildren
             | NextMove::Done { .. }
             | NextMove::Failed { .. }
             | NextMove::PausedError { .. } => self.stop(),
         }
+    }
+
+    /// The step is made without beginning its calls.
+    fn calls_refused(&mut self) -> Vec<Effect> {
+        let Phase::Committing(Pending { begins: Some(draft), .. }) = &self.phase else { return Vec::new() };
+        let draft = draft.clone();
+        self.short = true;
+        let draft = turn::held_back(self, *draft);
+        self.commit(draft)
+    }
+
+    /// No call begins before those that are out have ended: there is no room for more.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.short && !self.running.is_empty()
     }
 
     /// What this life knows of calls belongs to one turn.

@@ -158,6 +158,9 @@ fn news(mind: &mut Mind, turn: &Turn) -> News {
         hear_person(mind, turn, &signal, &mut news);
     }
     let stopped = mind.unheard().any(|signal| signal.kind.stops());
+    if !stopped && !mind.holds_back() {
+        news.begun.extend(numbered(turn).filter(|(_, call)| was_held_back(call)).map(|(index, _)| index));
+    }
     if stopped && mind.running.is_empty() {
         for (index, call) in numbered(turn) {
             if call.state != CallState::Over && !news.ended.iter().any(|end| end.index == index) {
@@ -196,6 +199,8 @@ fn hear_person(mind: &Mind, turn: &Turn, signal: &Signal, news: &mut News) {
     let done = news.ended.iter().any(|end| end.index == index) || news.begun.contains(&index);
     let Some(ask) = open_ask(mind, turn, index, call).filter(|_| !done) else { return };
     match (signal.kind, ask.kind) {
+        (SignalKind::Approve, AskKind::Approval) | (SignalKind::Repeat, AskKind::UnknownMayRepeat)
+            if mind.holds_back() => {}
         (SignalKind::Approve, AskKind::Approval) | (SignalKind::Repeat, AskKind::UnknownMayRepeat) => {
             news.begun.push(index);
         }
@@ -397,7 +402,7 @@ fn after(mind: &Mind, turn: &Turn, news: &News) -> NextMove {
     let works =
         |index: &u32| mind.running.contains(index) || ready.contains(index) || news.begun.contains(index);
     if left.iter().any(|(index, _)| works(index)) {
-        return NextMove::WaitTool { heard, asks: asks(mind, turn, news) };
+        return NextMove::WaitTool { heard, asks: asks(mind, turn, news), begun: news.begun.len() as u64 };
     }
     let child = |(index, call): &(u32, &Call)| {
         matches!(call.state, CallState::Spawned(_)) || news.spawned.iter().any(|(other, _)| other == index)
@@ -416,7 +421,44 @@ fn numbered(turn: &Turn) -> impl Iterator<Item = (u32, &Call)> {
     (0u32..).zip(&turn.calls)
 }
 
+/// A call that nobody has to allow, and that has not begun: there was no room for it.
+fn was_held_back(call: &Call) -> bool {
+    let made = &call.made;
+    call.state == CallState::Waiting && made.refused.is_empty() && !made.approve && !is_own(&made.tool)
+}
+
+/// It was made before, and a person said that it may be made again.
+fn was_made(mind: &Mind, index: u32) -> bool {
+    let call = mind.journal.turn.as_ref().and_then(|turn| turn.calls.get(index as usize));
+    call.is_some_and(|call| matches!(call.state, CallState::Begun(_)))
+}
+
+/// A step with none of its calls begun: no budget has room for them. What people said of them is heard again later.
+pub(crate) fn held_back(mind: &mut Mind, mut draft: Draft) -> Draft {
+    let calls = draft.next.begun();
+    match &mut draft.decision {
+        Decision::Asked { calls, .. } => calls.iter_mut().for_each(|call| call.begun = false),
+        Decision::Moved { begun, .. } => {
+            let made = std::mem::take(begun).into_iter().filter(|index| was_made(mind, *index));
+            let made: Vec<u32> = made.collect();
+            mind.unsure.extend(made);
+        }
+        _ => {}
+    }
+    let heard = mind.journal.heard;
+    draft.heard = None;
+    draft.next = match draft.next {
+        NextMove::WaitTool { asks, .. } if mind.holds_back() => NextMove::WaitTool { heard, asks, begun: 0 },
+        _ => NextMove::WaitBudget { heard, calls },
+    };
+    draft
+}
+
 /// Whether a call may begin with the step in which it was asked for.
 pub(crate) fn begins(name: &str, tool: Option<&Tool>) -> bool {
-    ![ASK_HUMAN, SPAWN, WAIT].contains(&name) && tool.is_some_and(|tool| !tool.approve)
+    !is_own(name) && tool.is_some_and(|tool| !tool.approve)
+}
+
+fn is_own(name: &str) -> bool {
+    [ASK_HUMAN, SPAWN, WAIT].contains(&name)
 }

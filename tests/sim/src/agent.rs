@@ -332,6 +332,7 @@ fn translate(next: NextMove) -> Next {
         NextMove::GoOn { .. }
         | NextMove::WaitTool { .. }
         | NextMove::WaitInput { .. }
-        | NextMove::WaitFor { .. } => unreachable!("agents of the simulator have no tools"),
+        | NextMove::WaitFor { .. }
+        | NextMove::WaitBudget { .. } => unreachable!("agents of the simulator have no tools"),
     }
 }

@@ -88,6 +88,15 @@ impl State {
         self.places(row).iter().filter_map(|path| self.quotas.get(path)).any(limited)
     }
 
+    /// The budget with the least room above the task, where some has not enough for so many calls of tools.
+    pub(crate) fn short_of_calls(&self, row: &TaskRow, calls: u64) -> Option<Room> {
+        let held = row.held.as_deref().map_or(0, |held| held.amounts.tool_calls);
+        let amounts = Amounts { tool_calls: calls.saturating_sub(held), ..Amounts::NONE };
+        let rows = self.places(row).into_iter().filter_map(|path| self.quotas.get(&path));
+        let rooms = rows.flat_map(|row| budgets_at(row, amounts, self.clock()));
+        rooms.filter(Room::is_short).min_by_key(|room| room.available)
+    }
+
     /// How many tokens the call gets, or the place where it does not get its least.
     pub(crate) fn grant(&self, row: &TaskRow, call: &Call) -> Result<u64, Short> {
         if call.price.is_none() && self.costs_money(row) {
@@ -139,30 +148,31 @@ impl Short {
 }
 
 fn rooms_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> Vec<Room> {
-    let room = |key, requested, available, limit, over| Room {
-        path: row.path.clone(),
-        key,
-        requested,
-        available,
-        limit,
-        over,
-    };
-    let budgets = Budget::ALL.into_iter().filter(|budget| amounts.of(*budget) > 0);
-    let meters = budgets.flat_map(|budget| Window::ALL.map(|window| (budget, window)));
-    let mut rooms: Vec<Room> = meters
-        .filter_map(|(budget, window)| {
-            let meter = row.budget(budget, window, clock.wall_ms);
-            let limit = meter.limit?;
-            let over = meter.used().saturating_sub(limit);
-            Some(room(budget_key(budget, window), amounts.of(budget), meter.available(), limit, over))
-        })
-        .collect();
+    let mut rooms: Vec<Room> = budgets_at(row, amounts, clock).collect();
     for (rate, requested) in [(Rate::Tokens, amounts.tokens), (Rate::Requests, 1)] {
         if let Some(bucket) = row.bucket(rate, clock.ledger_ms) {
-            rooms.push(room(rate_key(rate), requested, bucket.available(), bucket.limit, 0));
+            let (path, key) = (row.path.clone(), rate_key(rate));
+            rooms.push(Room { path, key, requested, available: bucket.available(), limit: bucket.limit, over: 0 });
         }
     }
     rooms
+}
+
+fn budgets_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> impl Iterator<Item = Room> + '_ {
+    let budgets = Budget::ALL.into_iter().filter(move |budget| amounts.of(*budget) > 0);
+    let meters = budgets.flat_map(|budget| Window::ALL.map(|window| (budget, window)));
+    meters.filter_map(move |(budget, window)| {
+        let meter = row.budget(budget, window, clock.wall_ms);
+        let limit = meter.limit?;
+        Some(Room {
+            path: row.path.clone(),
+            key: budget_key(budget, window),
+            requested: amounts.of(budget),
+            available: meter.available(),
+            limit,
+            over: meter.used().saturating_sub(limit),
+        })
+    })
 }
 
 impl Change<'_> {

@@ -212,15 +212,17 @@ impl World {
         let heard = heard.saturating_sub(u64::from(b % 2));
         let kind = ASKS[a as usize % ASKS.len()];
         let ask = |n: u16| Ask { id: format!("{n}.0"), kind, about: "tool".into(), text: None };
-        let next = match c % 14 {
-            8 | 9 => Next::WaitTool { heard, asks: (0..b % 2).map(ask).collect() },
+        let next = match c % 16 {
+            8 => Next::WaitTool { heard, asks: vec![], begun: Some(u64::from(b % 4)) },
+            9 => Next::WaitTool { heard, asks: (0..b % 2).map(ask).collect(), begun: None },
             10 | 11 => Next::GoOn { heard },
             12 => Next::WaitInput { heard, asks: (0..1 + b % 2).map(ask).collect() },
             13 => Next::WaitFor { heard, ms: u64::from(b) },
+            14 => Next::WaitBudget { heard, calls: u64::from(b % 4) },
             0 => Next::Done { result: Hash([2; 32]), bytes: 1 },
             1 => Next::Failed { error },
             2 => Next::PausedError { error },
-            3 | 4 => Next::WaitChildren,
+            3 | 4 | 15 => Next::WaitChildren,
             _ => Next::Continue,
         };
         let before = self.state.quota("cluster").map_or(0, |row| row.tokens_settled);

@@ -163,7 +163,8 @@ pub(crate) fn live(
             NextMove::GoOn { .. }
             | NextMove::WaitTool { .. }
             | NextMove::WaitInput { .. }
-            | NextMove::WaitFor { .. } => panic!("this life has no tools"),
+            | NextMove::WaitFor { .. }
+            | NextMove::WaitBudget { .. } => panic!("this life has no tools"),
             end @ (NextMove::Done { .. } | NextMove::Failed { .. } | NextMove::PausedError { .. }) => {
                 return (seen, end);
             }

@@ -87,6 +87,7 @@ impl Stage {
             "begin" => Event::Begin,
             "loaded" => self.store.loaded(&self.wanted),
             "budget" => Event::BudgetRefused,
+            "no-calls" => Event::CallsRefused,
             "fenced" => Event::Fenced,
             "committed" => Event::Committed { step: words[0].parse().unwrap() },
             "spawned" => {
@@ -220,12 +221,14 @@ impl Stage {
             NextMove::Failed { reason, message } => format!("failed {reason}: {}", self.name(message)),
             NextMove::PausedError { reason, message } => format!("paused {reason}: {}", self.name(message)),
             NextMove::GoOn { heard } => format!("go on, heard {heard}"),
-            NextMove::WaitTool { heard, asks } => {
-                format!("wait for tools, heard {heard}, asking [{}]", self.asked(asks))
+            NextMove::WaitTool { heard, asks, begun } => {
+                let begun = if *begun > 0 { format!(" of {begun} calls") } else { String::new() };
+                format!("wait for tools{begun}, heard {heard}, asking [{}]", self.asked(asks))
             }
             NextMove::WaitInput { heard, asks } => {
                 format!("wait for people, heard {heard}, asking [{}]", self.asked(asks))
             }
+            NextMove::WaitBudget { heard, calls } => format!("wait for a budget of {calls} calls, heard {heard}"),
             NextMove::WaitFor { heard, ms } => format!("wait for {ms} ms, heard {heard}"),
         }
     }

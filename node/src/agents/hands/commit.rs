@@ -92,6 +92,11 @@ impl Hands {
                 tracing::info!(task = %self.lease.task, step, given, needed, "too few copies of a step; trying again");
                 None
             }
+            Reply::Refused(Refusal::OverQuota { path, resource, requested, available, .. }) => {
+                let task = self.lease.task;
+                tracing::info!(%task, step, path, resource, requested, available, "no room for more calls of tools");
+                Some(Outcome::Happened(Event::CallsRefused))
+            }
             Reply::Refused(refusal) => Some(Outcome::Broke(format!("step {step} was refused: {refusal}"))),
             _ => {
                 self.shared.counters.step(self.project());
@@ -110,13 +115,15 @@ fn translate(next: NextMove) -> Next {
         NextMove::Failed { reason, message } => Next::Failed { error: error(reason, message) },
         NextMove::PausedError { reason, message } => Next::PausedError { error: error(reason, message) },
         NextMove::GoOn { heard } => Next::GoOn { heard },
-        NextMove::WaitTool { heard, asks } => {
-            Next::WaitTool { heard, asks: asks.into_iter().map(ask).collect() }
+        NextMove::WaitTool { heard, asks, begun } => {
+            let asks = asks.into_iter().map(ask).collect();
+            Next::WaitTool { heard, asks, begun: (begun > 0).then_some(begun) }
         }
         NextMove::WaitInput { heard, asks } => {
             Next::WaitInput { heard, asks: asks.into_iter().map(ask).collect() }
         }
         NextMove::WaitFor { heard, ms } => Next::WaitFor { heard, ms },
+        NextMove::WaitBudget { heard, calls } => Next::WaitBudget { heard, calls },
     }
 }
 
