@@ -187,8 +187,7 @@ impl Commit<'_> {
         let held = row.held.as_deref().copied().unwrap_or_default();
         let known = if self.billed_tokens > 0 { held.known_tokens } else { 0 };
         let tool_calls = begun(self.next);
-        let own =
-            Amounts { tokens: self.billed_tokens, cached_tokens: known, tool_calls, ..Amounts::NONE };
+        let own = Amounts { tokens: self.billed_tokens, cached_tokens: known, tool_calls, ..Amounts::NONE };
         own.plus(self.extra).priced(held.price, fresh, known, generated)
     }
 }
@@ -260,7 +259,9 @@ fn check_next(next: &Next) -> Result<(), Refusal> {
 fn check_calls(calls: u64) -> Result<(), Refusal> {
     match calls <= limits::CALLS_PER_TURN as u64 {
         true => Ok(()),
-        false => Err(invalid("calls", format!("{calls} are more than a turn has ({})", limits::CALLS_PER_TURN))),
+        false => {
+            Err(invalid("calls", format!("{calls} are more than a turn has ({})", limits::CALLS_PER_TURN)))
+        }
     }
 }
 

@@ -282,7 +282,11 @@ fn calls_of_tools_wait_for_their_budget() {
     };
     assert_eq!((path.as_str(), requested, available, limit), ("projects/p", 3, 2, 5));
     let before = bench.task(uids[1]).clone();
-    assert_eq!((before.state, before.step, before.reserved_tokens), (TaskState::Running, 0, 20), "nothing changed");
+    assert_eq!(
+        (before.state, before.step, before.reserved_tokens),
+        (TaskState::Running, 0, 20),
+        "nothing changed"
+    );
     assert_eq!(bench.used("projects/p", "tool_calls_total"), 3);
 
     // The step is made without them, what the model said is paid, and the calls wait.
@@ -295,7 +299,10 @@ fn calls_of_tools_wait_for_their_budget() {
     assert_eq!(bench.task(uids[1]).state, TaskState::Pending, "a raise that is enough wakes it");
     bench.start(uids[1]);
     assert_eq!(bench.begin_calls(uids[1], 3), Reply::Done);
-    assert_eq!((bench.used("projects/p", "tool_calls_total"), bench.used("cluster", "tool_calls_hour")), (6, 6));
+    assert_eq!(
+        (bench.used("projects/p", "tool_calls_total"), bench.used("cluster", "tool_calls_hour")),
+        (6, 6)
+    );
     assert!(bench.task(uids[1]).want.is_none());
     bench.check();
 }

@@ -440,7 +440,8 @@ impl Mind {
         let head = segments.last().expect("a record is sealed last").hash;
         let segments = segments.into_iter().map(|sealed| (sealed.hash, sealed.bytes)).collect();
         let Draft { parts, spent, billed_tokens, next, .. } = draft;
-        self.phase = Phase::Committing(Pending { head, record: record.clone(), parts, next: next.clone(), begins });
+        self.phase =
+            Phase::Committing(Pending { head, record: record.clone(), parts, next: next.clone(), begins });
         vec![Effect::Commit { step, head, record, segments, spent, billed_tokens, next }]
     }
 

@@ -152,7 +152,14 @@ fn rooms_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> Vec<Room> {
     for (rate, requested) in [(Rate::Tokens, amounts.tokens), (Rate::Requests, 1)] {
         if let Some(bucket) = row.bucket(rate, clock.ledger_ms) {
             let (path, key) = (row.path.clone(), rate_key(rate));
-            rooms.push(Room { path, key, requested, available: bucket.available(), limit: bucket.limit, over: 0 });
+            rooms.push(Room {
+                path,
+                key,
+                requested,
+                available: bucket.available(),
+                limit: bucket.limit,
+                over: 0,
+            });
         }
     }
     rooms

@@ -228,7 +228,9 @@ impl Stage {
             NextMove::WaitInput { heard, asks } => {
                 format!("wait for people, heard {heard}, asking [{}]", self.asked(asks))
             }
-            NextMove::WaitBudget { heard, calls } => format!("wait for a budget of {calls} calls, heard {heard}"),
+            NextMove::WaitBudget { heard, calls } => {
+                format!("wait for a budget of {calls} calls, heard {heard}")
+            }
             NextMove::WaitFor { heard, ms } => format!("wait for {ms} ms, heard {heard}"),
         }
     }

@@ -6,7 +6,7 @@ use ledger::reply::Reply;
 use ledger::rows::{SignalKind, TaskRow};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use types::{TaskState, TaskUid};
+use types::{PauseReason, TaskState, TaskUid};
 
 fn clerk(tools: &str) -> String {
     format!("name = 'clerk'\nmodel = '{SCRIPTED}'\nmax_steps = 64\ntools = [{tools}]\n")
@@ -122,6 +122,31 @@ async fn calls_wait_for_approval_and_a_rejection_is_told_to_the_model() {
     let row = world.until_state(task, TaskState::Succeeded).await;
     assert_eq!(result(&world, &row), "The last was error: a person did not allow this call.");
     assert_eq!(operations(&world).len(), 1);
+}
+
+#[tokio::test]
+async fn calls_beyond_their_budget_wait_and_nothing_said_is_lost() {
+    let world = World::new(2);
+    let node = start(&world, world.nodes()[1], scripted(&turns("sink.put", 4))).await;
+    world.apply_agent(&clerk("'sink.*'"));
+    world.limit("tool_calls_total", 2);
+    let task = world.create("clerk", &[("q", "Put things away.")]);
+    let row = world.until_state(task, TaskState::Paused(PauseReason::Budget)).await;
+    assert_eq!((row.reason.as_str(), operations(&world).len()), ("tool_calls_total", 2));
+    empty(&world, &node).await;
+    assert_eq!(row.step, 5, "two turns of two steps, and what the model said third");
+    world.limit("tool_calls_total", 3);
+    let row = world.until("one more", || {
+        let row = world.row(task);
+        (row.step > 7 && row.state == TaskState::Paused(PauseReason::Budget)).then_some(row)
+    });
+    row.await;
+    world.limit("tool_calls_total", 9);
+    let row = world.until_state(task, TaskState::Succeeded).await;
+    assert_eq!(result(&world, &row), "The last was done {\"n\":3}.");
+    let seen: BTreeSet<String> = operations(&world).into_iter().collect();
+    assert_eq!((operations(&world).len(), seen.len()), (4, 4), "no call was made twice");
+    assert_eq!(world.settled_calls(), 4);
 }
 
 #[tokio::test]

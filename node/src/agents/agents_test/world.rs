@@ -12,6 +12,7 @@ use context::{Kind, Segment, Visibility};
 use futures::future::BoxFuture;
 use ledger::command::{Command, RequestKey, Stamp};
 use ledger::effect::Effect;
+use ledger::keys::{Budget, Window};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, SignalKind, TaskRow};
@@ -194,9 +195,14 @@ impl World {
     }
 
     pub(super) fn limit_tokens(&self, tokens: u64) {
+        self.limit("tokens_total", tokens);
+    }
+
+    pub(super) fn limit(&self, key: &str, amount: u64) {
+        let key = QuotaKey::parse(key).expect("a key of quotas");
         self.ok(Command::SetQuota {
             path: "projects/default".into(),
-            changes: vec![(QuotaKey::TokensTotal, Some(tokens))],
+            changes: vec![(key, Some(amount))],
             etag: None,
             reason: String::new(),
             request: RequestKey::default(),
@@ -205,6 +211,13 @@ impl World {
 
     pub(super) fn row(&self, task: TaskUid) -> TaskRow {
         self.lock().state.task(task).expect("the task exists").clone()
+    }
+
+    pub(super) fn settled_calls(&self) -> u64 {
+        let world = self.lock();
+        let budgets = world.state.quota("projects/default").unwrap().budgets_at(0);
+        let calls = budgets.iter().find(|row| (row.budget, row.window) == (Budget::ToolCalls, Window::Total));
+        calls.map_or(0, |row| row.used())
     }
 
     pub(super) fn settled_tokens(&self) -> u64 {
