@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Durable creations a second beside etcd's puts: three members of each on loopback, on the same disk, in turns.
-# Needs Debian's etcd-server (apt-get install etcd-server) and, for --syncs, strace. Arguments go to the program:
-#   bench/ledger-vs-etcd.sh --rounds 3 --seconds 6 --syncs
+# Needs Debian's etcd-server (apt-get install etcd-server). Arguments go to the program:
+#   bench/ledger-vs-etcd.sh --rounds 3 --seconds 6
 # WORK is where both keep their data (default target/ledger-vs-etcd): it must be a disk, not memory.
 set -eu -o pipefail
 cd "$(dirname "$0")/.."

@@ -48,6 +48,9 @@ prove freezes "${nextest[@]}" -p quorate-tests -E 'test(/freeze/)'
 prove all-killed "${nextest[@]}" -p quorate-tests -E 'test(/all_killed/)'
 # From tests/it/tools.rs: killed workers, and steps at the end of a long history.
 prove tools "${nextest[@]}" -p quorate-tests -E 'test(/^tools::/)'
+# Trees that are cancelled, a thousand tasks held back, a watch that is cut a thousand times.
+prove crowds env QUORATE_TREES=10 QUORATE_WATCH_CUTS=1000 "${nextest[@]}" -p quorate-tests -E 'test(/^crowds::/)'
+prove forced-calls env QUORATE_CALLS=1000 "${nextest[@]}" -p node -E 'test(/calls_that_are_forced/)'
 prove idle "${nextest[@]}" -p quorate-tests -E 'test(/idle/)'
 prove real-model "${nextest[@]}" -p quorate-tests -E 'test(/real_model/)'
 # The readers of hostile input: model files, texts, templates, HTTP bodies. All at the same time, so that the whole

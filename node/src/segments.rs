@@ -15,6 +15,8 @@ mod status;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traces_test;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -11,6 +11,7 @@ mod backup;
 mod bad_input;
 mod busy;
 mod clocks;
+mod crowds;
 mod freeze;
 mod idle;
 mod join;

@@ -14,7 +14,7 @@ use std::time::Duration;
 const TURNS: usize = 30;
 
 /// A worker's `[tools]`: the sink with its log in this file.
-fn sink(log: &Path) -> String {
+pub(crate) fn sink(log: &Path) -> String {
     let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("it/sink_mcp.py");
     format!("[tools.mcp.sink]\ncommand = [\"python3\", {:?}, {:?}]\nallow = [\"*\"]\n", server, log)
 }
@@ -28,16 +28,16 @@ fn turns(agent: &str, tool: &str, calls: usize, wait_ms: u64) -> String {
     )
 }
 
-struct Noted {
+pub(crate) struct Noted {
     folder: tempfile::TempDir,
 }
 
 impl Noted {
-    fn new() -> anyhow::Result<Noted> {
+    pub(crate) fn new() -> anyhow::Result<Noted> {
         Ok(Noted { folder: tempfile::tempdir()? })
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("sink.log")
     }
 

@@ -2,6 +2,7 @@
 //! the few fields of etcd's API that are needed here.
 
 use crate::load::{Call, connections};
+use crate::syncs;
 use anyhow::{Context, ensure};
 use quorate_tests::{ports, until};
 use std::path::Path;
@@ -84,8 +85,13 @@ impl Etcd {
         Ok(etcd)
     }
 
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.members.iter().filter_map(Child::id).collect()
+    /// Syncs of all members so far: of the log, and commits of the store.
+    pub(crate) async fn syncs(&self) -> anyhow::Result<u64> {
+        let port = |address: &String| address.rsplit_once(':')?.1.parse().ok();
+        let ports: Vec<u16> = self.addresses.iter().filter_map(port).collect();
+        let names =
+            ["etcd_disk_wal_fsync_duration_seconds_count", "etcd_disk_backend_commit_duration_seconds_count"];
+        syncs::count(&ports, &names).await
     }
 
     async fn leader(&self) -> anyhow::Result<String> {

@@ -29,9 +29,6 @@ struct Options {
     rounds: usize,
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
-    /// Counts the calls that sync, in turns of their own, because watching them slows them down. Needs strace
-    #[arg(long)]
-    syncs: bool,
 }
 
 /// Whom the clients ask.
@@ -68,48 +65,35 @@ async fn main() -> anyhow::Result<()> {
         Side::Ours => load::run(clients, seconds, ours.clients(clients).await?).await,
         Side::Etcd => load::run(clients, seconds, etcd.clients(clients).await?).await,
     };
+    let syncs = async |side| match side {
+        Side::Ours => ours.syncs().await,
+        Side::Etcd => etcd.syncs().await,
+    };
     for side in Side::BOTH {
         measure(side, 16, 2.0).await?;
     }
     let mut turns = Vec::new();
-    println!("turn        clients  ops/s  p50 ms  p90 ms  p99 ms  max ms  errors");
+    println!("turn        clients  ops/s  p50 ms  p90 ms  p99 ms  max ms  errors  syncs/s  syncs/op");
     for round in 0..options.rounds {
         for &clients in &options.clients {
             // Who begins changes, so that nobody always comes second.
             let mut sides = Side::BOTH;
             sides.rotate_left(round % 2);
             for side in sides {
+                let before = syncs(side).await?;
                 let figures = measure(side, clients, options.seconds).await?;
-                println!("{:<8} {round} {clients:>9}  {}", side.name(), figures.row());
+                let synced = (syncs(side).await? - before) as f64;
+                let (a_second, an_operation) = (synced / options.seconds, synced / figures.all as f64);
+                let row = figures.row();
+                println!(
+                    "{:<8} {round} {clients:>9}  {row}  {a_second:>7.0}  {an_operation:>8.2}",
+                    side.name()
+                );
                 turns.push(Turn { side, clients, figures });
             }
         }
     }
     ratios(&options.clients, &turns);
-    if options.syncs {
-        println!("\nwith strace attached       clients  ops/s  syncs/s  syncs/op");
-        for &clients in &options.clients {
-            for side in Side::BOTH {
-                let pids = match side {
-                    Side::Ours => ours.pids(),
-                    Side::Etcd => etcd.pids(),
-                };
-                let watch = syncs::Watch::begin(&pids).await?;
-                let begun = std::time::Instant::now();
-                let figures = measure(side, clients, 3.0).await?;
-                let (count, seconds) = (watch.end().await?, begun.elapsed().as_secs_f64());
-                let done = figures.all as f64;
-                println!(
-                    "{:<22} {clients:>11}  {:>5.0}  {:>7.0}  {:>8.2}",
-                    side.name(),
-                    done / seconds,
-                    count as f64 / seconds,
-                    count as f64 / done
-                );
-            }
-        }
-    }
-    ours.fsync_figures().await?;
     tokio::time::timeout(Duration::from_secs(20), etcd.stop()).await?
 }
 

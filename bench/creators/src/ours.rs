@@ -1,13 +1,12 @@
 //! Three coordinators of ours, and clients that create tasks at their leader.
 
 use crate::load::{Call, connections};
-use anyhow::Context;
+use crate::syncs;
 use proto::v1;
 use proto::v1::task_service_client::TaskServiceClient;
 use quorate_tests::{Cluster, Spec};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::Endpoint;
 
 const INPUT_BYTES: usize = 256;
@@ -24,10 +23,6 @@ impl Ours {
         let agent = "name = \"quick\"\nmodel = \"none\"\n";
         cluster.client()?.agents().apply(agent).send().await?;
         Ok(Ours { cluster, turns: AtomicU64::new(0) })
-    }
-
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        self.cluster.nodes.iter().filter_map(|node| node.pid()).collect()
     }
 
     /// Inputs differ, as they do in life: the same text twice would be stored once.
@@ -59,17 +54,9 @@ impl Ours {
         Ok((0..clients).map(client).collect())
     }
 
-    /// What the nodes themselves counted, each sync of a group as one.
-    pub(crate) async fn fsync_figures(&self) -> anyhow::Result<()> {
-        println!("\nour own counts of groups that were synced, since the start");
-        for node in &self.cluster.nodes {
-            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", node.ports.http)).await?;
-            stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.context("metrics")?;
-            let lines = answer.lines().filter(|line| line.starts_with("quorate_fsync_seconds_count"));
-            lines.for_each(|line| println!("{:<16} {line}", node.name));
-        }
-        Ok(())
+    /// Syncs of all members so far: of the log, and of groups of segments.
+    pub(crate) async fn syncs(&self) -> anyhow::Result<u64> {
+        let ports: Vec<u16> = self.cluster.nodes.iter().map(|node| node.ports.http).collect();
+        syncs::count(&ports, &["quorate_fsync_seconds_count"]).await
     }
 }

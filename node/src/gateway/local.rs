@@ -1,7 +1,7 @@
 //! The engine beside us, as a provider.
 
 use super::render::Renderer;
-use super::spoken::{call_schema, spoken};
+use super::spoken::{forced, spoken};
 use super::{Ask, EndOfSpeech, ModelFailure, Prompt, Provider, ProviderFacts, Said};
 use crate::engine_thread::{EngineThread, Job, JobEnd, JobEvent, RefusedJob, RunningJob, real::LoadedModel};
 use context::{Message, Role};
@@ -45,7 +45,7 @@ impl Local {
         };
         let grammars = self.grammars.get_or_init(|| Grammars::new(&self.text.tokenizer, self.vocabulary));
         let grammars = grammars.as_ref().map_err(|error| refused(error.clone()))?;
-        let mut grammar = grammars.schema(&call_schema(tools)).map_err(refused)?;
+        let mut grammar = grammars.schema(&forced(tools)).map_err(refused)?;
         let open = ask.messages.last().filter(|message| message.open && message.role == Role::Assistant);
         let said = open
             .and_then(|message| message.tokens.as_ref())
@@ -157,6 +157,9 @@ fn end_of(why: JobEnd) -> EndOfSpeech {
     }
 }
 
+#[cfg(test)]
+#[path = "local_calls_test.rs"]
+mod local_calls_test;
 #[cfg(test)]
 #[path = "local_test.rs"]
 mod local_test;

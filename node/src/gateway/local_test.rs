@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use worker_inference::EngineConfig;
 
-fn model_file() -> PathBuf {
+pub(super) fn model_file() -> PathBuf {
     if let Some(path) = std::env::var_os("QUORATE_MODEL") {
         return path.into();
     }
@@ -24,7 +24,7 @@ fn model_file() -> PathBuf {
     file
 }
 
-struct Generous;
+pub(super) struct Generous;
 
 impl Reserve for Generous {
     fn reserve(
@@ -37,7 +37,7 @@ impl Reserve for Generous {
     }
 }
 
-fn call(messages: Vec<Message>) -> ModelCall {
+pub(super) fn call(messages: Vec<Message>) -> ModelCall {
     ModelCall {
         model: "smollm2".into(),
         agent: "reader".into(),

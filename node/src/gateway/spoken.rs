@@ -1,6 +1,7 @@
 //! Tools for models that know only text: what there is stands in the system prompt, calls and results in tags, as the
 //! families do whose templates know tools (Qwen, Hermes). A model whose template knows none reads the same.
 
+use crate::call_schema::call_schema;
 use context::{Message, Role};
 use serde_json::{Value, json};
 
@@ -74,23 +75,10 @@ fn introduction(tools: &str) -> String {
 }
 
 /// The JSON schema of an answer that is one call of one of the tools.
-pub(super) fn call_schema(tools: &str) -> String {
+pub(super) fn forced(tools: &str) -> String {
     let list: Vec<Value> = serde_json::from_str(tools).unwrap_or_default();
-    let call = |tool: &Value| {
-        let any = json!({ "type": "object", "properties": {} });
-        let parameters = tool.get("parameters").filter(|it| it.is_object()).cloned().unwrap_or(any);
-        json!({
-            "type": "object",
-            "properties": { "name": { "const": tool.get("name") }, "arguments": parameters },
-            "required": ["name", "arguments"],
-            "additionalProperties": false,
-        })
-    };
-    let calls: Vec<Value> = list.iter().map(call).collect();
-    match <[Value; 1]>::try_from(calls) {
-        Ok([only]) => only.to_string(),
-        Err(several) => json!({ "anyOf": several }).to_string(),
-    }
+    let name = |tool: &Value| tool.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+    call_schema(list.iter().map(|tool| (name(tool), tool.get("parameters").cloned())).collect())
 }
 
 #[cfg(test)]
@@ -132,10 +120,10 @@ mod tests {
 
     #[test]
     fn the_schema_of_a_call_names_the_tool() {
-        let schema: Value = serde_json::from_str(&call_schema(TOOLS)).unwrap();
+        let schema: Value = serde_json::from_str(&forced(TOOLS)).unwrap();
         assert_eq!(schema["properties"]["name"]["const"], "clock");
         let two = TOOLS.replace("}]", "},{\"name\":\"x\"}]");
-        let schema: Value = serde_json::from_str(&call_schema(&two)).unwrap();
+        let schema: Value = serde_json::from_str(&forced(&two)).unwrap();
         assert_eq!(schema["anyOf"][1]["properties"]["arguments"]["type"], "object");
     }
 }

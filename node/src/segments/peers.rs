@@ -12,8 +12,10 @@ use futures::stream::BoxStream;
 use proto::internal::v1::segments_client::SegmentsClient;
 use proto::internal::v1::{
     ModelChunk, PullModelRequest, PullRequest, SegmentChunk, TokensRequest, TokensResponse, WantRequest,
+    WantResponse,
 };
 use tokio::time::timeout;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits::CHUNK_BYTES};
@@ -167,7 +169,10 @@ impl Peers {
         }
         let mut bytes = 0;
         for group in segments.chunks(HASHES_PER_REQUEST) {
-            let wanted = peer.want(project, group).await?;
+            let (wanted, takes_zstd) = peer.want(project, group).await?;
+            if takes_zstd {
+                peer.client = peer.client.clone().send_compressed(CompressionEncoding::Zstd);
+            }
             let chosen = group.iter().filter(|(hash, _)| wanted.contains(hash)).cloned().collect();
             bytes += peer.send(project, chosen, &self.traffic).await?;
         }
@@ -363,11 +368,12 @@ impl Peers {
 }
 
 impl Peer {
+    /// Which of them the peer lacks, and whether it takes them compressed.
     async fn want(
         &mut self,
         project: &ProjectName,
         segments: &[(Hash, Bytes)],
-    ) -> Result<BTreeSet<Hash>, PeerError> {
+    ) -> Result<(BTreeSet<Hash>, bool), PeerError> {
         let request = WantRequest {
             cluster_id: Bytes::copy_from_slice(&self.cluster.0),
             project: project.to_string(),
@@ -375,8 +381,9 @@ impl Peer {
         };
         let answer = timeout(PATIENCE, self.client.want(request)).await;
         let answer = answer.map_err(|_| self.timed_out("answer", PATIENCE))?.map_err(|e| self.failed(e))?;
-        let missing = answer.into_inner().missing;
-        missing.iter().map(|bytes| parcel::hash(bytes)).collect::<Result<_, _>>().map_err(|e| self.damaged(e))
+        let WantResponse { missing, takes_zstd } = answer.into_inner();
+        let missing = missing.iter().map(|bytes| parcel::hash(bytes)).collect::<Result<_, _>>();
+        Ok((missing.map_err(|e| self.damaged(e))?, takes_zstd))
     }
 
     async fn send(
@@ -411,7 +418,8 @@ impl Peer {
             project: project.to_string(),
             hashes: hashes.iter().map(parcel::wire).collect(),
         };
-        let answer = timeout(patience, self.client.pull(request)).await;
+        let mut client = self.client.clone().accept_compressed(CompressionEncoding::Zstd);
+        let answer = timeout(patience, client.pull(request)).await;
         let answer = answer.map_err(|_| self.timed_out("answer", patience))?.map_err(|e| self.failed(e))?;
         Ok(answer.into_inner())
     }

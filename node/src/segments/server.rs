@@ -13,6 +13,7 @@ use proto::internal::v1::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status, Streaming};
 use types::{ClusterId, Hash, ProjectName, TaskUid, limits::CHUNK_BYTES};
 
@@ -57,7 +58,11 @@ impl SegmentsPlane {
     /// The tonic service, with its size limits set.
     pub fn service(self) -> SegmentsServer<SegmentsService> {
         let service = SegmentsService { plane: self, transfers: Arc::new(Semaphore::new(TRANSFERS)) };
-        SegmentsServer::new(service).max_decoding_message_size(MESSAGE_BYTES)
+        SegmentsServer::new(service)
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Zstd)
+            // Only to those who say that they take it: whoever pulls segments does, whoever pulls a model does not.
+            .send_compressed(CompressionEncoding::Zstd)
     }
 }
 
@@ -175,7 +180,8 @@ impl Segments for SegmentsService {
         let (project, hashes) = (project(&request.project)?, hashes(&request.hashes)?);
         self.serving().await?;
         let missing = self.plane.store.missing(&project, &hashes).await.map_err(status::from_store)?;
-        Ok(Response::new(WantResponse { missing: missing.iter().map(parcel::wire).collect() }))
+        let missing = missing.iter().map(parcel::wire).collect();
+        Ok(Response::new(WantResponse { missing, takes_zstd: true }))
     }
 
     async fn push(

@@ -13,19 +13,19 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use types::{Hash, NodeId, ProjectName, TaskUid, limits::CHUNK_BYTES};
 
-struct Node {
-    id: NodeId,
+pub(super) struct Node {
+    pub(super) id: NodeId,
     disk: CrashDisk,
-    plane: SegmentsPlane,
-    peers: Peers,
+    pub(super) plane: SegmentsPlane,
+    pub(super) peers: Peers,
     server: tokio::task::JoinHandle<()>,
     _models: tempfile::TempDir,
 }
 
 /// Nodes find each other here, as they would in the ledger.
-type Directory = Arc<Mutex<BTreeMap<NodeId, String>>>;
+pub(super) type Directory = Arc<Mutex<BTreeMap<NodeId, String>>>;
 
-fn project() -> ProjectName {
+pub(super) fn project() -> ProjectName {
     ProjectName::parse("a").unwrap()
 }
 
@@ -38,7 +38,7 @@ fn hashes(segments: &[(Hash, Bytes)]) -> Vec<Hash> {
     segments.iter().map(|(hash, _)| *hash).collect()
 }
 
-async fn node(directory: &Directory, id: u64, cluster: [u8; 16]) -> Node {
+pub(super) async fn node(directory: &Directory, id: u64, cluster: [u8; 16]) -> Node {
     let (id, disk, models) = (NodeId(id), CrashDisk::new(), tempfile::tempdir().unwrap());
     let store =
         SegmentStore::open(Arc::new(disk.clone()), Box::new(MemoryIndex::default()), [1; 16]).unwrap();
