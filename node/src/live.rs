@@ -2,9 +2,10 @@
 //!
 //! It is a display, not a record: nothing here is durable and nothing waits for a slow watcher. The text of
 //! the current step is kept whole, so that a late watcher gets it in one piece, and a slow one whose buffer
-//! ran over gets what it missed in one piece, instead of a gap.
+//! ran over gets what it missed in one piece, instead of a gap. The text of the steps before is kept for a while, for
+//! watchers whose connection broke in the meantime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::Stream;
@@ -15,6 +16,12 @@ use types::{ProjectName, TaskUid, limits};
 const WAITING_TASKS: usize = 4096;
 /// Text kept for one step. A step's text is far below; beyond it late watchers miss the beginning.
 const TEXT_BYTES: usize = 4 << 20;
+/// Earlier steps kept of one task: as many as the ledger has events, and no more than so much text.
+const STEPS: usize = limits::EVENTS_PER_TASK;
+const STEPS_BYTES: usize = 256 << 10;
+/// Tasks that ended here, or went elsewhere, whose text is kept, and how much of it.
+const ENDED_TASKS: usize = 4096;
+const ENDED_BYTES: usize = 32 << 20;
 
 /// A piece of generated text. `offset` is the index of its first token among the tokens of the step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +50,9 @@ struct State {
     topics: BTreeMap<Key, Arc<Topic>>,
     /// Tasks that run here, with the projects they belong to.
     running: BTreeMap<TaskUid, ProjectName>,
+    /// Tasks that do not run here any more, the newest last, and the bytes of their texts.
+    ended: VecDeque<(Key, Arc<Topic>)>,
+    ended_bytes: usize,
 }
 
 type Key = (ProjectName, TaskUid);
@@ -55,8 +65,8 @@ struct Topic {
 
 #[derive(Default)]
 struct Text {
-    /// Kept until the next step ends, for watchers that have not read its last words.
-    previous: Option<Step>,
+    /// Steps and attempts before, the newest last.
+    before: VecDeque<Step>,
     now: Option<Step>,
     ended: bool,
 }
@@ -79,7 +89,7 @@ impl LiveTokens {
         state.running.insert(task, project.clone());
         let topic = state.topics.entry((project.clone(), task)).or_insert_with(Topic::new);
         topic.change(|text| {
-            text.previous = text.now.take();
+            text.keep();
             text.now = Some(Step { step, attempt: attempt.to_string(), ..Step::default() });
         });
     }
@@ -99,9 +109,26 @@ impl LiveTokens {
     pub fn end(&self, task: TaskUid) {
         let mut state = self.lock();
         let Some(project) = state.running.remove(&task) else { return };
-        if let Some(topic) = state.topics.remove(&(project, task)) {
+        let key = (project, task);
+        if let Some(topic) = state.topics.remove(&key) {
             topic.change(|text| text.ended = true);
+            state.keep(key, topic);
         }
+    }
+
+    /// What was said here in a step, from a token of an attempt on; of another attempt than that, everything. None: not
+    /// known, or nothing more than that.
+    pub fn said(
+        &self,
+        project: &ProjectName,
+        task: TaskUid,
+        step: u64,
+        after: &Said<'_>,
+    ) -> Option<LiveChunk> {
+        let key = (project.clone(), task);
+        let state = self.lock();
+        let old = state.ended.iter().rev().filter(|(other, _)| *other == key).map(|(_, topic)| topic);
+        state.topics.get(&key).into_iter().chain(old).find_map(|topic| topic.text().said(step, after))
     }
 
     /// Watches a task of a project, from the beginning of the current step on. A task that does not run here
@@ -126,6 +153,16 @@ impl LiveTokens {
 }
 
 impl State {
+    /// Keeps the text of a task that ended, and forgets the oldest when that is too much.
+    fn keep(&mut self, key: Key, topic: Arc<Topic>) {
+        self.ended_bytes += topic.text().bytes();
+        self.ended.push_back((key, topic));
+        while self.ended.len() > ENDED_TASKS || self.ended_bytes > ENDED_BYTES {
+            let Some((_, oldest)) = self.ended.pop_front() else { return };
+            self.ended_bytes = self.ended_bytes.saturating_sub(oldest.text().bytes());
+        }
+    }
+
     fn running_topic(&mut self, task: TaskUid) -> Option<Arc<Topic>> {
         let project = self.running.get(&task)?;
         self.topics.get(&(project.clone(), task)).cloned()
@@ -148,6 +185,13 @@ impl Topic {
     }
 }
 
+/// How much of a step somebody has: tokens of an attempt.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said<'a> {
+    pub attempt: &'a str,
+    pub tokens: u64,
+}
+
 /// How far a watcher has read: a step, its attempt, and the first token not yet seen.
 type Cursor = (u64, String, u64);
 
@@ -157,14 +201,34 @@ impl Text {
         self.now.as_ref().map(|now| (now.step, now.attempt.clone(), 0))
     }
 
-    /// What comes after a cursor. One that is older than what is kept goes on with the oldest step kept.
+    /// The current step becomes one of those before it.
+    fn keep(&mut self) {
+        self.before.extend(self.now.take());
+        let mut bytes = self.bytes();
+        while self.before.len() > STEPS || (bytes > STEPS_BYTES && self.before.len() > 1) {
+            bytes -= self.before.pop_front().map_or(0, |step| step.text.len());
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.before.iter().chain(&self.now).map(|step| step.text.len()).sum()
+    }
+
+    fn said(&self, step: u64, after: &Said<'_>) -> Option<LiveChunk> {
+        let last = self.before.iter().chain(&self.now).rev().find(|kept| kept.step == step)?;
+        last.since(if last.attempt == after.attempt { after.tokens } else { 0 })
+    }
+
+    /// What comes after a cursor. One that is not known goes on with the last step but one.
     fn after(&self, cursor: &Option<Cursor>) -> Look {
-        let mut steps: Vec<(&Step, u64)> =
-            [&self.previous, &self.now].into_iter().flatten().map(|s| (s, 0)).collect();
-        if let Some((step, attempt, offset)) = cursor {
-            let at = steps.iter().position(|(kept, _)| kept.step == *step && kept.attempt == *attempt);
-            steps.drain(..at.unwrap_or(0));
-            steps.iter_mut().take(at.map_or(0, |_| 1)).for_each(|first| first.1 = *offset);
+        let mut steps: Vec<(&Step, u64)> = self.before.iter().chain(&self.now).map(|s| (s, 0)).collect();
+        let at = cursor.as_ref().and_then(|(step, attempt, _)| {
+            steps.iter().rposition(|(kept, _)| kept.step == *step && kept.attempt == *attempt)
+        });
+        let oldest = steps.len().saturating_sub(1 + usize::from(self.now.is_some()));
+        steps.drain(..at.unwrap_or(oldest));
+        if let (Some(_), Some((_, _, offset)), Some(first)) = (at, cursor, steps.first_mut()) {
+            first.1 = *offset;
         }
         match steps.into_iter().find_map(|(step, offset)| step.since(offset)) {
             Some(chunk) => Look::Chunk(chunk),
@@ -308,6 +372,39 @@ mod tests {
         assert_eq!(text(&mut early), (2, 1, 1, " last".into()), "the last words are not lost");
         assert_eq!(text(&mut early), (3, 0, 1, "three".into()));
         assert_eq!(now(&mut early), Some(None));
+    }
+
+    #[test]
+    fn what_was_said_before_is_kept_for_a_while() {
+        let (hub, a) = (LiveTokens::default(), project("a"));
+        let said = |task, step, attempt: &str, tokens| {
+            hub.said(&a, task, step, &Said { attempt, tokens }).map(|chunk| (chunk.offset, chunk.text))
+        };
+        for step in 1..=3 {
+            hub.begin(&a, TASK, step, "1.2.0");
+            hub.push(TASK, 0, 1, &format!("step {step}"));
+            hub.push(TASK, 1, 1, ", over");
+        }
+        assert_eq!(said(TASK, 1, "", 0), Some((0, "step 1, over".into())));
+        assert_eq!(said(TASK, 1, "1.2.0", 1), Some((1, ", over".into())));
+        assert_eq!(said(TASK, 1, "1.2.0", 2), None, "nothing more");
+        assert_eq!(said(TASK, 1, "1.1.0", 2), Some((0, "step 1, over".into())), "of another attempt");
+        hub.end(TASK);
+        assert_eq!(said(TASK, 3, "", 0), Some((0, "step 3, over".into())));
+        assert_eq!(hub.said(&project("b"), TASK, 3, &Said::default()), None);
+        let many = |index| TaskUid { index, position: 0 };
+        for index in 100..100 + ENDED_TASKS as u64 {
+            hub.begin(&a, many(index), 1, "1.2.0");
+            hub.end(many(index));
+        }
+        assert_eq!(said(TASK, 3, "", 0), None, "the oldest are forgotten");
+        let (long, first) = ("x".repeat(STEPS_BYTES / 4), many(7));
+        for step in 1..=8 {
+            hub.begin(&a, first, step, "1.2.0");
+            hub.push(first, 0, 1, &long);
+        }
+        let kept = (1..=8).filter(|step| said(first, *step, "", 0).is_some()).count();
+        assert!((4..=6).contains(&kept), "{kept} long steps are kept");
     }
 
     #[test]

@@ -202,7 +202,7 @@ async fn pass(client: TcpStream, to: u16, number: u64, left: Arc<AtomicUsize>) -
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let asking = tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
-    let mut room = 700 + number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % 12_000;
+    let mut room = 700 + number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % 2_500;
     let mut buffer = vec![0; 16 << 10];
     loop {
         let cuts = left.load(Ordering::Relaxed) > 0;
@@ -221,7 +221,7 @@ async fn pass(client: TcpStream, to: u16, number: u64, left: Arc<AtomicUsize>) -
 #[tokio::test]
 async fn a_watch_that_is_cut_again_and_again_tells_the_same() -> anyhow::Result<()> {
     let cuts = (rounds("QUORATE_WATCH_CUTS") as usize).max(40);
-    let turns = cuts / 5 + 4;
+    let turns = cuts / 3 + 8;
     let noted = Noted::new()?;
     let script = format!(
         "[[reply]]\nwhen_results_below = {turns}\ntext = {:?}\ntokens_per_second = 100\n\

@@ -5,7 +5,7 @@
 //! retracted.
 
 use super::{Door, convert};
-use crate::live::LiveChunk;
+use crate::live::{LiveChunk, Said};
 use crate::segments::PeerError;
 use futures::stream::BoxStream;
 use ledger::rows::{Event, EventKind, TaskRow};
@@ -40,6 +40,7 @@ pub(crate) fn stream(door: Door, row: TaskRow, from: u64, tokens: bool) -> Event
         row,
         id,
         next: from.max(1),
+        holder: None,
         wants_tokens: tokens,
         shown: None,
         committed_step: 0,
@@ -55,6 +56,8 @@ struct Watcher {
     id: String,
     /// Next sequence to deliver.
     next: u64,
+    /// Who held the lease last, as far as the events said.
+    holder: Option<NodeId>,
     wants_tokens: bool,
     /// Tokens that were shown and are not committed.
     shown: Option<Shown>,
@@ -65,6 +68,8 @@ struct Watcher {
 struct Shown {
     step: u64,
     attempt: String,
+    /// How many of its tokens.
+    tokens: u64,
 }
 
 /// The watcher went away, or everything was told.
@@ -137,6 +142,9 @@ impl Watcher {
             let gap = pb::Gap { first: self.next, last: event.sequence - 1 };
             self.tell(event.at_ms, Kind::Gap(gap)).await?;
         }
+        if let EventKind::Step { step, spent, .. } = &event.kind {
+            self.complete(*step, spent.generated_tokens).await?;
+        }
         self.take_back(&event).await?;
         self.next = event.sequence + 1;
         let inside = self.door.inside().map_err(|_| Over)?;
@@ -146,6 +154,7 @@ impl Watcher {
         let message = convert::event(&self.id, &event, &inside.members);
         self.out.send(Ok(message)).await.map_err(|_| Over)?;
         let EventKind::State { state, node, .. } = event.kind else { return Ok(()) };
+        self.holder = node.or(self.holder);
         let holder = node.filter(|_| state == TaskState::Running && self.wants_tokens);
         *tokens = match holder {
             Some(node) => self.open_tokens(node).await,
@@ -171,7 +180,7 @@ impl Watcher {
 
     async fn retract_unless(&mut self, at_ms: u64, stands: impl Fn(&str) -> bool) -> Result<(), Over> {
         match self.shown.take_if(|shown| !stands(&shown.attempt)) {
-            Some(Shown { step, attempt }) => {
+            Some(Shown { step, attempt, .. }) => {
                 self.tell(at_ms, Kind::Retract(pb::Retract { step, attempt })).await
             }
             None => Ok(()),
@@ -194,9 +203,38 @@ impl Watcher {
         if chunk.step <= self.committed_step {
             return Ok(());
         }
+        self.show(chunk).await
+    }
+
+    /// Shows the text of a step that is about to be final as far as it was not: it was said before the watcher came,
+    /// or is on its way still. A node that cannot be reached costs the watcher tokens, never events.
+    async fn complete(&mut self, step: u64, tokens: u64) -> Result<(), Over> {
+        let shown = self.shown.as_ref().filter(|shown| shown.step == step);
+        let after = shown.map_or_else(Said::default, |it| Said { attempt: &it.attempt, tokens: it.tokens });
+        if !self.wants_tokens || after.tokens >= tokens {
+            return Ok(());
+        }
+        match self.said(step, &after).await {
+            Some(chunk) => self.show(chunk).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn said(&self, step: u64, after: &Said<'_>) -> Option<LiveChunk> {
+        let inside = self.door.inside().ok()?;
+        let (project, task) = (&self.row.project, self.row.uid);
+        let node = self.holder.or(self.row.node)?;
+        if node == inside.own {
+            return inside.live.said(project, task, step, after);
+        }
+        inside.peers.said(node, project, task, step, after).await.ok()?
+    }
+
+    async fn show(&mut self, chunk: LiveChunk) -> Result<(), Over> {
         // Another call of the same lease begins anew.
         self.retract_unless(0, |attempt| attempt == chunk.attempt).await?;
-        self.shown = Some(Shown { step: chunk.step, attempt: chunk.attempt.clone() });
+        let tokens = chunk.offset + u64::from(chunk.tokens);
+        self.shown = Some(Shown { step: chunk.step, attempt: chunk.attempt.clone(), tokens });
         let token = pb::TokenChunk {
             step: chunk.step,
             attempt: chunk.attempt,

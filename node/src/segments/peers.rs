@@ -11,8 +11,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use proto::internal::v1::segments_client::SegmentsClient;
 use proto::internal::v1::{
-    ModelChunk, PullModelRequest, PullRequest, SegmentChunk, TokensRequest, TokensResponse, WantRequest,
-    WantResponse,
+    ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest, TokensResponse,
+    WantRequest, WantResponse,
 };
 use tokio::time::timeout;
 use tonic::codec::CompressionEncoding;
@@ -24,7 +24,7 @@ use super::lanes::{Lane, Lanes};
 use super::model_files::Receiving;
 use super::parcel::{self, Assembler, ParcelError};
 use super::{ClusterCell, HASHES_PER_REQUEST, Traffic, status};
-use crate::live::LiveChunk;
+use crate::live::{LiveChunk, Said};
 use crate::models::ModelStore;
 use crate::store::{SegmentStore, StoreError};
 
@@ -292,6 +292,30 @@ impl Peers {
         let answer = answer.map_err(|_| peer.timed_out("answer", PATIENCE))?.map_err(|e| peer.failed(e))?;
         let chunks = answer.into_inner().map(move |chunk| chunk.map(live).map_err(|e| peer.failed(e)));
         Ok(chunks.boxed())
+    }
+
+    /// What was said in a step of a task that another node runs or ran; see [`crate::live::LiveTokens::said`].
+    pub async fn said(
+        &self,
+        node: NodeId,
+        project: &ProjectName,
+        task: TaskUid,
+        step: u64,
+        after: &Said<'_>,
+    ) -> Result<Option<LiveChunk>, PeerError> {
+        let mut peer = self.peer(node)?;
+        let request = SaidRequest {
+            cluster_id: Bytes::copy_from_slice(&peer.cluster.0),
+            project: project.to_string(),
+            task: task.to_string(),
+            step,
+            attempt: after.attempt.to_string(),
+            tokens: after.tokens,
+        };
+        let answer = timeout(FIRST_PATIENCE, peer.client.said(request)).await;
+        let answer =
+            answer.map_err(|_| peer.timed_out("answer", FIRST_PATIENCE))?.map_err(|e| peer.failed(e))?;
+        Ok(answer.into_inner().more.map(live))
     }
 
     /// Gets a model from whichever of the nodes have it; checked and in its place when this answers Ok.

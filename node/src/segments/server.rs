@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use proto::internal::v1::segments_server::{Segments, SegmentsServer};
 use proto::internal::v1::{
-    ModelChunk, PullModelRequest, PullRequest, PushResponse, SegmentChunk, TokensRequest, TokensResponse,
-    WantRequest, WantResponse,
+    ModelChunk, PullModelRequest, PullRequest, PushResponse, SaidRequest, SaidResponse, SegmentChunk,
+    TokensRequest, TokensResponse, WantRequest, WantResponse,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,7 +19,7 @@ use types::{ClusterId, Hash, ProjectName, TaskUid, limits::CHUNK_BYTES};
 
 use super::parcel::{self, Assembler};
 use super::{ClusterCell, HASHES_PER_REQUEST, Traffic, model_files, status};
-use crate::live::{LiveChunk, LiveTokens};
+use crate::live::{LiveChunk, LiveTokens, Said};
 use crate::models::ModelStore;
 use crate::store::SegmentStore;
 
@@ -216,6 +216,16 @@ impl Segments for SegmentsService {
         let task = TaskUid::parse(&request.task).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let chunks = self.plane.live.subscribe(&project, task).map_err(status::from_watchers)?;
         Ok(Response::new(Box::pin(chunks.map(|chunk| Ok(tokens(chunk))))))
+    }
+
+    async fn said(&self, request: Request<SaidRequest>) -> Result<Response<SaidResponse>, Status> {
+        let request = request.into_inner();
+        self.member(&request.cluster_id)?;
+        let project = project(&request.project)?;
+        let task = TaskUid::parse(&request.task).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let after = Said { attempt: &request.attempt, tokens: request.tokens };
+        let more = self.plane.live.said(&project, task, request.step, &after).map(tokens);
+        Ok(Response::new(SaidResponse { more }))
     }
 
     type PullModelStream = ReceiverStream<Result<ModelChunk, Status>>;
