@@ -48,6 +48,7 @@ impl Sources {
         use crate::link::Vitals;
         use prost::Message;
         let beat = self.facts.vitals.beat();
+        gauge!(names::AGENTS).set(self.facts.vitals.leases().len() as f64);
         let device = proto::v1::Device::decode(beat.device.as_slice()).unwrap_or_default();
         if let Some(rss) = device.rss_bytes {
             gauge!(names::RESIDENT_BYTES).set(rss as f64);

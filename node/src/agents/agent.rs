@@ -5,18 +5,32 @@ use super::counters::Aside;
 use super::course::{Act, Course, Outcome, WorkId};
 use super::hands::{Hands, Lease};
 use super::roster::Tell;
+use crate::telemetry::names;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How often an agent that waits for the node's lease looks at it.
 const LOOK_MS: u64 = 50;
 
+/// Something for an agent, and when it was sent.
+#[derive(Debug)]
+pub(crate) struct ToAgent {
+    sent: Instant,
+    heard: Heard,
+}
+
+impl From<Heard> for ToAgent {
+    fn from(heard: Heard) -> ToAgent {
+        ToAgent { sent: Instant::now(), heard }
+    }
+}
+
 /// What can reach an agent.
 #[derive(Debug)]
-pub(crate) enum ToAgent {
+pub(crate) enum Heard {
     /// Its supervisor heard something about the lease.
     Told(Tell),
     /// A piece of its own work ended.
@@ -73,17 +87,18 @@ impl Actor for Agent {
     async fn handle(
         &self,
         me: ActorRef<ToAgent>,
-        message: ToAgent,
+        ToAgent { sent, heard }: ToAgent,
         running: &mut Running,
     ) -> Result<(), ActorProcessingErr> {
         let valid = running.shared.seams.ledger.lease_valid();
         running.course.look_at_lease(valid);
-        let acts = match message {
-            ToAgent::Told(tell) => running.course.told(tell),
-            ToAgent::Ended(id, outcome) => running.ended(id, outcome),
-            ToAgent::LookAtLease => running.course.told(Tell::Lease { valid }),
+        let acts = match heard {
+            Heard::Told(tell) => running.course.told(tell),
+            Heard::Ended(id, outcome) => running.ended(id, outcome),
+            Heard::LookAtLease => running.course.told(Tell::Lease { valid }),
         };
         running.perform(&me, acts)?;
+        metrics::histogram!(names::AGENT_EVENT_SECONDS).record(sent.elapsed().as_secs_f64());
         running.count_aside();
         running.look_again_later(&me);
         Ok(())
@@ -144,7 +159,7 @@ impl Running {
         tokio::spawn(async move {
             let outcome = work.await.unwrap_or_else(|failed| Outcome::Broke(panic_text(failed)));
             // The actor may be gone by now; then nobody waits for this.
-            let _ = me.send_message(ToAgent::Ended(id, outcome));
+            let _ = me.send_message(Heard::Ended(id, outcome).into());
         });
     }
 
@@ -158,7 +173,7 @@ impl Running {
 
     fn look_again_later(&self, me: &ActorRef<ToAgent>) {
         if self.course.waits_for_lease() {
-            me.send_after(Duration::from_millis(LOOK_MS), || ToAgent::LookAtLease);
+            me.send_after(Duration::from_millis(LOOK_MS), || Heard::LookAtLease.into());
         }
     }
 }

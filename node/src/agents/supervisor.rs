@@ -1,6 +1,6 @@
 //! The supervisor of this node's agents: drives a [`Roster`].
 
-use super::agent::{Agent, ToAgent};
+use super::agent::{Agent, Heard, ToAgent};
 use super::hands::{Lease, release};
 use super::roster::{Order, Roster, Tell};
 use super::{AgentObserved, HeldLeases, Shared};
@@ -189,7 +189,7 @@ impl Nursery {
     fn tell(&self, task: TaskUid, tell: Tell) {
         if let Some(agent) = self.agents.get(&task) {
             // One that has just ended needs no telling; its end is on the way here.
-            let _ = agent.send_message(ToAgent::Told(tell));
+            let _ = agent.send_message(Heard::Told(tell).into());
         }
     }
 

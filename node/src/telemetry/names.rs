@@ -38,7 +38,8 @@ table! {
     QUEUE_AGE_SECONDS = "quorate_queue_age_seconds", Gauge, ["class"], "Age of the oldest queued task";
     QUOTA_USED = "quorate_quota_used", Gauge, ["path", "key"], "Used and reserved part of a quota";
     QUOTA_LIMIT = "quorate_quota_limit", Gauge, ["path", "key"], "Limit of a quota";
-    AGENTS = "quorate_agents", Gauge, [], "Tasks that run on this node";
+    AGENTS = "quorate_agents", Gauge, [], "Tasks whose agents live on this node, those that wait for their tools included";
+    AGENT_EVENT_SECONDS = "quorate_agent_event_seconds", Histogram, [], "From something that an agent hears to what it does about it";
     STEPS_TOTAL = "quorate_steps_total", Counter, ["project"], "Steps committed by agents on this node";
     FENCED_TOTAL = "quorate_fenced_total", Counter, ["kind"], "Writes refused because their lease was no longer the task's";
     AGENT_RESTARTS_TOTAL = "quorate_agent_restarts_total", Counter, [], "Agents started again after a panic";
