@@ -11,10 +11,10 @@ mod pool;
 mod probe;
 mod request;
 mod rows;
+mod scoring;
 mod verbs;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ use observe::Totals;
 use pool::Pool;
 pub use request::{Event, FinishReason, ForkRequest, Request, TokenLogprobs, Usage};
 use rows::RowBuffers;
+pub use scoring::ScoreRequest;
+use scoring::Scoring;
 
 /// Stop strings of one request: more would slow every token.
 const STOPS_MAX: usize = 16;
@@ -69,23 +71,15 @@ pub struct Engine {
 #[derive(Debug)]
 enum Purpose {
     Generate(Box<Answer>),
-    /// The likelihood of `targets`: the row at position `first` tells about the first of them, and so on.
-    Score {
-        first: usize,
-        targets: Vec<u32>,
-        found: Vec<f64>,
-        /// Positions before `first` that the rows from there on do not see.
-        omit: Vec<Range<usize>>,
-    },
+    Score(Box<Scoring>),
     Logits,
 }
 
 impl Purpose {
-    /// Positions that the rows whose logits are wanted do not see.
-    fn omitted(&self) -> &[Range<usize>] {
+    fn scoring(&self) -> Option<&Scoring> {
         match self {
-            Purpose::Score { omit, .. } => omit,
-            Purpose::Generate(_) | Purpose::Logits => &[],
+            Purpose::Score(scoring) => Some(scoring),
+            Purpose::Generate(_) | Purpose::Logits => None,
         }
     }
 }
@@ -163,49 +157,6 @@ impl Engine {
         let Request { tokens, scope, max_new, class, .. } = request;
         let work = Work { max_new, logits_from, class, ..self.work(tokens, scope) };
         self.submit_work(work, Purpose::Generate(Box::new(answer)))
-    }
-
-    /// Asks for the log-likelihood of `continuation` after `prefix`; answered by [`Event::Scored`].
-    pub fn submit_score(
-        &mut self,
-        scope: Scope,
-        prefix: &[u32],
-        continuation: &[u32],
-        class: u8,
-    ) -> Result<SequenceId, SubmitError> {
-        self.submit_score_without(scope, prefix, continuation, &[], class)
-    }
-
-    /// Like [`Engine::submit_score`], as if the `omit`ted tokens of the prefix were not there: the continuation
-    /// doesn't see them. The rest of the prefix stays as it was computed with them, at its positions. `omit` are
-    /// positions in the prefix, none of which may be its last token: that one asks for the continuation.
-    ///
-    /// With a cached prefix it costs the rows of the continuation, and up to 15 of the prefix in front of it.
-    pub fn submit_score_without(
-        &mut self,
-        scope: Scope,
-        prefix: &[u32],
-        continuation: &[u32],
-        omit: &[Range<usize>],
-        class: u8,
-    ) -> Result<SequenceId, SubmitError> {
-        if prefix.is_empty() || continuation.is_empty() {
-            return Err(SubmitError::Empty);
-        }
-        self.check_tokens(continuation)?;
-        let first = prefix.len() - 1;
-        if omit.iter().any(|range| range.start > range.end || range.end > first) {
-            return Err(SubmitError::Request(
-                "tokens to leave out must lie before the prefix's last token; correct the ranges",
-            ));
-        }
-        // The last token is only a target: no row needs to run for it.
-        let tokens = [prefix, &continuation[..continuation.len() - 1]].concat();
-        let omit: Vec<Range<usize>> = omit.iter().filter(|range| !range.is_empty()).cloned().collect();
-        let private_from = if omit.is_empty() { usize::MAX } else { first };
-        let work = Work { logits_from: first, private_from, class, ..self.work(tokens, scope) };
-        let purpose = Purpose::Score { first, targets: continuation.to_vec(), found: Vec::new(), omit };
-        self.submit_work(work, purpose)
     }
 
     /// Asks for the logits after the last token; answered by [`Event::Logits`].
@@ -321,13 +272,18 @@ impl Engine {
         // One block behind those that the scheduler knows; see `RowBuffers::fill`.
         let sink = self.info.kv_blocks as u32;
         let purposes = &self.purposes;
-        self.rows.fill(batch, &self.scheduler, sink, &|id| purposes.get(&id).map_or(&[], Purpose::omitted));
+        self.rows.fill(batch, &self.scheduler, sink, &|id| purposes.get(&id).and_then(Purpose::scoring));
         let start = Instant::now();
         let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
-        rows.run(model, cpu, kv, &mut |id, position, logits| {
+        let masses = rows.run(model, cpu, kv, &mut |id, position, logits| {
             let purpose = purposes.get_mut(&id).expect("every planned sequence has a purpose");
             outcomes.push((id, deliver::read(cpu, purpose, position, logits, text.tokenizer.ends())));
         });
+        for (id, mass) in masses {
+            if let Some(Purpose::Score(scoring)) = purposes.get_mut(&id) {
+                scoring.add_mass(&mass);
+            }
+        }
         if let Some(below) = &mut self.below {
             below.learn(batch.rows(), start.elapsed());
         }

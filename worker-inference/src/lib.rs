@@ -33,14 +33,17 @@ pub use chat::{
 };
 pub use engine::{
     DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
-    TokenLogprobs, Usage,
+    ScoreRequest, TokenLogprobs, Usage,
 };
 pub use evict::{Eviction, Hint, Owner, Use};
 pub use grammar::{Grammar, GrammarError, Grammars};
 pub use prefix::Scope;
 pub use sampler::Sampling;
 pub use scheduler::{SubmitError, Verb, VerbOutcome};
-pub use score::{ScoreError, TextScore, last_logits, perplexity, score, score_without};
+pub use score::{
+    Call, Children, ChildrenRun, Removed, ScoreError, Spent, TextScore, last_logits, perplexity, score,
+    score_children, score_removed, score_without,
+};
 pub use sequence::{SequenceId, TreeId};
 pub use text::{Chains, TextError, TextModel};
 pub use tiers::{Tiers, TiersConfig};

@@ -1,6 +1,10 @@
 //! How likely a model finds a text: per token after a cached prefix, and as the perplexity of a whole file.
 
+mod children;
+
 use std::ops::Range;
+
+pub use children::{Call, Children, ChildrenRun, Removed, Spent, score_children, score_removed};
 
 use crate::engine::{Engine, Event};
 use crate::prefix::Scope;
@@ -31,6 +35,22 @@ pub enum ScoreError {
         "the text has {tokens} tokens, two windows need {needed}; give a longer text or a smaller window"
     )]
     TooShort { tokens: usize, needed: usize },
+    #[error("the call's {part} is empty; give at least one token of it")]
+    NoTokens { part: &'static str },
+    #[error(
+        "the call has {tokens} tokens, context, probe and action together, and the model's window is {window}; use a \
+         model with a longer window, or skip this call"
+    )]
+    TooLong { tokens: usize, window: usize },
+    #[error("the range {start}..{end} does not lie in the context of {context} tokens; correct it")]
+    Outside { start: usize, end: usize, context: usize },
+    #[error(
+        "the range {start}..{end} begins before {before}, where the one before it ends; sort ranges and join \
+         those that overlap"
+    )]
+    Order { start: usize, end: usize, before: usize },
+    #[error("the scoring was cancelled before its end; ask again")]
+    Cancelled,
 }
 
 /// The log-likelihood of each token of `continuation` after `prefix`, using whatever part of the prefix is

@@ -152,6 +152,11 @@ impl Sequence {
         position <= self.private_from
     }
 
+    /// From here on its values are its own, `usize::MAX` where all may be shared.
+    pub(crate) fn private_from(&self) -> usize {
+        self.private_from
+    }
+
     pub(crate) fn scope(&self) -> &Scope {
         &self.scope
     }

@@ -16,6 +16,7 @@
 //! bit. A token left out is never read: what lies in its place cannot matter.
 
 mod gathered;
+mod mass;
 mod plan;
 mod scalar;
 mod vector;

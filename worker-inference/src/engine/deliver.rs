@@ -19,8 +19,8 @@ pub(super) fn read(
 ) -> Outcome {
     match purpose {
         Purpose::Generate(answer) => choose(cpu, answer, position, logits, ends),
-        Purpose::Score { first, targets, .. } => {
-            Outcome::LogLikelihood(cpu.log_softmax_at(logits, targets[position - *first] as usize))
+        Purpose::Score(scoring) => {
+            Outcome::LogLikelihood(cpu.log_softmax_at(logits, scoring.target(position)))
         }
         Purpose::Logits => Outcome::Logits(logits.to_vec()),
     }
@@ -88,14 +88,14 @@ impl Engine {
 
     /// One more scored token; the last one is the answer.
     fn score(&mut self, id: SequenceId, value: f64) -> Option<Event> {
-        let Some(Purpose::Score { targets, found, .. }) = self.purposes.get_mut(&id) else { return None };
-        found.push(value);
-        if found.len() < targets.len() {
+        let Some(Purpose::Score(scoring)) = self.purposes.get_mut(&id) else { return None };
+        scoring.found.push(value);
+        if scoring.found.len() < scoring.targets.len() {
             return None;
         }
-        let log_likelihood = std::mem::take(found);
+        let (log_likelihood, attention) = (std::mem::take(&mut scoring.found), scoring.mean_mass());
         let (_, usage) = self.end(id);
-        Some(Event::Scored { id, log_likelihood, usage })
+        Some(Event::Scored { id, log_likelihood, attention, usage })
     }
 
     /// Ends a sequence with what it has: a generating one, or any that is cancelled.
@@ -106,7 +106,7 @@ impl Engine {
                 (answer.finish_before_stop(&self.text.tokenizer), String::new())
             }
             Purpose::Generate(answer) => answer.finish(),
-            Purpose::Score { .. } | Purpose::Logits => (Vec::new(), String::new()),
+            Purpose::Score(_) | Purpose::Logits => (Vec::new(), String::new()),
         };
         usage.generated = tokens.len();
         Event::Finished { id, reason, usage, tokens, rest }

@@ -68,6 +68,11 @@ impl Totals {
 }
 
 impl Engine {
+    /// Sequences that run at the same time.
+    pub(crate) fn running_at_most(&self) -> usize {
+        self.config.running
+    }
+
     /// The figures now.
     pub fn observe(&self) -> Observed {
         let blocks = self.scheduler.blocks();

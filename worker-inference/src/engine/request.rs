@@ -111,8 +111,9 @@ pub enum Event {
     /// The last event of a request. `rest` is text that was held back until now. `tokens` decode to all text
     /// that was handed out: without the end token, and cut before a stop string.
     Finished { id: SequenceId, reason: FinishReason, usage: Usage, tokens: Vec<u32>, rest: String },
-    /// The answer to a scoring request: natural logarithms, one per continuation token.
-    Scored { id: SequenceId, log_likelihood: Vec<f64>, usage: Usage },
+    /// The answer to a scoring request: natural logarithms, one per scored token, and the share of attention of each
+    /// segment that it named (see [`crate::score::Children::attention`]).
+    Scored { id: SequenceId, log_likelihood: Vec<f64>, attention: Vec<f64>, usage: Usage },
     /// The answer to a request for logits: those after the last token.
     Logits { id: SequenceId, logits: Vec<f32>, usage: Usage },
 }

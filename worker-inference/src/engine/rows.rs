@@ -1,11 +1,13 @@
 //! A planned batch as the model wants it: flat lists of tokens, positions, places and block tables.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use kernels::{BlockRef, Place};
 
+use super::scoring::Scoring;
 use crate::blocks::BLOCK_TOKENS;
-use crate::model::decoder::{Decoder, Rows};
+use crate::model::decoder::{Decoder, Rows, Watched};
 use crate::scheduler::{Batch, Chunk, Scheduler};
 use crate::sequence::{Sequence, SequenceId};
 
@@ -20,6 +22,7 @@ pub(super) struct RowBuffers {
     owners: Vec<(SequenceId, usize)>,
     refs: Vec<BlockRef>,
     spans: Vec<Span>,
+    watches: Vec<Watch>,
 }
 
 /// One chunk: its rows in the batch and its block table in `refs`.
@@ -29,17 +32,25 @@ struct Span {
     refs: Range<usize>,
 }
 
+/// Rows whose attention somebody wants to know, and the segments that it is told for.
+#[derive(Debug)]
+struct Watch {
+    id: SequenceId,
+    span: Span,
+    segments: Arc<[Range<usize>]>,
+}
+
 impl RowBuffers {
     /// Lays out the batch.
     ///
     /// `sink` is a block that nobody reads: the values of rows that must not be stored go there.
-    /// `omitted` tells which positions a sequence's wanted rows do not see.
+    /// `scoring` tells what a sequence does not see and what it wants to know.
     pub(super) fn fill<'a>(
         &mut self,
         batch: &Batch,
         scheduler: &Scheduler,
         sink: u32,
-        omitted: &dyn Fn(SequenceId) -> &'a [Range<usize>],
+        scoring: &dyn Fn(SequenceId) -> Option<&'a Scoring>,
     ) {
         self.tokens.clear();
         self.positions.clear();
@@ -48,21 +59,25 @@ impl RowBuffers {
         self.owners.clear();
         self.refs.clear();
         self.spans.clear();
+        self.watches.clear();
         for chunk in &batch.chunks {
             let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
             self.add(chunk, sequence, sink);
-            self.add_spans(chunk, sequence, omitted(chunk.id));
+            let scoring = scoring(chunk.id);
+            self.add_spans(chunk, sequence, scoring.map_or(&[], |scoring| &scoring.omit));
+            scoring.into_iter().for_each(|scoring| self.watch(chunk, sequence, scoring));
         }
     }
 
-    /// Runs the model; `on_logits` gets the sequence and the position of each wanted row.
+    /// Runs the model; `on_logits` gets the sequence and the position of each wanted row. Returns the attention of
+    /// watched rows.
     pub(super) fn run(
         &self,
         model: &mut Decoder,
         cpu: &kernels::Cpu,
         kv: &mut kernels::KvPool,
         on_logits: &mut dyn FnMut(SequenceId, usize, &[f32]),
-    ) {
+    ) -> Vec<(SequenceId, Vec<f64>)> {
         let sequence = |span: &Span| kernels::Sequence {
             blocks: &self.refs[span.refs.clone()],
             rows: span.rows.clone(),
@@ -76,10 +91,13 @@ impl RowBuffers {
             wanted: &self.wanted,
         };
         let mut owners = self.owners.iter();
-        model.forward(cpu, kv, &rows, &mut |_, logits| {
+        let watched = |watch: &Watch| Watched::new(sequence(&watch.span), &watch.segments);
+        let mut watched: Vec<Watched<'_>> = self.watches.iter().map(watched).collect();
+        model.forward(cpu, kv, &rows, &mut watched, &mut |_, logits| {
             let (id, position) = owners.next().expect("one owner for each wanted row");
             on_logits(*id, *position, logits);
         });
+        self.watches.iter().map(|watch| watch.id).zip(watched.into_iter().map(Watched::shares)).collect()
     }
 
     fn add(&mut self, chunk: &Chunk, sequence: &Sequence, sink: u32) {
@@ -104,10 +122,21 @@ impl RowBuffers {
         let first = self.tokens.len() - chunk.rows.len();
         let before = match omitted {
             [] => chunk.rows.len(),
-            _ => sequence.logits_from().saturating_sub(chunk.rows.start).min(chunk.rows.len()),
+            _ => sequence.private_from().saturating_sub(chunk.rows.start).min(chunk.rows.len()),
         };
         self.add_span(first..first + before, chunk, sequence, &[]);
         self.add_span(first + before..self.tokens.len(), chunk, sequence, omitted);
+    }
+
+    /// Watches the rows of the chunk that ask, if its sequence wants to know segments. They read the last span's
+    /// table: what is left out is left out for all rows that ask.
+    fn watch(&mut self, chunk: &Chunk, sequence: &Sequence, scoring: &Scoring) {
+        let asking = chunk.rows.end.saturating_sub(sequence.logits_from()).min(chunk.rows.len());
+        let Some(span) = self.spans.last().filter(|_| asking > 0 && !scoring.segments.is_empty()) else {
+            return;
+        };
+        let span = Span { rows: span.rows.end - asking..span.rows.end, refs: span.refs.clone() };
+        self.watches.push(Watch { id: chunk.id, span, segments: Arc::clone(&scoring.segments) });
     }
 
     fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {

@@ -8,11 +8,13 @@ mod architecture;
 mod layer;
 mod ropes;
 mod shape;
+mod watched;
 
 use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
 
 pub use architecture::Architecture;
 pub use shape::{Shape, Sliding};
+pub use watched::Watched;
 
 use super::gguf::Gguf;
 use super::weights::{ModelError, Weights};
@@ -97,7 +99,7 @@ impl Decoder {
     }
 
     /// Runs the rows through the model, stores their keys and values, and hands out the logits of the
-    /// wanted rows, in order.
+    /// wanted rows, in order. `watched` rows learn how their attention is spread.
     ///
     /// # Panics
     /// When there are more rows than `max_rows`, or the slices disagree.
@@ -106,11 +108,13 @@ impl Decoder {
         cpu: &Cpu,
         kv: &mut KvPool,
         rows: &Rows<'_>,
+        watched: &mut [Watched<'_>],
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) {
         self.embed(cpu, rows.tokens);
         for index in 0..self.layers.len() {
             self.attend(cpu, kv, rows, index);
+            watched.iter_mut().for_each(|watched| self.watch(cpu, kv, rows, index, watched));
             self.feed_forward(cpu, rows.tokens.len(), index);
         }
         self.read_out(cpu, rows.wanted, on_logits);
@@ -162,6 +166,20 @@ impl Decoder {
             cpu.rmsnorm_in_place(delta, norm, shape.epsilon);
         }
         cpu.add(x, delta);
+    }
+
+    /// Adds how the queries of a layer, which still lie where `attend` left them, spread their attention.
+    fn watch(&self, cpu: &Cpu, kv: &KvPool, rows: &Rows<'_>, index: usize, watched: &mut Watched<'_>) {
+        if let Some(layers) =
+            Some(watched::layers(self.layers.len())).filter(|layers| layers.contains(&index))
+        {
+            let q = &self.buffers.q[..rows.tokens.len() * self.shape.q_width()];
+            let (scale, sliding) = (self.shape.attention_scale, self.layers[index].sliding);
+            let heads = self.shape.q_width() / self.shape.head_dim * layers.len();
+            watched.add(heads, |sequence, segments, mass| {
+                cpu.attention_mass(kv, index, sequence, rows.positions, scale, sliding, q, segments, mass);
+            });
+        }
     }
 
     /// x += norm(down(gated(gate(norm(x))) * up(norm(x)))), where the outer norm is there where the model has it.

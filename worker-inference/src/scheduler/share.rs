@@ -117,9 +117,6 @@ impl Scheduler {
     /// Copies the beginning of the known block that shares most of the next tokens.
     fn adopt_beginning(&mut self, id: SequenceId, bytes: &mut dyn Bytes) {
         let Some((from, tokens)) = self.closest(id) else { return };
-        if !self.sequences[&id].shares_until(self.sequences[&id].stored + tokens) {
-            return;
-        }
         // Held meanwhile, so that making room can't take it.
         self.blocks.hold(from);
         let to = match self.sequence_mut(id).spare_block() {
@@ -136,8 +133,9 @@ impl Scheduler {
         let parent = self.parent_of_next(id)?;
         let sequence = &self.sequences[&id];
         let next = &sequence.tokens()[sequence.stored..];
-        // The row after the last token runs in any case; whole blocks are found by key.
-        let most = next.len().min(BLOCK_TOKENS - 1);
+        // The row after the last token runs in any case; whole blocks are found by key; private values are not shared.
+        let shareable = sequence.private_from().saturating_sub(sequence.stored);
+        let most = next.len().min(BLOCK_TOKENS - 1).min(shareable);
         let closest = self.contents.closest(&parent, &next[..most]);
         closest.filter(|(_, tokens)| *tokens >= WORTH_SHARING.min(most))
     }

@@ -3,6 +3,7 @@ use crate::isa::Isa;
 use crate::kv::{KvLayout, Place};
 use crate::{half, kv};
 
+mod mass;
 mod plan;
 mod shared;
 
