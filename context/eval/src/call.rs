@@ -94,7 +94,11 @@ impl Call {
                 if segment.text.len() > limits::SEGMENT_BYTES {
                     return Err(Flaw::new(
                         format!("{at}.text"),
-                        format!("has {} bytes; at most {} are allowed", segment.text.len(), limits::SEGMENT_BYTES),
+                        format!(
+                            "has {} bytes; at most {} are allowed",
+                            segment.text.len(),
+                            limits::SEGMENT_BYTES
+                        ),
                     ));
                 }
                 if let Some(before) = seen.insert(&segment.id, at.clone()) {
@@ -134,7 +138,8 @@ impl Flaw {
 }
 
 fn check_count(field: &str, count: usize, limit: usize) -> Result<(), Flaw> {
-    let what = || format!("has {count} entries, at most {limit} are allowed; evaluate a shorter part of the call");
+    let what =
+        || format!("has {count} entries, at most {limit} are allowed; evaluate a shorter part of the call");
     if count > limit { Err(Flaw::new(field, what())) } else { Ok(()) }
 }
 

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use types::Hash;
 
 /// Tokens of one k-gram: shorter runs are phrases that everybody uses.
-pub const GRAM: usize = 8;
+pub(crate) const GRAM: usize = 8;
 /// K-grams of one window; a common run of 15 tokens is always seen.
-pub const WINDOW: usize = 8;
+pub(crate) const WINDOW: usize = 8;
 /// Two segments are near when they share this part of the smaller one's fingerprints…
 const SHARED_PERCENT: usize = 50;
 /// …and at least so many: one may be a form that both fill in.
@@ -66,7 +66,9 @@ impl Duplicates {
         let cluster = *self.cluster.get(&place)?;
         let here = self.leads[&(place.0, cluster)];
         let everywhere = self.members[cluster][0];
-        (here != place.1).then_some((place.0, here)).or_else(|| (self.first[&place] != everywhere).then_some(everywhere))
+        (here != place.1)
+            .then_some((place.0, here))
+            .or_else(|| (self.first[&place] != everywhere).then_some(everywhere))
     }
 
     /// Clusters with at least two segments in one call, as places of its chain.

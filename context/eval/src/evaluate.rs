@@ -34,9 +34,13 @@ impl Default for Settings {
 pub enum EvaluateError<E: std::error::Error + 'static> {
     #[error(transparent)]
     Scorer(E),
-    #[error("call {call}: the engine answered with scores that are missing or no numbers; this is a bug of the engine")]
+    #[error(
+        "call {call}: the engine answered with scores that are missing or no numbers; this is a bug of the engine"
+    )]
     Scores { call: String },
-    #[error("call {call}: the tokens don't belong to its segments, or probe or action have none; this is a bug of the engine")]
+    #[error(
+        "call {call}: the tokens don't belong to its segments, or probe or action have none; this is a bug of the engine"
+    )]
     Tokens { call: String },
     #[error(
         "call {call}: leaving out segment {segment:?} costs {masked:.2} nats by masking and {exact:.2} nats when the \
@@ -121,7 +125,9 @@ fn originals(call: &Call) -> Vec<(usize, Vec<usize>)> {
         call.withheld().iter().enumerate().map(|(at, segment)| (segment.id.as_str(), at)).collect();
     let summaries = call.segments.iter().enumerate().filter(|(_, segment)| !segment.replaces.is_empty());
     summaries
-        .map(|(at, segment)| (at, segment.replaces.iter().filter_map(|id| places.get(id.as_str()).copied()).collect()))
+        .map(|(at, segment)| {
+            (at, segment.replaces.iter().filter_map(|id| places.get(id.as_str()).copied()).collect())
+        })
         .collect()
 }
 
@@ -191,7 +197,8 @@ impl One<'_> {
         measured.withheld(&originals)?;
         let compacted = |at: &usize| originals.iter().any(|(_, of)| of.contains(at));
         let tokens = &self.tokens[self.index];
-        let looked = (0..tokens.withheld.len()).filter(|at| !compacted(at) && !tokens.withheld[*at].is_empty());
+        let looked =
+            (0..tokens.withheld.len()).filter(|at| !compacted(at) && !tokens.withheld[*at].is_empty());
         report.withheld = looked.map(|at| self.inserted(measured, at, tau)).collect();
         report.summaries = originals.iter().map(|(at, _)| self.summary(measured, *at)).collect();
         Ok(())
@@ -210,7 +217,8 @@ impl One<'_> {
     }
 
     fn summary<S: Scorer>(&self, measured: &Measured<'_, S>, at: usize) -> SummaryReport {
-        let (originals, neither) = (measured.of(Meaning::Originals(at)), measured.of(Meaning::WithoutSummary(at)));
+        let (originals, neither) =
+            (measured.of(Meaning::Originals(at)), measured.of(Meaning::WithoutSummary(at)));
         let tokens = self.tokens[self.index].segments[at].len() as u64;
         let retention = judge::retention(measured.full(), originals, neither);
         let per_100_tokens = retention.filter(|_| tokens > 0).map(|kept| round(kept * 100.0 / tokens as f64));
@@ -256,7 +264,8 @@ impl One<'_> {
 
     fn bare_segment(&self, at: usize, seen: &Observed) -> SegmentReport {
         let segment = &self.call().segments[at];
-        let figure = |figures: &Option<Vec<f64>>| figures.as_ref().and_then(|f| f.get(at)).copied().map(round);
+        let figure =
+            |figures: &Option<Vec<f64>>| figures.as_ref().and_then(|f| f.get(at)).copied().map(round);
         SegmentReport {
             id: segment.id.clone(),
             owner: segment.owner.clone(),

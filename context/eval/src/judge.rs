@@ -109,7 +109,7 @@ pub fn verdict(values: &Values, tau: f64, foreign: bool) -> Verdict {
 }
 
 /// Segments that are enough alone and not missed: others must say the same. The most sufficient first.
-pub fn candidates(values: &[Values], tau: f64) -> Vec<usize> {
+pub(crate) fn candidates(values: &[Values], tau: f64) -> Vec<usize> {
     let stands_in = |v: &Values| v.necessity < tau && v.necessity > -tau && v.sufficiency >= tau;
     let covered = |v: &Values| v.cluster_out.is_some_and(|out| out >= tau);
     let mut found: Vec<usize> =
@@ -119,7 +119,7 @@ pub fn candidates(values: &[Values], tau: f64) -> Vec<usize> {
 }
 
 /// Enters a cluster and its loss into the values of its members.
-pub fn enter_cluster(values: &mut [Values], members: &[usize], loss: f64) {
+pub(crate) fn enter_cluster(values: &mut [Values], members: &[usize], loss: f64) {
     for &at in members {
         values[at].cluster_out = Some(loss);
         values[at].with = members.iter().copied().filter(|other| *other != at).collect();
@@ -128,7 +128,7 @@ pub fn enter_cluster(values: &mut [Values], members: &[usize], loss: f64) {
 
 /// Which candidates stand for each other: those that are missed in pairs, joined; without such a pair all of them, if they
 /// are missed together. Each with the loss that says so.
-pub fn stand_ins(
+pub(crate) fn stand_ins(
     candidates: &[usize],
     together: f64,
     pairs: &BTreeMap<(usize, usize), f64>,

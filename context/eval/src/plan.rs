@@ -6,9 +6,9 @@ use context::ChainHash;
 /// One call in so many is audited, chosen by its chain's hash.
 pub const AUDITED: u64 = 20;
 /// Segments whose removal an audit repeats exactly: the first by necessity, and as many others by hash.
-pub const AUDIT_TOP: usize = 2;
+pub(crate) const AUDIT_TOP: usize = 2;
 /// Segments that could stand for each other and are looked at in pairs: 15 children at most.
-pub const PAIRED: usize = 6;
+pub(crate) const PAIRED: usize = 6;
 
 /// How a child comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,12 +116,12 @@ impl Child {
 }
 
 /// The two children that decide whether anything can be said.
-pub fn gate() -> Vec<Child> {
+pub(crate) fn gate() -> Vec<Child> {
     vec![Child::without(Meaning::Full, Vec::new()), Child::only(Meaning::None, Vec::new())]
 }
 
 /// Each segment left out, each alone, each cluster of duplicates left out: one batch. Empty segments need no child.
-pub fn children(call: &Tokenised, clusters: &[Vec<usize>]) -> Vec<Child> {
+pub(crate) fn children(call: &Tokenised, clusters: &[Vec<usize>]) -> Vec<Child> {
     let filled = || (0..call.segments.len()).filter(|&at| !call.segments[at].is_empty());
     let necessity = filled().map(|at| Child::without(Meaning::Without(at), vec![at]));
     let sufficiency = filled().map(|at| Child::only(Meaning::Alone(at), vec![at]));
@@ -131,25 +131,27 @@ pub fn children(call: &Tokenised, clusters: &[Vec<usize>]) -> Vec<Child> {
 }
 
 /// All segments left out together that could stand for each other.
-pub fn candidates(candidates: &[usize]) -> Vec<Child> {
+pub(crate) fn candidates(candidates: &[usize]) -> Vec<Child> {
     let some = candidates.len() > 1;
     some.then(|| Child::without(Meaning::WithoutCandidates, candidates.to_vec())).into_iter().collect()
 }
 
 /// Every two of the first [`PAIRED`] candidates left out; with two candidates nothing is left to ask.
-pub fn pairs(candidates: &[usize]) -> Vec<Child> {
+pub(crate) fn pairs(candidates: &[usize]) -> Vec<Child> {
     let few = if candidates.len() > 2 { &candidates[..candidates.len().min(PAIRED)] } else { &[] };
-    let pairs = few.iter().enumerate().flat_map(|(i, &one)| few[i + 1..].iter().map(move |&other| (one, other)));
+    let pairs =
+        few.iter().enumerate().flat_map(|(i, &one)| few[i + 1..].iter().map(move |&other| (one, other)));
     pairs.map(|(one, other)| Child::without(Meaning::WithoutPair(one, other), vec![one, other])).collect()
 }
 
 /// What is inserted or put back, where the call says what its reader did not get. `originals` has for a summary's place
 /// the withheld segments that it stands for.
-pub fn withheld(call: &Tokenised, originals: &[(usize, Vec<usize>)]) -> Vec<Child> {
+pub(crate) fn withheld(call: &Tokenised, originals: &[(usize, Vec<usize>)]) -> Vec<Child> {
     let n = call.segments.len();
     let compacted: std::collections::BTreeSet<usize> =
         originals.iter().flat_map(|(_, of)| of.iter().copied()).collect();
-    let missing = (0..call.withheld.len()).filter(|at| !compacted.contains(at) && !call.withheld[*at].is_empty());
+    let missing =
+        (0..call.withheld.len()).filter(|at| !compacted.contains(at) && !call.withheld[*at].is_empty());
     let inserted =
         missing.map(|at| Child::only(Meaning::Inserted(at), (0..n).chain([n + at]).collect()).exact());
     inserted.chain(originals.iter().flat_map(|(summary, of)| put_back(n, *summary, of))).collect()
@@ -179,7 +181,7 @@ impl Audit {
 }
 
 /// Exact removals: the first two of `ranked` segments (by necessity), and two of the rest that the chain's hash picks.
-pub fn audit(chain: ChainHash, ranked: &[usize]) -> Vec<Child> {
+pub(crate) fn audit(chain: ChainHash, ranked: &[usize]) -> Vec<Child> {
     let mut rest = ranked.to_vec();
     let mut chosen: Vec<usize> = rest.drain(..AUDIT_TOP.min(ranked.len())).collect();
     rest.sort_unstable();

@@ -27,7 +27,9 @@ pub enum Form {
 pub enum ReadError {
     #[error("line {line}: {source}")]
     Io { line: usize, source: std::io::Error },
-    #[error("line {line}: not JSON of the expected form: {reason}; one recorded call a line, as docs/evaluation.md has it")]
+    #[error(
+        "line {line}: not JSON of the expected form: {reason}; one recorded call a line, as docs/evaluation.md has it"
+    )]
     Json { line: usize, reason: String },
     #[error("line {line}: {flaw}")]
     Flaw { line: usize, flaw: Flaw },

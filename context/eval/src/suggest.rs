@@ -55,7 +55,9 @@ impl Rule {
         };
         match self {
             Rule::Hide { owner, .. } => places(&|segment| segment.owner == *owner),
-            Rule::HideKind { owner, kind, .. } => places(&|segment| segment.owner == *owner && segment.kind == *kind),
+            Rule::HideKind { owner, kind, .. } => {
+                places(&|segment| segment.owner == *owner && segment.kind == *kind)
+            }
             Rule::KeepLast { kind, last } => {
                 let all: Vec<usize> = places(&|segment| segment.kind == *kind).into_iter().collect();
                 all[..all.len().saturating_sub(*last)].iter().copied().collect()
@@ -81,7 +83,9 @@ impl Rule {
 /// Why nothing is suggested for a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoSuggestion {
-    #[error("blind here: the context is worth no more than {GATE_NATS} nat, so every removal would look free")]
+    #[error(
+        "blind here: the context is worth no more than {GATE_NATS} nat, so every removal would look free"
+    )]
     Blind,
     #[error("{needed} tokens, the model's window is {window}; take a model of a longer window")]
     Window { needed: u64, window: u64 },
@@ -152,7 +156,14 @@ fn exactly<S: Scorer>(
     Ok((dropped, 0.0))
 }
 
-fn suggestion(call: &Call, values: &[Values], dropped: &[usize], loss: f64, sizes: &[u64], costs: Costs) -> Suggestion {
+fn suggestion(
+    call: &Call,
+    values: &[Values],
+    dropped: &[usize],
+    loss: f64,
+    sizes: &[u64],
+    costs: Costs,
+) -> Suggestion {
     let dropped: BTreeSet<usize> = dropped.iter().copied().collect();
     let ids = |kept: bool| -> Vec<String> {
         let those = (0..sizes.len()).filter(|at| dropped.contains(at) != kept);

@@ -47,7 +47,7 @@ impl Trim {
 }
 
 /// The most children that a search over so many segments asks for.
-pub fn most_children(segments: usize) -> u64 {
+pub(crate) fn most_children(segments: usize) -> u64 {
     u64::from(usize::BITS - segments.leading_zeros())
 }
 

@@ -18,11 +18,19 @@ pub(super) fn call(value: &Value, line: String) -> Result<Call, Flaw> {
         read.push(message_at(message, &format!("messages[{index}]"))?);
     }
     let asked = read.iter().rposition(|message| message.asks);
-    let asked = asked.ok_or_else(|| Flaw::new("messages", "has no message of a user or a tool, so nothing was asked"))?;
+    let asked = asked
+        .ok_or_else(|| Flaw::new("messages", "has no message of a user or a tool, so nothing was asked"))?;
     let probe: Vec<&str> = read[asked..].iter().map(|message| message.text.as_str()).collect();
     let probe = probe.join("\n");
     read.truncate(asked);
-    Ok(Call { name: line, segments: segments(read), reader: READER.into(), probe, action: action(value)?, withheld: None })
+    Ok(Call {
+        name: line,
+        segments: segments(read),
+        reader: READER.into(),
+        probe,
+        action: action(value)?,
+        withheld: None,
+    })
 }
 
 /// A message, understood.
@@ -69,7 +77,8 @@ fn said(message: &Value, at: &str) -> Result<String, Flaw> {
     }
     if let Some(function) = message.get("function_call").filter(|call| call.is_object()) {
         let name = field::text(function, &format!("{at}.function_call"), "name")?;
-        text = [text, format!("{name} {}", arguments(function))].join("\n").trim_start_matches('\n').to_string();
+        text =
+            [text, format!("{name} {}", arguments(function))].join("\n").trim_start_matches('\n').to_string();
     }
     Ok(text)
 }
@@ -106,7 +115,9 @@ fn part(part: &Value) -> Option<&str> {
 
 /// A whole response of the API, or the message alone.
 fn action(value: &Value) -> Result<String, Flaw> {
-    let response = value.get("response").ok_or_else(|| Flaw::new("response", "is missing; what came back is expected"))?;
+    let response = value
+        .get("response")
+        .ok_or_else(|| Flaw::new("response", "is missing; what came back is expected"))?;
     let (message, at) = match response.get("choices") {
         None => (response, "response"),
         Some(choices) => {

@@ -35,7 +35,10 @@ pub fn html(report: &Report, calls: &[Call]) -> String {
     );
     let _ = write!(page, "<title>Context evaluation</title>\n<style>{STYLE}</style>\n</head>\n<body>\n");
     let digest = escape(&report.model_sha256);
-    let _ = writeln!(page, "<h1>Context evaluation</h1>\n<p class=\"dim\">model <span class=\"digest\">{digest}</span></p>");
+    let _ = writeln!(
+        page,
+        "<h1>Context evaluation</h1>\n<p class=\"dim\">model <span class=\"digest\">{digest}</span></p>"
+    );
     legend(&mut page);
     for call in &report.calls {
         section(&mut page, call, calls.get(call.index));
@@ -139,7 +142,8 @@ fn row(
     text: Option<&str>,
     places: &BTreeMap<&str, usize>,
 ) {
-    let number = |value: Option<f64>, places: usize| value.map_or(String::new(), |value| format!("{value:.places$}"));
+    let number =
+        |value: Option<f64>, places: usize| value.map_or(String::new(), |value| format!("{value:.places$}"));
     let link = |id: &str| match places.get(id) {
         Some(&place) => format!("<a href=\"#{}\">{}</a>", anchor(call, place), escape(id)),
         None => escape(id),
@@ -150,7 +154,12 @@ fn row(
         let _ = write!(page, " <span class=\"dim\">repeats</span> {}", link(original));
     }
     text.into_iter().for_each(|text| details(page, "text", text));
-    let _ = write!(page, "</td><td>{owner}</td><td>{}</td><td class=\"n\">{}</td>", escape(&segment.kind), segment.tokens);
+    let _ = write!(
+        page,
+        "</td><td>{owner}</td><td>{}</td><td class=\"n\">{}</td>",
+        escape(&segment.kind),
+        segment.tokens
+    );
     let nats = [segment.necessity, segment.sufficiency, segment.cluster_out].map(|value| number(value, 2));
     let free = [number(segment.attention, 3), number(segment.bits, 0)];
     for figure in free.iter().chain(&nats) {
@@ -165,7 +174,11 @@ fn details(page: &mut String, name: &str, text: &str) {
     let shown: String = text.chars().take(SHOWN).collect();
     let rest = text.chars().count().saturating_sub(SHOWN);
     let more = if rest > 0 { format!("\n… and {rest} characters more") } else { String::new() };
-    let _ = write!(page, "<details><summary class=\"dim\">{name}</summary><pre>{}{more}</pre></details>", escape(&shown));
+    let _ = write!(
+        page,
+        "<details><summary class=\"dim\">{name}</summary><pre>{}{more}</pre></details>",
+        escape(&shown)
+    );
 }
 
 fn asked(page: &mut String, name: &str, text: &str) {
@@ -176,11 +189,21 @@ fn asked(page: &mut String, name: &str, text: &str) {
 fn extras(page: &mut String, call: &CallReport) {
     for withheld in call.withheld.iter().filter(|withheld| withheld.mattered) {
         let (id, owner) = (escape(&withheld.id), escape(&withheld.owner));
-        let _ = writeln!(page, "<p>Missing: <code>{id}</code> of {owner}, worth {:.2} nats.</p>", withheld.gain_nats);
+        let _ = writeln!(
+            page,
+            "<p>Missing: <code>{id}</code> of {owner}, worth {:.2} nats.</p>",
+            withheld.gain_nats
+        );
     }
     for summary in &call.summaries {
-        let kept = summary.retention.map_or("blind here".into(), |kept| format!("{:.0} % kept", kept * 100.0));
-        let _ = writeln!(page, "<p>Summary <code>{}</code>: {kept}, {} tokens.</p>", escape(&summary.id), summary.tokens);
+        let kept =
+            summary.retention.map_or("blind here".into(), |kept| format!("{:.0} % kept", kept * 100.0));
+        let _ = writeln!(
+            page,
+            "<p>Summary <code>{}</code>: {kept}, {} tokens.</p>",
+            escape(&summary.id),
+            summary.tokens
+        );
     }
 }
 
@@ -189,7 +212,9 @@ fn matrix(page: &mut String, report: &Report) {
     if report.pairs.is_empty() {
         return;
     }
-    let names = |name: fn(&super::Pair) -> &str| -> std::collections::BTreeSet<&str> { report.pairs.iter().map(name).collect() };
+    let names = |name: fn(&super::Pair) -> &str| -> std::collections::BTreeSet<&str> {
+        report.pairs.iter().map(name).collect()
+    };
     let (from, to) = (names(|pair| &pair.from), names(|pair| &pair.to));
     page.push_str("<h2>Sharing</h2>\n<p class=\"dim\">Rows give, columns read: precision / recall.</p>\n<div class=\"scroll\"><table>\n<tr><th></th>");
     to.iter().for_each(|name| {

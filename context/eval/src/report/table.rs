@@ -3,8 +3,19 @@
 use super::{CallReport, Report, SegmentReport};
 use std::fmt::Write;
 
-const HEAD: [&str; 11] =
-    ["id", "owner", "kind", "tokens", "repeats", "attention", "bits", "needed", "enough", "cluster", "verdict"];
+const HEAD: [&str; 11] = [
+    "id",
+    "owner",
+    "kind",
+    "tokens",
+    "repeats",
+    "attention",
+    "bits",
+    "needed",
+    "enough",
+    "cluster",
+    "verdict",
+];
 /// Columns 3 and 5 to 9 are numbers and stand to the right.
 const RIGHT: [bool; 11] = [false, false, false, true, false, true, true, true, true, true, false];
 /// Characters of one cell; ids of others may be long.
@@ -62,7 +73,11 @@ fn costs(text: &mut String, call: &CallReport) {
         call.context_tokens()
     );
     let _ = match call.audit_max_nats {
-        Some(most) => writeln!(text, "audit: {} tokens, masked and exact differ by {most:.2} nats at most", call.costs.audit),
+        Some(most) => writeln!(
+            text,
+            "audit: {} tokens, masked and exact differ by {most:.2} nats at most",
+            call.costs.audit
+        ),
         None => writeln!(text, "audit: not this call"),
     };
     let _ = writeln!(text, "answer-based: {other} tokens{}", spent_of(spent, other));
@@ -128,7 +143,8 @@ fn cell(text: &str) -> String {
 }
 
 fn pairs(text: &mut String, report: &Report) {
-    let share = |value: Option<f64>| value.map_or("unknown".into(), |value| format!("{:.0} %", value * 100.0));
+    let share =
+        |value: Option<f64>| value.map_or("unknown".into(), |value| format!("{:.0} %", value * 100.0));
     if !report.pairs.is_empty() {
         let _ = writeln!(text, "\nsharing");
     }
@@ -158,7 +174,8 @@ fn totals(text: &mut String, report: &Report) {
         percent(removable, judged),
     );
     let audit = sum(|call| call.costs.audit);
-    let _ = writeln!(text, "spent {spent} tokens, audit {audit}; answer-based {other}{}", spent_of(spent, other));
+    let _ =
+        writeln!(text, "spent {spent} tokens, audit {audit}; answer-based {other}{}", spent_of(spent, other));
 }
 
 fn inert(call: &CallReport) -> u64 {

@@ -136,7 +136,8 @@ pub fn call(segments: Vec<Segment>) -> Call {
 
 /// `n` segments of which those at the given places hold given texts.
 pub fn among(n: usize, planted: &[(usize, &str)]) -> Vec<Segment> {
-    let text = |at: usize| planted.iter().find(|(place, _)| *place == at).map(|(_, text)| (*text).to_string());
+    let text =
+        |at: usize| planted.iter().find(|(place, _)| *place == at).map(|(_, text)| (*text).to_string());
     let filled = (0..n).map(|at| text(at).unwrap_or_else(|| trivia(&format!("filler{at}"), 20)));
     filled.enumerate().map(|(at, text)| segment(&format!("s{at}"), "writer", &text)).collect()
 }

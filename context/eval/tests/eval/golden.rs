@@ -51,8 +51,10 @@ fn the_page_has_these_bytes() {
 
 /// Where each key stands in the text, in that order.
 fn in_order(text: &str, keys: &[&str]) {
-    let places: Vec<usize> =
-        keys.iter().map(|key| text.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} is missing"))).collect();
+    let places: Vec<usize> = keys
+        .iter()
+        .map(|key| text.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} is missing")))
+        .collect();
     assert!(places.is_sorted(), "{keys:?} stand at {places:?}");
 }
 
@@ -62,9 +64,32 @@ fn the_form_is_the_agreed_one() {
     in_order(
         &json,
         &[
-            "model_sha256", "calls", "call", "gated", "gain_nats", "tau", "audit_max_nats", "tokens_spent",
-            "removable_tokens", "segments", "id", "owner", "kind", "tokens", "dup_of", "attention", "bits",
-            "necessity", "sufficiency", "cluster_out", "verdict", "pairs", "from", "to", "precision", "recall",
+            "model_sha256",
+            "calls",
+            "call",
+            "gated",
+            "gain_nats",
+            "tau",
+            "audit_max_nats",
+            "tokens_spent",
+            "removable_tokens",
+            "segments",
+            "id",
+            "owner",
+            "kind",
+            "tokens",
+            "dup_of",
+            "attention",
+            "bits",
+            "necessity",
+            "sufficiency",
+            "cluster_out",
+            "verdict",
+            "pairs",
+            "from",
+            "to",
+            "precision",
+            "recall",
         ],
     );
     let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");

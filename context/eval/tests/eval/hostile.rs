@@ -2,8 +2,8 @@
 
 use crate::fake::{Fake, call, fact, segment};
 use evaluate::{
-    Audit, Call, Child, EvaluateError, Form, Meaning, Report, Scorer, Settings, Tokenised, Verdict, evaluate, html,
-    read, table,
+    Audit, Call, Child, EvaluateError, Form, Meaning, Report, Scorer, Settings, Tokenised, Verdict, evaluate,
+    html, read, table,
 };
 use proptest::prelude::*;
 use std::convert::Infallible;
@@ -63,7 +63,11 @@ fn an_engine_that_answers_nonsense_is_an_error() {
     let answers: [fn(usize) -> Vec<f64>; 3] =
         [|n| vec![f64::NAN; n], |n| vec![f64::NEG_INFINITY; n], |n| vec![0.0; n + 1]];
     for answer in answers {
-        let broken = evaluate(&[call(vec![segment("a", "w", "t")])], &Settings::default(), &mut Quick { at: 0, answer });
+        let broken = evaluate(
+            &[call(vec![segment("a", "w", "t")])],
+            &Settings::default(),
+            &mut Quick { at: 0, answer },
+        );
         assert!(matches!(broken, Err(EvaluateError::Scores { .. })));
     }
 }
@@ -71,7 +75,8 @@ fn an_engine_that_answers_nonsense_is_an_error() {
 #[test]
 fn no_segment_and_empty_segments_are_blind_or_inert() {
     let facts = || vec![fact(&[&["4711"]], 5.0)];
-    let none = evaluate(&[call(Vec::new())], &Settings::default(), &mut Fake::new(facts())).expect("a report");
+    let none =
+        evaluate(&[call(Vec::new())], &Settings::default(), &mut Fake::new(facts())).expect("a report");
     assert!(none.calls[0].gated);
     let segments = vec![segment("e", "reader", ""), segment("f", "w", "4711"), segment("g", "w", "")];
     let mut fake = Fake::new(facts());
@@ -79,7 +84,10 @@ fn no_segment_and_empty_segments_are_blind_or_inert() {
     let verdicts: Vec<Verdict> = some.calls[0].segments.iter().map(|segment| segment.verdict).collect();
     assert_eq!(verdicts, [Verdict::Inert, Verdict::Essential, Verdict::ForeignInert]);
     let empty = [Meaning::Without(0), Meaning::Alone(0), Meaning::Without(2), Meaning::Alone(2)];
-    assert!(fake.asked.iter().all(|child| !empty.contains(&child.meaning)), "nothing is asked of empty segments");
+    assert!(
+        fake.asked.iter().all(|child| !empty.contains(&child.meaning)),
+        "nothing is asked of empty segments"
+    );
 }
 
 #[test]
@@ -114,8 +122,11 @@ fn the_page_links_what_repeats_and_shows_sharing() {
 }
 
 fn judged(texts: Vec<String>, seed: u64) -> (Report, Fake) {
-    let segments =
-        texts.iter().enumerate().map(|(at, text)| segment(&at.to_string(), ["reader", "w"][at % 2], text)).collect();
+    let segments = texts
+        .iter()
+        .enumerate()
+        .map(|(at, text)| segment(&at.to_string(), ["reader", "w"][at % 2], text))
+        .collect();
     let facts = vec![fact(&[&["a"], &["b"]], 6.0), fact(&[&["c"]], -3.0), fact(&[&["d", "e"]], 4.0)];
     let mut fake = Fake::noisy(facts, seed, 0.6);
     let settings = Settings { audit: Audit::All, ..Settings::default() };

@@ -51,8 +51,7 @@ fn one_fact_among_others_is_essential_and_first() {
     let found = (0..SEEDS).filter(|&seed| {
         let report = one(among(N, &[(place(seed), FACT)]), &mut Fake::noisy(facts(), seed, 1.0));
         let only = verdicts(&report).iter().filter(|verdict| **verdict == Verdict::Essential).count() == 1;
-        only && first(&report) == place(seed)
-            && report.segments[place(seed)].verdict == Verdict::Essential
+        only && first(&report) == place(seed) && report.segments[place(seed)].verdict == Verdict::Essential
     });
     let found = found.count();
     assert!(found * 10 >= SEEDS as usize * 9, "{found} of {SEEDS}");
@@ -75,10 +74,7 @@ fn a_fact_in_two_wordings_is_redundant_with_each_other() {
 
 #[test]
 fn three_wordings_of_one_fact_and_two_of_another_are_told_apart() {
-    let both = vec![
-        fact(&[&["4711"], &["four-seven-one-one"]], 8.0),
-        fact(&[&["north"], &["upwards"]], 6.0),
-    ];
+    let both = vec![fact(&[&["4711"], &["four-seven-one-one"]], 8.0), fact(&[&["north"], &["upwards"]], 6.0)];
     let planted = [(1, FACT), (3, SAME), (5, "go north then"), (7, "walk upwards then")];
     let report = one(among(N, &planted), &mut Fake::new(both));
     assert_eq!(report.segments[1].redundant_with, ["s3"]);

@@ -44,7 +44,11 @@ fn errors_name_line_and_field() {
         (r#""reader":"r","#, "", "reader is missing"),
         (r#""segments":["#, r#""segments":[5,"#, "segments[0] must be an object"),
         (r#""text":"t""#, r#""text":"t","replaces":["q"]"#, "segments[0].replaces names \"q\""),
-        (r#"}],"#, r#"},{"id":"a","owner":"w","kind":"","text":""}],"#, "segments[1].id repeats the id of segments[0]"),
+        (
+            r#"}],"#,
+            r#"},{"id":"a","owner":"w","kind":"","text":""}],"#,
+            "segments[1].id repeats the id of segments[0]",
+        ),
     ];
     for (old, new, expected) in cases {
         let bad = GOOD.replacen(old, new, 1);
@@ -105,11 +109,20 @@ fn errors_of_chat_logs_name_the_message() {
         (r#"{"messages":[{"content":"x"}]}"#, "messages[0].role is missing"),
         (r#"{"messages":[{"role":"judge"}]}"#, "messages[0].role is \"judge\""),
         (r#"{"messages":[{"role":"user","content":5}]}"#, "messages[0].content must be"),
-        (r#"{"messages":[{"role":"system","content":"x"}],"response":{"content":"y"}}"#, "messages has no message of a user"),
+        (
+            r#"{"messages":[{"role":"system","content":"x"}],"response":{"content":"y"}}"#,
+            "messages has no message of a user",
+        ),
         (r#"{"messages":[{"role":"user","content":"x"}]}"#, "response is missing"),
-        (r#"{"messages":[{"role":"user","content":"x"}],"response":{"choices":[]}}"#, "response.choices[0].message is missing"),
+        (
+            r#"{"messages":[{"role":"user","content":"x"}],"response":{"choices":[]}}"#,
+            "response.choices[0].message is missing",
+        ),
         (r#"{"messages":[{"role":"user","content":"x"}],"response":{"content":""}}"#, "response has neither"),
-        (r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{}}]}]}"#, "messages[0].tool_calls[0].function.name is missing"),
+        (
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{}}]}]}"#,
+            "messages[0].tool_calls[0].function.name is missing",
+        ),
         (r#"{"messages":[{"role":"user","content":""}],"response":{"content":"y"}}"#, "probe is empty"),
     ];
     for (line, expected) in cases {

@@ -25,8 +25,7 @@ fn only_what_matters_stays() {
 #[test]
 fn small_losses_do_not_add_up_unseen() {
     // Each word is worth 0.3 nat: one may go, two may not.
-    let facts =
-        vec![fact(&[&["a"]], 0.3), fact(&[&["b"]], 0.3), fact(&[&["c"]], 0.3), fact(&[&["d"]], 3.0)];
+    let facts = vec![fact(&[&["a"]], 0.3), fact(&[&["b"]], 0.3), fact(&[&["c"]], 0.3), fact(&[&["d"]], 3.0)];
     let segments = ["a", "b", "c", "d"].map(|word| segment(word, "w", word)).to_vec();
     let suggestion = suggested(&call(segments), &mut Fake::new(facts));
     assert_eq!(suggestion.dropped.len(), 1);
