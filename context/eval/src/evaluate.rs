@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::duplicates::Duplicates;
 use crate::judge::{self, AUDIT_NATS, GATE_NATS, Values, Verdict};
-use crate::measure::{self, Measured};
+use crate::measure::{self, Audited, Measured};
 use crate::plan::{Audit, Meaning};
 use crate::report::{CallReport, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, round};
 use crate::scorer::{Observed, Scorer, Tokenised};
@@ -235,7 +235,7 @@ impl One<'_> {
         if !self.settings.audit.covers(self.call().chain()) {
             return Ok(());
         }
-        for (at, masked, exact) in measured.audit(values)? {
+        for Audited { at, masked, exact } in measured.audit(values)? {
             let differ = (masked - exact).abs();
             if differ > self.settings.audit_limit_nats {
                 let (call, segment) = (self.call().name.clone(), self.call().segments[at].id.clone());

@@ -45,6 +45,13 @@ pub(crate) fn most(call: &Tokenised, clusters: usize, originals: &[(usize, Vec<u
     masked * call.probe_tokens() + audits + withheld
 }
 
+/// The necessity of one segment, found in both ways.
+pub(crate) struct Audited {
+    pub(crate) at: usize,
+    pub(crate) masked: f64,
+    pub(crate) exact: f64,
+}
+
 /// A call under measurement.
 pub(crate) struct Measured<'a, S: Scorer> {
     pub(crate) call: &'a Call,
@@ -169,18 +176,17 @@ impl<'a, S: Scorer> Measured<'a, S> {
         self.ask(&plan::withheld(self.tokens, originals), WITHHELD)
     }
 
-    /// Per audited segment its place, its masked and its exact necessity.
-    pub(crate) fn audit(
-        &mut self,
-        values: &[Values],
-    ) -> Result<Vec<(usize, f64, f64)>, EvaluateError<S::Error>> {
+    /// Repeats some removals exactly.
+    pub(crate) fn audit(&mut self, values: &[Values]) -> Result<Vec<Audited>, EvaluateError<S::Error>> {
         let mut ranked: Vec<usize> =
             (0..values.len()).filter(|&at| !self.tokens.segments[at].is_empty()).collect();
         ranked.sort_by(|&a, &b| values[b].necessity.total_cmp(&values[a].necessity).then(a.cmp(&b)));
         let children = plan::audit(self.call.chain(), &ranked);
         self.ask(&children, AUDIT)?;
         let audited = self.scores.iter().filter_map(|(meaning, score)| match meaning {
-            Meaning::Audit(at) => Some((*at, values[*at].necessity, self.full() - score)),
+            Meaning::Audit(at) => {
+                Some(Audited { at: *at, masked: values[*at].necessity, exact: self.full() - score })
+            }
             _ => None,
         });
         Ok(audited.collect())

@@ -176,7 +176,7 @@ pub enum Audit {
 
 impl Audit {
     pub fn covers(self, chain: ChainHash) -> bool {
-        self == Audit::All || number(chain, 0) % AUDITED == 0
+        self == Audit::All || number(chain, 0).is_multiple_of(AUDITED)
     }
 }
 

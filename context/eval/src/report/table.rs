@@ -158,7 +158,7 @@ fn pairs(text: &mut String, report: &Report) {
 fn totals(text: &mut String, report: &Report) {
     let sum = |of: fn(&CallReport) -> u64| report.calls.iter().map(of).sum::<u64>();
     let (spent, other) = (sum(|call| call.tokens_spent), sum(CallReport::answer_based_tokens));
-    let inert = sum(|call| inert(call));
+    let inert = sum(inert);
     let judged = sum(|call| if call.gated { 0 } else { call.context_tokens() });
     let repeated = sum(|call| call.segments.iter().filter(|s| s.dup_of.is_some()).map(|s| s.tokens).sum());
     let context = sum(CallReport::context_tokens);

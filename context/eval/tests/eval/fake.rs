@@ -6,33 +6,33 @@ use std::convert::Infallible;
 use types::Hash;
 
 /// Worth `nats` when all words of one of the sets are there.
-pub struct Fact {
-    pub any: Vec<Vec<&'static str>>,
-    pub nats: f64,
+pub(crate) struct Fact {
+    pub(crate) any: Vec<Vec<&'static str>>,
+    pub(crate) nats: f64,
 }
 
-pub fn fact(any: &[&[&'static str]], nats: f64) -> Fact {
+pub(crate) fn fact(any: &[&[&'static str]], nats: f64) -> Fact {
     Fact { any: any.iter().map(|words| words.to_vec()).collect(), nats }
 }
 
-pub struct Fake {
-    facts: Vec<Fact>,
-    words: BTreeMap<String, u32>,
-    seed: u64,
+pub(crate) struct Fake {
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) words: BTreeMap<String, u32>,
+    pub(crate) seed: u64,
     /// Random, the same for the same kept segments; half of this to either side.
-    pub noise_nats: f64,
+    pub(crate) noise_nats: f64,
     /// Added to masked children that leave out something.
-    pub mask_error_nats: f64,
+    pub(crate) mask_error_nats: f64,
     /// Sabotage: the segments are taken for others.
-    pub rotate: usize,
-    pub window: usize,
-    pub asked: Vec<Child>,
+    pub(crate) rotate: usize,
+    pub(crate) window: usize,
+    pub(crate) asked: Vec<Child>,
     /// Tokens that an engine with the whole chain in its cache computes.
-    pub computed: u64,
+    pub(crate) computed: u64,
 }
 
 impl Fake {
-    pub fn new(facts: Vec<Fact>) -> Fake {
+    pub(crate) fn new(facts: Vec<Fact>) -> Fake {
         Fake {
             facts,
             words: BTreeMap::new(),
@@ -46,7 +46,7 @@ impl Fake {
         }
     }
 
-    pub fn noisy(facts: Vec<Fact>, seed: u64, noise_nats: f64) -> Fake {
+    pub(crate) fn noisy(facts: Vec<Fact>, seed: u64, noise_nats: f64) -> Fake {
         Fake { seed, noise_nats, ..Fake::new(facts) }
     }
 
@@ -113,17 +113,17 @@ impl Scorer for Fake {
 }
 
 /// Words that nothing depends on, different for each name.
-pub fn trivia(name: &str, words: usize) -> String {
+pub(crate) fn trivia(name: &str, words: usize) -> String {
     let words: Vec<String> = (0..words).map(|at| format!("{name}-{at}")).collect();
     words.join(" ")
 }
 
-pub fn segment(id: &str, owner: &str, text: &str) -> Segment {
+pub(crate) fn segment(id: &str, owner: &str, text: &str) -> Segment {
     Segment::new(id, owner, "message", text)
 }
 
 /// A call of the agent `reader`.
-pub fn call(segments: Vec<Segment>) -> Call {
+pub(crate) fn call(segments: Vec<Segment>) -> Call {
     Call {
         name: "1".into(),
         segments,
@@ -135,7 +135,7 @@ pub fn call(segments: Vec<Segment>) -> Call {
 }
 
 /// `n` segments of which those at the given places hold given texts.
-pub fn among(n: usize, planted: &[(usize, &str)]) -> Vec<Segment> {
+pub(crate) fn among(n: usize, planted: &[(usize, &str)]) -> Vec<Segment> {
     let text =
         |at: usize| planted.iter().find(|(place, _)| *place == at).map(|(_, text)| (*text).to_string());
     let filled = (0..n).map(|at| text(at).unwrap_or_else(|| trivia(&format!("filler{at}"), 20)));
