@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernels", &[]),
     ("proto", &["types"]),
     ("context", &["types"]),
+    ("evaluate", &["context", "types"]),
     ("ledger", &["types"]),
     ("mind", &["context", "types"]),
     ("tools", &["types"]),
@@ -76,6 +77,7 @@ const PURE: &[(&str, &[&str])] = &[
     ),
     ("node/mind/src", &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("context/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now"]),
+    ("context/eval/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now", "fs", "mul_add"]),
     (
         "node/memory/src",
         &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now", "mul_add", "fs"],
