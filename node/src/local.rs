@@ -1,10 +1,11 @@
-//! The verbs of this machine: `start`, `dev`, `engine`, `model`, `cert`, `key`, `sandbox`, and backups on disk. They need
+//! The verbs of this machine: `start`, `dev`, `engine`, `context`, `model`, `cert`, `key`, `sandbox`, and backups on disk. They need
 //! no cluster, or are one.
 
 mod backup;
 mod cert;
 mod daemon;
 mod engine;
+mod evaluate;
 mod key;
 mod model;
 mod replay;
@@ -16,6 +17,7 @@ pub use backup::{RestoreOptions, cluster_restore, cluster_verify};
 pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
 pub use daemon::{DevOptions, dev, start};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
+pub use evaluate::{Recorded, context_eval, context_suggest};
 pub use key::{NewKeyOptions, key_new};
 pub use model::{model_inspect, model_list, model_pull};
 pub use replay::{ReplayOptions, TraceFormat, engine_replay};

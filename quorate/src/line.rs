@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use cli::{Command, Format, Globals};
 use node::local::{
-    BenchOptions, CA_DAYS, CLIENT_DAYS, Costs, Form, NODE_DAYS, ReplayOptions, Rules, ServeOptions,
+    BenchOptions, CA_DAYS, CLIENT_DAYS, Costs, Form, NODE_DAYS, Recorded, ReplayOptions, Rules, ServeOptions,
     TraceFormat,
 };
 
@@ -38,6 +38,9 @@ pub(crate) enum Verb {
     /// Measure and score models on this machine
     #[command(subcommand)]
     Engine(Engine),
+    /// What of agents' contexts mattered, from recorded calls
+    #[command(subcommand)]
+    Context(Context),
     /// Models on this machine
     #[command(subcommand)]
     Model(Model),
@@ -50,6 +53,62 @@ pub(crate) enum Verb {
     /// Where commands of agents run on this machine
     #[command(subcommand)]
     Sandbox(Sandbox),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Context {
+    /// Score each segment of each call: what mattered, what was there twice, what was for nothing
+    Eval {
+        #[command(flatten)]
+        from: From,
+        /// Write a page of it, which needs nothing else
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
+    /// The smallest context of each call that keeps what was done as likely, and the rules that would give it
+    Suggest {
+        #[command(flatten)]
+        from: From,
+    },
+}
+
+/// Where recorded calls are.
+#[derive(Args)]
+#[group(skip)]
+pub(crate) struct From {
+    /// Recorded calls, one a line: {"segments":[{"id","owner","kind","text"}],"reader","probe","action"}
+    #[arg(long, value_name = "FILE.jsonl", required_unless_present = "openai", conflicts_with = "openai")]
+    calls: Option<PathBuf>,
+    /// OpenAI's chat logs, one a line: {"messages":[...],"response":{...}}
+    #[arg(long, value_name = "LOG.jsonl")]
+    openai: Option<PathBuf>,
+    /// A pulled model, or a GGUF file
+    #[arg(short, long, default_value = "smollm2")]
+    model: String,
+    /// Engine threads; 0 lets the engine choose
+    #[arg(short, long, default_value_t = 0)]
+    threads: usize,
+    /// Compute removals anew for every call, not for one in twenty
+    #[arg(long)]
+    audit_all: bool,
+    /// Compute at most so many tokens; calls beyond that are listed as skipped
+    #[arg(long, value_name = "TOKENS")]
+    budget: Option<u64>,
+}
+
+impl From {
+    pub(crate) fn recorded(self, json: bool) -> Recorded {
+        let openai = self.openai.is_some();
+        Recorded {
+            model: self.model,
+            file: self.calls.or(self.openai).unwrap_or_default(),
+            openai,
+            threads: self.threads,
+            audit_all: self.audit_all,
+            budget_tokens: self.budget,
+            json,
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{ClusterCommand, Command, Exit, Failure, Format, Restore};
-use line::{Cert, Dev, Engine, Key, Line, Model, Sandbox, Verb};
+use line::{Cert, Context, Dev, Engine, Key, Line, Model, Sandbox, Verb};
 use node::local::{self, DevOptions, NewKeyOptions, RestoreOptions, ScoreOptions};
 
 fn main() -> ExitCode {
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
             local::engine_score(ScoreOptions { model, file, window, skip, json })
         }
         Verb::Engine(Engine::Replay(replay)) => local::engine_replay(replay.options(json)),
+        Verb::Context(Context::Eval { from, html }) => {
+            local::context_eval(&from.recorded(json), html.as_deref())
+        }
+        Verb::Context(Context::Suggest { from }) => local::context_suggest(&from.recorded(json)),
         Verb::Model(Model::Pull { source }) => local::model_pull(&source, json),
         Verb::Model(Model::List { cluster: false }) => local::model_list(json),
         Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),

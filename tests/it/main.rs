@@ -12,6 +12,7 @@ mod bad_input;
 mod busy;
 mod clocks;
 mod crowds;
+mod evaluate;
 mod freeze;
 mod idle;
 mod join;

@@ -20,9 +20,11 @@ pub struct ScoreOptions {
     pub json: bool,
 }
 
-fn load(model: &str) -> anyhow::Result<Engine> {
+/// The engine's own default of threads where 0 are asked for.
+pub(super) fn load(model: &str, threads: usize) -> anyhow::Result<Engine> {
     let path = model_path(model)?;
-    let config = EngineConfig { isa: std::env::var("QUORATE_KERNELS").ok(), ..EngineConfig::default() };
+    let isa = std::env::var("QUORATE_KERNELS").ok();
+    let config = EngineConfig { isa, threads, ..EngineConfig::default() };
     Ok(Engine::load(Path::new(&path), config)?)
 }
 
@@ -37,7 +39,7 @@ struct Score {
 pub fn engine_score(options: ScoreOptions) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&options.file)
         .with_context(|| format!("reading {}: it must be a UTF-8 text file", options.file.display()))?;
-    let mut engine = load(&options.model)?;
+    let mut engine = load(&options.model, 0)?;
     let scored = worker_inference::perplexity(&mut engine, &text, options.window, options.skip)?;
     let score = Score {
         tokens: scored.tokens,

@@ -77,7 +77,10 @@ const PURE: &[(&str, &[&str])] = &[
     ),
     ("node/mind/src", &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now"]),
     ("context/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now"]),
-    ("context/eval/src", &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now", "fs", "mul_add"]),
+    (
+        "context/eval/src",
+        &["tokio", "tonic", "sled", "HashMap", "SystemTime", "Instant::now", "fs", "mul_add"],
+    ),
     (
         "node/memory/src",
         &["tokio", "tonic", "ractor", "sled", "HashMap", "SystemTime", "Instant::now", "mul_add", "fs"],

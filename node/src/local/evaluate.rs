@@ -1,0 +1,87 @@
+//! `context eval` and `context suggest`: recorded calls scored by an engine of this process, without a cluster.
+
+mod engine_scorer;
+
+use super::engine::load;
+use anyhow::Context;
+use engine_scorer::EngineScorer;
+use evaluate::{Audit, Call, Form, Report, Settings};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// Where recorded calls are, and what scores them.
+pub struct Recorded {
+    pub model: String,
+    pub file: PathBuf,
+    /// The file has OpenAI's chat logs.
+    pub openai: bool,
+    /// Engine threads; 0 lets the engine choose.
+    pub threads: usize,
+    /// Every call is audited, not one in twenty.
+    pub audit_all: bool,
+    /// At most so many computed tokens.
+    pub budget_tokens: Option<u64>,
+    pub json: bool,
+}
+
+impl Recorded {
+    fn calls(&self) -> anyhow::Result<Vec<Call>> {
+        let form = if self.openai { Form::OpenAi } else { Form::Calls };
+        let file = File::open(&self.file).with_context(|| format!("opening {}", self.file.display()))?;
+        evaluate::read(BufReader::new(file), form).with_context(|| format!("reading {}", self.file.display()))
+    }
+
+    fn settings(&self) -> Settings {
+        let audit = if self.audit_all { Audit::All } else { Audit::Some };
+        Settings { audit, budget_tokens: self.budget_tokens, ..Settings::default() }
+    }
+
+    fn scorer(&self) -> anyhow::Result<EngineScorer> {
+        let path = super::model_path(&self.model)?;
+        EngineScorer::new(load(&self.model, self.threads)?, &path)
+    }
+}
+
+/// Prints what of each call's context mattered, and writes a page of it where one is wanted.
+pub fn context_eval(recorded: &Recorded, html: Option<&Path>) -> anyhow::Result<()> {
+    let calls = recorded.calls()?;
+    let report = evaluate::evaluate(&calls, &recorded.settings(), &mut recorded.scorer()?)?;
+    if let Some(file) = html {
+        let page = evaluate::html(&report, &evaluated(&calls, &report));
+        std::fs::write(file, page).with_context(|| format!("writing {}", file.display()))?;
+        eprintln!("the page is in {}", file.display());
+    }
+    print!("{}", if recorded.json { report.json() } else { evaluate::table(&report) });
+    Ok(())
+}
+
+/// The calls that the report is about, in its order.
+fn evaluated(calls: &[Call], report: &Report) -> Vec<Call> {
+    report.calls.iter().map(|call| calls[call.index].clone()).collect()
+}
+
+/// Prints what each call could have done without, and the rules that would give it.
+pub fn context_suggest(recorded: &Recorded) -> anyhow::Result<()> {
+    let calls = recorded.calls()?;
+    let (settings, mut scorer) = (recorded.settings(), recorded.scorer()?);
+    for call in &calls {
+        match evaluate::suggest(call, &settings, &mut scorer)? {
+            Ok(found) if recorded.json => println!("{}", serde_json::to_string(&found)?),
+            Ok(found) => show(&found),
+            Err(why) if recorded.json => {
+                println!("{}", serde_json::json!({ "call": call.name, "none": why.to_string() }));
+            }
+            Err(why) => println!("call {}: {why}", call.name),
+        }
+    }
+    Ok(())
+}
+
+fn show(found: &evaluate::Suggestion) {
+    println!(
+        "call {}: {} of {} tokens are enough, at a loss of {:.2} nats",
+        found.call, found.tokens_after, found.tokens_before, found.loss_nats
+    );
+    found.rules.iter().for_each(|rule| println!("  {}", rule.describe()));
+}
