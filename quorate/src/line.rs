@@ -60,7 +60,7 @@ pub(crate) enum Context {
     /// Score each segment of each call: what mattered, what was there twice, what was for nothing
     Eval {
         #[command(flatten)]
-        from: From,
+        from: Source,
         /// Write a page of it, which needs nothing else
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
@@ -68,14 +68,14 @@ pub(crate) enum Context {
     /// The smallest context of each call that keeps what was done as likely, and the rules that would give it
     Suggest {
         #[command(flatten)]
-        from: From,
+        from: Source,
     },
 }
 
 /// Where recorded calls are.
 #[derive(Args)]
 #[group(skip)]
-pub(crate) struct From {
+pub(crate) struct Source {
     /// Recorded calls, one a line: {"segments":[{"id","owner","kind","text"}],"reader","probe","action"}
     #[arg(long, value_name = "FILE.jsonl", required_unless_present = "openai", conflicts_with = "openai")]
     calls: Option<PathBuf>,
@@ -96,7 +96,7 @@ pub(crate) struct From {
     budget: Option<u64>,
 }
 
-impl From {
+impl Source {
     pub(crate) fn recorded(self, json: bool) -> Recorded {
         let openai = self.openai.is_some();
         Recorded {

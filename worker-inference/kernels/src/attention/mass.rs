@@ -68,7 +68,7 @@ impl Cpu {
                     let weigh = Weigh { pool, layer, kv_head, blocks, masks, scale, q, powers: &mut powers };
                     let sum = f64::from(self.perform(weigh));
                     for (mass, segment) in mass.iter_mut().zip(segments) {
-                        *mass += of_segment(&powers, &masks, segment) / sum;
+                        *mass += of_segment(&powers, masks, segment) / sum;
                     }
                 }
             }
