@@ -106,8 +106,10 @@ impl Child {
         let fresh = match self.how {
             How::Masked => 0,
             How::Exact => {
-                let kept = self.kept(call.segments.len());
-                let shared = kept.iter().enumerate().take_while(|(place, piece)| place == *piece).count();
+                let n = call.segments.len();
+                let kept = self.kept(n);
+                let same = |(place, piece): &(usize, &usize)| place == *piece && **piece < n;
+                let shared = kept.iter().enumerate().take_while(same).count();
                 kept[shared..].iter().map(|&at| call.piece(at).len() as u64).sum()
             }
         };

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 struct Given {
     tokens: u64,
     useful_tokens: u64,
+    /// Segments that matter in calls where somebody looked at what was withheld: received, and not.
     useful: u64,
     missed: u64,
-    looked: bool,
 }
 
 /// Per pair of owner and reader, over all calls that passed the gate.
@@ -18,9 +18,6 @@ pub(crate) fn pairs(calls: &[CallReport]) -> Vec<Pair> {
     for call in calls.iter().filter(|call| !call.gated) {
         received(call, &mut given);
         missed(call, &mut given);
-    }
-    for ((_, to), given) in &mut given {
-        given.looked |= calls.iter().any(|c| !c.gated && c.looked_for_withheld && c.reader == **to);
     }
     given.into_iter().map(|((from, to), given)| pair(from, to, &given)).collect()
 }
@@ -31,7 +28,7 @@ fn received<'c>(call: &'c CallReport, given: &mut BTreeMap<(&'c str, &'c str), G
         entry.tokens += segment.tokens;
         if segment.verdict.mattered() {
             entry.useful_tokens += segment.tokens;
-            entry.useful += 1;
+            entry.useful += u64::from(call.looked_for_withheld);
         }
     }
 }
@@ -49,6 +46,6 @@ fn pair(from: &str, to: &str, given: &Given) -> Pair {
         from: from.to_string(),
         to: to.to_string(),
         precision: share(given.useful_tokens, given.tokens),
-        recall: share(given.useful, given.useful + given.missed).filter(|_| given.looked),
+        recall: share(given.useful, given.useful + given.missed),
     }
 }

@@ -8,7 +8,7 @@ use crate::measure::{Costs, Measured};
 use crate::plan::{Child, Meaning};
 use crate::report::round;
 use crate::scorer::Scorer;
-use crate::trim;
+use crate::trim::{self, Trim};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -137,23 +137,35 @@ fn one_by_one<S: Scorer>(
     Ok(dropped)
 }
 
-/// Computes the rest anew, and puts back half of what is dropped, the most worth first, until the loss is small.
+/// Computes the rest anew. Where masking hid a loss, the most worth comes back, in halves, until the loss is small.
 fn exactly<S: Scorer>(
     measured: &mut Measured<'_, S>,
     order: &[usize],
     dropped: Vec<usize>,
 ) -> Result<(Vec<usize>, f64), EvaluateError<S::Error>> {
-    let mut dropped: Vec<usize> = order.iter().copied().filter(|at| dropped.contains(at)).collect();
-    while !dropped.is_empty() {
-        let score = measured.try_one(Child::without(Meaning::Trimmed, dropped.clone()).exact())?;
-        let loss = measured.full() - score;
-        if loss <= LOSS_NATS {
-            dropped.sort_unstable();
-            return Ok((dropped, loss));
-        }
-        dropped.truncate(dropped.len() / 2);
+    let loss = exact_loss(measured, Child::without(Meaning::Trimmed, dropped.clone()))?;
+    if loss <= LOSS_NATS {
+        return Ok((dropped, loss));
     }
-    Ok((dropped, 0.0))
+    let ranked: Vec<usize> = order.iter().copied().filter(|at| dropped.contains(at)).collect();
+    let mut trim = Trim::new(ranked, measured.full());
+    let mut kept_loss = 0.0;
+    while let Some(child) = trim.next() {
+        let loss = exact_loss(measured, child)?;
+        trim.heard(measured.full() - loss);
+        if loss <= LOSS_NATS {
+            kept_loss = loss;
+        }
+    }
+    Ok((trim.dropped(), kept_loss))
+}
+
+fn exact_loss<S: Scorer>(
+    measured: &mut Measured<'_, S>,
+    child: Child,
+) -> Result<f64, EvaluateError<S::Error>> {
+    let score = measured.try_one(child.exact())?;
+    Ok(measured.full() - score)
 }
 
 fn suggestion(

@@ -23,6 +23,10 @@ details{max-width:44rem}pre{white-space:pre-wrap;overflow-wrap:anywhere;max-heig
 .essential{background:var(--essential)}.redundant-with{background:var(--redundant-with)}.inert{background:var(--inert)}\
 .harmful{background:var(--harmful)}.foreign-inert{background:var(--foreign-inert)}.blind{background:var(--blind)}";
 
+/// Should a text ever become markup, it still can't run, load or send anything.
+const POLICY: &str = "script-src 'none'; connect-src 'none'; img-src 'none'; font-src 'none'; media-src 'none'; \
+object-src 'none'; frame-src 'none'; base-uri 'none'; form-action 'none'";
+
 /// Characters of a text that the page shows; the rest is counted.
 const SHOWN: usize = 4000;
 
@@ -30,9 +34,7 @@ const SHOWN: usize = 4000;
 pub fn html(report: &Report, calls: &[Call]) -> String {
     let mut page = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
-    page.push_str(
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-    );
+    let _ = writeln!(page, "<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">");
     let _ = write!(page, "<title>Context evaluation</title>\n<style>{STYLE}</style>\n</head>\n<body>\n");
     let digest = escape(&report.model_sha256);
     let _ = writeln!(

@@ -70,7 +70,7 @@ impl Fake {
         let kept = self.pieces(call, child);
         let ids: BTreeSet<u32> = kept.iter().flat_map(|&at| call.piece(at).iter().copied()).collect();
         let there = |word: &&str| self.words.get(*word).is_some_and(|id| ids.contains(id));
-        let told = |fact: &&Fact| fact.any.iter().any(|words| words.iter().all(|word| there(word)));
+        let told = |fact: &&Fact| fact.any.iter().any(|words| words.iter().all(&there));
         let worth: f64 = self.facts.iter().filter(told).map(|fact| fact.nats).sum();
         let masked = child.how == How::Masked && !child.omitted(call.segments.len()).is_empty();
         worth - 20.0 + self.noise(&ids) + if masked { self.mask_error_nats } else { 0.0 }
@@ -102,7 +102,7 @@ impl Scorer for Fake {
 
     fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, Infallible> {
         self.asked.extend_from_slice(children);
-        self.computed += children.iter().map(|child| child.tokens(call)).sum::<u64>();
+        self.computed += children.iter().map(|child| fresh(call, child)).sum::<u64>();
         Ok(children.iter().map(|child| self.one(call, child)).collect())
     }
 
@@ -110,6 +110,19 @@ impl Scorer for Fake {
         let shares = vec![1.0 / call.segments.len().max(1) as f64; call.segments.len()];
         Ok(Observed { attention: Some(shares), bits: None })
     }
+}
+
+/// What must be computed for a child beside a cache of the whole chain: counted from the ids, not from the plan.
+fn fresh(call: &Tokenised, child: &Child) -> u64 {
+    let probe = (call.probe.len() + call.action.len()) as u64;
+    if child.how == How::Masked {
+        return probe;
+    }
+    let whole = call.segments.concat();
+    let kept: Vec<u32> =
+        child.kept(call.segments.len()).iter().flat_map(|&at| call.piece(at).to_vec()).collect();
+    let shared = whole.iter().zip(&kept).take_while(|(one, other)| one == other).count();
+    (kept.len() - shared) as u64 + probe
 }
 
 /// Words that nothing depends on, different for each name.

@@ -156,6 +156,8 @@ fn what_was_withheld_lowers_recall_and_is_named() {
         report.calls[0].withheld.iter().filter(|w| w.mattered).map(|w| w.id.as_str()).collect();
     assert_eq!(missing, ["kept"]);
     assert_eq!(report.pairs[0].recall, Some(0.5));
+    let t = report.calls[0].probe_tokens;
+    assert_eq!(report.calls[0].costs.withheld, 10 + 9 + 2 * t, "both are read, after the cached chain");
     assert_eq!(report.pairs[0].precision, Some(1.0));
 }
 
@@ -225,6 +227,24 @@ fn tokens_are_counted_and_bounded() {
     assert_eq!(audits, 4);
     assert_eq!(report.audit_max_nats, Some(0.0));
     assert_eq!(answer_based(32, 4000), 536_448);
+}
+
+#[test]
+fn it_costs_a_small_part_of_leaving_out_by_computing_anew() {
+    // 32 segments of 125 tokens; leaving each out behind a cached prefix computes half of the context each time.
+    for (t, percent) in [(96, 10), (40, 5)] {
+        let text = |at: usize| trivia(&format!("s{at}"), 124) + if at == 9 { " 4711" } else { " end" };
+        let segments = (0..32).map(|at| segment(&format!("s{at}"), "w", &text(at))).collect();
+        let mut call = call(segments);
+        (call.probe, call.action) = (trivia("probe", t - 16), trivia("action", 16));
+        let mut fake = Fake::new(facts());
+        let settings = Settings { audit: Audit::Some, ..Settings::default() };
+        let report = evaluate(&[call], &settings, &mut fake).expect("a report").calls.remove(0);
+        let anew = 31 * 4000 / 2 + 32 * t as u64;
+        assert_eq!((report.context_tokens(), report.probe_tokens), (4000, t as u64));
+        assert!(report.costs.scores * 100 <= anew * percent, "{} of {anew}", report.costs.scores);
+        assert!(report.tokens_spent * 1000 <= report.answer_based_tokens() * 15, "{}", report.tokens_spent);
+    }
 }
 
 #[test]

@@ -33,6 +33,15 @@ fn small_losses_do_not_add_up_unseen() {
 }
 
 #[test]
+fn what_masking_hides_is_put_back() {
+    // Masked, five nats less look like two more; computed anew they are missed.
+    let mut fake = Fake { mask_error_nats: 7.0, ..Fake::new(facts()) };
+    let suggestion = suggested(&call(among(8, &[(2, "go north"), (5, "take 4711")])), &mut fake);
+    assert_eq!(suggestion.kept, ["s2", "s5"]);
+    assert_eq!(suggestion.loss_nats, 0.0);
+}
+
+#[test]
 fn rules_speak_of_owners_kinds_ages_and_copies() {
     let tool = |id: &str, text: &str| Segment::new(id, "reader", "tool result", text);
     let copy = trivia("copy", 30) + " 4711";
