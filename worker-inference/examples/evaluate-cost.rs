@@ -75,7 +75,7 @@ fn children(call: &Call) -> Vec<Vec<Range<usize>>> {
     let without = call.segments.iter().map(|segment| vec![segment.clone()]);
     let alone = call.segments.iter().map(|segment| vec![0..segment.start, segment.end..all]);
     let pair = call.segments.iter().step_by(2).take(2).cloned().collect();
-    without.chain(alone).chain([pair, vec![0..all]]).collect()
+    without.chain(alone).chain([pair, std::iter::once(0..all).collect()]).collect()
 }
 
 fn timed<T, E>(run: impl FnOnce() -> Result<T, E>) -> Result<(T, f64), E> {

@@ -7,6 +7,7 @@ use super::engine_test::{load, tiny_model};
 use super::*;
 use crate::blocks::BLOCK_TOKENS;
 use crate::score::{score, score_without};
+use std::ops::Range;
 
 fn engine(change: impl FnOnce(&mut EngineConfig)) -> Engine {
     let folder = tempfile::tempdir().expect("temporary folder");
