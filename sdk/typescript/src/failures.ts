@@ -61,10 +61,12 @@ export function failureOf(raised: ServiceError): Failure {
   return { kind: kindOf(raised, error, status !== undefined), error };
 }
 
-/** An attempt that ended on this side: before it was sent, or without an answer. */
-export function endedHere(kind: FailureKind, message: string): Failure {
-  const next = kind === "notSent" ? "check that a node runs there" : UNKNOWN;
-  return { kind, error: local("UNAVAILABLE", "UNAVAILABLE", message, next) };
+/** What to do after an attempt that ended on this side. */
+const ENDED_ADVICE = { notSent: "check that a node runs there", lost: UNKNOWN, busy: "go on: nothing is lost by that" };
+
+/** An attempt that ended on this side: before it was sent, without an answer, or before the stream was over. */
+export function endedHere(kind: keyof typeof ENDED_ADVICE, message: string): Failure {
+  return { kind, error: local("UNAVAILABLE", "UNAVAILABLE", message, ENDED_ADVICE[kind]) };
 }
 
 function kindOf(raised: ServiceError, error: QuorateError, answered: boolean): FailureKind {

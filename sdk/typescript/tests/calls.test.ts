@@ -182,14 +182,27 @@ test("a list goes over its pages", async (t) => {
   assert.deepEqual(fake.requests("ListTasks").map((it) => it["pageToken"]), ["", "2"]);
 });
 
-test("a large result is read over a node that dies in the middle", async (t) => {
+test("a segment is read over a node that dies in the middle", async (t) => {
   const { fakes, client } = await setUp(t, 2);
-  const ended = { id: "t_1", uid: "t_1", state: TaskState.SUCCEEDED, resultHash: "h", sequence: 3n };
-  fakes[0]?.next("WatchTask", { answer: { task: "t_1", sequence: 1n, kind: { case: "state", value: { state: TaskState.SUCCEEDED } } } });
-  fakes[0]?.next("GetTask", { answer: ended });
-  fakes[0]?.next("ReadSegment", { answer: { chunk: Buffer.from("sch\xc3", "latin1") } }, "cut");
-  fakes[1]?.next("ReadSegment", { answer: { chunk: Buffer.from("s") } }, { answer: { chunk: Buffer.from("chön") } }, "end");
-  assert.equal(await client.tasks.result("t_1"), "schön");
+  const [first, second] = fakes;
+  first?.next("ReadSegment", { answer: { chunk: Buffer.from("one t") } }, "silence");
+  second?.next("ReadSegment", { answer: { chunk: Buffer.from("one") } }, { answer: { chunk: Buffer.from(" two three") } }, "end");
+  const chunks: string[] = [];
+  for await (const chunk of client.context.read("h")) {
+    chunks.push(Buffer.from(chunk).toString());
+    if (chunks.length === 1) first?.cut();
+  }
+  assert.deepEqual(chunks, ["one t", "wo three"]);
+});
+
+test("a large result is read by its hash, and has to be text", async (t) => {
+  const { fake, client } = await setUp(t);
+  fake.next("WatchTask", { answer: { task: "t_1", sequence: 1n, kind: { case: "state", value: { state: TaskState.SUCCEEDED } } } });
+  fake.next("GetTask", { answer: { id: "t_1", state: TaskState.SUCCEEDED, resultHash: "h" } });
+  fake.next("ReadSegment", { answer: { chunk: Buffer.from([0x73, 0xc3]) } }, { answer: { chunk: Buffer.from([0xb6]) } }, "end");
+  assert.equal(await client.tasks.result("t_1"), "s\u00f6");
+  fake.next("ReadSegment", { answer: { chunk: Buffer.from([0xff]) } }, "end");
+  await assert.rejects(client.context.readText("h"), (error) => error instanceof quorate.QuorateError && error.reason === "NOT_TEXT");
 });
 
 test("a task that ended otherwise has no result, and says why", async (t) => {

@@ -65,6 +65,11 @@ export class Fake {
     return this.asked.filter((it) => it.method === method).map((it) => it.request);
   }
 
+  /** Breaks the connections that there are; new ones are taken. */
+  cut(): void {
+    this.#line.cut();
+  }
+
   stop(): void {
     this.#line.close();
     this.#server.forceShutdown();
@@ -102,8 +107,7 @@ export class Fake {
     for (const step of steps) {
       if (step === "silence") return;
       if (step === "end") break;
-      // What was written has to be on its way before the line is cut.
-      if (step === "cut") return void setImmediate(() => this.#line.cut());
+      if (step === "cut") return this.#line.cut();
       if ("refuse" in step) return void call.emit("error", refusal(step.refuse));
       call.write(step.answer as unknown as Wire);
     }

@@ -22,9 +22,10 @@ const state = (sequence: number, to: TaskState) => event(sequence, { case: "stat
 const token = (attempt: string, offset: number, text: string, tokens = 1) =>
   event(0, { case: "token", value: { step: 1n, attempt, offset: BigInt(offset), tokens, text } });
 
-async function story(watch: quorate.Watch): Promise<string[]> {
+async function story(watch: quorate.Watch, look: (event: quorate.TaskEvent) => void = () => undefined): Promise<string[]> {
   const told: string[] = [];
   for await (const it of watch) {
+    look(it);
     if (it.kind === "state") told.push(`${it.sequence} ${it.state}`);
     else if (it.kind === "token") told.push(it.text);
     else told.push(it.kind);
@@ -34,10 +35,11 @@ async function story(watch: quorate.Watch): Promise<string[]> {
 
 test("a watch that is cut goes on at the next node, without a gap and without a duplicate", async (t) => {
   const { first, second, client } = await setUp(t, 2);
-  first.next("WatchTask", state(1, TaskState.PENDING), state(2, TaskState.RUNNING), token("1.1.0", 0, "one "), "cut");
+  first.next("WatchTask", state(1, TaskState.PENDING), state(2, TaskState.RUNNING), token("1.1.0", 0, "one "), "silence");
   second.next("WatchTask", state(2, TaskState.RUNNING), token("1.1.0", 0, "one two", 2), state(3, TaskState.SUCCEEDED));
   const watch = client.tasks.watch("t_1");
-  assert.deepEqual(await story(watch), ["1 PENDING", "2 RUNNING", "one ", "two", "3 SUCCEEDED"]);
+  const cut = (it: quorate.TaskEvent) => void (it.kind === "token" && it.text === "one " && first.cut());
+  assert.deepEqual(await story(watch, cut), ["1 PENDING", "2 RUNNING", "one ", "two", "3 SUCCEEDED"]);
   assert.deepEqual([watch.text, watch.nextSequence], ["one two", 4]);
   assert.deepEqual([first, second].map((fake) => fake.requests("WatchTask")[0]?.["fromSequence"]), [1n, 2n]);
 });
@@ -91,12 +93,13 @@ test("quotas are shown again only when they changed, and audit events once", asy
   const { first, second, client } = await setUp(t, 2);
   const quota = (path: string, etag: string): Step => ({ answer: { kind: { case: "quota", value: { path, etag } } } });
   const audit = (number: bigint): Step => ({ answer: { kind: { case: "audit", value: { number } } } });
-  first.next("WatchQuotas", quota("cluster", "1"), audit(5n), "cut");
+  first.next("WatchQuotas", quota("cluster", "1"), audit(5n), "silence");
   second.next("WatchQuotas", quota("cluster", "1"), audit(5n), audit(6n), quota("cluster", "2"), "silence");
   const watch = client.quotas.watch("cluster", { afterAudit: 4 });
   const told: string[] = [];
   for await (const it of watch) {
     told.push(it.kind === "quota" ? `${it.quota.path} ${it.quota.etag}` : String(it.audit.number));
+    if (told.length === 2) first.cut();
     if (told.length === 4) break;
   }
   assert.deepEqual(told, ["cluster 1", "5", "6", "cluster 2"]);
