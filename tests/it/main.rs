@@ -26,4 +26,5 @@ mod submit;
 mod team;
 mod tools;
 mod transfer;
+mod typescript_sdk;
 mod worker_kill;
