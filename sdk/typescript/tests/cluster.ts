@@ -76,12 +76,12 @@ export class Process {
     this.internal = internal;
   }
 
-  static async of(folder: string, name: string, roles: string[], joins: string[], script: string): Promise<Process> {
+  static async of(folder: string, name: string, roles: string[], joins: string[], script: string, more = ""): Promise<Process> {
     const [clients, internal, http] = [await freePort(), await freePort(), await freePort()].map((port) => `127.0.0.1:${port}`);
     const node = new Process(folder, name, clients ?? "", internal ?? "");
     const providers = MODELS.map((model) => `[[provider]]\nname = "${model}"\nkind = "scripted"\nfile = "${script}"\n`);
     const config =
-      `name = "${name}"\nroles = ${JSON.stringify(roles)}\ndata_dir = "${join(folder, name)}"\njoin = ${JSON.stringify(joins)}\n` +
+      `name = "${name}"\nroles = ${JSON.stringify(roles)}\ndata_dir = "${join(folder, name)}"\njoin = ${JSON.stringify(joins)}\n${more}` +
       `[listen]\nclients = "${clients}"\ninternal = "${internal}"\nhttp = "${http}"\n[worker]\nslots = 8\n[engine]\nmodels = []\n` +
       providers.join("");
     writeFileSync(join(folder, `${name}.toml`), config);
