@@ -5,7 +5,15 @@
  * asked anew sends the step's text from its beginning, and only what was not shown yet is let through.
  */
 
-import { isFinal, type GapEvent, type RetractEvent, type StateEvent, type StepEvent, type TaskEvent, type TokenEvent } from "./data.js";
+import {
+  isFinal,
+  type GapEvent,
+  type RetractEvent,
+  type StateEvent,
+  type StepEvent,
+  type TaskEvent,
+  type TokenEvent,
+} from "./data.js";
 import { Live } from "./live.js";
 
 /** Attempts are lease epochs, maybe with the number of the call under that lease: `1.42.0` or `1.42.0/1`. */

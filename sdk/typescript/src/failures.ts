@@ -138,7 +138,9 @@ function causeOf(status: Status | undefined): string | undefined {
   const told = [
     ...(detail(status, QuotaFailureSchema)?.violations ?? []),
     ...(detail(status, PreconditionFailureSchema)?.violations ?? []),
-    ...(detail(status, BadRequestSchema)?.fieldViolations ?? []).map((it) => ({ subject: it.field, description: it.description })),
+    ...(detail(status, BadRequestSchema)?.fieldViolations ?? []).map(({ field, description }) => {
+      return { subject: field, description };
+    }),
   ];
   return told.map((it) => (it.subject ? `${it.subject}: ${it.description}` : it.description)).join("; ") || undefined;
 }

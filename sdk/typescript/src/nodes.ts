@@ -1,8 +1,23 @@
 /** Connections to nodes, each made when it is first asked. */
 
 import { setTimeout as pause } from "node:timers/promises";
-import { create, fromBinary, toBinary, type DescMessage, type DescMethodServerStreaming, type DescMethodUnary, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
-import { Client as Connection, connectivityState as State, credentials, type ClientUnaryCall, type ServiceError } from "@grpc/grpc-js";
+import {
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
+import {
+  Client as Connection,
+  connectivityState as State,
+  credentials,
+  type ClientUnaryCall,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import { endedHere, Failed, failureOf, type Failure } from "./failures.js";
 import { closed, type Settings } from "./settings.js";
 import { Stream } from "./stream.js";

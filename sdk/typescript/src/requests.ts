@@ -35,7 +35,8 @@ export function projectName(text: string): string {
 /** The inputs of a task: one text, several, or both. */
 export function inputsOf(input: string | undefined, inputs: readonly Given[]): { name: string; text: string }[] {
   const given: Given[] = input === undefined ? [...inputs] : [input, ...inputs];
-  const told = given.map((it) => (typeof it === "string" ? { name: "", text: it } : { name: it.name ?? "", text: it.text }));
+  const texts = given.map((it) => (typeof it === "string" ? { text: it } : it));
+  const told = texts.map(({ name = "", text }) => ({ name, text }));
   if (told.length > TASK_INPUTS) {
     const what = `the task has ${told.length} inputs; at most ${TASK_INPUTS} are taken`;
     throw refused("TOO_MANY_INPUTS", what, "send fewer, or several tasks");
@@ -43,7 +44,8 @@ export function inputsOf(input: string | undefined, inputs: readonly Given[]): {
   for (const { name, text } of told) checkSize(`the input ${JSON.stringify(name)}`, text, "cut it into several inputs");
   const bytes = told.reduce((sum, { name, text }) => sum + Buffer.byteLength(name) + Buffer.byteLength(text), 0);
   if (bytes > REQUEST_BYTES) {
-    throw refused("REQUEST_TOO_LARGE", tooLarge("the request", bytes, REQUEST_BYTES), "send smaller inputs, or several tasks");
+    const next = "send smaller inputs, or several tasks";
+    throw refused("REQUEST_TOO_LARGE", tooLarge("the request", bytes, REQUEST_BYTES), next);
   }
   return told;
 }
@@ -66,7 +68,10 @@ export function labelsOf(labels: Readonly<Record<string, string>> = {}): Record<
 }
 
 /** The message's part for a class and a priority that may not be given. */
-export function queueOf(taskClass: string | undefined, priority: number | undefined): { class?: number; priority?: number } {
+export function queueOf(
+  taskClass: string | undefined,
+  priority: number | undefined,
+): { class?: number; priority?: number } {
   const told: { class?: number; priority?: number } = {};
   if (priority !== undefined) told.priority = checkPriority(priority);
   if (taskClass === undefined) return told;
@@ -128,6 +133,9 @@ export function limitChange(key: string, limit: number | bigint | null): { key: 
 
 export function noResult(task: TaskData): QuorateError {
   const ended = task.state === "FAILED" || task.state === "CANCELLED" || task.state === "EXPIRED";
-  const next = ended ? "read its error, then create it again" : "wait until it has SUCCEEDED, or ask with `explain` why it waits";
-  return local("FAILED_PRECONDITION", "NO_RESULT", `task ${task.id} has no result: it is ${task.state}`, next, task.error);
+  const what = `task ${task.id} has no result: it is ${task.state}`;
+  const next = ended
+    ? "read its error, then create it again"
+    : "wait until it has SUCCEEDED, or ask with `explain` why it waits";
+  return local("FAILED_PRECONDITION", "NO_RESULT", what, next, task.error);
 }

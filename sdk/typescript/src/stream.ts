@@ -24,7 +24,8 @@ export class Stream<T> {
 
   /** Waits until the node has taken the call; it is cancelled when that takes too long. */
   async accepted(patienceMs: number): Promise<void> {
-    const late = () => this.#changed(() => (this.#failure ??= endedHere("lost", "the node did not take the call in time")));
+    const silent = endedHere("lost", "the node did not take the call in time");
+    const late = () => this.#changed(() => (this.#failure ??= silent));
     const impatience = setTimeout(late, patienceMs);
     while (!this.#accepted && !this.#ended && this.#failure === undefined) await this.#change();
     clearTimeout(impatience);

@@ -1,7 +1,15 @@
 /** One task, and what can be done with it. */
 
 import type { Ask, Explanation, TaskData, WhatIf } from "./data.js";
-import type { AgainOptions, ChangeOptions, ForkOptions, SendOptions, Tasks, WaitOptions, WatchOptions } from "./tasks.js";
+import type {
+  AgainOptions,
+  ChangeOptions,
+  ForkOptions,
+  SendOptions,
+  Tasks,
+  WaitOptions,
+  WatchOptions,
+} from "./tasks.js";
 import type { Watch } from "./watch.js";
 
 /** A task as it was when the cluster answered, and what can be done with it. `refresh` gives it anew. */

@@ -4,7 +4,23 @@ import type { Client } from "./client.js";
 import type { Ask, Busy, Explanation, TaskClass, TaskData, WhatIf } from "./data.js";
 import { local } from "./errors.js";
 import { SignalKind, TaskService, type Task as TaskMessage } from "./gen/quorate/v1/task_pb.js";
-import { askOf, busyKind, checkSize, givenOrFresh, idOf, inputsOf, labelsOf, limitChange, limitOf, momentMs, noResult, queueOf, u64, type Given, type Moment } from "./requests.js";
+import {
+  askOf,
+  busyKind,
+  checkSize,
+  givenOrFresh,
+  idOf,
+  inputsOf,
+  labelsOf,
+  limitChange,
+  limitOf,
+  momentMs,
+  noResult,
+  queueOf,
+  u64,
+  type Given,
+  type Moment,
+} from "./requests.js";
 import { Task } from "./task.js";
 import { Watch } from "./watch.js";
 import { explanation, task as readTask } from "./wire.js";
@@ -132,7 +148,8 @@ export class Tasks {
    * `label.team=x`, `parent=t_...`, `class=batch`.
    */
   async *list(filter = "", options: ListOptions = {}): AsyncGenerator<Task, void, undefined> {
-    const asked = { project: this.#client.project, filter, pageSize: options.pageSize ?? 0, allowStale: options.allowStale ?? false };
+    const { pageSize = 0, allowStale = false } = options;
+    const asked = { project: this.#client.project, filter, pageSize, allowStale };
     let pageToken = "";
     do {
       const page = await this.#client.call(METHOD.listTasks, { ...asked, pageToken });
@@ -236,7 +253,7 @@ export class Tasks {
   async explain(id: string, options: { whatIf?: readonly WhatIf[] } = {}): Promise<Explanation> {
     const whatIf = (options.whatIf ?? []).map(({ path, key, limit }) => ({ path, ...limitChange(key, limit) }));
     const answer = await this.#client.call(METHOD.explainTask, { project: this.#client.project, id, whatIf });
-    const told = explanation(answer, readTask);
+    const told = explanation(answer);
     if (told !== undefined) return told;
     throw local("INTERNAL", "BAD_ANSWER", "the node explained no task", "look at the log of the node that answered");
   }

@@ -142,9 +142,10 @@ export function schedule(it: taskPb.Schedule): data.Schedule {
   };
 }
 
-export function explanation(it: taskPb.ExplainTaskResponse, of: (task: taskPb.Task) => data.TaskData): data.Explanation | undefined {
+/** Undefined where the node explained no task. */
+export function explanation(it: taskPb.ExplainTaskResponse): data.Explanation | undefined {
   return it.task && {
-    task: of(it.task),
+    task: task(it.task),
     blockers: it.blockers.map(blocker),
     tasksAhead: Number(it.tasksAhead),
     nodes: it.nodes.map(({ node, eligible, reason }) => ({ node, eligible, reason })),
@@ -164,8 +165,10 @@ export function event(it: taskPb.TaskEvent): data.TaskEvent | undefined {
       const { state: to, reason, node, epoch } = kind.value;
       return { kind: "state", ...base, sequence, state: state(to), reason, node: set(node), epoch: set(epoch) };
     }
-    case "step":
-      return { kind: "step", ...base, sequence, step: Number(kind.value.step), head: kind.value.head, usage: usage(kind.value.usage) };
+    case "step": {
+      const { step, head, usage: used } = kind.value;
+      return { kind: "step", ...base, sequence, step: Number(step), head, usage: usage(used) };
+    }
     case "token": {
       const { step, attempt, offset, tokens, text } = kind.value;
       return { kind: "token", ...base, step: Number(step), attempt, offset: Number(offset), tokens, text };
