@@ -290,6 +290,26 @@ describe("three coordinators and two workers", () => {
     await cluster.revive();
   });
 
+  test("a watch goes on when the node on which it hangs is frozen", async () => {
+    const [leader, names] = [await cluster.leader(), ["coordinator-1", "coordinator-2"]];
+    const [follower = ""] = names.filter((name) => name !== leader);
+    await cluster.with(async (client) => {
+      const watch = (await client.tasks.create("slow", "hi")).watch();
+      let frozen = false;
+      for await (const event of watch) {
+        assert.ok(event.kind !== "gap" && event.kind !== "retract", event.kind);
+        if (!frozen && watch.text.split(" ").length > 5) {
+          cluster.node(follower).freeze();
+          frozen = true;
+        }
+      }
+      assert.ok(frozen);
+      assert.equal(watch.text.trim(), WORDS);
+    }, follower);
+    await cluster.node(follower).kill();
+    await cluster.revive();
+  });
+
   test("what was acknowledged while the leader died exists once", async () => {
     const [leader, mark] = [await cluster.leader(), fresh("m").replaceAll(".", "-")];
     await cluster.with(async (client) => {

@@ -107,6 +107,11 @@ export class Process {
     await once(running, "exit");
   }
 
+  /** SIGSTOP: its connections stay open, and nothing is answered. SIGKILL ends it, too. */
+  freeze(): void {
+    this.#process?.kill("SIGSTOP");
+  }
+
   log(): string {
     const file = join(this.#folder, `${this.name}.log`);
     return [`--- ${this.name}`, ...(existsSync(file) ? readFileSync(file, "utf8").split("\n").slice(-15) : [])].join("\n");
