@@ -10,7 +10,7 @@ export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies encoder openai-client python-sdk-tools python-sdk tool-servers provider-peers tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -63,13 +63,19 @@ python-sdk-tools: ## what checks the Python SDK
 python-sdk: ## types, lints and tests of the Python SDK, with the binary of `make build`
 	@tests/python-sdk.sh
 
+typescript-sdk-tools: ## the packages of the TypeScript SDK
+	@sdk/typescript/tools.sh
+
+typescript-sdk: ## types and tests of the TypeScript SDK, with the binary of `make build`
+	@tests/typescript-sdk.sh
+
 tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 	@tests/tool-servers.sh "$(QUORATE_TOOL_SERVERS)"
 
 provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
 	@tests/providers-peers.sh
 
-unit: tool-servers model random-models vocabularies encoder openai-client python-sdk-tools
+unit: tool-servers model random-models vocabularies encoder openai-client python-sdk-tools typescript-sdk-tools
 	cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.

@@ -28,4 +28,5 @@ mod submit;
 mod team;
 mod tools;
 mod transfer;
+mod typescript_sdk;
 mod worker_kill;
