@@ -251,12 +251,14 @@ fn it_costs_a_small_part_of_leaving_out_by_computing_anew() {
 #[test]
 fn a_budget_is_never_passed() {
     let calls: Vec<Call> = (0..6).map(|_| call(among(N, &[(3, FACT)]))).collect();
-    let mut fake = Fake::new(facts());
-    let settings = Settings { budget_tokens: Some(2000), ..audited() };
-    let report = evaluate(&calls, &settings, &mut fake).expect("a report");
-    assert!(fake.computed <= 2000, "{}", fake.computed);
-    assert!(!report.calls.is_empty() && !report.skipped.is_empty());
-    assert_eq!(report.calls.len() + report.skipped.len(), 6);
+    for budget in (0..6000).step_by(125) {
+        let mut fake = Fake::new(facts());
+        let settings = Settings { budget_tokens: Some(budget), ..audited() };
+        let report = evaluate(&calls, &settings, &mut fake).expect("a report");
+        assert!(fake.computed <= budget, "{} of {budget}", fake.computed);
+        assert_eq!(report.calls.len() + report.skipped.len(), 6);
+        assert!(budget < 3000 || report.calls.len() > 1, "{budget} buys more than one call");
+    }
 }
 
 #[test]
