@@ -15,7 +15,7 @@ body{background:var(--bg);color:var(--fg);font:15px/1.45 system-ui,sans-serif;ma
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2.2rem}code,.digest{font-family:ui-monospace,monospace;overflow-wrap:anywhere}\
 .dim{color:var(--dim)}.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 td,th{border-bottom:1px solid var(--line);padding:.25rem .6rem;text-align:left;vertical-align:top}td.n,th.n{text-align:right}\
-.bar{display:flex;width:100%;height:2.6rem;margin:.6rem 0;border:1px solid var(--line)}\
+.bar{display:flex;width:100%;overflow-x:auto;height:2.6rem;margin:.6rem 0;border:1px solid var(--line)}\
 .bar a{display:block;min-width:2px;flex-basis:0;overflow:hidden;color:inherit;text-decoration:none;font-size:.75rem;\
 padding:.15rem .2rem;box-sizing:border-box;border-right:1px solid var(--bg);white-space:nowrap}\
 .mark{display:inline-block;padding:0 .4rem;border-radius:.2rem}tr:target{outline:2px solid var(--fg)}\
@@ -42,8 +42,9 @@ pub fn html(report: &Report, calls: &[Call]) -> String {
         "<h1>Context evaluation</h1>\n<p class=\"dim\">model <span class=\"digest\">{digest}</span></p>"
     );
     legend(&mut page);
+    let everywhere = anchors(&report.calls);
     for call in &report.calls {
-        section(&mut page, call, calls.get(call.index));
+        section(&mut page, call, calls.get(call.index), &everywhere);
     }
     matrix(&mut page, report);
     skipped(&mut page, report);
@@ -79,7 +80,7 @@ fn legend(page: &mut String) {
     page.push_str("</p>\n");
 }
 
-fn section(page: &mut String, call: &CallReport, texts: Option<&Call>) {
+fn section(page: &mut String, call: &CallReport, texts: Option<&Call>, everywhere: &Anchors) {
     let (name, reader) = (escape(&call.call), escape(&call.reader));
     let _ = writeln!(page, "<h2>Call {name}, read by {reader}</h2>\n<p>{}</p>", state(call));
     bar(page, call);
@@ -88,11 +89,10 @@ fn section(page: &mut String, call: &CallReport, texts: Option<&Call>) {
         let _ = write!(page, "<th class=\"n\">{head}</th>");
     }
     page.push_str("<th>verdict</th></tr>\n");
-    let places: BTreeMap<&str, usize> =
-        call.segments.iter().enumerate().map(|(at, segment)| (segment.id.as_str(), at)).collect();
+    let links = Links { here: anchors(std::slice::from_ref(call)), everywhere };
     for (at, segment) in call.segments.iter().enumerate() {
         let text = texts.and_then(|call| call.segments.get(at)).map(|segment| segment.text.as_str());
-        row(page, call, at, segment, text, &places);
+        row(page, call, at, segment, text, &links);
     }
     page.push_str("</table></div>\n");
     extras(page, call);
@@ -136,24 +136,49 @@ fn anchor(call: &CallReport, at: usize) -> String {
     format!("c{}s{at}", call.index)
 }
 
+/// Where on the page a segment is, by its id, and by `CALL/ID`; the first that has it.
+type Anchors = BTreeMap<String, String>;
+
+fn anchors(calls: &[CallReport]) -> Anchors {
+    let mut anchors = Anchors::new();
+    for call in calls {
+        for (at, segment) in call.segments.iter().enumerate() {
+            anchors.entry(segment.id.clone()).or_insert_with(|| anchor(call, at));
+            anchors.entry(format!("{}/{}", call.call, segment.id)).or_insert_with(|| anchor(call, at));
+        }
+    }
+    anchors
+}
+
+/// What an id leads to: the segment of the same call, else the first of another.
+struct Links<'a> {
+    here: Anchors,
+    everywhere: &'a Anchors,
+}
+
+impl Links<'_> {
+    fn to(&self, id: &str) -> String {
+        match self.here.get(id).or_else(|| self.everywhere.get(id)) {
+            Some(anchor) => format!("<a href=\"#{anchor}\">{}</a>", escape(id)),
+            None => escape(id),
+        }
+    }
+}
+
 fn row(
     page: &mut String,
     call: &CallReport,
     at: usize,
     segment: &SegmentReport,
     text: Option<&str>,
-    places: &BTreeMap<&str, usize>,
+    links: &Links<'_>,
 ) {
     let number =
         |value: Option<f64>, places: usize| value.map_or(String::new(), |value| format!("{value:.places$}"));
-    let link = |id: &str| match places.get(id) {
-        Some(&place) => format!("<a href=\"#{}\">{}</a>", anchor(call, place), escape(id)),
-        None => escape(id),
-    };
     let (anchor, id, owner) = (anchor(call, at), escape(&segment.id), escape(&segment.owner));
     let _ = write!(page, "<tr id=\"{anchor}\"><td><code>{id}</code>");
     if let Some(original) = &segment.dup_of {
-        let _ = write!(page, " <span class=\"dim\">repeats</span> {}", link(original));
+        let _ = write!(page, " <span class=\"dim\">repeats</span> {}", links.to(original));
     }
     text.into_iter().for_each(|text| details(page, "text", text));
     let _ = write!(
@@ -168,7 +193,7 @@ fn row(
         let _ = write!(page, "<td class=\"n\">{figure}</td>");
     }
     let name = segment.verdict.name();
-    let with: Vec<String> = segment.redundant_with.iter().map(|id| link(id)).collect();
+    let with: Vec<String> = segment.redundant_with.iter().map(|id| links.to(id)).collect();
     let _ = writeln!(page, "<td><span class=\"mark {name}\">{name}</span> {}</td></tr>", with.join(" "));
 }
 

@@ -46,7 +46,9 @@ fn the_table_has_these_lines() {
 
 #[test]
 fn the_page_has_these_bytes() {
-    golden("page.html", &html(&report(), &calls()));
+    let page = html(&report(), &calls());
+    assert!(page.contains("repeats</span> <a href=\"#c0s3\">s3</a>"), "a copy in another call is linked");
+    golden("page.html", &page);
 }
 
 /// Where each key stands in the text, in that order.

@@ -4,7 +4,7 @@
 use crate::fake::{Fact, Fake, among, call, fact, segment, trivia};
 use evaluate::{
     Audit, Call, CallReport, Duplicates, EvaluateError, Meaning, Report, Scorer, Segment, Settings, Verdict,
-    answer_based, evaluate, fill_withheld,
+    answer_based, evaluate, fill_withheld, tau,
 };
 
 const SEEDS: u64 = 50;
@@ -198,9 +198,10 @@ fn trivia_can_be_removed() {
 }
 
 #[test]
-fn of_two_copies_one_can_go() {
+fn of_two_copies_one_can_go_before_what_is_worth_less() {
+    let facts = vec![fact(&[&["4711"]], 8.0), fact(&[&["north"]], 5.0)];
     let text = trivia("copy", 30) + " 4711";
-    let report = one(among(4, &[(1, &text), (2, &text)]), &mut Fake::new(facts()));
+    let report = one(among(5, &[(1, &text), (2, &text), (3, "go north")]), &mut Fake::new(facts));
     assert_eq!(report.removable_tokens, Some(20 + 20 + 31));
 }
 
@@ -250,12 +251,14 @@ fn it_costs_a_small_part_of_leaving_out_by_computing_anew() {
 #[test]
 fn a_budget_is_never_passed() {
     let calls: Vec<Call> = (0..6).map(|_| call(among(N, &[(3, FACT)]))).collect();
-    let mut fake = Fake::new(facts());
-    let settings = Settings { budget_tokens: Some(2000), ..audited() };
-    let report = evaluate(&calls, &settings, &mut fake).expect("a report");
-    assert!(fake.computed <= 2000, "{}", fake.computed);
-    assert!(!report.calls.is_empty() && !report.skipped.is_empty());
-    assert_eq!(report.calls.len() + report.skipped.len(), 6);
+    for budget in (0..6000).step_by(125) {
+        let mut fake = Fake::new(facts());
+        let settings = Settings { budget_tokens: Some(budget), ..audited() };
+        let report = evaluate(&calls, &settings, &mut fake).expect("a report");
+        assert!(fake.computed <= budget, "{} of {budget}", fake.computed);
+        assert_eq!(report.calls.len() + report.skipped.len(), 6);
+        assert!(budget < 3000 || report.calls.len() > 1, "{budget} buys more than one call");
+    }
 }
 
 #[test]
@@ -297,4 +300,25 @@ fn sabotage_with_shuffled_labels_finds_nothing() {
     };
     assert!(hits(false) >= 45, "{} unharmed", hits(false));
     assert!(hits(true) <= 15, "{} of {SEEDS} with wrong labels: the measure can't fail", hits(true));
+}
+
+#[test]
+fn the_threshold_stands_out_of_noise_but_not_above_what_matters() {
+    let quiet = [0.1, -0.1, 0.0, 0.1, 0.0, -0.1, 0.1, 6.0];
+    assert_eq!(tau(8.0, &quiet), 1.0);
+    let noisy = [0.6, -0.6, 0.4, -0.4, 0.6, -0.6, 0.4, 6.0];
+    assert!((tau(9.0, &noisy) - 4.0).abs() < 0.7, "{}", tau(9.0, &noisy));
+    assert_eq!(tau(3.0, &noisy), 1.5, "at most half of what the context is worth");
+    let mattering = [5.0; 8];
+    assert_eq!(tau(5.0, &mattering), 2.5, "where all are needed they are not the noise");
+    assert_eq!(tau(8.0, &[5.0, 3.0, 0.1]), 1.0, "three segments say nothing about noise");
+}
+
+#[test]
+fn what_stays_below_the_noise_is_inert() {
+    let weak = || vec![fact(&[&["4711"]], 8.0), fact(&[&["north"]], 1.4)];
+    let planted = [(1, FACT), (4, "go north then")];
+    let verdict = |noise| one(among(12, &planted), &mut Fake::noisy(weak(), 2, noise)).segments[4].verdict;
+    assert_eq!(verdict(0.0), Verdict::Essential);
+    assert_eq!(verdict(2.0), Verdict::ForeignInert);
 }
