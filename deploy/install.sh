@@ -98,8 +98,10 @@ secrets() {
     done
     put 640 "$pki/ca.crt" "$etc/ca.crt"
     put 640 "$pki/$name.crt" "$etc/node-$kind.crt"
-    put 640 "$pki/$name.key" "$etc/node-$kind.key"
-    own root:quorate "$etc/ca.crt" "$etc/node-$kind.crt" "$etc/node-$kind.key"
+    # The node says so in its log where anyone but its own user may read the key.
+    put 600 "$pki/$name.key" "$etc/node-$kind.key"
+    own root:quorate "$etc/ca.crt" "$etc/node-$kind.crt"
+    own quorate:quorate "$etc/node-$kind.key"
     [[ ! -f $pki/keys.toml ]] || { put 640 "$pki/keys.toml" "$etc/keys.toml" && own root:quorate "$etc/keys.toml"; }
 }
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-PATIENCE_S = 90
+PATIENCE_S = 60
 COMMANDS_MOST = 5
 # Not commands on the node, but done once for each: making its certificate, copying the archive and the files.
 PREPARED = 2
@@ -85,7 +85,7 @@ class Hosts:
     def log(self):
         for name in self.names:
             for log in (self.folder / name / "root/var/log").glob("quorate-*.log"):
-                print(f"--- {name} {log.name}", *log.read_text(errors="replace").splitlines()[-12:], sep="\n")
+                print(f"--- {name} {log.name}", *log.read_text(errors="replace").splitlines()[-25:], sep="\n")
 
     def remove(self):
         for name in self.names:
