@@ -8,9 +8,12 @@ import os
 import pathlib
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -33,6 +36,12 @@ def exposure(unit):
     # A directive that this systemd does not know would count as nothing, silently.
     assert not re.search(r"ignoring|Unknown", said.stderr), said.stderr
     return float(re.search(r"Overall exposure level for \S+: ([\d.]+)", said.stdout).group(1))
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def tree(folder):
@@ -79,6 +88,59 @@ class Units(InFolder):
             self.assertGreaterEqual(int(re.search(r"TimeoutStopSec=(\d+)s", text).group(1)), 60, name)
             self.assertIn("ExecStartPre=/usr/bin/quorate config check", text)
             self.assertEqual("worker" in name, "time-sync.target quorate-coordinator.service" in text)
+
+
+@unittest.skipUnless(shutil.which("systemd-notify"), "systemd-notify is not installed: the watchdog is NOT tried")
+class Watchdog(InFolder):
+    """A real node under `quorate-run`, and a socket in the place of systemd's."""
+
+    def setUp(self):
+        super().setUp()
+        self.told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.told.close)
+        self.told.bind(str(self.folder / "notify"))
+        ports = [free_port() for _ in range(3)]
+        config = self.folder / "node.toml"
+        config.write_text(
+            f'name = "c1"\nroles = ["coordinator"]\ndata_dir = "data"\n[listen]\nclients = "127.0.0.1:{ports[0]}"\n'
+            f'internal = "127.0.0.1:{ports[1]}"\nhttp = "127.0.0.1:{ports[2]}"\n'
+        )
+        # A fourth of it passes between two signs of life: one second.
+        environment = os.environ | {"NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": "4000000"}
+        environment["QUORATE_BIN"] = str(PROGRAM)
+        self.node = subprocess.Popen(
+            [UNITS / "quorate-run", config], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.addCleanup(self.end)
+
+    def end(self):
+        self.node.send_signal(signal.SIGCONT)
+        self.node.kill()
+        self.node.wait()
+
+    def hears(self, word, within_s):
+        deadline = time.monotonic() + within_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            self.told.settimeout(left_s)
+            try:
+                message, descriptors, _, _ = socket.recv_fds(self.told, 4096, 4)
+            except TimeoutError:
+                return False
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if word in message:
+                return True
+        return False
+
+    def test_a_node_that_stands_still_gives_no_sign_of_life(self):
+        self.assertTrue(self.hears(b"READY=1", 30), "never ready")
+        self.assertTrue(self.hears(b"WATCHDOG=1", 10), "no sign of life")
+        self.node.send_signal(signal.SIGSTOP)
+        # One may have been on its way.
+        self.hears(b"WATCHDOG=1", 1)
+        self.assertFalse(self.hears(b"WATCHDOG=1", 3), "a sign of life of a node that stands still")
+        self.node.send_signal(signal.SIGCONT)
+        self.assertTrue(self.hears(b"WATCHDOG=1", 15), "it goes on, and nobody hears of it")
 
 
 class Install(InFolder):
