@@ -40,6 +40,8 @@ done
 # In a checkout the parts lie as in the repository; in the archive beside this script.
 binary=${QUORATE:-$here/quorate}
 [[ -f $binary ]] || binary=$here/../target/release/quorate
+# In the Debian package the program is in its place already.
+[[ -f $binary ]] || binary=/usr/bin/quorate
 etc=$root/etc/quorate data=$root/var/lib/quorate units=$root/usr/lib/systemd/system
 programs=("$root/usr/bin/quorate" "$root/usr/lib/quorate/quorate-run")
 unit_names=(quorate-coordinator quorate-worker quorate-worker-tools)
