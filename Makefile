@@ -10,7 +10,7 @@ export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools lint unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -75,7 +75,7 @@ tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
 	@tests/providers-peers.sh
 
-unit: tool-servers model random-models vocabularies encoder openai-client python-sdk-tools typescript-sdk-tools
+unit: tool-servers model deploy-tests random-models vocabularies encoder openai-client python-sdk-tools typescript-sdk-tools
 	cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.
@@ -98,8 +98,16 @@ bench: ## figures of the engine on this machine
 	cargo build --release -p quorate
 	./target/release/quorate engine bench -m $(MODEL) -p 512 -n 128 -d 0,512 -b 1,8,16 -t 2 -r 3
 
+dist: ## one archive and a Debian package in dist/, from the release build or QUORATE=…
+	@test -n "$$QUORATE" || cargo build --release -p quorate
+	@deploy/dist.sh
+
+# Of a program that is built already: QUORATE=…, else the debug build. Blocks of the runbook: `deploy/run-runbook.py`.
+deploy-tests: build ## units within their limits, install and uninstall below a folder, reproducible archives
+	@QUORATE=$${QUORATE:-target/debug/quorate} python3 deploy/test_deploy.py
+
 docs: ## the API's pages
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 clean:
-	rm -rf target demo-out .local-cluster
+	rm -rf target dist demo-out .local-cluster

@@ -1,8 +1,9 @@
-//! The verbs of this machine: `start`, `dev`, `engine`, `context`, `model`, `cert`, `key`, `sandbox`, and backups on disk. They need
-//! no cluster, or are one.
+//! The verbs of this machine: `start`, `dev`, `config`, `engine`, `context`, `model`, `cert`, `key`, `sandbox`, and backups on
+//! disk. They need no cluster, or are one.
 
 mod backup;
 mod cert;
+mod check;
 mod daemon;
 mod engine;
 mod evaluate;
@@ -15,6 +16,7 @@ mod serve;
 pub use self::sandbox::{sandbox_check, sandbox_stage};
 pub use backup::{RestoreOptions, cluster_restore, cluster_verify};
 pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
+pub use check::config_check;
 pub use daemon::{DevOptions, dev, start};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
 pub use evaluate::{Recorded, context_eval, context_suggest};

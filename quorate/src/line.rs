@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use cli::{Command, Format, Globals};
+use cli::{Command, Completions, Format, Globals, Man};
 use node::local::{
     BenchOptions, CA_DAYS, CLIENT_DAYS, Costs, Form, NODE_DAYS, Recorded, ReplayOptions, Rules, ServeOptions,
     TraceFormat,
@@ -53,6 +53,24 @@ pub(crate) enum Verb {
     /// Where commands of agents run on this machine
     #[command(subcommand)]
     Sandbox(Sandbox),
+    /// Configurations of nodes
+    #[command(subcommand)]
+    Config(Config),
+    /// Print what a shell needs to complete words of this command line
+    Completions(Completions),
+    /// Write the manual, one page a verb
+    Man(Man),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Config {
+    /// Say whether a node could start with it: its keys, its certificates, its API keys. Starts nothing
+    Check {
+        file: PathBuf,
+        /// As it will be started with --insecure
+        #[arg(long)]
+        insecure: bool,
+    },
 }
 
 #[derive(Subcommand)]

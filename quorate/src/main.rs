@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{ClusterCommand, Command, Exit, Failure, Format, Restore};
-use line::{Cert, Context, Dev, Engine, Key, Line, Model, Sandbox, Verb};
+use line::{Cert, Config, Context, Dev, Engine, Key, Line, Model, Sandbox, Verb};
 use node::local::{self, DevOptions, NewKeyOptions, RestoreOptions, ScoreOptions};
 
 fn main() -> ExitCode {
@@ -50,6 +50,11 @@ fn main() -> ExitCode {
         Verb::Model(Model::List { cluster: false }) => local::model_list(json),
         Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),
         Verb::Sandbox(Sandbox::Check) => local::sandbox_check(json),
+        Verb::Config(Config::Check { file, insecure }) => local::config_check(&file, insecure, json),
+        Verb::Completions(it) => {
+            it.print(&mut Line::command(), &mut std::io::stdout().lock()).map_err(Into::into)
+        }
+        Verb::Man(it) => it.write(Line::command()).map_err(Into::into),
         Verb::Cert(cert) => certificates(cert, globals.project, json),
         Verb::Key(Key::New { role, subject, expires, file }) => named(globals.project).and_then(|project| {
             local::key_new(&NewKeyOptions { project, role, subject, expires, file, json })

@@ -281,8 +281,8 @@ async fn follow(client: Client, task: String) -> anyhow::Result<Seen> {
 async fn many_agents_live_on_one_node() -> anyhow::Result<()> {
     let many = rounds("QUORATE_LIVE_AGENTS").max(300) as usize;
     let noted = Noted::new()?;
-    // Long enough for all of them to have called.
-    let wait_ms = 10_000 + 10 * many as u64;
+    // Longer than it takes until all of them live.
+    let wait_ms = 60_000;
     let call =
         format!("{{ name = 'sink.put', arguments = '{{\"n\": {{results}}, \"wait_ms\": {wait_ms}}}' }}");
     let script = format!("[[reply]]\nwhen_results_below = 1\ncalls = [{call}]\n[[reply]]\ntext = 'Done.'\n");
@@ -308,8 +308,16 @@ async fn many_agents_live_on_one_node() -> anyhow::Result<()> {
         figure("live_agent_bytes", each);
         let limit = if cfg!(debug_assertions) { 192 << 10 } else { 64 << 10 };
         ensure!(each <= limit, "an agent that waits takes {each} bytes");
+        // What they hear last: that it is over.
+        let all = first.iter().chain(&rest);
+        let cancel = |id: &String| {
+            let (client, id) = (client.clone(), id.clone());
+            async move { client.tasks().cancel(&id).await }
+        };
+        stream::iter(all).map(cancel).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
         for id in first.iter().chain(&rest) {
-            succeeded(&client, id).await?;
+            let done = ended(&client, id).await?;
+            ensure!(done.state == TaskState::Cancelled, "{done:?}");
         }
         let within = |le: &str| format!("quorate_agent_event_seconds_bucket{{le=\"{le}\"}}");
         let soon = metric(worker, &within("0.005")).await?.context("the histogram")?;

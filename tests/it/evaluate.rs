@@ -69,8 +69,12 @@ async fn recorded_calls_say_what_mattered_the_same_every_time() -> anyhow::Resul
     let report: Value = serde_json::from_str(&first)?;
     ensure!(report["model_sha256"].as_str().is_some_and(|sha| sha.len() == 64), "{first}");
     ensure!(verdict(&report, 0, "n1")? == "essential", "{first}");
-    for id in ["n1", "n2"] {
-        ensure!(verdict(&report, 1, id)? == "redundant-with", "{first}");
+    // Each of the two alone can go, both together can't.
+    ensure!(verdict(&report, 1, "n1")? == "redundant-with", "{first}");
+    for segment in report["calls"][1]["segments"].as_array().context("segments")? {
+        let needle = segment["owner"] == "keeper";
+        ensure!(segment["cluster_out"].as_f64().is_some_and(|nats| nats > 5.0) == needle, "{segment}");
+        ensure!((segment["dup_of"] == "n1") == (segment["id"] == "n2"), "{segment}");
     }
     ensure!(report["calls"][0]["segments"].as_array().is_some_and(|all| all.len() == 5), "{first}");
     let page = std::fs::read_to_string(page)?;

@@ -21,6 +21,7 @@ mod price;
 mod queue;
 mod quota;
 mod schedule;
+mod shell;
 mod task;
 mod values;
 
@@ -28,6 +29,7 @@ pub use cluster::{Command as ClusterCommand, Restore, Verify};
 pub use failure::{Exit, Failure, report, usage_error};
 pub use globals::Globals;
 pub use output::Format;
+pub use shell::{Completions, Man};
 
 use output::Out;
 use std::io::{IsTerminal, Write};

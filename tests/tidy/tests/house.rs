@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ledger",
             "worker-inference",
             "context",
+            "evaluate",
             "proto",
             "types",
             "sys",
