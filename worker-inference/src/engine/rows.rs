@@ -91,9 +91,8 @@ impl RowBuffers {
             wanted: &self.wanted,
         };
         let mut owners = self.owners.iter();
-        let watches = self.watches.iter();
         let mut watched: Vec<Watched<'_>> =
-            watches.map(|watch| Watched::new(sequence(&watch.span), &watch.segments)).collect();
+            self.watches.iter().map(|watch| Watched::new(sequence(&watch.span), &watch.segments)).collect();
         model.forward(cpu, kv, &rows, &mut watched, &mut |_, logits| {
             let (id, position) = owners.next().expect("one owner for each wanted row");
             on_logits(*id, *position, logits);
