@@ -17,33 +17,20 @@ pub(crate) fn voters(coordinators: &[NodeId], now: &BTreeSet<NodeId>) -> BTreeSe
     order.into_iter().take(wanted).collect()
 }
 
-/// Adds every coordinator as a learner, makes the right ones voters, and lets go of who is no coordinator. Can be
-/// repeated; one at a time.
+/// Adds every coordinator as a learner, then makes the right ones voters. Can be repeated.
 pub(crate) async fn follow(raft: &RaftNode, coordinators: &[(NodeId, String)]) -> Result<(), String> {
-    teach(raft, coordinators).await?;
-    let ids: Vec<NodeId> = coordinators.iter().map(|(id, _)| *id).collect();
-    let now: BTreeSet<NodeId> = raft.status().voters.keys().copied().collect();
-    let wanted = voters(&ids, &now);
-    if wanted != now && !wanted.is_empty() {
-        raft.change_voters(wanted).await.map_err(|e| e.to_string())?;
-        // A voter that is left out leaves altogether: one that is a coordinator still goes on learning.
-        teach(raft, coordinators).await?;
-    }
-    let strangers: Vec<NodeId> =
-        raft.status().learners.into_keys().filter(|learner| !ids.contains(learner)).collect();
-    for stranger in strangers {
-        raft.remove_learner(stranger).await.map_err(|e| e.to_string())?;
-    }
-    Ok(())
-}
-
-async fn teach(raft: &RaftNode, coordinators: &[(NodeId, String)]) -> Result<(), String> {
     let status = raft.status();
     for (id, address) in coordinators {
         let known = status.voters.get(id).or_else(|| status.learners.get(id));
         if known != Some(address) {
             raft.add_learner(*id, address).await.map_err(|e| e.to_string())?;
         }
+    }
+    let ids: Vec<NodeId> = coordinators.iter().map(|(id, _)| *id).collect();
+    let now: BTreeSet<NodeId> = status.voters.keys().copied().collect();
+    let wanted = voters(&ids, &now);
+    if wanted != now && !wanted.is_empty() {
+        raft.change_voters(wanted).await.map_err(|e| e.to_string())?;
     }
     Ok(())
 }
