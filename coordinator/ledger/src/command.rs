@@ -381,6 +381,12 @@ pub enum Command {
         #[n(3)]
         next_ms: u64,
     },
+    /// Gives children that start together to nodes: all of them, or none where one may not start.
+    #[n(25)]
+    AssignTogether {
+        #[n(0)]
+        leases: Vec<(TaskUid, NodeId)>,
+    },
 }
 
 impl Command {
@@ -394,7 +400,8 @@ impl Command {
             | Command::FireSchedule { .. } => 3,
             Command::CommitStep { next, .. } => next.form(),
             Command::CreateTask { terms: Some(terms), .. } if terms.fork.is_some() => 3,
-            Command::Spawn { children, .. } if children.iter().any(|child| child.limits.is_some()) => 3,
+            Command::AssignTogether { .. } => 4,
+            Command::Spawn { children, .. } => children.iter().map(ChildSpec::form).max().unwrap_or(2),
             _ => 2,
         }
     }
@@ -431,6 +438,19 @@ pub struct ChildSpec {
     /// Limits of the child and everything below it.
     #[n(4)]
     pub limits: Option<Vec<(QuotaKey, u64)>>,
+    /// It starts together with the step's other children that say so, or not at all.
+    #[n(5)]
+    pub together: Option<bool>,
+}
+
+impl ChildSpec {
+    fn form(&self) -> u16 {
+        match self {
+            ChildSpec { together: Some(_), .. } => 4,
+            ChildSpec { limits: Some(_), .. } => 3,
+            _ => 2,
+        }
+    }
 }
 
 /// What a task does after a committed step.

@@ -315,6 +315,7 @@ fn bear(
             origin: Some(Origin { parent: parent.uid, step: brood.step, index }),
             depth: parent.depth + 1,
             needs: agent.needs.clone(),
+            together: spec.together.filter(|together| *together),
             ..Seldom::default()
         }
         .into(),

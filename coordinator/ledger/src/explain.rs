@@ -4,9 +4,11 @@
 //! The rule of the numbers: raise each named limit (or capacity) by `requested - available` and the task starts with
 //! the next plan; raise any one of them by one less and it doesn't. To be true, the numbers count the tasks that are
 //! ahead and would take their part of the raise first. That is exact for quotas, and for slots where all the able
-//! nodes can run the same tasks; where models differ between nodes, the slots named are an upper bound.
+//! nodes can run the same tasks; where models differ between nodes, or where children that start together are ahead,
+//! the slots named are an upper bound.
 
 use crate::command::Stamp;
+use crate::gang::Gang;
 use crate::keys::Bound;
 use crate::placement::{Board, Soft, verdicts, views};
 use crate::plan::Walk;
@@ -119,7 +121,12 @@ fn waits_for(state: &State, row: &TaskRow) -> Vec<Blocker> {
         resource: uid.to_string(),
         ..standing("AFTER", &format!("{uid} has to succeed first; look at it with `task explain {uid}`"))
     });
-    time.into_iter().chain(others).collect()
+    let absent = Gang::absent(state, row).map(|other| {
+        let (uid, state) = (other.uid, other.state.name());
+        let why = format!("it starts together with {uid}, which is {state}; resume that one, or cancel it");
+        Blocker { resource: uid.to_string(), ..standing("TOGETHER", &why) }
+    });
+    time.into_iter().chain(others).chain(absent).collect()
 }
 
 fn standing(reason: &str, message: &str) -> Blocker {
@@ -180,10 +187,20 @@ fn blockers_behind(
     let entering = woken.chain(outside).map(|row| (place(state, soft, row), row)).collect();
     let mut walk = Walk::new(state, soft, board, claims, entering);
     let mut slots_taken = 0;
-    walk.walk_to(row.uid, |board, node| slots_taken += u64::from(board.able(row).any(|able| able == node)));
+    walk.walk_to(row, |board, node| slots_taken += u64::from(board.able(row).any(|able| able == node)));
+    let others = Gang::others(state, row);
+    others.iter().for_each(|other| walk.claims.take(other));
     let mut blockers = holding_blockers(state, row, &walk.claims);
-    blockers.extend(node_blocker(row, &Board::new(state, soft), slots_taken));
+    let slots = Slots { ahead: slots_taken, together: 1 + others.len() as u64 };
+    blockers.extend(node_blocker(row, &Board::new(state, soft), slots));
     (walk.looked, blockers)
+}
+
+/// Places that go to tasks ahead, and to the task with those that start together with it.
+#[derive(Clone, Copy)]
+struct Slots {
+    ahead: u64,
+    together: u64,
 }
 
 fn holding_blockers(state: &State, row: &TaskRow, after: &Claims<'_>) -> Vec<Blocker> {
@@ -220,7 +237,7 @@ fn holding_blocker(state: &State, now: Fence, after: &Fence) -> Option<Blocker> 
     })
 }
 
-fn node_blocker(row: &TaskRow, board: &Board<'_>, slots_taken: u64) -> Option<Blocker> {
+fn node_blocker(row: &TaskRow, board: &Board<'_>, slots: Slots) -> Option<Blocker> {
     let blocker = |reason: &str, resource: &str, requested, available, limit, message: String| {
         let (reason, resource) = (reason.to_string(), resource.to_string());
         Some(Blocker { reason, resource, requested, available, limit, message, borrowed_by: None })
@@ -234,15 +251,18 @@ fn node_blocker(row: &TaskRow, board: &Board<'_>, slots_taken: u64) -> Option<Bl
         return blocker("NO_ENGINE", &row.model, 1, 0, 0, message);
     }
     let (free, all) = board.slots(row);
-    let needed = slots_taken + 1;
+    let needed = slots.ahead + slots.together;
+    if needed <= free {
+        return None;
+    }
+    let together = slots.together;
+    let with = if together > 1 { format!("; {together} tasks start together") } else { String::new() };
     if free == 0 {
-        let message = format!("all {all} slots of the workers that could run it are taken");
+        let message = format!("all {all} slots of the workers that could run it are taken{with}");
         blocker("NO_SLOT", "slots", needed, 0, all, message)
-    } else if needed > free {
-        let message = format!("{slots_taken} tasks are ahead for {free} free slots");
-        blocker("TASKS_AHEAD", "slots", needed, free, all, message)
     } else {
-        None
+        let message = format!("{} tasks are ahead for {free} free slots{with}", slots.ahead);
+        blocker("TASKS_AHEAD", "slots", needed, free, all, message)
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Level 1 is the first version. Level 2 counts finely: at agents, in windows of the calendar, what projects were
 //! served; and it keeps an audit log. It begins with the first entry of form 2. Level 3 has signals, heads and
-//! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it.
+//! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it. Level 4 has
+//! children that start together; it begins with the first entry of form 4, and changes nothing either.
 
 use crate::change::holds_slot;
 use crate::keys::Amounts;
@@ -11,11 +12,14 @@ use crate::quota::{When, needs, of_agent};
 use crate::state::State;
 
 /// Entries of this form and newer are applied at level 2.
-pub(crate) const FINE_FORMAT: u16 = 2;
+const FINE_FORMAT: u16 = 2;
 const FINE: u32 = 2;
 /// Entries of this form and newer are applied at level 3.
-pub(crate) const TALK_FORMAT: u16 = 3;
+const TALK_FORMAT: u16 = 3;
 const TALKS: u32 = 3;
+/// Entries of this form and newer are applied at level 4.
+const TEAM_FORMAT: u16 = 4;
+const TEAMS: u32 = 4;
 
 impl State {
     /// Whether there may be rows that older versions do not know.
@@ -23,11 +27,20 @@ impl State {
         self.meta().feature_level >= TALKS
     }
 
-    /// Begins level 3.
-    pub(crate) fn begin_to_talk(&mut self) {
-        self.count_finely();
-        if !self.talks() {
-            self.update_meta(|meta| meta.feature_level = TALKS);
+    /// Begins the level that an entry of this form asks for, and those before it.
+    pub(crate) fn begin_level(&mut self, format: u16) {
+        if format >= FINE_FORMAT {
+            self.count_finely();
+        }
+        let level = if format >= TEAM_FORMAT {
+            TEAMS
+        } else if format >= TALK_FORMAT {
+            TALKS
+        } else {
+            0
+        };
+        if self.meta().feature_level < level {
+            self.update_meta(|meta| meta.feature_level = level);
         }
     }
 
@@ -36,7 +49,7 @@ impl State {
     }
 
     /// Begins level 2: agents get a place in the tree, with what their tasks used and hold.
-    pub(crate) fn count_finely(&mut self) {
+    fn count_finely(&mut self) {
         if self.counts_finely() {
             return;
         }

@@ -6,8 +6,8 @@
 //! Time is the stamp of the log entry. Effects are wake-ups: dropping all of them loses nothing but time.
 //!
 //! Read in this order: [`rows`] (what is remembered), [`command`], [`reply`], [`effect`]; then [`State`] and the
-//! verbs behind it: `create` (tasks and children), `steps` (assign, reserve, commit, release), `stop` (cancel,
-//! pause, deadlines), `quota`, `nodes`, `agents`, `requests`, `tick`. Proposals that change nothing: [`placement`]
+//! verbs behind it: `create` (tasks and children), `steps` (assign, reserve, commit, release), `gang` (children that start
+//! together), `stop` (cancel, pause, deadlines), `quota`, `nodes`, `agents`, `requests`, `tick`. Proposals that change nothing: [`placement`]
 //! (who should get which task) with [`routing`] (on which node), [`explain`] (why a task waits), [`query`] and `read`
 //! (answers). [`invariants`] says what must hold after every command.
 #![deny(clippy::disallowed_types, clippy::float_arithmetic)]
@@ -35,6 +35,7 @@ mod agents;
 mod audit;
 mod create;
 mod fair;
+mod gang;
 mod heads;
 mod level;
 mod nodes;

@@ -60,6 +60,7 @@ impl SoftNode {
 }
 
 /// Capacity of the nodes while planning, as it will be after the assignments planned so far.
+#[derive(Clone)]
 pub(crate) struct Board<'a> {
     state: &'a State,
     /// Nodes that take tasks.
@@ -122,13 +123,12 @@ impl<'a> Board<'a> {
         self.fleet.lot(id).map_or(0, |lot| lot.slots.saturating_sub(lot.used))
     }
 
-    pub(crate) fn best_node(&self, row: &TaskRow) -> Option<NodeId> {
+    /// The node that gets the task: the best one, or the first that can run it and has a free slot.
+    pub(crate) fn node_for(&self, row: &TaskRow, first_fit: bool) -> Option<NodeId> {
+        if first_fit {
+            return self.able(row).find(|id| self.free(*id) > 0);
+        }
         self.fleet.best(&wish(row, &Chain::of_task(row)))
-    }
-
-    /// The first node that can run the task and has a free slot.
-    pub(crate) fn first_node(&self, row: &TaskRow) -> Option<NodeId> {
-        self.able(row).find(|id| self.free(*id) > 0)
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow, node: NodeId) {

@@ -10,10 +10,12 @@
 //!    the strategy ([`crate::strategy`]): usually the one that was served least for its weight ([`crate::fair`]).
 //! 3. *Task.* Inside the project by rank: priority, what was begun before what is fresh, age.
 //!
-//! A task that may not start is passed over, so nobody blocks the tasks behind.
+//! A task that may not start is passed over, so nobody blocks the tasks behind. One exception: children that start
+//! together and have waited long for slots enough get those that become free ([`crate::gang`]).
 
 use crate::command::Command;
 use crate::fair::{ClassTurns, Turn};
+use crate::gang::{Gang, Gangs, Misfit, Start, start_together, starts_together};
 use crate::keys::Holding;
 use crate::placement::{Board, Soft};
 use crate::queue::{QueueKey, class_ms};
@@ -23,7 +25,7 @@ use crate::state::State;
 use crate::strategy::Turns;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Class, Hash, NodeId, ProjectName, TaskState, TaskUid};
+use types::{Class, Hash, NodeId, ProjectName, TaskState};
 
 /// What each class has of the running tasks before rank decides, in percent. Small, so that urgency still means
 /// something; with a handful of slots it rounds to none.
@@ -38,8 +40,8 @@ pub fn plan(state: &State, soft: &Soft, max: usize) -> Vec<Command> {
     let mut walk = Walk::new(state, soft, Board::new(state, soft), Claims::new(state), vec![]);
     let mut planned = Vec::new();
     while planned.len() < max && !walk.board.is_full() {
-        let Some((row, node)) = walk.next_start() else { break };
-        planned.push(Command::Assign { task: row.uid, node });
+        let Some(start) = walk.next_start() else { break };
+        planned.push(start.command());
     }
     let room = max - planned.len();
     planned.extend(reclaims(state, &walk, room));
@@ -56,6 +58,7 @@ pub(crate) struct Walk<'a> {
     hopeless: BTreeSet<(bool, &'a str)>,
     /// Tasks started, by project.
     started: BTreeMap<&'a ProjectName, u64>,
+    gangs: Gangs,
     /// Tasks looked at so far.
     pub(crate) looked: u64,
 }
@@ -76,34 +79,40 @@ impl<'a> Walk<'a> {
             full: BTreeSet::new(),
             hopeless: BTreeSet::new(),
             started: BTreeMap::new(),
+            gangs: Gangs::default(),
             looked: 0,
         }
     }
 
-    /// The next task that starts, and where.
-    fn next_start(&mut self) -> Option<(&'a TaskRow, NodeId)> {
-        while let Some(row) = self.line.next() {
-            if let Some(node) = self.look(row) {
-                return Some((row, node));
+    /// The next task that starts, or the next ones that start together, and where.
+    fn next_start(&mut self) -> Option<Start<'a>> {
+        while !self.gangs.saving
+            && let Some(row) = self.line.next()
+        {
+            if let Some(start) = self.look(row) {
+                return Some(start);
             }
         }
         None
     }
 
-    /// Gives away what everyone before the task takes. False when the task is not in the line.
-    pub(crate) fn walk_to(&mut self, uid: TaskUid, mut started: impl FnMut(&Board<'a>, NodeId)) -> bool {
+    /// Gives away what everyone takes who is before the task and those that start with it. False when the task is not in the line.
+    pub(crate) fn walk_to(&mut self, target: &TaskRow, mut started: impl FnMut(&Board<'a>, NodeId)) -> bool {
         while let Some(row) = self.line.next() {
-            if row.uid == uid {
+            if row.uid == target.uid || start_together(row, target) {
                 return true;
             }
-            if let Some(node) = self.look(row) {
-                started(&self.board, node);
-            }
+            let start = self.look(row);
+            start.iter().flat_map(|start| &start.0).for_each(|(_, node)| started(&self.board, *node));
         }
         false
     }
 
-    fn look(&mut self, row: &'a TaskRow) -> Option<NodeId> {
+    fn look(&mut self, row: &'a TaskRow) -> Option<Start<'a>> {
+        if self.gangs.started.contains(&row.uid) {
+            self.line.pass(row);
+            return None;
+        }
         self.looked += 1;
         let (kind, engine) = ((&row.project, row.agent.as_str(), *row.revision), engine_of(row));
         if self.full.contains(&kind) || self.hopeless.contains(&engine) {
@@ -114,9 +123,10 @@ impl<'a> Walk<'a> {
             self.hold_back(row, reach);
             return None;
         }
-        let first_fit = self.line.strategy.first_fit();
-        let node = if first_fit { self.board.first_node(row) } else { self.board.best_node(row) };
-        let Some(node) = node else {
+        if starts_together(row) {
+            return self.look_at_gang(row);
+        }
+        let Some(node) = self.board.node_for(row, self.line.strategy.first_fit()) else {
             self.hopeless.insert(engine);
             self.line.pass(row);
             return None;
@@ -125,7 +135,32 @@ impl<'a> Walk<'a> {
         self.claims.take(row);
         self.line.serve(row);
         *self.started.entry(&row.project).or_default() += 1;
-        Some(node)
+        Some(Start(vec![(row, node)]))
+    }
+
+    /// Children that start together: a place for each, or for none.
+    fn look_at_gang(&mut self, row: &'a TaskRow) -> Option<Start<'a>> {
+        let gang = Gang::of(self.line.state, row);
+        let known = !self.gangs.passed.insert(gang.of);
+        let first_fit = self.line.strategy.first_fit();
+        let fit = if known { Err(Misfit::Held) } else { gang.fit(&self.board, &self.claims, first_fit) };
+        match fit {
+            Ok(fitted) => {
+                (self.board, self.claims) = (fitted.board, fitted.claims);
+                fitted.start.0.iter().for_each(|(member, _)| self.line.count(member));
+                self.looked += fitted.start.0.len() as u64 - 1;
+                self.gangs.started.extend(fitted.start.0.iter().map(|(member, _)| member.uid));
+                *self.started.entry(&row.project).or_default() += fitted.start.0.len() as u64;
+                self.line.pass(row);
+                Some(fitted.start)
+            }
+            Err(misfit) => {
+                let impatient = gang.is_impatient(self.line.now_ms);
+                self.gangs.saving |= misfit == Misfit::NoSlots && impatient;
+                self.line.pass(row);
+                None
+            }
+        }
     }
 
     fn hold_back(&mut self, row: &'a TaskRow, reach: Reach) {
@@ -287,6 +322,11 @@ impl<'a> Line<'a> {
 
     fn serve(&mut self, row: &'a TaskRow) {
         self.pass(row);
+        self.count(row);
+    }
+
+    /// It starts, and stays where it is in the line.
+    fn count(&mut self, row: &'a TaskRow) {
         *self.running.entry(row.class).or_default() += 1;
         self.class_turns.start(row.class);
         *self.held.entry(&row.project).or_default() += 1;

@@ -279,6 +279,8 @@ pub struct Seldom {
     pub aside: Option<bool>,
     /// The task whose first steps are this one's, too.
     pub fork: Option<Box<Fork>>,
+    /// It starts together with its siblings of the same step, or not at all.
+    pub together: Option<bool>,
 }
 
 /// Where a task that goes on from another one's step came from.

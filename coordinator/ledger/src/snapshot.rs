@@ -1,7 +1,7 @@
 //! The whole state as bytes: `[format, min_reader, state hash, [table, …]]`. The hash is made again on restore and
 //! compared, so a damaged or misread snapshot is never taken for the truth.
 
-use crate::entry::{FORMAT, Halt, READER, check_reader};
+use crate::entry::{FORMAT, Halt, check_reader};
 use crate::state::State;
 use minicbor::{Decoder, Encoder};
 use types::Hash;
@@ -16,13 +16,15 @@ impl State {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());
         let (finely, talks) = (self.counts_finely(), self.talks());
-        let (format, reader, tables) = match (finely, talks) {
-            (_, true) => (FORMAT, READER, TABLES),
-            (true, false) => (2, 2, TABLES_2),
-            (false, false) => (1, 1, TABLES_1),
+        // Forms of snapshots and levels have the same numbers, so that who knows the level can read it.
+        let format = u16::try_from(self.meta().feature_level).unwrap_or(FORMAT);
+        let tables = match (finely, talks) {
+            (_, true) => TABLES,
+            (true, false) => TABLES_2,
+            (false, false) => TABLES_1,
         };
         let head = (|| {
-            out.array(4)?.u16(format)?.u16(reader)?.encode(self.state_hash())?.array(tables)?;
+            out.array(4)?.u16(format)?.u16(format)?.encode(self.state_hash())?.array(tables)?;
             Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
         })();
         head.expect("encoding to memory cannot fail");

@@ -12,7 +12,7 @@ use crate::rows::{
 };
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
-use crate::{agents, create, heads, level, nodes, quota, schedules, steps, stop, talk, tick};
+use crate::{agents, create, gang, heads, nodes, quota, schedules, steps, stop, talk, tick};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits};
 
@@ -125,12 +125,7 @@ impl State {
         let mut done =
             AppliedEntry { replies: Vec::with_capacity(entry.commands.len()), effects: Vec::new() };
         self.advance(index, entry.stamp);
-        if entry.format >= level::FINE_FORMAT {
-            self.count_finely();
-        }
-        if entry.format >= level::TALK_FORMAT {
-            self.begin_to_talk();
-        }
+        self.begin_level(entry.format);
         for (position, command) in (0u32..).zip(&entry.commands) {
             let applied = self.apply_one(Place { index, position }, command);
             done.replies.push(applied.reply);
@@ -142,10 +137,7 @@ impl State {
     /// Applies one committed command, as an entry of today's form would. The same state and command give the same result on every replica.
     pub fn apply(&mut self, at: Place, stamp: Stamp, command: &Command) -> Applied {
         self.advance(at.index, stamp);
-        self.count_finely();
-        if command.form() >= level::TALK_FORMAT {
-            self.begin_to_talk();
-        }
+        self.begin_level(command.form());
         self.apply_one(at, command)
     }
 
@@ -363,6 +355,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             },
         ),
         Command::Assign { task, node } => steps::assign(change, *task, *node),
+        Command::AssignTogether { leases } => gang::assign(change, leases),
         Command::Reserve { task, epoch, node, step, min_tokens, max_tokens, want } => steps::reserve(
             change,
             &steps::Wish {

@@ -3,6 +3,7 @@
 use crate::change::{Change, check_text, invalid, not_found, stands_again};
 use crate::command::{Next, Release};
 use crate::effect::Effect;
+use crate::gang::starts_together;
 use crate::keys::{Amounts, Budget};
 use crate::quota::{Call, Short};
 use crate::reply::{Refusal, Reply};
@@ -57,31 +58,49 @@ impl Change<'_> {
 
 /// Takes a running slot on every ancestor, and makes the lease with a new epoch.
 pub(crate) fn assign(change: &mut Change<'_>, uid: TaskUid, node: NodeId) -> Outcome {
+    let row = check_start(change, uid, node)?;
+    if starts_together(row) {
+        return Err(invalid("task", "starts together with its siblings, not alone".to_string()));
+    }
+    change.state.check_slot(row)?;
+    Ok(Reply::Assigned(lease(change, uid, node, 0)))
+}
+
+/// Whether there is such a task that waits, and such a node that takes any.
+pub(crate) fn check_start<'c>(
+    change: &'c Change<'_>,
+    uid: TaskUid,
+    node: NodeId,
+) -> Result<&'c TaskRow, Refusal> {
     let row = change.find(uid)?;
     if row.state != TaskState::Pending {
         return Err(wrong_state(row.state));
     }
-    let row = row.clone();
     match change.state.node(node) {
-        None => return Err(not_found("node", &node.to_string())),
+        None => Err(not_found("node", &node.to_string())),
         Some(member) if !member.roles.contains(&Role::Worker) => {
-            return Err(invalid("node", format!("{node} is no worker")));
+            Err(invalid("node", format!("{node} is no worker")))
         }
-        Some(_) => {}
+        Some(_) => Ok(row),
     }
-    change.state.check_slot(&row)?;
+}
+
+/// Makes the `nth` lease of a command. Positions of commands stay below the room of an entry, so no two leases have
+/// one epoch.
+pub(crate) fn lease(change: &mut Change<'_>, uid: TaskUid, node: NodeId, nth: u32) -> Epoch {
+    let row = change.row(uid).clone();
     change.state.take_slot(&row);
     change.start_of(row.class);
     change.charge(uid);
     let epoch = Epoch {
         incarnation: change.state.incarnation(),
         index: change.place.index,
-        position: change.place.position,
+        position: change.place.position + nth * limits::BATCH_COMMANDS as u32,
     };
     change.update(uid, |row| grant(row, node, epoch));
     change.enter(uid, TaskState::Running, "");
     change.effect(Effect::Assigned { task: uid, node, epoch });
-    Ok(Reply::Assigned(epoch))
+    epoch
 }
 
 fn grant(row: &mut TaskRow, node: NodeId, epoch: Epoch) {

@@ -230,6 +230,7 @@ fn newest_commands() -> Vec<Command> {
         background: vec![],
         home: vec![],
         limits: Some(vec![(QuotaKey::TokensTotal, 50)]),
+        together: None,
     };
     let schedule = ScheduleRow {
         project: project.clone(),
@@ -299,6 +300,7 @@ fn every_command() -> Vec<Command> {
         background: vec![hash("shared")],
         home: vec![NodeId(1)],
         limits: None,
+        together: None,
     };
     let limits = vec![
         (QuotaKey::Running, Some(10)),
@@ -436,6 +438,78 @@ fn a_snapshot_of_the_third_form_is_read_and_written_as_then() {
     let applied = state.apply_entry(4, &encode_entry(STAMP, &newest_commands())).unwrap();
     assert!(!applied.replies.iter().any(|reply| matches!(reply, Reply::Refused(_))), "{:?}", applied.replies);
     let golden = kept("snapshot-3.cbor", &state.snapshot());
+    let restored = State::restore(&golden).unwrap();
+    assert_eq!(restored.snapshot(), golden);
+    // The same log must still make the same state, or replicas of two versions would part.
+    assert_eq!(restored.state_hash(), state.state_hash());
+    assert_eq!(state.snapshot(), golden);
+    ledger::invariants::check(&restored).unwrap();
+}
+
+/// What form 4 has more: children that start together.
+fn team_commands() -> Vec<Command> {
+    let node = NodeId(1);
+    let uid = |nth: u32| TaskUid { index: 5, position: nth };
+    let epoch = Epoch { incarnation: 1, index: 5, position: 2 };
+    let child = ChildSpec {
+        agent: "reader".into(),
+        inputs: vec![],
+        background: vec![],
+        home: vec![],
+        limits: None,
+        together: Some(true),
+    };
+    let Command::CreateTask { project, inputs, labels, class, priority, home, .. } =
+        create("reader", Class::Batch)
+    else {
+        unreachable!()
+    };
+    vec![
+        Command::SetQuota {
+            path: "cluster".into(),
+            changes: vec![(QuotaKey::Running, None)],
+            etag: None,
+            reason: String::new(),
+            request: request("room"),
+        },
+        Command::CreateTask {
+            project,
+            agent: "reader".into(),
+            inputs,
+            task_id: None,
+            labels,
+            class,
+            priority,
+            deadline_ms: 0,
+            home,
+            request: request("together"),
+            terms: None,
+        },
+        Command::Assign { task: uid(256), node },
+        Command::Spawn { parent: uid(256), epoch, node, step: 1, children: vec![child; 2] },
+        Command::AssignTogether { leases: vec![(uid(3 * 256), node), (uid(3 * 256 + 1), node)] },
+    ]
+}
+
+#[test]
+fn an_entry_of_the_fourth_form_is_read_and_written_as_then() {
+    let golden = kept("entry-4.cbor", &encode_entry(STAMP, &team_commands()));
+    let entry: Entry = types::decode(&golden).unwrap();
+    assert_eq!((entry.format, entry.min_reader), (4, 4));
+    assert_eq!(entry.commands, team_commands());
+    assert_eq!(encode_entry(entry.stamp, &entry.commands), golden);
+}
+
+#[test]
+fn a_snapshot_of_the_fourth_form_is_read_and_written_as_then() {
+    let mut state = State::new();
+    state.apply_entry(1, &encode_entry(STAMP, &admit())).unwrap();
+    state.apply_entry(2, &encode_entry(STAMP, &every_command())).unwrap();
+    state.apply_entry(3, &encode_entry(STAMP, &newer_commands())).unwrap();
+    state.apply_entry(4, &encode_entry(STAMP, &newest_commands())).unwrap();
+    let applied = state.apply_entry(5, &encode_entry(STAMP, &team_commands())).unwrap();
+    assert!(!applied.replies.iter().any(|reply| matches!(reply, Reply::Refused(_))), "{:?}", applied.replies);
+    let golden = kept("snapshot-4.cbor", &state.snapshot());
     let restored = State::restore(&golden).unwrap();
     assert_eq!(restored.snapshot(), golden);
     // The same log must still make the same state, or replicas of two versions would part.

@@ -99,6 +99,10 @@ impl Script {
             if let Command::Assign { task, node } = &command {
                 lines.push(format!("{} on {node}", self.task_name(*task)));
             }
+            if let Command::AssignTogether { leases } = &command {
+                let each = leases.iter().map(|(task, node)| format!("{} on {node}", self.task_name(*task)));
+                lines.push(format!("together: {}", each.collect::<Vec<_>>().join(", ")));
+            }
             lines.extend(self.apply(&command)?.into_iter().filter(|line| line.contains("refused")));
         }
         Ok(lines)
@@ -202,6 +206,17 @@ impl Script {
             "create" => self.create(words)?,
             "spawn" => self.spawn(words)?,
             "assign" => Command::Assign { task: self.task(words.plain(0)?)?, node: node(words.plain(1)?)? },
+            "together" => Command::AssignTogether {
+                leases: words
+                    .text("leases")
+                    .into_iter()
+                    .flat_map(|text| text.split(','))
+                    .map(|lease| {
+                        let (task, on) = lease.split_once(':').ok_or("leases=TASK:NODE,…")?;
+                        Ok((self.task(task)?, node(on)?))
+                    })
+                    .collect::<Result<_, String>>()?,
+            },
             "reserve" => Command::Reserve {
                 task: self.task(words.plain(0)?)?,
                 epoch: self.epoch(words)?,
@@ -385,6 +400,7 @@ impl Script {
             background: vec![],
             home: vec![],
             limits: None,
+            together: words.text("together").map(|_| true),
         };
         Ok(Command::Spawn {
             parent: self.task(words.plain(0)?)?,

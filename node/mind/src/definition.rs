@@ -88,6 +88,8 @@ pub struct TeamDefinition {
     pub background: String,
     /// The agent that gets one input each.
     pub fan_out: String,
+    /// They start together or not at all.
+    pub together: bool,
     /// The agent that gets all their results.
     pub then: String,
 }
@@ -185,6 +187,9 @@ impl TeamDefinition {
             text += &format!("background = {}\n", quoted(&self.background));
         }
         text += &format!("\n[fan_out]\nover = \"inputs\"\nagent = {}\n", quoted(&self.fan_out));
+        if self.together {
+            text += "together = true\n";
+        }
         text + &format!("\n[then]\nagent = {}\n", quoted(&self.then))
     }
 }
@@ -262,11 +267,18 @@ fn team(mut table: Table<'_>) -> Result<TeamDefinition, DefinitionError> {
     let background = table.text("background")?.unwrap_or_default();
     let mut fan_out =
         table.needed_table("fan_out", "[fan_out] with over = \"inputs\" and agent = \"reader\"")?;
-    fan_out.only("fan_out", &["over", "agent"])?;
+    fan_out.only("fan_out", &["over", "agent", "together"])?;
     fan_out.needed_choice("over", &["inputs"])?;
     let mut then = table.needed_table("then", "[then] with agent = \"writer\"")?;
     then.only("then", &["agent"])?;
-    Ok(TeamDefinition { name, background, fan_out: fan_out.name("agent")?, then: then.name("agent")? })
+    let together = fan_out.flag("together")?.unwrap_or(false);
+    Ok(TeamDefinition {
+        name,
+        background,
+        fan_out: fan_out.name("agent")?,
+        together,
+        then: then.name("agent")?,
+    })
 }
 
 /// For values that were checked against a limit below `u32::MAX`.

@@ -74,6 +74,8 @@ pub struct ChildPlan {
     pub background: Vec<Hash>,
     /// New tokens that it may use, with everything below it; none: as its parent.
     pub tokens: Option<u64>,
+    /// It starts together with the others of the step that say so, or not at all.
+    pub together: bool,
 }
 
 /// What the task does after the step.

@@ -26,7 +26,10 @@ pub(crate) fn next(mind: &Mind, team: &TeamDefinition) -> Move {
         );
         return Move::Trouble(Trouble::last("TOO_MANY_INPUTS", message));
     }
-    let plan = |input: &(String, Hash)| child(mind, &team.fan_out, vec![input.clone()]);
+    let plan = |input: &(String, Hash)| {
+        let plan = child(mind, &team.fan_out, vec![input.clone()]);
+        ChildPlan { together: team.together, ..plan }
+    };
     Move::Do(Doing::Spawn(mind.facts.inputs.iter().map(plan).collect()))
 }
 
@@ -34,7 +37,7 @@ pub(crate) fn next(mind: &Mind, team: &TeamDefinition) -> Move {
 fn child(mind: &Mind, agent: &str, inputs: Vec<(String, Hash)>) -> ChildPlan {
     let own = mind.opening.iter().map(|(sealed, _)| sealed.hash);
     let background = mind.facts.background.iter().copied().chain(own).collect();
-    ChildPlan { agent: agent.to_string(), inputs, background, tokens: None }
+    ChildPlan { agent: agent.to_string(), inputs, background, tokens: None, together: false }
 }
 
 /// The ledger has the children: write down which, and wait.

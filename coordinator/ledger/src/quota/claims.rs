@@ -56,6 +56,7 @@ impl Fence {
 }
 
 /// What is held, and what was given away since the state was made.
+#[derive(Clone)]
 pub(crate) struct Claims<'a> {
     state: &'a State,
     taken: BTreeMap<(String, Holding), u64>,
@@ -160,6 +161,16 @@ impl<'a> Claims<'a> {
 impl State {
     pub(crate) fn check_slot(&self, row: &TaskRow) -> Result<(), Refusal> {
         Claims::new(self).refusal(row).map_or(Ok(()), Err)
+    }
+
+    /// Whether there is room for all of them at the same time.
+    pub(crate) fn check_slots(&self, rows: &[TaskRow]) -> Result<(), Refusal> {
+        let mut claims = Claims::new(self);
+        for row in rows {
+            claims.refusal(row).map_or(Ok(()), Err)?;
+            claims.take(row);
+        }
+        Ok(())
     }
 
     /// Takes what the task holds while it runs, at every place above it.

@@ -72,6 +72,7 @@ pub struct View {
 }
 
 /// The nodes that take tasks, what they hold, and what this plan gave them.
+#[derive(Clone)]
 pub struct Fleet<'a> {
     known: &'a Routes,
     /// What placements of this plan add to it.
@@ -84,6 +85,7 @@ pub struct Fleet<'a> {
     now_ms: u64,
 }
 
+#[derive(Clone)]
 struct Berth<'a> {
     lot: Lot,
     models: Vec<&'a str>,
@@ -92,7 +94,7 @@ struct Berth<'a> {
     lifted: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Line {
     order: BTreeSet<Standing>,
     work: u64,

@@ -126,9 +126,9 @@ fn definition() -> impl Strategy<Value = Definition> {
             })
         },
     );
-    let team = (name(), any::<String>(), name(), name());
-    let team = team.prop_map(|(name, background, fan_out, then)| {
-        Definition::Team(TeamDefinition { name, background, fan_out, then })
+    let team = (name(), any::<String>(), name(), any::<bool>(), name());
+    let team = team.prop_map(|(name, background, fan_out, together, then)| {
+        Definition::Team(TeamDefinition { name, background, fan_out, together, then })
     });
     prop_oneof![agent, team]
 }

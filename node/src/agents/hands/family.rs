@@ -79,7 +79,8 @@ impl Hands {
         }
         let (agent, background) = (child.agent.clone(), child.background.clone());
         let limits = child.tokens.map(|tokens| vec![(QuotaKey::TokensTotal, tokens)]);
-        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits })
+        let together = child.together.then_some(true);
+        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits, together })
     }
 
     /// How all children stand, from the ledger.
