@@ -143,8 +143,10 @@ impl Sim {
                 self.workers.push(Worker::new(node));
             }
         }
-        for name in PROJECTS {
-            for text in [AGENT, TEAM] {
+        for (number, name) in PROJECTS.into_iter().enumerate() {
+            // The readers of every second project start together.
+            let together = if number % 2 == 1 { "together = true\n[then]" } else { "[then]" };
+            for text in [AGENT, &TEAM.replace("[then]", together)] {
                 let definition = self.library.define(text);
                 let segment = context::seal(&project(name), &definition.segment());
                 self.library.keep([(segment.hash, segment.bytes)]);
