@@ -162,4 +162,4 @@ fn end_of(why: JobEnd) -> EndOfSpeech {
 mod local_calls_test;
 #[cfg(test)]
 #[path = "local_test.rs"]
-mod local_test;
+pub(crate) mod local_test;

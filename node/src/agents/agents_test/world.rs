@@ -10,7 +10,7 @@ use crate::link::{LeaseName, News};
 use bytes::Bytes;
 use context::{Kind, Segment, Visibility};
 use futures::future::BoxFuture;
-use ledger::command::{Command, RequestKey, Stamp};
+use ledger::command::{Command, RequestKey, Stamp, Terms};
 use ledger::effect::Effect;
 use ledger::keys::{Budget, Window};
 use ledger::query::{Answer, Query};
@@ -144,6 +144,16 @@ impl World {
     }
 
     pub(super) fn create(&self, agent: &str, inputs: &[(&str, &str)]) -> TaskUid {
+        self.create_within(agent, inputs, &[])
+    }
+
+    /// A task with limits of its own.
+    pub(super) fn create_within(
+        &self,
+        agent: &str,
+        inputs: &[(&str, &str)],
+        limits: &[(QuotaKey, u64)],
+    ) -> TaskUid {
         let inputs = inputs.iter().map(|(name, text)| {
             let (segment, bytes) =
                 self.store(&Segment::new(Kind::Message, "tester", Visibility::Project, *text));
@@ -161,7 +171,7 @@ impl World {
             deadline_ms: 0,
             home: self.home(),
             request: RequestKey::default(),
-            terms: None,
+            terms: (!limits.is_empty()).then(|| Terms { limits: limits.to_vec(), ..Terms::default() }),
         });
         let Reply::Task(row) = reply else { panic!("{reply:?}") };
         row.uid
@@ -200,8 +210,12 @@ impl World {
 
     pub(super) fn limit(&self, key: &str, amount: u64) {
         let key = QuotaKey::parse(key).expect("a key of quotas");
+        self.limit_at("projects/default", key, amount);
+    }
+
+    pub(super) fn limit_at(&self, path: &str, key: QuotaKey, amount: u64) {
         self.ok(Command::SetQuota {
-            path: "projects/default".into(),
+            path: path.into(),
             changes: vec![(key, Some(amount))],
             etag: None,
             reason: String::new(),
