@@ -10,7 +10,7 @@ export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools lint unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools format lint fetched unit bench docs clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -20,18 +20,28 @@ demo: ## the main job on a fresh machine: a team of agents on 3 coordinators and
 	./target/release/quorate model pull smollm2
 	./target/release/quorate-demo --input "$(INPUT)"
 
-test: tools lint unit ## every test: formatting, lints, units, simulator, real processes, real model
+# What pip and npm bring takes minutes of waiting: meanwhile the compiler works.
+test: tools format ## every test: formatting, lints, units, simulator, real processes, real model
+	@mkdir -p .tools; $(MAKE) fetched >.tools/fetched.log 2>&1 & fetched=$$!; \
+		$(MAKE) build; built=$$?; wait $$fetched || { cat .tools/fetched.log; exit 1; }; exit $$built
+	@$(MAKE) unit
 
 tools: ## cargo-nextest, where it is missing
 	@cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --version $(NEXTEST) --locked --root .tools
 
-lint:
+format:
 	cargo fmt --all --check
+
+lint: format ## formatting and lints alone
 	cargo clippy --workspace --all-targets -- -D warnings
 
+# Clippy's driver is the compiler with lints. As `cargo clippy` it would check all dependencies first, for minutes, and
+# then the tests would need them built; in the compiler's place for our crates it lints what it builds anyway.
+LINTED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
+
 # Everything in one call: with other packages or targets selected, cargo would build the dependencies again.
-build: ## every crate, test and binary, once
-	cargo build --workspace --all-targets
+build: ## every crate, test and binary, once, linted: a warning is an error
+	$(LINTED) cargo build --workspace --all-targets
 
 model: build ## the models that the tests and the demo use
 	./target/debug/quorate model pull smollm2
@@ -75,8 +85,10 @@ tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
 	@tests/providers-peers.sh
 
-unit: tool-servers model deploy-tests random-models vocabularies encoder openai-client python-sdk-tools typescript-sdk-tools
-	cargo nextest run --workspace
+fetched: tool-servers random-models vocabularies encoder openai-client python-sdk-tools typescript-sdk-tools
+
+unit: model deploy-tests fetched
+	$(LINTED) cargo nextest run --workspace
 
 # Both tiers and their planted mistakes, on all cores: docs/testing.md. S2_SEEDS is a tenth of SEEDS.
 sim: tools ## the simulator, SEEDS=300: the ledger and the agents over an ideal log, then real raft on lossy disks
