@@ -199,10 +199,8 @@ fn hear_person(mind: &Mind, turn: &Turn, signal: &Signal, news: &mut News) {
     let done = news.ended.iter().any(|end| end.index == index) || news.begun.contains(&index);
     let Some(ask) = open_ask(mind, turn, index, call).filter(|_| !done) else { return };
     match (signal.kind, ask.kind) {
-        (SignalKind::Approve, AskKind::Approval) | (SignalKind::Repeat, AskKind::UnknownMayRepeat)
-            if mind.holds_back() => {}
         (SignalKind::Approve, AskKind::Approval) | (SignalKind::Repeat, AskKind::UnknownMayRepeat) => {
-            news.begun.push(index);
+            news.begun.extend((!mind.holds_back()).then_some(index));
         }
         (SignalKind::Reject, AskKind::Approval) => {
             news.end(mind, index, How::Rejected, "error: a person did not allow this call".to_string());
@@ -439,8 +437,8 @@ pub(crate) fn held_back(mind: &mut Mind, mut draft: Draft) -> Draft {
     match &mut draft.decision {
         Decision::Asked { calls, .. } => calls.iter_mut().for_each(|call| call.begun = false),
         Decision::Moved { begun, .. } => {
-            let made = std::mem::take(begun).into_iter().filter(|index| was_made(mind, *index));
-            let made: Vec<u32> = made.collect();
+            let mut made = std::mem::take(begun);
+            made.retain(|index| was_made(mind, *index));
             mind.unsure.extend(made);
         }
         _ => {}

@@ -92,6 +92,10 @@ impl State {
     pub(crate) fn short_of_calls(&self, row: &TaskRow, calls: u64) -> Option<Room> {
         let held = row.held.as_deref().map_or(0, |held| held.amounts.tool_calls);
         let amounts = Amounts { tool_calls: calls.saturating_sub(held), ..Amounts::NONE };
+        // Most steps begin none: they need no look at the tree.
+        if amounts.is_none() {
+            return None;
+        }
         let rows = self.places(row).into_iter().filter_map(|path| self.quotas.get(&path));
         let rooms = rows.flat_map(|row| budgets_at(row, amounts, self.clock()));
         rooms.filter(Room::is_short).min_by_key(|room| room.available)
