@@ -17,6 +17,7 @@ use proto::internal::v1 as pb;
 use proto::internal::v1::ledger_server::LedgerServer;
 use proto::internal::v1::link_server::LinkServer as LinkService;
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use sys::disk::Disk;
@@ -107,6 +108,10 @@ pub(crate) struct Inner {
     pub(crate) starts_ms: Mutex<VecDeque<u64>>,
     /// Held while the state is copied to try something.
     pub(crate) supposing: tokio::sync::Mutex<()>,
+    /// Held while consensus follows the members.
+    pub(crate) following: tokio::sync::Mutex<()>,
+    /// How often members changed since this node started.
+    pub(crate) members_turn: AtomicU64,
 }
 
 impl Coordinator {
@@ -149,6 +154,8 @@ impl Coordinator {
                 leader_heard_ms: Mutex::new(0),
                 starts_ms: Mutex::default(),
                 supposing: tokio::sync::Mutex::default(),
+                following: tokio::sync::Mutex::default(),
+                members_turn: AtomicU64::new(0),
             }),
         };
         tokio::spawn(Office::run(coordinator.clone(), effects, wakes));

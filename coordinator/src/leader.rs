@@ -17,6 +17,7 @@ use ledger::effect::Effect;
 use ledger::placement;
 use ledger::plan::plan;
 use ledger::rows::{EventKind, Role, ScheduleRow};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use types::{NodeId, limits};
@@ -29,6 +30,9 @@ const TICK_MS: u64 = 200;
 const CALL_MS: u64 = 500;
 /// How often attached nodes hear again everything they hold.
 const TELL_MS: u64 = 5_000;
+/// Pauses between tries to make consensus follow the members.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(200);
+const FOLLOW_AGAIN_MOST: Duration = Duration::from_secs(5);
 /// Assignments proposed together.
 const PLAN_MAX: usize = 64;
 
@@ -247,22 +251,29 @@ impl Office {
         }
     }
 
-    /// In the background, because it waits for new nodes to catch up.
+    /// In the background, because it waits for new nodes to catch up; until it is done, this node leads no more, or
+    /// members have changed again.
     fn follow_members(&self) {
         let coordinator = self.coordinator.clone();
+        let turn = coordinator.inner.members_turn.fetch_add(1, Ordering::Relaxed) + 1;
         tokio::spawn(async move {
-            if let Err(error) = follow_members(&coordinator).await {
-                tracing::warn!(
-                    error,
-                    "consensus membership does not follow yet; tried again at the next change"
-                );
+            let mut pause = FOLLOW_AGAIN;
+            while let Err(error) = follow_members(&coordinator).await {
+                tracing::info!(error, "consensus membership does not follow yet; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(FOLLOW_AGAIN_MOST);
+                let newest = coordinator.inner.members_turn.load(Ordering::Relaxed) == turn;
+                if !newest || !coordinator.raft().status().is_leader {
+                    return;
+                }
             }
         });
     }
 }
 
-/// Makes the consensus group what the members' roles ask for.
+/// Makes the consensus group what the members' roles ask for. Consensus takes one change at a time.
 pub(crate) async fn follow_members(coordinator: &Coordinator) -> Result<(), String> {
+    let _one_at_a_time = coordinator.inner.following.lock().await;
     let is_coordinator = |row: &ledger::rows::NodeRow| row.roles.contains(&Role::Coordinator);
     let members = coordinator.nodes().into_iter().filter(is_coordinator);
     let coordinators: Vec<(NodeId, String)> = members.map(|row| (row.id, row.internal_addr)).collect();

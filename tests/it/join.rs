@@ -157,3 +157,40 @@ async fn one_voter_becomes_three() -> anyhow::Result<()> {
     })
     .await
 }
+
+/// Coordinators are lost one after the other and taken off the list at once: each command says what became of it, the
+/// rest vote, and who has no vote because the number is even still learns.
+#[tokio::test]
+async fn lost_coordinators_are_removed_and_the_rest_go_on() -> anyhow::Result<()> {
+    let spec = Spec { coordinators: 5, workers: 1, ..spec(&[reply("quick", "Understood.", "")]) };
+    on_cluster(spec, async |cluster| {
+        apply(&cluster.client()?, &["quick"]).await?;
+        voters(cluster, 5).await?;
+        for (left, votes) in [(4, 3), (3, 3), (2, 1)] {
+            let leader = cluster.leader().await?;
+            let alive = cluster.nodes[..5].iter().filter(|node| node.pid().is_some() && node.name != leader);
+            let lost = alive.map(|node| node.name.clone()).next_back().context("one that does not lead")?;
+            cluster.node_mut(&lost)?.kill()?;
+            let client = cluster.client_of(&leader)?;
+            let status = client.cluster().remove_voter(&lost).await?;
+            ensure!(!status.voters.contains(&lost) && !status.learners.contains(&lost), "{status:?}");
+            let gone = client.cluster().remove_voter(&lost).await;
+            ensure!(gone.is_err(), "removed twice: {gone:?}");
+            let status = voters(cluster, votes).await?;
+            ensure!(status.voters.len() + status.learners.len() == left, "{left} are left: {status:?}");
+            let id = format!("with-{left}");
+            client.tasks().create("quick").input("x").task_id(&id).send().await?;
+            succeeded(&client, &id).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn voters(cluster: &Cluster, count: usize) -> anyhow::Result<quorate_sdk::data::ClusterStatus> {
+    let client = cluster.client()?;
+    until("the right number of voters", PATIENCE, || async {
+        client.cluster().status().await.ok().filter(|status| status.voters.len() == count)
+    })
+    .await
+}

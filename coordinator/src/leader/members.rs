@@ -1,11 +1,15 @@
 //! Who votes: the largest odd number of coordinators, five at the most, lowest ids first. The others learn.
 
-use crate::raft::RaftNode;
+use crate::raft::{MembershipError, RaftNode};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use types::NodeId;
 
 /// More voters than this cost latency and tolerate nothing that people have.
 const VOTERS_MAX: usize = 5;
+/// How often and how soon a change is tried again while another is under way: two seconds.
+const TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Which of the coordinators should vote, given who votes now: an even number tolerates no more failures than the odd
 /// one below it. Voters in office stay before newcomers.
@@ -17,22 +21,50 @@ pub(crate) fn voters(coordinators: &[NodeId], now: &BTreeSet<NodeId>) -> BTreeSe
     order.into_iter().take(wanted).collect()
 }
 
-/// Adds every coordinator as a learner, then makes the right ones voters. Can be repeated.
+/// Adds every coordinator as a learner, makes the right ones voters, and lets go of who is no coordinator. Can be
+/// repeated; one at a time.
 pub(crate) async fn follow(raft: &RaftNode, coordinators: &[(NodeId, String)]) -> Result<(), String> {
+    teach(raft, coordinators).await?;
+    let ids: Vec<NodeId> = coordinators.iter().map(|(id, _)| *id).collect();
+    let now: BTreeSet<NodeId> = raft.status().voters.keys().copied().collect();
+    let wanted = voters(&ids, &now);
+    if wanted != now && !wanted.is_empty() {
+        settled(|| raft.change_voters(wanted.clone())).await?;
+        // A voter that is left out leaves altogether: one that is a coordinator still goes on learning.
+        teach(raft, coordinators).await?;
+    }
+    let strangers: Vec<NodeId> =
+        raft.status().learners.into_keys().filter(|learner| !ids.contains(learner)).collect();
+    for stranger in strangers {
+        settled(|| raft.remove_learner(stranger)).await?;
+    }
+    Ok(())
+}
+
+async fn teach(raft: &RaftNode, coordinators: &[(NodeId, String)]) -> Result<(), String> {
     let status = raft.status();
     for (id, address) in coordinators {
         let known = status.voters.get(id).or_else(|| status.learners.get(id));
         if known != Some(address) {
-            raft.add_learner(*id, address).await.map_err(|e| e.to_string())?;
+            settled(|| raft.add_learner(*id, address)).await?;
         }
     }
-    let ids: Vec<NodeId> = coordinators.iter().map(|(id, _)| *id).collect();
-    let now: BTreeSet<NodeId> = status.voters.keys().copied().collect();
-    let wanted = voters(&ids, &now);
-    if wanted != now && !wanted.is_empty() {
-        raft.change_voters(wanted).await.map_err(|e| e.to_string())?;
-    }
     Ok(())
+}
+
+/// Makes a change when the one before is through: consensus answers it before its last entry is known to be committed.
+async fn settled<F>(change: impl Fn() -> F) -> Result<(), String>
+where
+    F: Future<Output = Result<u64, MembershipError>>,
+{
+    let mut tries = 0;
+    loop {
+        match change().await {
+            Err(MembershipError::InProgress) if tries < TRIES => tries += 1,
+            other => return other.map(|_index| ()).map_err(|error| error.to_string()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 #[cfg(test)]
