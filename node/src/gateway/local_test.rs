@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use worker_inference::EngineConfig;
 
-pub(super) fn model_file() -> PathBuf {
+pub(crate) fn model_file() -> PathBuf {
     if let Some(path) = std::env::var_os("QUORATE_MODEL") {
         return path.into();
     }
