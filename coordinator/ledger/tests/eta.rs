@@ -90,6 +90,7 @@ fn estimates_are_within_a_quarter_on_steady_load() {
     errors.sort_unstable();
     let (half, p90) = (errors[MEASURED / 2], errors[MEASURED * 9 / 10]);
     let waits: u64 = load.waits.iter().map(|(_, came)| came).sum();
-    println!("figure eta_error_milli p50 {half} p90 {p90}, mean wait {} ms", waits / load.waits.len() as u64);
+    println!("figure eta_error_p50_milli {half}\nfigure eta_error_p90_milli {p90}");
+    println!("mean wait {} ms", waits / load.waits.len() as u64);
     assert!(p90 <= 250, "one in ten estimates is off by {p90} thousandths");
 }
