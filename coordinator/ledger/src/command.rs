@@ -382,7 +382,7 @@ pub enum Command {
         next_ms: u64,
     },
     /// Gives children that start together to nodes: all of them, or none where one may not start.
-    #[n(25)]
+    #[n(28)]
     AssignTogether {
         #[n(0)]
         leases: Vec<(TaskUid, NodeId)>,
@@ -439,7 +439,7 @@ pub struct ChildSpec {
     #[n(4)]
     pub limits: Option<Vec<(QuotaKey, u64)>>,
     /// It starts together with the step's other children that say so, or not at all.
-    #[n(5)]
+    #[n(6)]
     pub together: Option<bool>,
 }
 
