@@ -43,7 +43,7 @@ async fn random_budgets_end_at_exactly_their_token_on_any_engine() {
     ));
     // One with room for everything, one that has to throw away what it computed.
     let roomy = start(&world, ids[1], engine(128 << 20)).await;
-    let narrow = start(&world, ids[2], engine(24 << 20)).await;
+    let narrow = start(&world, ids[2], engine(14 << 20)).await;
     let mut whole = vec![];
     for question in QUESTIONS {
         whole.push(undisturbed(&world, question).await);
