@@ -267,6 +267,7 @@ fn node_value() -> Node {
         tokens_computed: 5000,
         tokens_cached: 4000,
         tokens_generated: 300,
+        kv_tiers: BTreeMap::from([("memory".into(), 3_145_728), ("host".into(), 1_048_576)]),
     };
     Node {
         id: "n4".into(),
