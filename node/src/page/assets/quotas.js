@@ -56,12 +56,12 @@ function row(place, limit, at) {
 }
 
 function placeName(place) {
-  const parts = place.path.split("/").filter((part, at, all) => !(at % 2 === 0 && ["projects", "agents"].includes(part)) || all.length === 1);
-  const depth = place.path === "cluster" ? 0 : parts.length;
+  const [project, agent] = place.path.replace(/^projects\//, "").split("/agents/");
+  const depth = place.path === "cluster" ? 0 : agent ? 2 : 1;
   const by = place.author ? `set by ${place.author} ${ago(place.updated_ms)} ago${place.reason ? `: ${place.reason}` : ""}` : "";
-  const kind = place.path.includes("/agents/") ? "agent" : place.path === "cluster" ? "" : "project";
+  const kind = ["", "project", "agent"][depth];
   return h("span", { size: { "padding-left": `${depth * 14}px` }, title: `${place.path}${by ? `, ${by}` : ""}` },
-    kind && h("span.faint", null, `${kind} `), h("b", null, parts.at(-1)));
+    kind && h("span.faint", null, `${kind} `), h("b", null, agent || project));
 }
 
 function share(limit) {
