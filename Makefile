@@ -10,7 +10,7 @@ export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools format lint fetched unit bench docs clean
+.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools format lint fetched unit bench docs clean page-screens
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -78,6 +78,9 @@ typescript-sdk-tools: ## the packages of the TypeScript SDK
 
 typescript-sdk: ## types and tests of the TypeScript SDK, with the binary of `make build`
 	@tests/typescript-sdk.sh
+
+page-screens: python-sdk-tools ## the page in headless Chromium: checks, and the screenshots of docs/page.md
+	@.tools/python-sdk/bin/python tests/page-browser.py
 
 tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 	@tests/tool-servers.sh "$(QUORATE_TOOL_SERVERS)"

@@ -14,9 +14,10 @@ mod nodes;
 mod prices;
 mod quota_watch;
 mod quotas;
+mod rows;
 mod serve;
 mod snapshots;
-mod status;
+pub(crate) mod status;
 mod tasks;
 mod watch;
 
@@ -36,6 +37,8 @@ use types::{ClusterId, Hash, NodeId, ProjectName, limits};
 
 pub use crate::identity::{Identity, Role};
 pub use access::Access;
+pub(crate) use convert::state_reason;
+pub(crate) use rows::Piece;
 
 /// What a door needs once its node belongs to a cluster.
 pub struct Membership {

@@ -1,4 +1,5 @@
-//! The small HTTP face: `/healthz` (the process lives), `/readyz` (it serves), `/metrics` (Prometheus text).
+//! The small HTTP face: `/healthz` (the process lives), `/readyz` (it serves), `/metrics` (Prometheus text), and the web
+//! page of the cluster at `/`.
 //!
 //! The first two are open to everyone who reaches the port; metrics name projects, so they are for callers who may see
 //! all of them. On loopback it is plain; beyond it speaks TLS where the node does.
@@ -33,11 +34,13 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, face: Face, s
     let Ok(address) = listener.local_addr() else { return tracing::error!("the HTTP port has no address") };
     let tls = tls.filter(|_| !address.ip().is_loopback());
     let connections = Connections { incoming: incoming(listener, tls, Port::Http), address };
+    let page = crate::page::routes(face.door.clone(), face.access.clone(), stop.clone());
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(face)
+        .merge(page)
         .into_make_service_with_connect_info::<Remote>();
     let served = axum::serve(connections, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
@@ -46,7 +49,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, face: Face, s
 }
 
 /// Connections in the form that the HTTP server takes.
-struct Connections {
+pub(crate) struct Connections {
     incoming: Incoming,
     address: SocketAddr,
 }
@@ -74,8 +77,9 @@ impl Listener for Connections {
     }
 }
 
+/// Who is at the other side of a connection.
 #[derive(Clone)]
-struct Remote(Peer);
+pub(crate) struct Remote(pub(crate) Peer);
 
 impl Connected<IncomingStream<'_, Connections>> for Remote {
     fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {

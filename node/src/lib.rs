@@ -26,6 +26,7 @@ mod memories;
 pub mod models;
 mod node;
 pub mod openai;
+mod page;
 mod security;
 pub mod segments;
 mod served;

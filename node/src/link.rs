@@ -76,6 +76,8 @@ pub struct EngineFacts {
     pub tokens_generated: u64,
     pub model_bytes: u64,
     pub weight_bytes: u64,
+    /// Bytes of KV that can be used again, by tier.
+    pub kv_tiers: Vec<(&'static str, u64)>,
 }
 
 /// What a beat tells beside "I live".

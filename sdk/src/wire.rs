@@ -358,6 +358,7 @@ impl From<v1::Engine> for Engine {
             tokens_computed: it.tokens_computed,
             tokens_cached: it.tokens_cached,
             tokens_generated: it.tokens_generated,
+            kv_tiers: it.kv_tiers.into_iter().map(|it| (it.tier, it.bytes)).collect(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod join;
 mod leader_kill;
 mod memory;
 mod openai;
+mod page;
 mod python_sdk;
 mod quotas;
 mod real_model;

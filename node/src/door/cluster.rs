@@ -264,5 +264,10 @@ fn engine(engine: &link::LinkEngine) -> pb::Engine {
         tokens_cached: engine.tokens_cached,
         tokens_generated: engine.tokens_generated,
         weight_bytes: engine.weight_bytes,
+        kv_tiers: engine.kv_tiers.iter().map(kv_tier).collect(),
     }
+}
+
+fn kv_tier(it: &link::LinkKvTier) -> pb::KvTier {
+    pb::KvTier { tier: it.tier.clone(), bytes: it.bytes }
 }

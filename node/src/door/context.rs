@@ -59,27 +59,41 @@ impl ContextService for Door {
 impl Membership {
     /// Everything the task's model calls were given and answered, oldest first.
     async fn chain(&self, row: &TaskRow) -> Result<Vec<Hash>, Status> {
-        let mut records = Vec::new();
-        let mut next = row.head;
-        while let Some(hash) = next {
-            let bytes = self.segment(&row.project, hash, &row.home).await?;
-            let record: StepRecord = StepRecord::open(&row.project, hash, &bytes)
-                .map_err(|error| Status::data_loss(format!("step record {}: {error}", hash.short())))?;
-            next = record.prev;
-            records.push(record);
-        }
-        let given = row.background.iter().copied().chain(row.inputs.iter().map(|input| input.segment));
-        let mut chain: Vec<Hash> = given.collect();
-        for hash in records.iter().rev().flat_map(|record| record.added.iter()) {
+        let records = self.records(row, 0).await?;
+        let mut chain = given(row);
+        for hash in records.iter().flat_map(|record| record.added.iter()) {
             if !chain.contains(hash) {
                 chain.push(*hash);
             }
         }
         Ok(chain)
     }
+
+    /// The task's committed steps after a number, in their order.
+    pub(super) async fn records(&self, row: &TaskRow, after: u64) -> Result<Vec<StepRecord>, Status> {
+        let mut records = Vec::new();
+        let mut next = row.head;
+        while let Some(hash) = next {
+            let bytes = self.segment(&row.project, hash, &row.home).await?;
+            let record: StepRecord = StepRecord::open(&row.project, hash, &bytes)
+                .map_err(|error| Status::data_loss(format!("step record {}: {error}", hash.short())))?;
+            if record.n <= after {
+                break;
+            }
+            next = record.prev;
+            records.push(record);
+        }
+        records.reverse();
+        Ok(records)
+    }
 }
 
-fn open(project: &ProjectName, hash: Hash, bytes: &[u8]) -> Result<Segment, Status> {
+/// What the task had before its first step.
+pub(super) fn given(row: &TaskRow) -> Vec<Hash> {
+    row.background.iter().copied().chain(row.inputs.iter().map(|input| input.segment)).collect()
+}
+
+pub(super) fn open(project: &ProjectName, hash: Hash, bytes: &[u8]) -> Result<Segment, Status> {
     context::open(project, hash, bytes)
         .map_err(|error| Status::data_loss(format!("segment {}: {error}", hash.short())))
 }
@@ -95,7 +109,7 @@ fn message(hash: Hash, segment: Segment, with_text: bool) -> pb::Segment {
     }
 }
 
-fn kind(kind: Kind) -> &'static str {
+pub(super) fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::System => "system",
         Kind::Background => "background",

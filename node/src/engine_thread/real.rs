@@ -60,8 +60,16 @@ impl LoadedModel {
             tokens_generated: observed.tokens_generated,
             model_bytes: observed.model_bytes,
             weight_bytes: observed.weight_bytes,
+            kv_tiers: kv_tiers(&observed.kv),
         }
     }
+}
+
+/// The sums over projects and classes, the fastest tier first; a tier without a byte is left out.
+fn kv_tiers(held: &[KvHeld]) -> Vec<(&'static str, u64)> {
+    let sum = |tier| held.iter().filter(|it| it.tier == tier).map(|it| it.bytes).sum();
+    let tiers = ["memory", "host", "disk"].map(|tier| (tier, sum(tier)));
+    tiers.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
 }
 
 struct RealEngine {

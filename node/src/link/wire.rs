@@ -3,8 +3,8 @@
 use super::{BeatFacts, EngineFacts, LeaseName, LinkConfig, News};
 use ledger::rows::TaskRow;
 use proto::internal::v1::{
-    Assignment, Beat, CancelTask, FullSet, HeldLease, Hello, LinkEngine, NodeMessage, Request, Revoke,
-    node_message,
+    Assignment, Beat, CancelTask, FullSet, HeldLease, Hello, LinkEngine, LinkKvTier, NodeMessage, Request,
+    Revoke, node_message,
 };
 use types::{Epoch, ProjectName, TaskUid};
 
@@ -71,7 +71,12 @@ fn engine(facts: EngineFacts) -> LinkEngine {
         tokens_generated: facts.tokens_generated,
         model_bytes: facts.model_bytes,
         weight_bytes: facts.weight_bytes,
+        kv_tiers: facts.kv_tiers.into_iter().map(kv_tier).collect(),
     }
+}
+
+fn kv_tier((tier, bytes): (&'static str, u64)) -> LinkKvTier {
+    LinkKvTier { tier: tier.to_string(), bytes }
 }
 
 pub(super) fn full_set(set: FullSet) -> Result<News, String> {

@@ -23,6 +23,7 @@ mod quota;
 mod schedule;
 mod shell;
 mod task;
+mod top;
 mod values;
 
 pub use cluster::{Command as ClusterCommand, Restore, Verify};
@@ -70,6 +71,8 @@ pub enum Command {
     /// Look at the cluster's machines, close and open them
     #[command(subcommand)]
     Node(node::Command),
+    /// The cluster on one screen: nodes, queue, tasks at work, limits that are nearly used up; `q` ends it
+    Top(top::Top),
     /// Found a cluster, look at its consensus, change its voters
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -126,6 +129,7 @@ async fn perform(command: Command, globals: &Globals, out: &mut Out<'_>) -> Resu
         Command::Cost(it) => cost::perform(it, &client, out).await,
         Command::Audit(it) => audit::perform(it, &client, out).await,
         Command::Node(it) => node::perform(it, &client, out).await,
+        Command::Top(it) => top::perform(it, &client, out).await,
         Command::Cluster(it) => cluster::perform(it, &client, out).await,
         Command::Models => model::list(&client, out).await,
     }

@@ -82,6 +82,11 @@ impl<'a> Out<'a> {
         self.text(&format!("{line}\n"))
     }
 
+    /// Orders for the terminal, which only `top` gives: what names and models say was made harmless before.
+    pub(crate) fn screen(&mut self, orders: &str) -> Result<(), Failure> {
+        self.raw(orders)
+    }
+
     /// Notes and results share a screen.
     pub(crate) fn is_terminal(&self) -> bool {
         self.terminal

@@ -99,6 +99,8 @@ fn every_documented_line_is_understood() {
         "price list",
         "explain t --if projects/default running=8 --if cluster tokens_day=none",
         "queue --class batch",
+        "top",
+        "top --once --every 500ms -o json",
         "node drain n7 --grace 10s --reason disk",
         "node cordon n7",
         "node uncordon worker-a --reason done",
@@ -147,6 +149,7 @@ fn wrong_lines_are_refused_as_usage() {
         "explain t --if projects/default",
         "agent apply",
         "node list --timeout 5",
+        "top --every soon",
         "node list -o yaml",
     ];
     for line in lines {
@@ -267,6 +270,7 @@ fn node_value() -> Node {
         tokens_computed: 5000,
         tokens_cached: 4000,
         tokens_generated: 300,
+        kv_tiers: BTreeMap::from([("memory".into(), 3_145_728), ("host".into(), 1_048_576)]),
     };
     Node {
         id: "n4".into(),

@@ -91,6 +91,8 @@ pub struct Engine {
     pub tokens_computed: u64,
     pub tokens_cached: u64,
     pub tokens_generated: u64,
+    /// Bytes of KV that can be used again: in the engine's pool (`memory`), beside it (`host`), on `disk`.
+    pub kv_tiers: BTreeMap<String, u64>,
 }
 
 /// What the machine has. A figure that could not be read is None.

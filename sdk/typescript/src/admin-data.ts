@@ -129,6 +129,8 @@ export interface Engine {
   readonly tokensComputed: number;
   readonly tokensCached: number;
   readonly tokensGenerated: number;
+  /** Bytes of KV that can be used again: `memory`, `host`, `disk`. */
+  readonly kvTiers: Readonly<Record<string, number>>;
 }
 
 /** A figure that could not be read is undefined. */

@@ -117,6 +117,7 @@ function engine(it: clusterPb.Engine): data.Engine {
     tokensComputed: Number(it.tokensComputed),
     tokensCached: Number(it.tokensCached),
     tokensGenerated: Number(it.tokensGenerated),
+    kvTiers: Object.fromEntries(it.kvTiers.map((tier) => [tier.tier, Number(tier.bytes)])),
   };
 }
 

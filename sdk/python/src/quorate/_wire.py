@@ -330,6 +330,7 @@ def _engine(it: cluster_pb2.Engine) -> data.Engine:
         tokens_computed=it.tokens_computed,
         tokens_cached=it.tokens_cached,
         tokens_generated=it.tokens_generated,
+        kv_tiers={tier.tier: tier.bytes for tier in it.kv_tiers},
     )
 
 

@@ -489,6 +489,8 @@ class Engine:
     tokens_computed: int
     tokens_cached: int
     tokens_generated: int
+    kv_tiers: Mapping[str, int]
+    """Bytes of KV that can be used again: `memory`, `host`, `disk`."""
 
 
 @dataclass(frozen=True)

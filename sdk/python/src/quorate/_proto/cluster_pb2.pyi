@@ -362,6 +362,7 @@ class Engine(google.protobuf.message.Message):
     TOKENS_CACHED_FIELD_NUMBER: builtins.int
     TOKENS_GENERATED_FIELD_NUMBER: builtins.int
     WEIGHT_BYTES_FIELD_NUMBER: builtins.int
+    KV_TIERS_FIELD_NUMBER: builtins.int
     model: builtins.str
     model_digest: builtins.str
     numerics_id: builtins.str
@@ -374,6 +375,10 @@ class Engine(google.protobuf.message.Message):
     tokens_cached: builtins.int
     tokens_generated: builtins.int
     weight_bytes: builtins.int
+    @property
+    def kv_tiers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___KvTier]:
+        """Where KV lies that can be used again, this engine's pool first."""
+
     def __init__(
         self,
         *,
@@ -389,10 +394,32 @@ class Engine(google.protobuf.message.Message):
         tokens_cached: builtins.int = ...,
         tokens_generated: builtins.int = ...,
         weight_bytes: builtins.int = ...,
+        kv_tiers: collections.abc.Iterable[Global___KvTier] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["kernels", b"kernels", "kv_blocks", b"kv_blocks", "kv_blocks_used", b"kv_blocks_used", "kv_bytes", b"kv_bytes", "model", b"model", "model_digest", b"model_digest", "numerics_id", b"numerics_id", "tokens_cached", b"tokens_cached", "tokens_computed", b"tokens_computed", "tokens_generated", b"tokens_generated", "weight_bytes", b"weight_bytes", "window", b"window"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kernels", b"kernels", "kv_blocks", b"kv_blocks", "kv_blocks_used", b"kv_blocks_used", "kv_bytes", b"kv_bytes", "kv_tiers", b"kv_tiers", "model", b"model", "model_digest", b"model_digest", "numerics_id", b"numerics_id", "tokens_cached", b"tokens_cached", "tokens_computed", b"tokens_computed", "tokens_generated", b"tokens_generated", "weight_bytes", b"weight_bytes", "window", b"window"]) -> None: ...
 
 Global___Engine: typing_extensions.TypeAlias = Engine
+
+@typing.final
+class KvTier(google.protobuf.message.Message):
+    """Bytes of KV in one place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    tier: builtins.str
+    """`memory` (the pool that the engine computes in), `host` (beside it), `disk`."""
+    bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        tier: builtins.str = ...,
+        bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "tier", b"tier"]) -> None: ...
+
+Global___KvTier: typing_extensions.TypeAlias = KvTier
 
 @typing.final
 class Device(google.protobuf.message.Message):
