@@ -8,6 +8,7 @@ mod backup;
 mod call_schema;
 pub mod config;
 pub mod device;
+pub mod doctor;
 pub mod door;
 pub mod engine_thread;
 mod figures;

@@ -5,12 +5,14 @@
 //! Read: `mapped` (a file as bytes), `huge`, `thread`, `memory`, `disk`, `isolate`.
 
 pub mod disk;
+mod clock;
 mod huge;
 mod isolate;
 mod mapped;
 mod memory;
 mod thread;
 
+pub use clock::clock_is_kept;
 pub use huge::advise_huge;
 pub use isolate::{NAMESPACES, close_all_on_exec, leave_namespaces, make_mount_read_only};
 pub use mapped::{MapError, Mapped};

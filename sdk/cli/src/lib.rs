@@ -25,7 +25,7 @@ mod shell;
 mod task;
 mod values;
 
-pub use cluster::{Command as ClusterCommand, Restore, Verify};
+pub use cluster::{Command as ClusterCommand, Restore, Up, Verify};
 pub use failure::{Exit, Failure, report, usage_error};
 pub use globals::Globals;
 pub use output::Format;
