@@ -78,7 +78,10 @@ pub fn worst(findings: &[Finding]) -> State {
 
 fn config(facts: &Facts) -> Finding {
     match &facts.config {
-        Ok(config) => Finding::ok("config", format!("{} is understood, as {}", config.origin, config.roles.join(" and "))),
+        Ok(config) => Finding::ok(
+            "config",
+            format!("{} is understood, as {}", config.origin, config.roles.join(" and ")),
+        ),
         Err(why) => Finding::fail(
             "config",
             why.clone(),

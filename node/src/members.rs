@@ -26,7 +26,9 @@ pub(crate) async fn answers_as(dialer: &dyn Dialer, address: &str, member: Membe
         node_id: member.node_id.0,
         leader_addr: String::new(),
     };
-    tokio::time::timeout(ANSWERS, MemberClient::new(channel).leader_here(asked)).await.is_ok_and(|it| it.is_ok())
+    tokio::time::timeout(ANSWERS, MemberClient::new(channel).leader_here(asked))
+        .await
+        .is_ok_and(|it| it.is_ok())
 }
 
 #[derive(Clone, Default)]

@@ -167,12 +167,24 @@ fn in_its_time(own: &Certificate, file: &Path, now_s: i64) -> Result<(), TlsErro
     let now = certificate::day(now_s);
     let refuse = |why: String, next| Err(TlsError::NotNow { file: file.into(), why, next });
     if now_s < own.not_before_s {
-        let why = format!("holds only from {}, and this machine's clock says {now}", certificate::day(own.not_before_s));
-        return refuse(why, "set the clock (`timedatectl status`), or make another certificate with `quorate cert node`");
+        let why = format!(
+            "holds only from {}, and this machine's clock says {now}",
+            certificate::day(own.not_before_s)
+        );
+        return refuse(
+            why,
+            "set the clock (`timedatectl status`), or make another certificate with `quorate cert node`",
+        );
     }
     if now_s > own.not_after_s {
-        let why = format!("expired: it held until {}, and this machine's clock says {now}", certificate::day(own.not_after_s));
-        return refuse(why, "make another with `quorate cert node`, or set the clock if that is what is wrong");
+        let why = format!(
+            "expired: it held until {}, and this machine's clock says {now}",
+            certificate::day(own.not_after_s)
+        );
+        return refuse(
+            why,
+            "make another with `quorate cert node`, or set the clock if that is what is wrong",
+        );
     }
     Ok(())
 }

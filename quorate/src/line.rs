@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use cli::{Command, Completions, Format, Globals, Man};
 use node::local::{
-    BenchOptions, CA_DAYS, CLIENT_DAYS, ChaosOptions, Costs, Form, Harm, NODE_DAYS, Recorded, ReplayOptions, Rules, ServeOptions,
-    TraceFormat,
+    BenchOptions, CA_DAYS, CLIENT_DAYS, ChaosOptions, Costs, Form, Harm, NODE_DAYS, Recorded, ReplayOptions,
+    Rules, ServeOptions, TraceFormat,
 };
 
 /// Runs fleets of long-lived LLM agents on your own machines.

@@ -4,8 +4,8 @@
 //! It is not a portability layer and holds no policy: callers decide what to map and whom to slow down.
 //! Read: `mapped` (a file as bytes), `huge`, `thread`, `memory`, `disk`, `isolate`.
 
-pub mod disk;
 mod clock;
+pub mod disk;
 mod huge;
 mod isolate;
 mod mapped;

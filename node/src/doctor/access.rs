@@ -61,7 +61,12 @@ fn key_file(tls: &TlsFacts) -> Finding {
             format!("chmod 600 {file}; if others use this machine, make a new one with `quorate cert node`"),
         ),
         Some(_) => Finding::ok("key file", format!("{file} is its owner's alone")),
-        None => Finding::fail("key file", format!("{file} is not there"), "without it the certificate is of no use", "copy both files that `quorate cert node` made"),
+        None => Finding::fail(
+            "key file",
+            format!("{file} is not there"),
+            "without it the certificate is of no use",
+            "copy both files that `quorate cert node` made",
+        ),
     }
 }
 
@@ -70,8 +75,12 @@ fn ca_end(ca: &CertificateFacts, now_s: i64) -> Option<Finding> {
     let why = "with it every certificate that it signed ends, on every node and client at once";
     let next = "bring a second CA in while both are accepted: docs/security.md, Certificates";
     match days {
-        ..0 => Some(Finding::fail("CA", format!("the CA {} ended {} days ago", ca.subject, -days), why, next)),
-        0..RENEW_CA_DAYS => Some(Finding::warn("CA", format!("the CA {} ends in {days} days", ca.subject), why, next)),
+        ..0 => {
+            Some(Finding::fail("CA", format!("the CA {} ended {} days ago", ca.subject, -days), why, next))
+        }
+        0..RENEW_CA_DAYS => {
+            Some(Finding::warn("CA", format!("the CA {} ends in {days} days", ca.subject), why, next))
+        }
         _ => None,
     }
 }
@@ -79,18 +88,28 @@ fn ca_end(ca: &CertificateFacts, now_s: i64) -> Option<Finding> {
 fn unusable(tls: &TlsFacts, otherwise: &str) -> Finding {
     let what = tls.unusable.clone().unwrap_or_else(|| otherwise.into());
     let why = "other nodes believe a node by its certificate alone";
-    Finding::fail("certificate", what, why, "make both files with `quorate cert node` and the cluster's own CA")
+    Finding::fail(
+        "certificate",
+        what,
+        why,
+        "make both files with `quorate cert node` and the cluster's own CA",
+    )
 }
 
 fn own_certificate(tls: &TlsFacts, own: &CertificateFacts, config: &ConfigFacts, now_s: i64) -> Finding {
     let file = &tls.cert_file;
     let why = "other nodes believe a node by its certificate alone";
-    let renew = format!("make another with `quorate cert node --name {} …`, then `systemctl reload`", config.name);
+    let renew =
+        format!("make another with `quorate cert node --name {} …`, then `systemctl reload`", config.name);
     let fail = |what: String, next: String| Finding::fail("certificate", what, why, next);
     let days = (own.until_s - now_s).div_euclid(DAY_S);
     if own.from_s > now_s {
         let later_s = own.from_s - now_s;
-        return fail(format!("{file} holds only in {later_s} s"), "set this machine's clock, or wait; if the clock was wrong where it was made, make another".into());
+        return fail(
+            format!("{file} holds only in {later_s} s"),
+            "set this machine's clock, or wait; if the clock was wrong where it was made, make another"
+                .into(),
+        );
     }
     if days < 0 {
         return fail(format!("{file} ended {} days ago", -days), renew);
@@ -104,7 +123,10 @@ fn own_certificate(tls: &TlsFacts, own: &CertificateFacts, config: &ConfigFacts,
     let stranger = config.advertised_hosts.iter().find(|host| !own.addresses.contains(host));
     if let Some(host) = stranger {
         let names = own.addresses.join(", ");
-        return fail(format!("others are told {host}, and {file} is for {names}"), format!("make one for it: `quorate cert node --name {} --addr {host},{names}`", config.name));
+        return fail(
+            format!("others are told {host}, and {file} is for {names}"),
+            format!("make one for it: `quorate cert node --name {} --addr {host},{names}`", config.name),
+        );
     }
     match days {
         0..RENEW_DAYS => Finding::warn("certificate", format!("{file} ends in {days} days"), why, renew),

@@ -24,27 +24,40 @@ fn model(it: &ModelFacts, joins: bool) -> Finding {
     let name = &it.name;
     let why = "tasks move between workers, and go on only with the very same weights";
     match &it.file {
-        ModelFile::Absent { .. } if joins => {
-            Finding::ok("model", format!("{name} is not here yet; the node takes it from another that has it"))
-        }
+        ModelFile::Absent { .. } if joins => Finding::ok(
+            "model",
+            format!("{name} is not here yet; the node takes it from another that has it"),
+        ),
         ModelFile::Absent { looked_in } => Finding::fail(
             "model",
             format!("{name} is named in engine.models and not on this machine (looked in {looked_in})"),
             "a worker does not start without the models that it promises",
             format!("quorate model pull {name}"),
         ),
-        ModelFile::Unreadable(error) => Finding::fail("model", format!("{name}: {error}"), why, format!("quorate model pull {name}")),
+        ModelFile::Unreadable(error) => {
+            Finding::fail("model", format!("{name}: {error}"), why, format!("quorate model pull {name}"))
+        }
         ModelFile::There { path, digest, noted: Some(noted) } if noted != digest => Finding::fail(
             "model",
-            format!("{path} is not what was taken in: its digest is {}…, {}… was noted", short(digest), short(noted)),
+            format!(
+                "{path} is not what was taken in: its digest is {}…, {}… was noted",
+                short(digest),
+                short(noted)
+            ),
             why,
             format!("remove {path} and take it in again: `quorate model pull {name}`"),
         ),
-        ModelFile::There { digest, .. } if it.cluster_digest.as_ref().is_some_and(|known| known != digest) => {
+        ModelFile::There { digest, .. }
+            if it.cluster_digest.as_ref().is_some_and(|known| known != digest) =>
+        {
             let known = it.cluster_digest.as_deref().unwrap_or_default();
             Finding::fail(
                 "model",
-                format!("the cluster knows {name} with digest {}…, here it is {}…", short(known), short(digest)),
+                format!(
+                    "the cluster knows {name} with digest {}…, here it is {}…",
+                    short(known),
+                    short(digest)
+                ),
                 why,
                 "give the other weights another name, or remove the file: the node takes the cluster's",
             )
@@ -79,7 +92,8 @@ fn leader(cluster: &MembersFacts) -> Finding {
 }
 
 fn members(cluster: &MembersFacts) -> Finding {
-    let away: Vec<&str> = cluster.members.iter().filter(|it| !it.attached).map(|it| it.name.as_str()).collect();
+    let away: Vec<&str> =
+        cluster.members.iter().filter(|it| !it.attached).map(|it| it.name.as_str()).collect();
     match away.is_empty() || !cluster.leader {
         true => Finding::ok("members", format!("{} members are known", cluster.members.len())),
         false => Finding::warn(
@@ -96,9 +110,13 @@ fn versions(cluster: &MembersFacts) -> Finding {
     for MemberFacts { name, version, .. } in &cluster.members {
         by_version.entry(version).or_default().push(name);
     }
-    let told: Vec<String> = by_version.iter().map(|(version, names)| format!("{version}: {}", names.join(", "))).collect();
+    let told: Vec<String> =
+        by_version.iter().map(|(version, names)| format!("{version}: {}", names.join(", "))).collect();
     match by_version.len() {
-        0..=1 => Finding::ok("versions", format!("all nodes run {}", by_version.keys().next().unwrap_or(&"the same"))),
+        0..=1 => Finding::ok(
+            "versions",
+            format!("all nodes run {}", by_version.keys().next().unwrap_or(&"the same")),
+        ),
         _ => Finding::warn(
             "versions",
             format!("nodes run different versions ({})", told.join("; ")),

@@ -29,7 +29,9 @@ fn data(folder: &FolderFacts) -> Finding {
     let why = "acknowledged tasks and their context are kept there before anyone is told of them";
     let fail = |what: String, next: &str| Finding::fail("data folder", what, why, next);
     match &folder.writes {
-        Err(WriteFault::NotAFolder) => fail(format!("{path} is not a folder"), "set data_dir to a folder of this node's own"),
+        Err(WriteFault::NotAFolder) => {
+            fail(format!("{path} is not a folder"), "set data_dir to a folder of this node's own")
+        }
         Err(WriteFault::ReadOnly) => fail(
             format!("{path} is on a file system that is mounted read-only"),
             "look into the kernel's log for errors of the disk, mount it for writing again, or choose another data_dir",
@@ -46,7 +48,9 @@ fn data(folder: &FolderFacts) -> Finding {
             format!("what is written into {path} does not become durable: {error}"),
             "replace the disk: a node on it would acknowledge what it then loses",
         ),
-        Err(WriteFault::Other(error)) => fail(format!("{path} cannot be used: {error}"), "correct that, or choose another data_dir"),
+        Err(WriteFault::Other(error)) => {
+            fail(format!("{path} cannot be used: {error}"), "correct that, or choose another data_dir")
+        }
         Ok(_) => permissions(folder),
     }
 }
@@ -70,7 +74,12 @@ fn owner(folder: &FolderFacts, facts: &Facts) -> Finding {
     let why = "a data folder belongs to one node for life: the cluster knows its log by it";
     match &folder.identity {
         IdentityFacts::None => Finding::ok("identity", "no node has started in this folder yet"),
-        IdentityFacts::Unusable(error) => Finding::fail("identity", error.clone(), why, "see the message; change nothing in the folder by hand"),
+        IdentityFacts::Unusable(error) => Finding::fail(
+            "identity",
+            error.clone(),
+            why,
+            "see the message; change nothing in the folder by hand",
+        ),
         IdentityFacts::Name(stored) if stored != name => Finding::fail(
             "identity",
             format!("the data folder belongs to node {stored:?}, and the configuration says name = {name:?}"),
@@ -78,7 +87,10 @@ fn owner(folder: &FolderFacts, facts: &Facts) -> Finding {
             "set the name back, or give the new node an empty data_dir",
         ),
         IdentityFacts::Name(stored) => {
-            let used = folder.used_by.as_ref().map_or("no process uses it now".into(), |owner| format!("used by {owner}"));
+            let used = folder
+                .used_by
+                .as_ref()
+                .map_or("no process uses it now".into(), |owner| format!("used by {owner}"));
             Finding::ok("identity", format!("the data folder is {stored}'s, {used}"))
         }
     }
@@ -88,14 +100,22 @@ fn space(space: SpaceFacts) -> Finding {
     let SpaceFacts { free_bytes, total_bytes, free_files, total_files } = space;
     let what = format!("{} of {} are free", bytes(free_bytes), bytes(total_bytes));
     let why = "a node whose disk is full stops accepting work rather than lose some";
-    let next = "make room or grow the disk; `quorate task list` and retention decide what Quorate itself keeps";
+    let next =
+        "make room or grow the disk; `quorate task list` and retention decide what Quorate itself keeps";
     // Some file systems count no files: they say 0 of 0.
     if total_files > 0 && free_files < FILES_LEAST {
-        return Finding::fail("disk space", format!("the file system has room for {free_files} more files"), why, next);
+        return Finding::fail(
+            "disk space",
+            format!("the file system has room for {free_files} more files"),
+            why,
+            next,
+        );
     }
     match free_bytes {
         0..SPACE_LEAST_BYTES => Finding::fail("disk space", what, why, next),
-        SPACE_LEAST_BYTES..SPACE_PLENTY_BYTES if free_bytes < total_bytes / 10 => Finding::warn("disk space", what, why, next),
+        SPACE_LEAST_BYTES..SPACE_PLENTY_BYTES if free_bytes < total_bytes / 10 => {
+            Finding::warn("disk space", what, why, next)
+        }
         _ => Finding::ok("disk space", what),
     }
 }
@@ -106,7 +126,12 @@ fn fsync(sync: &SyncFacts, election_ms: u64) -> Finding {
     let next = "look at the disk's own queue (`iostat -x 1`), move data_dir to a faster or a less busy disk";
     if sync.in_memory {
         let why = "nothing there survives the machine's next start, whatever was acknowledged";
-        return Finding::warn("fsync", "data_dir is in memory (tmpfs)", why, "set data_dir to a folder on a disk");
+        return Finding::warn(
+            "fsync",
+            "data_dir is in memory (tmpfs)",
+            why,
+            "set data_dir to a folder on a disk",
+        );
     }
     if median_us > election_ms * 1000 / 2 {
         let why = "a leader that waits so long for its disk is taken for dead by the others";

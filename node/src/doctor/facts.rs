@@ -162,9 +162,15 @@ pub struct ModelFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelFile {
-    Absent { looked_in: String },
+    Absent {
+        looked_in: String,
+    },
     /// Its digest, computed now; and the one that was noted when it was taken in.
-    There { path: String, digest: String, noted: Option<String> },
+    There {
+        path: String,
+        digest: String,
+        noted: Option<String>,
+    },
     Unreadable(String),
 }
 
@@ -173,7 +179,10 @@ pub enum ClusterFacts {
     /// The node is no member, and has nobody to ask.
     Alone,
     /// Of these addresses none answered; the last reason.
-    Silent { asked: Vec<String>, why: String },
+    Silent {
+        asked: Vec<String>,
+        why: String,
+    },
     Answered(MembersFacts),
 }
 

@@ -21,7 +21,10 @@ pub fn look(origin: &str, config: Result<Config, ConfigError>, models: ModelStor
     };
     let identity = folder::identity(&config.data_dir);
     let folder = folder::look(&config.data_dir, &identity);
-    let member = identity.ok().flatten().and_then(|identity: Identity| identity.member.map(|it| (it, identity.disk_id)));
+    let member = identity
+        .ok()
+        .flatten()
+        .and_then(|identity: Identity| identity.member.map(|it| (it, identity.disk_id)));
     let (cluster, digests) = cluster::look(&config, member, folder.used_by.is_some());
     Facts {
         now_s: now_s(),
@@ -29,7 +32,11 @@ pub fn look(origin: &str, config: Result<Config, ConfigError>, models: ModelStor
         ports: access::ports(&config.listen),
         tls: config.tls.as_ref().map(access::tls),
         keys: config.keys.as_deref().map(access::keys),
-        models: if config.has(Role::Worker) { cluster::models(&config, &models, &digests) } else { Vec::new() },
+        models: if config.has(Role::Worker) {
+            cluster::models(&config, &models, &digests)
+        } else {
+            Vec::new()
+        },
         cluster,
         folder: Some(folder),
         config: Ok(asked(origin, &config)),
@@ -51,7 +58,9 @@ fn unread(why: String) -> Facts {
 }
 
 fn asked(origin: &str, config: &Config) -> ConfigFacts {
-    let host = |address: String| address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.trim_matches(['[', ']']).into());
+    let host = |address: String| {
+        address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.trim_matches(['[', ']']).into())
+    };
     let mut hosts = vec![host(config.client_address()), host(config.internal_address())];
     hosts.dedup();
     ConfigFacts {

@@ -32,22 +32,31 @@ fn clock(facts: &Facts) -> Finding {
     }
     let newest_s = facts.folder.as_ref().and_then(|folder| folder.newest_s).unwrap_or(0);
     if newest_s > facts.now_s + BACK_S {
-        return fail(format!("files in data_dir are {} s in the future: the clock went back, or was ahead", newest_s - facts.now_s));
+        return fail(format!(
+            "files in data_dir are {} s in the future: the clock went back, or was ahead",
+            newest_s - facts.now_s
+        ));
     }
-    if let Some(ahead_s) = ahead_of_leader_s(facts).filter(|ahead_s| ahead_s.unsigned_abs() * 1000 > WALL_SKEW_MS) {
+    if let Some(ahead_s) =
+        ahead_of_leader_s(facts).filter(|ahead_s| ahead_s.unsigned_abs() * 1000 > WALL_SKEW_MS)
+    {
         let way = if ahead_s > 0 { "ahead of" } else { "behind" };
         return fail(format!("this machine's clock is {} s {way} the leader's", ahead_s.abs()));
     }
     let alone = matches!(facts.cluster, ClusterFacts::Alone) && facts.tls.is_none();
     match facts.machine.clock_kept {
-        Some(false) if !alone => Finding::warn("clock", "no time service keeps this machine's clock", why, next),
+        Some(false) if !alone => {
+            Finding::warn("clock", "no time service keeps this machine's clock", why, next)
+        }
         _ => Finding::ok("clock", "the clock agrees with all that is known"),
     }
 }
 
 fn ahead_of_leader_s(facts: &Facts) -> Option<i64> {
     match &facts.cluster {
-        ClusterFacts::Answered(cluster) if cluster.leader_clock_s > 0 => Some(facts.now_s - cluster.leader_clock_s),
+        ClusterFacts::Answered(cluster) if cluster.leader_clock_s > 0 => {
+            Some(facts.now_s - cluster.leader_clock_s)
+        }
         _ => None,
     }
 }

@@ -54,7 +54,8 @@ mod tests {
     fn it_is_told_once_each_way() {
         let skew = Skew::default();
         let day_ms = 86_400_000;
-        let heard = [0, day_ms, day_ms + 1, 4_000, 5_000].map(|ahead| skew.hear(10 * day_ms + ahead, 10 * day_ms));
+        let heard =
+            [0, day_ms, day_ms + 1, 4_000, 5_000].map(|ahead| skew.hear(10 * day_ms + ahead, 10 * day_ms));
         assert_eq!(heard, [Said::Nothing, Said::Apart, Said::Nothing, Said::Together, Said::Nothing]);
         assert_eq!(skew.hear(9 * day_ms, 10 * day_ms), Said::Apart);
     }

@@ -69,7 +69,9 @@ async fn harm(harm: Harm, node: Option<&str>, folder: &Folder, layout: &Layout) 
 fn named(name: &str, harm: Harm, layout: &Layout) -> anyhow::Result<String> {
     let all: Vec<&str> = layout.nodes.iter().map(|node| node.name.as_str()).collect();
     let node = layout.nodes.iter().find(|node| node.name == name);
-    let node = node.with_context(|| format!("there is no node {name:?} in this cluster; there are {}", all.join(", ")))?;
+    let node = node.with_context(|| {
+        format!("there is no node {name:?} in this cluster; there are {}", all.join(", "))
+    })?;
     if harm == Harm::KillWorker && node.coordinator {
         bail!("{name} is no worker; `quorate dev chaos kill-leader` kills the coordinator that leads");
     }

@@ -97,7 +97,8 @@ fn kept(layout: Layout, options: &UpOptions, folder: &Folder) -> anyhow::Result<
             folder.end(&node.name, STOP)?;
         }
     }
-    match layout.ports().find(|port| !is_free(*port)) {
+    let taken = layout.ports().find(|port| !is_free(*port));
+    match taken {
         Some(port) => bail!(
             "port {port} of the cluster in {} is in use by another program; stop that one (`ss -ltnp` names it), or take \
              another --folder",
@@ -111,7 +112,11 @@ fn planned(options: &UpOptions, folder: &Folder) -> anyhow::Result<Layout> {
     let models = wanted_models(&options.models)?;
     let replies = options.replies.as_ref().map(std::fs::canonicalize).transpose().context("--replies")?;
     let layout = Layout::plan(options.local, options.workers, options.port, is_free).with_context(|| {
-        format!("no {} ports in a row are free from {} on; choose others with --port", plan::SPAN, options.port)
+        format!(
+            "no {} ports in a row are free from {} on; choose others with --port",
+            plan::SPAN,
+            options.port
+        )
     })?;
     let threads = (sys::allowed_cores().len() as u32 / options.workers.max(1)).max(1);
     for node in &layout.nodes {
@@ -127,7 +132,10 @@ fn wanted_models(names: &[String]) -> anyhow::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let models = super::models()?;
-    names.iter().try_for_each(|name| models.resolve(name).map(|_| ())).context("--model none starts without one")?;
+    names
+        .iter()
+        .try_for_each(|name| models.resolve(name).map(|_| ()))
+        .context("--model none starts without one")?;
     Ok(names.to_vec())
 }
 
@@ -177,16 +185,24 @@ fn tell(folder: &Folder, layout: &Layout, json: bool) {
     let endpoint = layout.endpoint();
     let path = folder.path().display();
     if json {
-        let nodes: Vec<_> = layout.nodes.iter().map(|node| json!({"name": node.name, "client": node.client(), "http": node.http()})).collect();
+        let nodes: Vec<_> = layout
+            .nodes
+            .iter()
+            .map(|node| json!({"name": node.name, "client": node.client(), "http": node.http()}))
+            .collect();
         println!("{}", json!({"endpoint": endpoint, "folder": folder.path(), "nodes": nodes}));
         return;
     }
     println!("export QUORATE_ENDPOINT={endpoint}");
     let (coordinators, workers) = (layout.coordinators().count(), layout.workers().count());
-    eprintln!("{coordinators} coordinators and {workers} workers are up; data and logs in {path}; Ctrl-C stops them in order");
+    eprintln!(
+        "{coordinators} coordinators and {workers} workers are up; data and logs in {path}; Ctrl-C stops them in order"
+    );
     eprintln!("try, in another terminal, after the line above:");
     eprintln!("  quorate cluster status && quorate node list");
-    eprintln!("  quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\"");
+    eprintln!(
+        "  quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\""
+    );
     eprintln!("  quorate dev chaos kill-leader --folder {path}     # or kill-worker, pause, partition");
 }
 
@@ -221,7 +237,10 @@ impl Fleet {
     async fn start_all(&mut self, layout: &Layout) -> anyhow::Result<()> {
         start(&self.folder, &mut self.nodes[0])?;
         if !self.folder.is_founded() {
-            self.until("coordinator-1 founds the cluster", async |fleet| talk::found(&fleet.nodes[0].plan).await).await?;
+            self.until("coordinator-1 founds the cluster", async |fleet| {
+                talk::found(&fleet.nodes[0].plan).await
+            })
+            .await?;
             self.folder.founded()?;
         }
         for index in 1..self.nodes.len() {
@@ -251,7 +270,10 @@ impl Fleet {
                 }
             }
             if Instant::now() > deadline {
-                bail!("waited {READY:?} in vain for {what}; the logs are in {}", self.folder.path().display());
+                bail!(
+                    "waited {READY:?} in vain for {what}; the logs are in {}",
+                    self.folder.path().display()
+                );
             }
         }
     }

@@ -32,7 +32,9 @@ fn next(cause: &std::io::Error) -> &'static str {
             "the file system is mounted read-only: look into the kernel's log for errors of the disk, mount it for \
              writing, or choose another data_dir"
         }
-        ErrorKind::PermissionDenied => "run as the user that the folder belongs to, or give the folder to this user",
+        ErrorKind::PermissionDenied => {
+            "run as the user that the folder belongs to, or give the folder to this user"
+        }
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => "set data_dir to a folder of this node's own",
         _ => "check the path, and the disk below it",
     }

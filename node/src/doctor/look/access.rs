@@ -10,7 +10,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 pub(super) fn ports(listen: &Listen) -> Vec<PortFacts> {
-    let all = [("listen.clients", listen.clients), ("listen.internal", listen.internal), ("listen.http", listen.http)];
+    let all = [
+        ("listen.clients", listen.clients),
+        ("listen.internal", listen.internal),
+        ("listen.http", listen.http),
+    ];
     all.into_iter().map(port).collect()
 }
 

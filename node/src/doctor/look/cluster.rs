@@ -22,7 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) type Digests = BTreeMap<String, String>;
 
 /// `member`: which node of which cluster this is, with its disk's number; `runs`: its own process can be asked.
-pub(super) fn look(config: &Config, member: Option<(Member, [u8; 16])>, runs: bool) -> (ClusterFacts, Digests) {
+pub(super) fn look(
+    config: &Config,
+    member: Option<(Member, [u8; 16])>,
+    runs: bool,
+) -> (ClusterFacts, Digests) {
     let own = runs.then(|| config.internal_address());
     let seeds: Vec<String> = config.join.iter().cloned().chain(own).collect();
     if seeds.is_empty() {
@@ -50,7 +54,9 @@ async fn ask(
     let client = Client::new(member.cluster_id, None, Arc::new(dialer.clone()), seeds.clone());
     let rows = match timeout(PATIENCE, client.read_stale(Query::Nodes)).await {
         Ok(Ok((Answer::Nodes(rows), _, _))) => rows,
-        Ok(Err(error)) => return (ClusterFacts::Silent { asked: seeds, why: error.to_string() }, Digests::new()),
+        Ok(Err(error)) => {
+            return (ClusterFacts::Silent { asked: seeds, why: error.to_string() }, Digests::new());
+        }
         _ => return (ClusterFacts::Silent { asked: seeds, why: "no answer in time".into() }, Digests::new()),
     };
     let mut facts = members_of(&client, &rows).await;
@@ -102,7 +108,8 @@ async fn double(
     let own = own?;
     let elsewhere = own.internal_addr != config.internal_address();
     let asked = elsewhere || !runs;
-    (asked && members::answers_as(dialer, &own.internal_addr, member).await).then(|| own.internal_addr.clone())
+    (asked && members::answers_as(dialer, &own.internal_addr, member).await)
+        .then(|| own.internal_addr.clone())
 }
 
 async fn digests(client: &Client) -> Digests {
@@ -130,7 +137,9 @@ fn model(store: &ModelStore, name: &str, cluster_digest: Option<String>) -> Mode
                 noted: checked.noted.map(|hash| hash.to_string()),
             },
         ),
-        Err(ModelError::Absent { dir, .. }) => (0, ModelFile::Absent { looked_in: dir.display().to_string() }),
+        Err(ModelError::Absent { dir, .. }) => {
+            (0, ModelFile::Absent { looked_in: dir.display().to_string() })
+        }
         Err(error) => (0, ModelFile::Unreadable(error.to_string())),
     };
     ModelFacts { name: name.into(), bytes, file, cluster_digest }

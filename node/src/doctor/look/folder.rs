@@ -55,7 +55,8 @@ fn try_writing(dir: &Path) -> Result<SyncFacts, WriteFault> {
         return Err(WriteFault::NotAFolder);
     }
     let path = dir.join(format!(".doctor-{}", std::process::id()));
-    let tried = OpenOptions::new().create_new(true).write(true).open(&path).map_err(fault).and_then(time_writes);
+    let tried =
+        OpenOptions::new().create_new(true).write(true).open(&path).map_err(fault).and_then(time_writes);
     let _ = fs::remove_file(&path);
     let in_memory = statfs(dir).is_ok_and(|facts| IN_MEMORY.contains(&facts.f_type));
     tried.map(|times_us| SyncFacts { times_us, in_memory })

@@ -26,7 +26,9 @@ fn chosen(words: &str) -> Option<String> {
 }
 
 fn memory_bytes() -> Option<u64> {
-    let allowed = read_to_string("/proc/self/cgroup").ok().and_then(|text| allowed_bytes(&text, Path::new("/sys/fs/cgroup")));
+    let allowed = read_to_string("/proc/self/cgroup")
+        .ok()
+        .and_then(|text| allowed_bytes(&text, Path::new("/sys/fs/cgroup")));
     match (sys::total_memory(), allowed) {
         (Some(total), Some(allowed)) => Some(total.min(allowed)),
         (total, allowed) => total.or(allowed),

@@ -43,8 +43,15 @@ pub(super) async fn lay(layout: &Layout, folder: &Folder) -> anyhow::Result<Cabl
     let folder = Arc::new(Folder::make(folder.path())?);
     for node in &layout.nodes {
         let listener = TcpListener::bind(("127.0.0.1", node.cable)).await;
-        let listener = listener.with_context(|| format!("listening at port {} for {}", node.cable, node.name))?;
-        let cable = Cable { node: node.name.clone(), port: node.cable, to: node.internal, names: names.clone(), folder: folder.clone() };
+        let listener =
+            listener.with_context(|| format!("listening at port {} for {}", node.cable, node.name))?;
+        let cable = Cable {
+            node: node.name.clone(),
+            port: node.cable,
+            to: node.internal,
+            names: names.clone(),
+            folder: folder.clone(),
+        };
         tokio::spawn(cable.serve(listener, cut.subscribe()));
     }
     Ok(Cables { cut })
@@ -108,7 +115,12 @@ fn passes(cut: &Cut, ends: &[Option<String>; 2]) -> bool {
     from == to
 }
 
-async fn flow(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, ends: &[Option<String>; 2], mut cut: watch::Receiver<Cut>) {
+async fn flow(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    ends: &[Option<String>; 2],
+    mut cut: watch::Receiver<Cut>,
+) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let open = cut.wait_for(|cut| passes(cut, ends)).await.is_ok();
@@ -159,7 +171,10 @@ mod tests {
         cut.send_replace(Cut::from(["b".to_string()]));
         client.write_all(b"two").await.unwrap();
         let patience = std::time::Duration::from_millis(200);
-        assert!(tokio::time::timeout(patience, server.read_exact(&mut heard)).await.is_err(), "it went through a cut");
+        assert!(
+            tokio::time::timeout(patience, server.read_exact(&mut heard)).await.is_err(),
+            "it went through a cut"
+        );
         cut.send_replace(Cut::new());
         server.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"two");

@@ -60,8 +60,11 @@ impl Folder {
     pub(super) fn layout(&self) -> anyhow::Result<Option<Layout>> {
         let file = self.path.join(PLAN);
         let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
-        let damaged = || format!("{} is damaged; remove the folder {} to begin anew", file.display(), self.path.display());
-        let format = serde_json::from_str::<serde_json::Value>(&text).with_context(damaged)?["format"].as_u64();
+        let damaged = || {
+            format!("{} is damaged; remove the folder {} to begin anew", file.display(), self.path.display())
+        };
+        let format =
+            serde_json::from_str::<serde_json::Value>(&text).with_context(damaged)?["format"].as_u64();
         if format.is_some_and(|format| format > u64::from(FORMAT)) {
             bail!("{} was written by a newer version; use that one, or another --folder", file.display());
         }
@@ -122,7 +125,10 @@ impl Folder {
     /// A signal to a node's process; its id.
     pub(crate) fn signal(&self, node: &str, signal: Signal) -> anyhow::Result<u32> {
         let pid = self.pid(node).with_context(|| {
-            format!("{node} does not run in {}; it is started again a few seconds after it ended", self.path.display())
+            format!(
+                "{node} does not run in {}; it is started again a few seconds after it ended",
+                self.path.display()
+            )
         })?;
         let target = Pid::from_raw(pid as i32).context("a process id")?;
         kill_process(target, signal).with_context(|| format!("process {pid}"))?;

@@ -52,8 +52,15 @@ pub(super) const FORMAT: u32 = 1;
 
 impl Layout {
     /// From the first base on that has every port free; None when there is none.
-    pub(crate) fn plan(coordinators: u32, workers: u32, from: u16, free: impl Fn(u16) -> bool) -> Option<Layout> {
-        let bases = (0..TRIES).filter_map(|step| from.checked_add(step * SPAN)).filter(|base| base.checked_add(SPAN).is_some());
+    pub(crate) fn plan(
+        coordinators: u32,
+        workers: u32,
+        from: u16,
+        free: impl Fn(u16) -> bool,
+    ) -> Option<Layout> {
+        let bases = (0..TRIES)
+            .filter_map(|step| from.checked_add(step * SPAN))
+            .filter(|base| base.checked_add(SPAN).is_some());
         let mut layouts = bases.map(|base| Layout::at(base, coordinators, workers));
         layouts.find(|layout| layout.ports().all(&free))
     }
@@ -66,7 +73,14 @@ impl Layout {
                 false => format!("worker-{}", index - coordinators + 1),
             };
             let clients = base + PER_NODE * index as u16;
-            NodePlan { name, coordinator, clients, internal: clients + 1, cable: clients + 2, http: base + HTTP_AT + index as u16 }
+            NodePlan {
+                name,
+                coordinator,
+                clients,
+                internal: clients + 1,
+                cable: clients + 2,
+                http: base + HTTP_AT + index as u16,
+            }
         };
         Layout { format: FORMAT, nodes: (0..coordinators + workers).map(node).collect() }
     }
@@ -108,7 +122,8 @@ impl Layout {
         );
         if !node.coordinator {
             let models: Vec<String> = told.models.iter().map(|model| quoted(model)).collect();
-            let _ = write!(text, "\n[engine]\nmodels = [{}]\nthreads = {}\n", models.join(", "), told.threads);
+            let _ =
+                write!(text, "\n[engine]\nmodels = [{}]\nthreads = {}\n", models.join(", "), told.threads);
         }
         if let Some(replies) = told.replies.filter(|_| !node.coordinator) {
             let file = quoted(&replies.display().to_string());

@@ -29,7 +29,10 @@ pub(super) async fn found(node: &NodePlan) -> bool {
 
 pub(super) async fn voters(node: &NodePlan) -> usize {
     let Some(mut client) = ask(node).await else { return 0 };
-    client.get_cluster_status(GetClusterStatusRequest {}).await.map_or(0, |status| status.into_inner().voters.len())
+    client
+        .get_cluster_status(GetClusterStatusRequest {})
+        .await
+        .map_or(0, |status| status.into_inner().voters.len())
 }
 
 /// The name of the node that leads, as the first node that answers has it.
@@ -37,7 +40,9 @@ pub(crate) async fn leader(nodes: &[NodePlan]) -> Option<String> {
     for node in nodes {
         let Some(mut client) = ask(node).await else { continue };
         let status = client.get_cluster_status(GetClusterStatusRequest {}).await;
-        if let Some(leader) = status.ok().map(|status| status.into_inner().leader).filter(|name| !name.is_empty()) {
+        if let Some(leader) =
+            status.ok().map(|status| status.into_inner().leader).filter(|name| !name.is_empty())
+        {
             return Some(leader);
         }
     }
@@ -50,9 +55,11 @@ pub(super) async fn ready_nodes(node: &NodePlan) -> usize {
 
 /// The worker on which most tasks run.
 pub(crate) async fn busiest_worker(nodes: &[NodePlan]) -> Option<String> {
-    let workers: Vec<&str> = nodes.iter().filter(|node| !node.coordinator).map(|node| node.name.as_str()).collect();
+    let workers: Vec<&str> =
+        nodes.iter().filter(|node| !node.coordinator).map(|node| node.name.as_str()).collect();
     let known = list(nodes).await;
-    let ours = known.into_iter().filter(|node| workers.contains(&node.name.as_str()) && node.state == "ready");
+    let ours =
+        known.into_iter().filter(|node| workers.contains(&node.name.as_str()) && node.state == "ready");
     ours.max_by_key(|node| node.running).map(|node| node.name)
 }
 
