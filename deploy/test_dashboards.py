@@ -126,14 +126,14 @@ RARE = {"quorate_requests_refused_total", "quorate_kv_evictions_total", "quorate
 
 def dashboards(work):
     work.define()
-    left, deadline = dict(queries()), time.time() + PATIENCE_S
-    left = {where: query for where, query in queries() if not any(name in query for name in RARE)}
+    deadline = time.time() + PATIENCE_S
+    left = [(where, query) for where, query in queries() if not any(name in query for name in RARE)]
     if work.model == "none":
-        left = {where: query for where, query in left.items() if "quorate_tokens_" not in query and "quorate_kv_" not in query}
+        left = [(where, query) for where, query in left if "quorate_tokens_" not in query and "quorate_kv_" not in query]
     all_of_them = len(left)
     while left and time.time() < deadline:
         work.work()
-        left = {where: query for where, query in left.items() if not work.ask(query)}
+        left = [(where, query) for where, query in left if not work.ask(query)]
     assert not left, f"no data for {json.dumps(left, indent=1)}"
     assert not work.firing(), f"alerts fire on a cluster that is well: {work.firing()}"
     print(f"figure dashboard_queries_with_data {all_of_them}")

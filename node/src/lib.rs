@@ -27,6 +27,8 @@ mod memories;
 pub mod models;
 mod node;
 pub mod openai;
+#[cfg(test)]
+mod reference_test;
 mod security;
 pub mod segments;
 mod served;

@@ -1,6 +1,8 @@
 //! The one binary: it parses and calls. Verbs that ask a cluster live in `cli`, those of this machine in `node::local`.
 
 mod line;
+#[cfg(test)]
+mod reference_test;
 
 use std::process::ExitCode;
 

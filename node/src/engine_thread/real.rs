@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use worker_inference::tiers::Tier;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Observed, Request, SequenceId,
+    Engine, EngineConfig, EngineInfo, Event, Eviction, FinishReason, LoadError, Observed, Request, SequenceId,
     SubmitError, TextModel,
 };
 
@@ -122,7 +122,10 @@ impl Steps for RealEngine {
             tokens_computed: observed.tokens_computed,
             tokens_cached: observed.tokens_cached,
             tokens_generated: observed.tokens_generated,
-            evictions: observed.evictions.iter().map(|(why, count)| (why.name(), *count)).collect(),
+            // With a zero for what never happened: an alarm on a missing figure is silent.
+            evictions: Eviction::ALL
+                .map(|why| (why.name(), observed.evictions.get(&why).copied().unwrap_or(0)))
+                .to_vec(),
             kv: kv_held(&observed),
             kv_restored: observed.tiers.as_ref().map_or_else(Vec::new, |tiers| {
                 vec![("host", tiers.restored_host_bytes), ("disk", tiers.restored_disk_bytes)]

@@ -194,11 +194,12 @@ fn tell(folder: &Folder, layout: &Layout, json: bool) {
         return;
     }
     println!("export QUORATE_ENDPOINT={endpoint}");
+    println!("export QUORATE_METRICS={}/metrics", layout.nodes[0].http());
     let (coordinators, workers) = (layout.coordinators().count(), layout.workers().count());
     eprintln!(
         "{coordinators} coordinators and {workers} workers are up; data and logs in {path}; Ctrl-C stops them in order"
     );
-    eprintln!("try, in another terminal, after the line above:");
+    eprintln!("try, in another terminal, after the two lines above:");
     eprintln!("  quorate cluster status && quorate node list");
     eprintln!(
         "  quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\""
