@@ -200,7 +200,7 @@ fn tell(folder: &Folder, layout: &Layout, json: bool) {
         "{coordinators} coordinators and {workers} workers are up; data and logs in {path}; Ctrl-C stops them in order"
     );
     eprintln!("try, in another terminal, after the two lines above:");
-    eprintln!("  quorate cluster status && quorate node list");
+    eprintln!("  quorate cluster status && quorate node list && curl -s $QUORATE_METRICS | head");
     eprintln!(
         "  quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\""
     );
