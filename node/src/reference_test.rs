@@ -19,7 +19,10 @@ fn compare(name: &str, text: &str) {
         return std::fs::write(&file, text).unwrap();
     }
     let kept = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(kept == text, "docs/reference/{name} is not what the code says: UPDATE=1 cargo nextest run -p node reference");
+    assert!(
+        kept == text,
+        "docs/reference/{name} is not what the code says: UPDATE=1 cargo nextest run -p node reference"
+    );
 }
 
 #[test]
@@ -109,7 +112,8 @@ const PLAIN: &[(&str, &str)] = &[
 
 /// The fields of a struct with what their comments say.
 fn fields(source: &str, name: &str) -> Vec<(String, String)> {
-    let body = source.split(&format!("pub struct {name} {{\n")).nth(1).unwrap_or_else(|| panic!("no struct {name}"));
+    let body =
+        source.split(&format!("pub struct {name} {{\n")).nth(1).unwrap_or_else(|| panic!("no struct {name}"));
     let mut fields = Vec::new();
     let mut said: Vec<&str> = Vec::new();
     for line in body.split("\n}").next().unwrap().lines().map(str::trim) {
@@ -132,7 +136,8 @@ fn meaning(key: &str, said: String) -> String {
 /// What a node takes where the file says nothing.
 fn default(section: &str, key: &str, defaults: &toml::Table) -> String {
     let inner = section.trim_matches(['[', ']']);
-    let table = if inner.is_empty() { Some(defaults) } else { defaults.get(inner).and_then(toml::Value::as_table) };
+    let table =
+        if inner.is_empty() { Some(defaults) } else { defaults.get(inner).and_then(toml::Value::as_table) };
     match table.and_then(|table| table.get(key)) {
         None | Some(toml::Value::Table(_)) => "–".into(),
         Some(value) => format!("`{value}`"),
@@ -181,11 +186,13 @@ fn the_page_has_the_keys_that_the_reader_takes() {
         ("[[provider]] of kind openai or anthropic", format!("[[provider]]\n{remote}zz = 1\n")),
     ]);
     for (section, wrong) in cases {
-        let said = Config::parse("x", &format!("{minimal}{wrong}"), Exposure::LoopbackOnly).unwrap_err().to_string();
+        let said =
+            Config::parse("x", &format!("{minimal}{wrong}"), Exposure::LoopbackOnly).unwrap_err().to_string();
         let allowed = said.split("expected ").nth(1).unwrap_or_else(|| panic!("{section}: {said}"));
         let allowed = allowed.split([';', '\n']).next().unwrap().trim_start_matches("one of ");
         let word = |word: &str| word.trim_matches([' ', '`', '"']).to_string();
-        let taken: BTreeSet<String> = allowed.split([',']).flat_map(|part| part.split(" or ")).map(word).collect();
+        let taken: BTreeSet<String> =
+            allowed.split([',']).flat_map(|part| part.split(" or ")).map(word).collect();
         let (_, source, name) = SECTIONS.iter().find(|(it, ..)| *it == section).unwrap();
         let source = std::fs::read_to_string(root().join(source)).unwrap();
         let shown: BTreeSet<String> = fields(&source, name).into_iter().map(|(key, _)| key).collect();
@@ -197,7 +204,8 @@ fn the_page_has_the_keys_that_the_reader_takes() {
 const REASONS_IN: &[&str] = &["node/src/door", "sdk/src", "sdk/cli/src"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let below = |path: PathBuf| if path.is_dir() { sources(&path) } else { vec![path] };
     paths.into_iter().flat_map(below).filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
@@ -284,6 +292,9 @@ fn every_reason_of_an_error_has_its_row() {
 #[test]
 fn reasons_are_read_out_of_sources() {
     let source = "error(\n    Code::Aborted,\n    \"WRONG_ETAG\",\n    &text(1),\n    \"read it (all) again, \\\n     and send it\",\n)";
-    assert_eq!(reasons(source), [("WRONG_ETAG".into(), "Aborted".into(), "read it (all) again, and send it".into())]);
+    assert_eq!(
+        reasons(source),
+        [("WRONG_ETAG".into(), "Aborted".into(), "read it (all) again, and send it".into())]
+    );
     assert_eq!(reasons("match code { Code::Ok => \"FINE\" }"), []);
 }

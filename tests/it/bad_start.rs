@@ -353,7 +353,7 @@ async fn a_clock_that_is_a_day_off_is_told_and_changes_no_time() -> anyhow::Resu
         ensure!((ahead - 86_400.0).abs() < 60.0, "{ahead}");
         let task = client.tasks().create("quick").input("x").send().await?.uid;
         let done = succeeded(&client, &task).await?;
-        let made = done.create_time.context("a time")?;
+        let made = done.create_time;
         let now = String::from_utf8(Command::new("date").args(["-u", "+%Y-%m-%d"]).output()?.stdout)?;
         ensure!(made.to_string().contains(now.trim()), "{made} is not of today, {now}");
         Ok(())

@@ -61,7 +61,8 @@ impl Node {
         let program = binary()?.display().to_string();
         let file = self.path("node.toml").display().to_string();
         let line = ["-o", "json", "doctor", "--config", &file];
-        let words: Vec<&str> = self.before.iter().map(String::as_str).chain([program.as_str()]).chain(line).collect();
+        let words: Vec<&str> =
+            self.before.iter().map(String::as_str).chain([program.as_str()]).chain(line).collect();
         let mut command = tokio::process::Command::new(words[0]);
         command.args(&words[1..]).envs(self.environment.iter().cloned()).kill_on_drop(true);
         judged(tokio::time::timeout(PATIENCE, command.output()).await??)
@@ -85,7 +86,8 @@ fn failing(findings: &[Value]) -> Vec<&Value> {
 
 /// The one that is wrong, with what it says; `ok` findings never count.
 fn found(findings: &[Value], check: &str, words: &str) -> anyhow::Result<()> {
-    let of_check: Vec<&Value> = findings.iter().filter(|it| it["check"] == check && it["state"] != "ok").collect();
+    let of_check: Vec<&Value> =
+        findings.iter().filter(|it| it["check"] == check && it["state"] != "ok").collect();
     let said = of_check.iter().find(|it| it["what"].as_str().is_some_and(|what| what.contains(words)));
     let finding = said.with_context(|| format!("{check} does not say {words:?}: {findings:#?}"))?;
     for field in ["why", "next"] {
@@ -163,7 +165,9 @@ async fn faults_of_the_machine_are_found() -> anyhow::Result<()> {
     };
     node.before = mounted(format!("mount --bind {data} {data} && mount -o remount,bind,ro {data}"));
     found(&node.findings().await?, "data folder", "read-only")?;
-    node.before = mounted(format!("mount -t tmpfs -o size=1m,mode=700 none {data} && (head -c 2M /dev/zero > {data}/ballast; true) 2>/dev/null"));
+    node.before = mounted(format!(
+        "mount -t tmpfs -o size=1m,mode=700 none {data} && (head -c 2M /dev/zero > {data}/ballast; true) 2>/dev/null"
+    ));
     found(&node.findings().await?, "data folder", "full")?;
     node.before = mounted(format!("mount -t tmpfs -o size=100m,mode=700 none {data}"));
     let small = node.findings().await?;
@@ -171,7 +175,8 @@ async fn faults_of_the_machine_are_found() -> anyhow::Result<()> {
     found(&small, "fsync", "in memory")?;
     node.before.clear();
 
-    let clocks = Clocks::make(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("it/clock.c"), node.folder.path())?;
+    let clocks =
+        Clocks::make(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("it/clock.c"), node.folder.path())?;
     node.environment = clocks.environment("n1")?;
     clocks.set("n1", -2 * DAY_MS)?;
     found(&node.findings().await?, "certificate", "holds only in")?;
@@ -186,9 +191,14 @@ async fn the_disk_that_does_not_keep_what_it_is_given_is_found() -> anyhow::Resu
     let mut node = Node::new()?;
     let shim = node.path("fsync.so");
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("it/fsync.c");
-    let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).output()?;
+    let built = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&shim)
+        .arg(source)
+        .output()?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    node.environment = vec![("LD_PRELOAD".into(), shim.display().to_string()), ("QUORATE_TEST_FSYNC".into(), "fail".into())];
+    node.environment =
+        vec![("LD_PRELOAD".into(), shim.display().to_string()), ("QUORATE_TEST_FSYNC".into(), "fail".into())];
     found(&node.findings().await?, "data folder", "does not become durable")?;
     node.environment[1].1 = "400".into();
     found(&node.findings().await?, "fsync", "durable after 4")
@@ -202,7 +212,10 @@ async fn a_model_that_changed_is_found() -> anyhow::Result<()> {
     std::fs::create_dir(&models)?;
     let file = models.join("tiny.gguf");
     std::fs::write(&file, b"GGUF and then some")?;
-    let note = format!("{{\"format\":1,\"min_reader\":1,\"bytes\":18,\"modified_ns\":1,\"digest\":\"{}\",\"sha256\":\"\"}}", "ab".repeat(32));
+    let note = format!(
+        "{{\"format\":1,\"min_reader\":1,\"bytes\":18,\"modified_ns\":1,\"digest\":\"{}\",\"sha256\":\"\"}}",
+        "ab".repeat(32)
+    );
     std::fs::write(models.join("tiny.json"), note)?;
     node.write(&node.config().replace("models = []", "models = [\"tiny\"]"))?;
     found(&node.findings().await?, "model", "not what was taken in")?;
@@ -214,7 +227,12 @@ async fn a_model_that_changed_is_found() -> anyhow::Result<()> {
 #[tokio::test]
 async fn nodes_of_a_cluster_are_judged_together() -> anyhow::Result<()> {
     let shim = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("it/clock.c");
-    let spec = Spec { coordinators: 1, workers: 2, clock_shim: Some(shim), ..spec(&[reply("quick", "Understood.", "")]) };
+    let spec = Spec {
+        coordinators: 1,
+        workers: 2,
+        clock_shim: Some(shim),
+        ..spec(&[reply("quick", "Understood.", "")])
+    };
     on_cluster(spec, async |cluster| {
         for node in ["coordinator-1", "worker-1"] {
             let findings = of(cluster, node, &[]).await?;
@@ -255,7 +273,10 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 async fn of(cluster: &Cluster, node: &str, environment: &[(String, String)]) -> anyhow::Result<Vec<Value>> {
     let config = cluster.node(node)?.config().display().to_string();
     let mut command = tokio::process::Command::new(binary()?);
-    command.args(["-o", "json", "doctor", "--config", &config]).envs(environment.iter().cloned()).kill_on_drop(true);
+    command
+        .args(["-o", "json", "doctor", "--config", &config])
+        .envs(environment.iter().cloned())
+        .kill_on_drop(true);
     judged(tokio::time::timeout(PATIENCE, command.output()).await??)
 }
 

@@ -26,7 +26,9 @@ struct Up {
 impl Up {
     async fn start(folder: &Path, more: &[&str]) -> anyhow::Result<Up> {
         let mut command = Command::new(binary()?);
-        command.args(["cluster", "up", "--local", "3", "--model", "none", "--port", "31000", "--folder"]).arg(folder);
+        command
+            .args(["cluster", "up", "--local", "3", "--model", "none", "--port", "31000", "--folder"])
+            .arg(folder);
         command.args(more).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         let mut child = command.spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
@@ -49,7 +51,8 @@ impl Up {
         kill_process(own, Signal::INT)?;
         let status = tokio::time::timeout(UP, self.child.wait()).await.context("it did not stop")??;
         ensure!(status.success(), "it ended {status}");
-        let left: Vec<u32> = pids.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+        let left: Vec<u32> =
+            pids.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
         ensure!(left.is_empty(), "{left:?} run on");
         Ok(())
     }
@@ -115,7 +118,10 @@ async fn second_ones_are_refused(folder: &Path) -> anyhow::Result<()> {
     let path = folder.display().to_string();
     let twice = cli("127.0.0.1:1", &["cluster", "up", "--local", "3", "--folder", &path]).await?;
     let said = String::from_utf8_lossy(&twice.stderr);
-    ensure!(twice.status.code() == Some(1) && said.contains("runs in") && said.contains("--folder"), "{said}");
+    ensure!(
+        twice.status.code() == Some(1) && said.contains("runs in") && said.contains("--folder"),
+        "{said}"
+    );
     let foreign = chaos(folder, &["pause", "postgres"]).await?;
     ensure!(foreign.status.code() == Some(1), "it paused somebody else");
     let elsewhere = tempfile::tempdir()?;
@@ -155,7 +161,8 @@ async fn all_ready(client: &Client) -> anyhow::Result<()> {
 /// The others elect one of themselves while it can't be heard, and it follows when it is joined again.
 async fn a_cut_leader_is_replaced(folder: &Path, client: &Client) -> anyhow::Result<()> {
     let before = leader(client).await?;
-    let cut = hurt(folder, &["partition", &before, "--seconds", "12"]);
+    let words = ["partition", &before, "--seconds", "12"];
+    let cut = hurt(folder, &words);
     let other = async || {
         let change = async || client.cluster().status().await.ok()?.leader.filter(|now| *now != before);
         until("another leader", ELECTED, change).await?;

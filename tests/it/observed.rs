@@ -66,7 +66,10 @@ fn named(query: &str) -> (Vec<(String, BTreeSet<String>)>, BTreeSet<String>) {
         } else if word.starts_with("quorate_") || word == ITS_OWN {
             let selector = after.strip_prefix('{').and_then(|inside| inside.split('}').next()).unwrap_or("");
             let label = |part: &str| part.split(['=', '!']).next().unwrap_or("").trim().to_string();
-            metrics.push((word.to_string(), selector.split(',').filter(|it| !it.is_empty()).map(label).collect()));
+            metrics.push((
+                word.to_string(),
+                selector.split(',').filter(|it| !it.is_empty()).map(label).collect(),
+            ));
             rest = &after[if selector.is_empty() { 0 } else { selector.len() + 1 }..];
         }
     }
@@ -111,7 +114,13 @@ async fn work(cluster: &Cluster) -> anyhow::Result<()> {
 #[tokio::test]
 async fn every_query_names_what_a_working_cluster_shows() -> anyhow::Result<()> {
     model_file()?;
-    let spec = Spec { coordinators: 1, workers: 1, secured: true, models: vec!["smollm2".into()], ..spec(&[reply("quick", "Understood.", "")]) };
+    let spec = Spec {
+        coordinators: 1,
+        workers: 1,
+        secured: true,
+        models: vec!["smollm2".into()],
+        ..spec(&[reply("quick", "Understood.", "")])
+    };
     on_cluster(spec, async |cluster| {
         work(cluster).await?;
         let mut shown = Labels::from([(ITS_OWN.to_string(), BTreeSet::new())]);
@@ -127,9 +136,11 @@ async fn every_query_names_what_a_working_cluster_shows() -> anyhow::Result<()> 
             ensure!(!metrics.is_empty(), "{place}: no metric in {query}");
             let mut known: BTreeSet<&str> = ADDED.into();
             for (metric, labels) in &metrics {
-                let has = shown.get(metric).with_context(|| format!("{place}: no node shows {metric}: {query}"))?;
+                let has =
+                    shown.get(metric).with_context(|| format!("{place}: no node shows {metric}: {query}"))?;
                 known.extend(has.iter().map(String::as_str));
-                let missing = labels.iter().find(|label| !has.contains(*label) && !ADDED.contains(&label.as_str()));
+                let missing =
+                    labels.iter().find(|label| !has.contains(*label) && !ADDED.contains(&label.as_str()));
                 ensure!(missing.is_none(), "{place}: {metric} has no label {missing:?}, it has {has:?}");
                 checked += 1;
             }
@@ -149,12 +160,16 @@ fn every_alert_has_its_section() -> anyhow::Result<()> {
     let names: Vec<&str> = rules.split("- alert: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
     ensure!(names.len() >= 15, "{names:?}");
     for name in names {
-        let section = docs.split(&format!("\n## {name}\n")).nth(1).with_context(|| format!("{name} has no section"))?;
+        let section =
+            docs.split(&format!("\n## {name}\n")).nth(1).with_context(|| format!("{name} has no section"))?;
         let section = section.split("\n## ").next().unwrap_or_default();
         for part in ["**Means.**", "**Look.**", "**Do.**", "**Over when**"] {
             ensure!(section.contains(part), "{name} does not say {part}");
         }
-        ensure!(rules.contains(&format!("docs/alerts.md#{}", name.to_lowercase())), "{name} does not name its section");
+        ensure!(
+            rules.contains(&format!("docs/alerts.md#{}", name.to_lowercase())),
+            "{name} does not name its section"
+        );
     }
     Ok(())
 }

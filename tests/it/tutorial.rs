@@ -66,7 +66,10 @@ impl Reader {
         let path = format!("{program}:{}", std::env::var("PATH")?);
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", script]).current_dir(root()).env("PATH", path);
-        command.env("QUORATE_HOME", self.home.path()).env_remove("QUORATE_PROJECT").env_remove("QUORATE_ENDPOINT");
+        command
+            .env("QUORATE_HOME", self.home.path())
+            .env_remove("QUORATE_PROJECT")
+            .env_remove("QUORATE_ENDPOINT");
         command.envs(self.exported.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
         Ok(command)
     }
@@ -75,7 +78,8 @@ impl Reader {
     async fn start(&mut self, script: &str) -> anyhow::Result<()> {
         // One process: bash makes way, so that Ctrl-C reaches the program itself.
         let last = script.lines().last().context("a command")?;
-        let mut child = self.bash(&format!("exec {last}"))?.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut child =
+            self.bash(&format!("exec {last}"))?.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
         while self.exported.len() < 2 {
             let line = timeout(BLOCK, lines.next_line()).await.context("it did not come up")??;
@@ -90,7 +94,9 @@ impl Reader {
     async fn run(&self, block: &Block) -> anyhow::Result<()> {
         let output = timeout(BLOCK, self.bash(&block.script)?.output()).await;
         let output = output.with_context(|| format!("it did not end: {}", block.script))??;
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
+        let said = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .join("\n");
         ensure!(output.status.success(), "{}\nended {}:\n{said}", block.script, output.status);
         for text in &block.expected {
             ensure!(said.contains(text), "{}\ndid not say {text:?}:\n{said}", block.script);
@@ -127,7 +133,11 @@ async fn the_tutorial_does_what_it_says_in_five_minutes() -> anyhow::Result<()> 
             }
             reader.run(block).await?;
         }
-        eprintln!("{:>6} ms: {}", started.elapsed().as_millis(), block.script.lines().last().unwrap_or_default());
+        eprintln!(
+            "{:>6} ms: {}",
+            started.elapsed().as_millis(),
+            block.script.lines().last().unwrap_or_default()
+        );
         if block.script.contains("quorate run --agent reader --input \"A quorum") {
             let waited = up.context("a cluster before the first answer")?.elapsed();
             figure("tutorial_first_answer_ms", waited.as_millis());
@@ -142,9 +152,13 @@ async fn the_tutorial_does_what_it_says_in_five_minutes() -> anyhow::Result<()> 
 
 #[test]
 fn blocks_are_read_with_what_they_ask_for() {
-    let page = "text\n```sh\n# expect a b\n# expect c\nrun\n```\n```json\n{}\n```\n```sh\n# not run: why\nx\n```\n";
+    let page =
+        "text\n```sh\n# expect a b\n# expect c\nrun\n```\n```json\n{}\n```\n```sh\n# not run: why\nx\n```\n";
     let read = blocks(page);
     assert_eq!(read.len(), 2);
-    assert_eq!((read[0].expected.clone(), read[0].skipped, read[1].skipped), (vec!["a b".into(), "c".into()], false, true));
+    assert_eq!(
+        (read[0].expected.clone(), read[0].skipped, read[1].skipped),
+        (vec!["a b".into(), "c".into()], false, true)
+    );
     assert!(blocks(PAGE).iter().filter(|block| !block.skipped && !block.own_terminal).count() >= 8);
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use worker_inference::tiers::Tier;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, Eviction, FinishReason, LoadError, Observed, Request, SequenceId,
-    SubmitError, TextModel,
+    Engine, EngineConfig, EngineInfo, Event, Eviction, FinishReason, LoadError, Observed, Request,
+    SequenceId, SubmitError, TextModel, Verb, VerbOutcome,
 };
 
 /// A model that is loaded and runs on its thread.
@@ -130,15 +130,20 @@ impl Steps for RealEngine {
             kv_restored: observed.tiers.as_ref().map_or_else(Vec::new, |tiers| {
                 vec![("host", tiers.restored_host_bytes), ("disk", tiers.restored_disk_bytes)]
             }),
-            verbs: observed
-                .verbs
-                .iter()
-                .map(|((verb, outcome), count)| (verb.name(), outcome.name(), *count))
-                .collect(),
+            verbs: verbs(&observed),
             preempted: observed.asides.preempted,
             tokens_recomputed: observed.tokens_recomputed,
         }
     }
+}
+
+/// Also here a zero where a verb was never done.
+fn verbs(observed: &Observed) -> Vec<(&'static str, &'static str, u64)> {
+    let all = [Verb::Pause, Verb::Resume, Verb::Fork, Verb::Prefetch, Verb::Pin, Verb::Retain, Verb::Drop];
+    let never = all.map(|verb| ((verb, VerbOutcome::Done), 0));
+    let counts: BTreeMap<(Verb, VerbOutcome), u64> =
+        never.into_iter().chain(observed.verbs.iter().map(|(what, count)| (*what, *count))).collect();
+    counts.into_iter().map(|((verb, outcome), count)| (verb.name(), outcome.name(), count)).collect()
 }
 
 fn kv_held(observed: &Observed) -> Vec<KvHeld> {

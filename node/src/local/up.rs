@@ -195,10 +195,10 @@ fn tell(folder: &Folder, layout: &Layout, json: bool) {
     }
     println!("export QUORATE_ENDPOINT={endpoint}");
     println!("export QUORATE_METRICS={}/metrics", layout.nodes[0].http());
-    let (coordinators, workers) = (layout.coordinators().count(), layout.workers().count());
-    eprintln!(
-        "{coordinators} coordinators and {workers} workers are up; data and logs in {path}; Ctrl-C stops them in order"
-    );
+    let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let coordinators = many(layout.coordinators().count(), "coordinator");
+    let workers = many(layout.workers().count(), "worker");
+    eprintln!("{coordinators} and {workers} up; data and logs in {path}; Ctrl-C stops them in order");
     eprintln!("try, in another terminal, after the two lines above:");
     eprintln!("  quorate cluster status && quorate node list && curl -s $QUORATE_METRICS | head");
     eprintln!(
