@@ -108,6 +108,8 @@ const PLAIN: &[(&str, &str)] = &[
     ("memory_bytes", "Memory of each command"),
     ("disk_bytes", "What each command may write"),
     ("key", "This node's key"),
+    ("clients", "For clients, where it differs from `listen.clients`"),
+    ("internal", "For other nodes, where it differs from `listen.internal`"),
 ];
 
 /// The fields of a struct with what their comments say.
@@ -213,9 +215,21 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// Each reason that follows a code in one call, with the last text of that call: the next step.
 fn reasons(source: &str) -> Vec<(String, String, String)> {
-    let body = source.split("#[cfg(test)]").next().unwrap_or("");
-    body.match_indices("Code::").filter_map(|(at, _)| reason_at(&body[at + 6..])).collect()
+    let body = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    let coded = body.match_indices("Code::").filter_map(|(at, _)| reason_at(&body[at + 6..]));
+    let helped = HELPERS.iter().flat_map(|(call, code)| {
+        body.match_indices(call)
+            .filter_map(move |(at, _)| reason_at(&format!("{code},{}", &body[at + call.len()..])))
+    });
+    coded.chain(helped).collect()
 }
+
+/// Calls that know their code.
+const HELPERS: &[(&str, &str)] = &[
+    ("denied(", "PermissionDenied"),
+    ("usage(", "InvalidArgument"),
+    ("set_error_info(", "ResourceExhausted"),
+];
 
 fn reason_at(rest: &str) -> Option<(String, String, String)> {
     let (code, rest) = rest.split_once(',')?;

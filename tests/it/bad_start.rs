@@ -339,7 +339,7 @@ async fn a_clock_that_is_a_day_off_is_told_and_changes_no_time() -> anyhow::Resu
     on_cluster(spec, async |cluster| {
         let client = cluster.client()?;
         apply(&client, &["quick"]).await?;
-        let clocks = cluster.clocks.as_ref().context("clocks that can be set")?;
+        let clocks = cluster.clocks.clone().context("clocks that can be set")?;
         cluster.node_mut("worker-1")?.stop()?;
         clocks.set("worker-1", DAY_MS)?;
         cluster.node_mut("worker-1")?.start()?;

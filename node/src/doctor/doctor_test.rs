@@ -129,10 +129,18 @@ fn space(free_bytes: u64) -> Option<SpaceFacts> {
     Some(SpaceFacts { free_bytes, total_bytes: 400 << 30, free_files: 9_000, total_files: 9_999 })
 }
 
+/// What is left to look at where the configuration says nothing.
+fn unread(why: &str) -> Facts {
+    let alone = ClusterFacts::Alone;
+    let Facts { now_s, machine, .. } = healthy();
+    let (folder, tls, keys, ports, models) = (None, None, None, vec![], vec![]);
+    Facts { now_s, machine, config: Err(why.into()), folder, tls, keys, ports, models, cluster: alone }
+}
+
 type Fault = (&'static str, State, &'static str, fn(&mut Facts));
 
 const FAULTS: &[Fault] = &[
-    ("config", State::Fail, "unknown key", |facts| facts.config = Err("unknown key colour".into())),
+    ("config", State::Fail, "unknown key", |facts| *facts = unread("unknown key colour")),
     ("clock", State::Fail, "behind the leader's", |facts| cluster(facts).leader_clock_s = NOW_S + DAY_S),
     ("clock", State::Fail, "ahead of the leader's", |facts| cluster(facts).leader_clock_s = NOW_S - DAY_S),
     ("clock", State::Fail, "in the future", |facts| folder(facts).newest_s = Some(NOW_S + DAY_S)),
