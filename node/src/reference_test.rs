@@ -131,7 +131,7 @@ fn fields(source: &str, name: &str) -> Vec<(String, String)> {
 fn meaning(key: &str, said: String) -> String {
     match PLAIN.iter().find(|(name, _)| *name == key && said.is_empty()) {
         Some((_, plain)) => plain.to_string(),
-        None => said.replace('|', "\\|"),
+        None => said.trim_end_matches('.').replace('|', "\\|"),
     }
 }
 
@@ -281,7 +281,8 @@ fn every_reason_of_an_error_has_its_row() {
         for (reason, code, next) in reasons(&std::fs::read_to_string(&file).unwrap()) {
             let row = rows.entry(reason).or_default();
             row.0.insert(code);
-            if next.contains(' ') && !next.starts_with('{') {
+            // With a place for a value it is a message, not a step.
+            if next.contains(' ') && !next.contains('{') {
                 row.1.insert(next.replace('|', "\\|"));
             }
         }

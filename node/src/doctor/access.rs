@@ -125,7 +125,11 @@ fn own_certificate(tls: &TlsFacts, own: &CertificateFacts, config: &ConfigFacts,
         let names = own.addresses.join(", ");
         return fail(
             format!("others are told {host}, and {file} is for {names}"),
-            format!("make one for it: `quorate cert node --name {} --addr {host},{names}`", config.name),
+            format!(
+                "make one for it: `quorate cert node --name {} --addr {host},{}`",
+                config.name,
+                own.addresses.join(",")
+            ),
         );
     }
     match days {

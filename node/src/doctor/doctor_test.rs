@@ -148,7 +148,7 @@ const FAULTS: &[Fault] = &[
     ("open files", State::Fail, "256 files", |facts| facts.machine.open_files = 256),
     ("open files", State::Warn, "600 files", |facts| facts.machine.open_files = 600),
     ("memory", State::Fail, "1.0 TiB", |facts| config(facts).kv_bytes_per_model = 1 << 40),
-    ("memory", State::Warn, "of 768.0 MiB", |facts| facts.machine.memory_bytes = Some(768 << 20)),
+    ("memory", State::Warn, "of 700.0 MiB", |facts| facts.machine.memory_bytes = Some(700 << 20)),
     ("cores", State::Warn, "64", |facts| config(facts).threads = 64),
     ("huge pages", State::Warn, "off", |facts| facts.machine.huge_pages = Some("never".into())),
     ("sandbox", State::Fail, "none", |facts| {

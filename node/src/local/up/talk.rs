@@ -2,10 +2,12 @@
 
 use super::plan::NodePlan;
 use proto::v1::cluster_service_client::ClusterServiceClient;
-use proto::v1::{GetClusterStatusRequest, InitClusterRequest, ListNodesRequest};
+use proto::v1::task_service_client::TaskServiceClient;
+use proto::v1::{GetClusterStatusRequest, InitClusterRequest, ListNodesRequest, ListTasksRequest};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
+use types::ProjectName;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,14 +55,36 @@ pub(super) async fn ready_nodes(node: &NodePlan) -> usize {
     list(std::slice::from_ref(node)).await.iter().filter(|node| node.state == "ready").count()
 }
 
-/// The worker on which most tasks run.
+/// The worker of a running task, or the one on which most run: what nodes say of themselves is half a second old.
 pub(crate) async fn busiest_worker(nodes: &[NodePlan]) -> Option<String> {
+    if let Some(worker) = working(nodes).await {
+        return Some(worker);
+    }
     let workers: Vec<&str> =
         nodes.iter().filter(|node| !node.coordinator).map(|node| node.name.as_str()).collect();
     let known = list(nodes).await;
     let ours =
         known.into_iter().filter(|node| workers.contains(&node.name.as_str()) && node.state == "ready");
     ours.max_by_key(|node| node.running).map(|node| node.name)
+}
+
+/// Where the last task that runs in the project `default` does so.
+async fn working(nodes: &[NodePlan]) -> Option<String> {
+    for node in nodes {
+        let Ok(endpoint) = Endpoint::from_shared(format!("http://{}", node.client())) else { continue };
+        let Ok(channel) = endpoint.timeout(PATIENCE).connect().await else { continue };
+        let running = ListTasksRequest {
+            project: ProjectName::DEFAULT.into(),
+            filter: "state=RUNNING".into(),
+            page_size: 100,
+            ..Default::default()
+        };
+        if let Ok(answer) = TaskServiceClient::new(channel).list_tasks(running).await {
+            let at: Vec<String> = answer.into_inner().tasks.into_iter().map(|task| task.node).collect();
+            return at.into_iter().rev().find(|name| nodes.iter().any(|node| node.name == *name));
+        }
+    }
+    None
 }
 
 async fn list(nodes: &[NodePlan]) -> Vec<proto::v1::Node> {
