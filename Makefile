@@ -120,6 +120,7 @@ dist: ## one archive and a Debian package in dist/, from the release build or QU
 # Of a program that is built already: QUORATE=…, else the debug build. Blocks of the runbook: `deploy/run-runbook.py`.
 deploy-tests: build ## units within their limits, install and uninstall below a folder, reproducible archives
 	@QUORATE=$${QUORATE:-target/debug/quorate} python3 deploy/test_deploy.py
+	@python3 deploy/grafana/make.py --check
 
 docs: ## the API's pages
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

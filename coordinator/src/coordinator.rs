@@ -295,6 +295,7 @@ impl Coordinator {
             voters: status.voters.keys().map(|id| id.0).collect(),
             learners: status.learners.keys().map(|id| id.0).collect(),
             attached: self.inner.link.attached(),
+            wall_ms: self.inner.clock.wall_ms(),
         }
     }
 

@@ -374,7 +374,7 @@ impl Session {
         let now_ms = inner.clock.monotonic_ms();
         let sequence = beat.sequence;
         let current = inner.link.beat(self.id, stream, beat, now_ms, self.lease_end(now_ms));
-        let ack = pb::BeatAck { sequence, lease_ms: inner.lease_ms };
+        let ack = pb::BeatAck { sequence, lease_ms: inner.lease_ms, wall_ms: inner.clock.wall_ms() };
         current && self.outbox.try_send(Ok(message(ToNode::BeatAck(ack)))).is_ok()
     }
 

@@ -8,6 +8,7 @@ mod backup;
 mod call_schema;
 pub mod config;
 pub mod device;
+pub mod doctor;
 pub mod door;
 pub mod engine_thread;
 mod figures;
@@ -27,6 +28,8 @@ pub mod models;
 mod node;
 pub mod openai;
 mod page;
+#[cfg(test)]
+mod reference_test;
 mod security;
 pub mod segments;
 mod served;

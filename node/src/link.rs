@@ -15,6 +15,7 @@ pub mod here;
 mod outbox;
 pub mod real;
 mod session;
+mod skew;
 mod wire;
 
 #[cfg(test)]
@@ -188,6 +189,7 @@ struct Shared {
     lease: LeaseClock,
     attached: watch::Sender<Option<String>>,
     attaches: AtomicU64,
+    skew: skew::Skew,
 }
 
 /// The link at one moment.
@@ -213,6 +215,7 @@ impl Link {
             outbox: outbox::Outbox::default(),
             attached: watch::Sender::new(None),
             attaches: AtomicU64::new(0),
+            skew: skew::Skew::default(),
         });
         tokio::spawn(
             stop.clone().run_until_cancelled_owned(session::stay_attached(shared.clone(), news.clone())),

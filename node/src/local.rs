@@ -1,10 +1,12 @@
-//! The verbs of this machine: `start`, `dev`, `config`, `engine`, `context`, `model`, `cert`, `key`, `sandbox`, and backups on
-//! disk. They need no cluster, or are one.
+//! The verbs of this machine: `start`, `dev`, `cluster up`, `doctor`, `config`, `engine`, `context`, `model`, `cert`, `key`,
+//! `sandbox`, and backups on disk. They need no cluster, or are one.
 
 mod backup;
 mod cert;
+mod chaos;
 mod check;
 mod daemon;
+mod doctor;
 mod engine;
 mod evaluate;
 mod key;
@@ -12,18 +14,22 @@ mod model;
 mod replay;
 mod sandbox;
 mod serve;
+mod up;
 
 pub use self::sandbox::{sandbox_check, sandbox_stage};
 pub use backup::{RestoreOptions, cluster_restore, cluster_verify};
 pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
+pub use chaos::{ChaosOptions, Harm, chaos};
 pub use check::config_check;
 pub use daemon::{DevOptions, dev, start};
+pub use doctor::{DoctorOptions, doctor};
 pub use engine::{BenchOptions, Form, ScoreOptions, engine_bench, engine_score};
 pub use evaluate::{Recorded, context_eval, context_suggest};
 pub use key::{NewKeyOptions, key_new};
 pub use model::{model_inspect, model_list, model_pull};
 pub use replay::{ReplayOptions, TraceFormat, engine_replay};
 pub use serve::{ServeOptions, engine_serve};
+pub use up::{UpOptions, cluster_up};
 pub use worker_inference::replay::Costs;
 pub use worker_inference::replay::miniswe::Rules;
 

@@ -1,15 +1,35 @@
 //! Who belongs to the cluster, as this node last heard it. A cache: wrong answers cost a retry, never data.
 
 use crate::segments::Addresses;
+use crate::store::identity::Member;
 use coordinator::Client;
+use coordinator::raft::Dialer;
 use ledger::query::{Answer, Query};
 use ledger::rows::{NodeRow, Role};
+use proto::internal::v1::LeaderHereRequest;
+use proto::internal::v1::member_client::MemberClient;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use types::{Hash, NodeId, limits};
 
 /// How often the list is read again.
 const REFRESH: Duration = Duration::from_secs(2);
+
+/// A node that runs answers in a hundredth of it.
+const ANSWERS: Duration = Duration::from_secs(2);
+
+/// Whether a process at this internal address runs as that node of that cluster.
+pub(crate) async fn answers_as(dialer: &dyn Dialer, address: &str, member: Member) -> bool {
+    let Ok(channel) = dialer.channel(address) else { return false };
+    let asked = LeaderHereRequest {
+        cluster_id: member.cluster_id.0.to_vec().into(),
+        node_id: member.node_id.0,
+        leader_addr: String::new(),
+    };
+    tokio::time::timeout(ANSWERS, MemberClient::new(channel).leader_here(asked))
+        .await
+        .is_ok_and(|it| it.is_ok())
+}
 
 #[derive(Clone, Default)]
 pub struct Members {

@@ -82,6 +82,16 @@ fn as_text<S: serde::Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(hash)
 }
 
+/// A model file as it is, and as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub digest: Hash,
+    /// None where no note was left.
+    pub noted: Option<Hash>,
+}
+
 /// Why a model could not be had. Nothing is left half done: a model is there whole, or not.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -180,6 +190,19 @@ impl ModelStore {
         let path = self.path_of(name);
         let note = note::read_or_make(&path, &self.dir, name)?;
         Ok(ModelFile { name: name.to_string(), path, bytes: note.bytes, digest: note.digest })
+    }
+
+    /// The model's digest, computed anew from every byte, and the one that was noted when it was taken in.
+    pub fn check(&self, name: &str) -> Result<Checked, ModelError> {
+        check_name(name)?;
+        let path = self.path_of(name);
+        if !path.exists() {
+            return Err(ModelError::Absent { name: name.to_string(), dir: self.dir.clone() });
+        }
+        let (bytes, _) = note::size_and_time(&path).map_err(io_error("read", &path))?;
+        let digest = note::hash(&path, &Silent)?.digest;
+        let noted = note::noted(&path);
+        Ok(Checked { path, bytes, digest, noted })
     }
 
     /// The model with that digest, whatever it is called here.

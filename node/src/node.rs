@@ -176,6 +176,7 @@ impl Parts {
         let coordinator = membership::coordinator(&self, member).await?;
         let dialer = Arc::new(self.security.dialer());
         let client = Client::new(member.cluster_id, coordinator.clone(), dialer, self.config.join.clone());
+        membership::only_here(&self, member, &client).await?;
         let stop_internal = CancellationToken::new();
         self.serve_internal(member, coordinator.as_ref(), &client, &stop_internal)?;
         membership::announce(&self, member, &client).await;

@@ -135,7 +135,13 @@ fn recorder() -> PrometheusRecorder {
 fn describe() {
     for metric in names::ALL {
         match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Counter => {
+                metrics::describe_counter!(metric.name, metric.help);
+                // From the start on the page, so that its first rise is seen as one.
+                if metric.labels.is_empty() {
+                    metrics::counter!(metric.name).increment(0);
+                }
+            }
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
         }

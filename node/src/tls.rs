@@ -33,6 +33,8 @@ pub enum TlsError {
         "the certificate {file} is not accepted by this node's own CA {ca}: {why}; make one with `quorate cert node`"
     )]
     NotOfCa { file: PathBuf, ca: PathBuf, why: String },
+    #[error("the certificate {file} {why}; {next}")]
+    NotNow { file: PathBuf, why: String, next: &'static str },
     #[error(
         "certificate {cert} and key {key} cannot be used together: {why}; use the two that were made together"
     )]
@@ -149,6 +151,7 @@ fn own(
     if !matches!(own.who, Some(Who::Node { .. })) {
         return Err(refuse("it is not a node's".into()));
     }
+    in_its_time(&own, &files.cert, crate::security::now_s())?;
     let address = own.addresses.first().ok_or_else(|| refuse("it names no address".into()))?;
     let name = ServerName::try_from(address.clone()).map_err(|why| refuse(why.to_string()))?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider()).build();
@@ -157,6 +160,33 @@ fn own(
         TlsError::NotOfCa { file: files.cert.clone(), ca: files.ca.clone(), why: why.to_string() }
     })?;
     Ok(own)
+}
+
+/// A wrong clock looks like a wrong certificate, so both are named.
+fn in_its_time(own: &Certificate, file: &Path, now_s: i64) -> Result<(), TlsError> {
+    let now = certificate::day(now_s);
+    let refuse = |why: String, next| Err(TlsError::NotNow { file: file.into(), why, next });
+    if now_s < own.not_before_s {
+        let why = format!(
+            "holds only from {}, and this machine's clock says {now}",
+            certificate::day(own.not_before_s)
+        );
+        return refuse(
+            why,
+            "set the clock (`timedatectl status`), or make another certificate with `quorate cert node`",
+        );
+    }
+    if now_s > own.not_after_s {
+        let why = format!(
+            "expired: it held until {}, and this machine's clock says {now}",
+            certificate::day(own.not_after_s)
+        );
+        return refuse(
+            why,
+            "make another with `quorate cert node`, or set the clock if that is what is wrong",
+        );
+    }
+    Ok(())
 }
 
 /// What this node shows of itself.

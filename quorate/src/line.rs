@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use cli::{Command, Completions, Format, Globals, Man};
 use node::local::{
-    BenchOptions, CA_DAYS, CLIENT_DAYS, Costs, Form, NODE_DAYS, Recorded, ReplayOptions, Rules, ServeOptions,
-    TraceFormat,
+    BenchOptions, CA_DAYS, CLIENT_DAYS, ChaosOptions, Costs, Form, Harm, NODE_DAYS, Recorded, ReplayOptions,
+    Rules, ServeOptions, TraceFormat,
 };
 
 /// Runs fleets of long-lived LLM agents on your own machines.
@@ -53,6 +54,15 @@ pub(crate) enum Verb {
     /// Where commands of agents run on this machine
     #[command(subcommand)]
     Sandbox(Sandbox),
+    /// Look at this machine and this node, and say what is wrong, why, and what to do. Changes nothing
+    Doctor {
+        /// The node's configuration [default: the node of `quorate dev`]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// As it will be started with --insecure
+        #[arg(long)]
+        insecure: bool,
+    },
     /// Configurations of nodes
     #[command(subcommand)]
     Config(Config),
@@ -205,7 +215,10 @@ pub(crate) enum Key {
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Dev {
+    #[command(subcommand)]
+    pub(crate) verb: Option<DevVerb>,
     /// Keep nothing: its data goes with the process
     #[arg(long)]
     pub(crate) ephemeral: bool,
@@ -215,6 +228,60 @@ pub(crate) struct Dev {
     /// Where its data is kept [default: the data folder of QUORATE_HOME]
     #[arg(long, value_name = "FOLDER", conflicts_with = "ephemeral")]
     pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DevVerb {
+    /// Hurt a node of a cluster of `cluster up`, to see it heal
+    #[command(subcommand)]
+    Chaos(Chaos),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Chaos {
+    /// End a worker's process; it is started again a few seconds later
+    KillWorker(Target),
+    /// End the process of the coordinator that leads
+    KillLeader {
+        /// Where that cluster is [default: local in QUORATE_HOME]
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+    /// Let a node's process stand still, its connections open
+    Pause(Spell),
+    /// Cut a node off from all other nodes
+    Partition(Spell),
+}
+
+#[derive(Args)]
+pub(crate) struct Target {
+    /// Its name [default: the busiest worker]
+    node: Option<String>,
+    /// Where that cluster is [default: local in QUORATE_HOME]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Spell {
+    #[command(flatten)]
+    target: Target,
+    /// For so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+}
+
+impl From<Chaos> for ChaosOptions {
+    fn from(chaos: Chaos) -> Self {
+        let of = |harm: Harm, Target { node, folder }: Target| ChaosOptions { harm, node, folder };
+        let time = |spell: &Spell| Duration::from_secs(spell.seconds);
+        match chaos {
+            Chaos::KillWorker(target) => of(Harm::KillWorker, target),
+            Chaos::KillLeader { folder } => of(Harm::KillLeader, Target { node: None, folder }),
+            Chaos::Pause(spell) => of(Harm::Pause(time(&spell)), spell.target),
+            Chaos::Partition(spell) => of(Harm::Partition(time(&spell)), spell.target),
+        }
+    }
 }
 
 #[derive(Subcommand)]

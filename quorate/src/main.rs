@@ -1,14 +1,16 @@
 //! The one binary: it parses and calls. Verbs that ask a cluster live in `cli`, those of this machine in `node::local`.
 
 mod line;
+#[cfg(test)]
+mod reference_test;
 
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use cli::{ClusterCommand, Command, Exit, Failure, Format, Restore};
-use line::{Cert, Config, Context, Dev, Engine, Key, Line, Model, Sandbox, Verb};
-use node::local::{self, DevOptions, NewKeyOptions, RestoreOptions, ScoreOptions};
+use cli::{ClusterCommand, Command, Exit, Failure, Format, Restore, Up};
+use line::{Cert, Config, Context, Dev, DevVerb, Engine, Key, Line, Model, Sandbox, Verb};
+use node::local::{self, DevOptions, DoctorOptions, NewKeyOptions, RestoreOptions, ScoreOptions, UpOptions};
 
 fn main() -> ExitCode {
     // Before anything else: a stage of a sandbox must have one thread and no ideas of its own.
@@ -32,10 +34,13 @@ fn main() -> ExitCode {
         Verb::Cluster(Command::Cluster(ClusterCommand::Restore(it))) => {
             local::cluster_restore(restore_options(it, json))
         }
+        Verb::Cluster(Command::Cluster(ClusterCommand::Up(it))) => local::cluster_up(up_options(it, json)),
         Verb::Cluster(command) => return cli::run(command, &globals),
         Verb::Model(Model::List { cluster: true }) => return cli::run(Command::Models, &globals),
         Verb::Start { config, insecure } => local::start(&config, insecure),
-        Verb::Dev(Dev { ephemeral, model, data }) => local::dev(DevOptions { ephemeral, model, data }),
+        Verb::Dev(Dev { verb: Some(DevVerb::Chaos(it)), .. }) => local::chaos(it.into()),
+        Verb::Dev(Dev { ephemeral, model, data, .. }) => local::dev(DevOptions { ephemeral, model, data }),
+        Verb::Doctor { config, insecure } => local::doctor(&DoctorOptions { config, insecure, json }),
         Verb::Engine(Engine::Bench(bench)) => local::engine_bench(bench.options(globals.output)),
         Verb::Engine(Engine::Serve(serve)) => local::engine_serve(serve.into()),
         Verb::Engine(Engine::Score { model, file, window, skip }) => {
@@ -69,6 +74,12 @@ fn main() -> ExitCode {
 fn restore_options(it: Restore, json: bool) -> RestoreOptions {
     let Restore { file, config, member: members, round, insecure } = it;
     RestoreOptions { file, config, members, round, insecure, json }
+}
+
+fn up_options(it: Up, json: bool) -> UpOptions {
+    let Up { local, workers, folder, port, model: models, replies } = it;
+    // The words that are understood are numbers.
+    UpOptions { local: local.parse().unwrap_or(1), workers, folder, port, models, replies, json }
 }
 
 fn certificates(cert: Cert, project: Option<String>, json: bool) -> anyhow::Result<()> {

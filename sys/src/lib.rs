@@ -4,6 +4,7 @@
 //! It is not a portability layer and holds no policy: callers decide what to map and whom to slow down.
 //! Read: `mapped` (a file as bytes), `huge`, `thread`, `memory`, `disk`, `isolate`.
 
+mod clock;
 pub mod disk;
 mod huge;
 mod isolate;
@@ -11,6 +12,7 @@ mod mapped;
 mod memory;
 mod thread;
 
+pub use clock::clock_is_kept;
 pub use huge::advise_huge;
 pub use isolate::{NAMESPACES, close_all_on_exec, leave_namespaces, make_mount_read_only};
 pub use mapped::{MapError, Mapped};

@@ -73,6 +73,13 @@ pub(crate) async fn fails(
     Ok(error)
 }
 
+/// A text for people holds all these words.
+pub(crate) fn says_all(text: &str, words: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+    ensure!(missing.is_empty(), "{text:?} does not say {missing:?}");
+    Ok(())
+}
+
 /// The error names something, and says what to do next.
 pub(crate) fn says(error: &Value, words: &[&str]) -> anyhow::Result<()> {
     let text = error.to_string();

@@ -26,9 +26,13 @@ impl Clocks {
     /// What a node's environment has to say.
     pub fn environment(&self, node: &str) -> anyhow::Result<Vec<(String, String)>> {
         std::fs::write(self.file(node), [0; 8])?;
-        let file = self.file(node).display().to_string();
-        let shim = self.shim.display().to_string();
-        Ok(vec![("LD_PRELOAD".into(), shim), ("QUORATE_TEST_CLOCK".into(), file)])
+        Ok(self.environment_as_is(node))
+    }
+
+    /// The same for another process that shares the node's clock.
+    pub fn environment_as_is(&self, node: &str) -> Vec<(String, String)> {
+        let (file, shim) = (self.file(node).display().to_string(), self.shim.display().to_string());
+        vec![("LD_PRELOAD".into(), shim), ("QUORATE_TEST_CLOCK".into(), file)]
     }
 
     /// Makes a node's wall clock differ by so much, at once.

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use worker_inference::tiers::Tier;
 use worker_inference::{
-    Engine, EngineConfig, EngineInfo, Event, FinishReason, LoadError, Observed, Request, SequenceId,
-    SubmitError, TextModel,
+    Engine, EngineConfig, EngineInfo, Event, Eviction, FinishReason, LoadError, Observed, Request,
+    SequenceId, SubmitError, TextModel, Verb, VerbOutcome,
 };
 
 /// A model that is loaded and runs on its thread.
@@ -130,20 +130,28 @@ impl Steps for RealEngine {
             tokens_computed: observed.tokens_computed,
             tokens_cached: observed.tokens_cached,
             tokens_generated: observed.tokens_generated,
-            evictions: observed.evictions.iter().map(|(why, count)| (why.name(), *count)).collect(),
+            // With a zero for what never happened: an alarm on a missing figure is silent.
+            evictions: Eviction::ALL
+                .map(|why| (why.name(), observed.evictions.get(&why).copied().unwrap_or(0)))
+                .to_vec(),
             kv: kv_held(&observed),
             kv_restored: observed.tiers.as_ref().map_or_else(Vec::new, |tiers| {
                 vec![("host", tiers.restored_host_bytes), ("disk", tiers.restored_disk_bytes)]
             }),
-            verbs: observed
-                .verbs
-                .iter()
-                .map(|((verb, outcome), count)| (verb.name(), outcome.name(), *count))
-                .collect(),
+            verbs: verbs(&observed),
             preempted: observed.asides.preempted,
             tokens_recomputed: observed.tokens_recomputed,
         }
     }
+}
+
+/// Also here a zero where a verb was never done.
+fn verbs(observed: &Observed) -> Vec<(&'static str, &'static str, u64)> {
+    let all = [Verb::Pause, Verb::Resume, Verb::Fork, Verb::Prefetch, Verb::Pin, Verb::Retain, Verb::Drop];
+    let never = all.map(|verb| ((verb, VerbOutcome::Done), 0));
+    let counts: BTreeMap<(Verb, VerbOutcome), u64> =
+        never.into_iter().chain(observed.verbs.iter().map(|(what, count)| (*what, *count))).collect();
+    counts.into_iter().map(|((verb, outcome), count)| (verb.name(), outcome.name(), count)).collect()
 }
 
 fn kv_held(observed: &Observed) -> Vec<KvHeld> {

@@ -21,7 +21,10 @@ impl pb::member_server::Member for Here {
         if request.cluster_id.as_ref() != self.client.cluster().0 || request.node_id != self.node.0 {
             return Err(Status::failed_precondition("the call is for another node or cluster"));
         }
-        self.client.note_leader(&request.leader_addr);
+        // Without an address it is only asked whether this node is that one.
+        if !request.leader_addr.is_empty() {
+            self.client.note_leader(&request.leader_addr);
+        }
         Ok(Response::new(pb::LeaderHereResponse {}))
     }
 }

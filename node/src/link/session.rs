@@ -148,6 +148,7 @@ impl Session<'_> {
             Body::BeatAck(ack) => {
                 self.shared.lease.beat_answered(ack.sequence, ack.lease_ms);
                 self.held |= self.shared.lease.valid();
+                self.shared.skew.compare(self.shared.seams.clock.wall_ms(), ack.wall_ms);
                 return Ok(());
             }
             Body::Response(response) if response.unknown.is_empty() => {

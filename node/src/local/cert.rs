@@ -1,12 +1,11 @@
 //! `cert init|node|client|show`: the cluster's CA, and what it signs. Files only: no node is asked.
 
 use crate::identity::{Identity, Role};
-use crate::tls::certificate::{Certificate, Who};
+use crate::tls::certificate::{Certificate, Who, day};
 use crate::tls::issue::{self, Made};
 use serde_json::json;
 use std::path::Path;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// How long what is made holds where nobody says.
 pub const CA_DAYS: u32 = issue::CA_DAYS;
@@ -121,9 +120,4 @@ fn kind(certificate: &Certificate) -> &'static str {
 
 fn days_left(certificate: &Certificate, now_s: i64) -> i64 {
     (certificate.not_after_s - now_s).div_euclid(86_400)
-}
-
-fn day(seconds: i64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }

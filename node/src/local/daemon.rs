@@ -2,7 +2,7 @@
 //! certificates and API keys again.
 
 use super::home;
-use crate::config::{Config, Exposure, INSECURE_BANNER, LogFormat, Role};
+use crate::config::{Config, ConfigError, Exposure, INSECURE_BANNER, LogFormat, Role};
 use crate::node::{Node, StartOptions};
 use crate::security::Security;
 use crate::telemetry::{self, LogHandle};
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// The model of `dev` where nobody names one.
+const DEV_MODEL: &str = "smollm2";
 /// How often recorded histograms are folded together.
 const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -39,7 +41,6 @@ pub fn dev(options: DevOptions) -> anyhow::Result<()> {
     let folder = ephemeral.as_ref().map_or(kept, |folder| folder.0.clone());
     let model = model_name(&options.model)?;
     let mut config = Config::parse("dev", &dev_config(&folder, &model), Exposure::LoopbackOnly)?;
-    config.roles = vec![Role::Coordinator, Role::Worker];
     config.log.format = LogFormat::Human;
     eprintln!(
         "quorate dev: clients at {}, model {model}, data in {}",
@@ -59,6 +60,11 @@ fn model_name(model: &str) -> anyhow::Result<String> {
         return Ok(models.resolve(model).map(|file| file.name)?);
     }
     Ok(models.pull(model, &crate::models::Silent)?.name)
+}
+
+/// What `dev` starts without options.
+pub(super) fn config_of_dev(folder: &Path) -> Result<Config, ConfigError> {
+    Config::parse("dev", &dev_config(folder, DEV_MODEL), Exposure::LoopbackOnly)
 }
 
 fn dev_config(folder: &Path, model: &str) -> String {

@@ -96,6 +96,11 @@ fn read(model: &Path) -> Option<Note> {
     Some(Note { bytes: stored.bytes, modified_ns: stored.modified_ns, digest, sha256: stored.sha256 })
 }
 
+/// The digest in the note of a model.
+pub(super) fn noted(model: &Path) -> Option<Hash> {
+    read(model).map(|note| note.digest)
+}
+
 /// The SHA-256 in the note of a model.
 pub(super) fn sha256(model: &Path) -> Option<String> {
     read(model).map(|note| note.sha256)

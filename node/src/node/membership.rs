@@ -4,6 +4,7 @@ use super::{Parts, random};
 use crate::config::{self, Role};
 use crate::door::InitRequest;
 use crate::measured::Measured;
+use crate::members;
 use crate::store::identity::{Identity, Member};
 use anyhow::{Context, bail};
 use coordinator::raft::{Flush, GrpcTransport, Timings};
@@ -17,6 +18,8 @@ use types::{ClusterId, NodeId};
 const RAFT_STARTED: &str = "raft-started";
 /// Pause between two tries to join.
 const JOIN_PAUSE: Duration = Duration::from_millis(300);
+/// For a look at the list of members before the node shows itself.
+const ASK: Duration = Duration::from_secs(3);
 /// Different troubles that are logged while a node waits to join.
 const JOIN_TROUBLES: usize = 16;
 
@@ -151,6 +154,25 @@ fn timings(parts: &Parts) -> Timings {
         election_max_ms: configured.election_ms * 3 / 2,
         ..Timings::default()
     }
+}
+
+/// A copied data folder would make two nodes of one: whoever answers as this node elsewhere was here first.
+pub(super) async fn only_here(parts: &Parts, member: Member, client: &Client) -> anyhow::Result<()> {
+    let asked = tokio::time::timeout(ASK, client.read_stale(ledger::query::Query::Nodes)).await;
+    let Ok(Ok((ledger::query::Answer::Nodes(rows), _, _))) = asked else { return Ok(()) };
+    let elsewhere = rows.iter().find(|row| row.id == member.node_id).map(|row| &row.internal_addr);
+    let Some(address) = elsewhere.filter(|address| **address != parts.config.internal_address()) else {
+        return Ok(());
+    };
+    if members::answers_as(&parts.security.dialer(), address, member).await {
+        bail!(
+            "another process runs as this node ({}) at {address}: two with one identity would answer for each other; \
+             stop that one if this machine takes over, else give this node an empty data_dir and a name of its own: a \
+             data folder is never copied",
+            member.node_id
+        );
+    }
+    Ok(())
 }
 
 /// Tells the cluster where this node is now: its addresses may have changed since it last ran.

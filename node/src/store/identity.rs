@@ -85,6 +85,11 @@ impl Identity {
         Ok(identity)
     }
 
+    /// What a file of that kind says; nothing is made or changed.
+    pub fn read(bytes: &[u8]) -> Result<Identity, IdentityError> {
+        decode(bytes)
+    }
+
     /// Records that the node belongs to a cluster. Durable when Ok; saying the same again changes nothing.
     pub fn join(&mut self, disk: &dyn Disk, member: Member) -> Result<(), IdentityError> {
         match self.member {

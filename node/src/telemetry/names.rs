@@ -48,6 +48,7 @@ table! {
     IS_LEADER = "quorate_is_leader", Gauge, [], "1 on the leader, else 0";
     APPLIED_INDEX = "quorate_applied_index", Gauge, [], "Last log index applied to the state";
     WALL_CLOCK_REFUSED_TOTAL = "quorate_wall_clock_refused_total", Counter, [], "Times the leader's wall clock was too far from the nodes' to be used";
+    CLOCK_AHEAD_SECONDS = "quorate_clock_ahead_seconds", Gauge, [], "This node's wall clock less the leader's";
     FSYNC_SECONDS = "quorate_fsync_seconds", Histogram, ["what"], "Time to make a group of writes durable";
     // Links.
     LINK_ATTACHED = "quorate_link_attached", Gauge, [], "1 while the node is attached to the leader, else 0";

@@ -5,6 +5,8 @@
 
 use crate::identity::{Identity, Role};
 use std::net::IpAddr;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::X509Certificate;
@@ -60,6 +62,12 @@ impl Who {
             _ => None,
         }
     }
+}
+
+/// Seconds since 1970 as people write a time.
+pub(crate) fn day(seconds: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }
 
 impl Certificate {

@@ -1,4 +1,4 @@
-//! `cluster init|status|add-voter|remove-voter|transfer-leader|snapshot`. `restore` and `verify` are about files of this
+//! `cluster init|status|add-voter|remove-voter|transfer-leader|snapshot`. `restore`, `verify` and `up` are about this
 //! machine: they are understood here and performed by the program that a node is.
 
 mod snapshot;
@@ -27,6 +27,30 @@ pub enum Command {
     Restore(Restore),
     /// Look at every byte of a backup, without a cluster
     Verify(Verify),
+    /// Run a cluster of several processes on this machine, until Ctrl-C
+    Up(Up),
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Up {
+    /// So many coordinators, all on this machine
+    #[arg(long, value_name = "N", value_parser = ["1", "3", "5"])]
+    pub local: String,
+    /// So many workers beside them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub workers: u32,
+    /// Where everything is kept; a second run goes on there [default: local in QUORATE_HOME]
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+    /// The first port to try; ports are chosen once for a folder
+    #[arg(long, value_name = "PORT", default_value_t = 7400)]
+    pub port: u16,
+    /// A pulled model for the workers; may be given several times; `none`: without one
+    #[arg(short, long, default_value = "smollm2")]
+    pub model: Vec<String>,
+    /// Replies of a scripted model, which agents call `scripted`
+    #[arg(long, value_name = "FILE")]
+    pub replies: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -68,9 +92,9 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
         Command::RemoveVoter(it) => cluster.remove_voter(&it.node).await?,
         Command::TransferLeader(it) => cluster.transfer_leader(&it.node).await?,
         Command::Snapshot(it) => return snapshot::perform(&it, client, out).await,
-        Command::Restore(_) | Command::Verify(_) => {
-            let next = "run it with `quorate` on the machine that has the file";
-            return Err(failure::usage("USAGE", "backups are read by the program of a node", next));
+        Command::Restore(_) | Command::Verify(_) | Command::Up(_) => {
+            let next = "run it with `quorate` on the machine that it is about";
+            return Err(failure::usage("USAGE", "this is done by the program of a node", next));
         }
     };
     out.one(&status, in_full)?;

@@ -26,7 +26,7 @@ mod task;
 mod top;
 mod values;
 
-pub use cluster::{Command as ClusterCommand, Restore, Verify};
+pub use cluster::{Command as ClusterCommand, Restore, Up, Verify};
 pub use failure::{Exit, Failure, report, usage_error};
 pub use globals::Globals;
 pub use output::Format;
