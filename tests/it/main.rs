@@ -14,6 +14,7 @@ mod clocks;
 mod crowds;
 mod evaluate;
 mod freeze;
+mod front;
 mod idle;
 mod join;
 mod leader_kill;

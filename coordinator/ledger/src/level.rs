@@ -3,7 +3,8 @@
 //!
 //! Level 1 is the first version. Level 2 counts finely: at agents, in windows of the calendar, what projects were
 //! served; and it keeps an audit log. It begins with the first entry of form 2. Level 3 has signals, heads and
-//! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it.
+//! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it. Level 4 has
+//! model calls without a task, from the first entry of form 4 on.
 
 use crate::change::holds_slot;
 use crate::keys::Amounts;
@@ -16,6 +17,9 @@ const FINE: u32 = 2;
 /// Entries of this form and newer are applied at level 3.
 pub(crate) const TALK_FORMAT: u16 = 3;
 const TALKS: u32 = 3;
+/// Entries of this form and newer are applied at level 4.
+pub(crate) const CALL_FORMAT: u16 = 4;
+const CALLS: u32 = 4;
 
 impl State {
     /// Whether there may be rows that older versions do not know.
@@ -28,6 +32,19 @@ impl State {
         self.count_finely();
         if !self.talks() {
             self.update_meta(|meta| meta.feature_level = TALKS);
+        }
+    }
+
+    /// Whether there may be rows of model calls.
+    pub(crate) fn makes_calls(&self) -> bool {
+        self.meta().feature_level >= CALLS
+    }
+
+    /// Begins level 4.
+    pub(crate) fn begin_to_make_calls(&mut self) {
+        self.begin_to_talk();
+        if !self.makes_calls() {
+            self.update_meta(|meta| meta.feature_level = CALLS);
         }
     }
 

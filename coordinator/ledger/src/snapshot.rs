@@ -6,7 +6,9 @@ use crate::state::State;
 use minicbor::{Decoder, Encoder};
 use types::Hash;
 
-const TABLES: u64 = 13;
+const TABLES: u64 = 14;
+/// Tables of form 3, which had no model calls without a task.
+const TABLES_3: u64 = 13;
 /// Tables of form 2, which had no heads and no schedules.
 const TABLES_2: u64 = 10;
 /// Tables of form 1, which had neither prices nor an audit log.
@@ -15,11 +17,12 @@ const TABLES_1: u64 = 8;
 impl State {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());
-        let (finely, talks) = (self.counts_finely(), self.talks());
-        let (format, reader, tables) = match (finely, talks) {
-            (_, true) => (FORMAT, READER, TABLES),
-            (true, false) => (2, 2, TABLES_2),
-            (false, false) => (1, 1, TABLES_1),
+        let (finely, talks, calls) = (self.counts_finely(), self.talks(), self.makes_calls());
+        let (format, reader, tables) = match (finely, talks, calls) {
+            (_, _, true) => (FORMAT, READER, TABLES),
+            (_, true, false) => (3, 3, TABLES_3),
+            (true, false, false) => (2, 2, TABLES_2),
+            (false, false, false) => (1, 1, TABLES_1),
         };
         let head = (|| {
             out.array(4)?.u16(format)?.u16(reader)?.encode(self.state_hash())?.array(tables)?;
@@ -42,6 +45,9 @@ impl State {
             self.heads.write(&mut out);
             self.forgotten.write(&mut out);
             self.schedules.write(&mut out);
+        }
+        if calls {
+            self.calls.table().write(&mut out);
         }
         out.into_writer()
     }
@@ -75,6 +81,7 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     let tables = match format {
         1 => TABLES_1,
         2 => TABLES_2,
+        3 => TABLES_3,
         _ => TABLES,
     };
     expect_array(&mut from, tables)?;
@@ -95,6 +102,9 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
         state.heads.read(&mut from)?;
         state.forgotten.read(&mut from)?;
         state.schedules.read(&mut from)?;
+    }
+    if format > 3 {
+        state.calls.read(&mut from)?;
     }
     state.pledges = state.pledges_of_rows();
     if from.position() != bytes.len() {

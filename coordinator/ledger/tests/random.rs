@@ -85,6 +85,7 @@ fn random_commands_reach_what_they_should() {
         "price",
         "head",
         "busy",
+        "call",
     ] {
         assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
     }

@@ -129,6 +129,7 @@ async fn pull_from_peers(
 pub(super) struct Running {
     agents: Agents,
     facts: Facts,
+    gateway: Gateway,
 }
 
 /// What figures are read from.
@@ -187,14 +188,14 @@ pub(super) async fn start(
     let agents = Agents::start(
         AgentsConfig::new(member.node_id, slots as usize),
         world.seams(),
-        gateway,
+        gateway.clone(),
         news,
         held,
         counters,
     )
     .await?;
     let facts = Facts { vitals, link };
-    Ok(Running { agents, facts })
+    Ok(Running { agents, facts, gateway })
 }
 
 fn link_seams(parts: &Parts, client: &Client, vitals: Arc<NodeVitals>) -> LinkSeams {
@@ -243,6 +244,16 @@ fn report_models(client: Client, node: NodeId, models: Vec<(String, Hash, u64)>,
 impl Running {
     pub(super) fn facts(&self) -> Facts {
         self.facts.clone()
+    }
+
+    /// Every model that can be called here.
+    pub(super) fn gateway(&self) -> Gateway {
+        self.gateway.clone()
+    }
+
+    /// The models that are loaded here.
+    pub(super) fn models(&self) -> Vec<LoadedModel> {
+        self.facts.vitals.models.clone()
     }
 
     /// Gives leases back at step boundaries.
