@@ -22,7 +22,7 @@ pub(crate) use relay::FrontService;
 use crate::door::{Access, project};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::Gateway;
-use crate::identity::Role;
+use crate::identity::{Identity, Role};
 use crate::members::Members;
 use crate::openai::told::Kind;
 use crate::openai::{Bounds, Face, Failure, finish, read};
@@ -31,12 +31,12 @@ use crate::tls::accept::Peer;
 use crate::tls::dial::NodeDialer;
 use account::Accounts;
 use asking::Asking;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use coordinator::Client;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use places::{Places, Why};
 use relay::Relay;
 use serde_json::{Value, json};
@@ -120,10 +120,13 @@ impl Front {
         self.inside.get().ok_or_else(none)
     }
 
-    fn caller(&self, headers: &HeaderMap, peer: &Peer, least: Role) -> Result<Caller, Failure> {
-        let identity = self.access.caller(headers, Some(peer), least).map_err(|status| not_let_in(&status))?;
+    fn identity(&self, headers: &HeaderMap, peer: &Peer, least: Role) -> Result<Identity, Failure> {
+        self.access.caller(headers, Some(peer), least).map_err(|status| not_let_in(&status))
+    }
+
+    fn caller(identity: &Identity, headers: &HeaderMap) -> Result<Caller, Failure> {
         let named = headers.get(PROJECT_HEADER).map(|name| name.to_str().unwrap_or("?")).unwrap_or_default();
-        let project = project(&identity, named).map_err(|status| not_let_in(&status))?;
+        let project = project(identity, named).map_err(|status| not_let_in(&status))?;
         Ok(Caller { project, author: identity.author() })
     }
 
@@ -141,19 +144,26 @@ impl Front {
     }
 
     async fn answer_or_fail(&self, kind: Kind, peer: &Peer, request: Request) -> Result<Response, Failure> {
-        let caller = self.caller(request.headers(), peer, Role::Submitter)?;
+        let identity = self.identity(request.headers(), peer, Role::Submitter)?;
+        let caller = Front::caller(&identity, request.headers())?;
+        let revoked = self.access.revoked(request.headers(), &identity);
         let inside = self.inside()?;
         if inside.face.stop().is_cancelled() {
             return Err(Failure::gone("this node stops; ask another one"));
         }
         let (body, room) = read::body(&inside.face, request).await?;
-        inside.place(kind, &caller, body, room).await
+        let response = inside.place(kind, &caller, body, room).await?;
+        // A stream does not outlive its key.
+        Ok(match revoked {
+            Some(revoked) => response.map(|body| Body::from_stream(body.into_data_stream().take_until(revoked))),
+            None => response,
+        })
     }
 
     /// What can be asked, for whoever may see the cluster.
     pub(crate) async fn models(&self, peer: &Peer, headers: &HeaderMap, one: Option<&str>) -> Response {
         let listed = async {
-            self.caller(headers, peer, Role::Viewer)?;
+            self.identity(headers, peer, Role::Viewer)?;
             self.inside()?.models(one).await
         };
         listed.await.map_or_else(Failure::into_response, |value| axum::Json(value).into_response())

@@ -3,7 +3,7 @@
 use crate::real_model::model_file;
 use crate::support::*;
 use anyhow::{Context, ensure};
-use quorate_sdk::{Client, Limit};
+use quorate_sdk::Client;
 use quorate_tests::{Cluster, Process, Spec, until};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -72,8 +72,16 @@ async fn client(scenario: &str, given: Value) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(said.trim())?)
 }
 
-async fn limit(client: &Client, path: &str, key: &str) -> anyhow::Result<Limit> {
-    Ok(client.quotas().get(path).await?.limits.get(key).copied().unwrap_or_default())
+/// What is used and set aside of a limit.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    used: u64,
+    reserved: u64,
+}
+
+async fn limit(client: &Client, path: &str, key: &str) -> anyhow::Result<Use> {
+    let quota = client.quotas().get(path).await?;
+    Ok(quota.limits.get(key).map_or(Use::default(), |limit| Use { used: limit.used, reserved: limit.reserved }))
 }
 
 async fn set(client: &Client, path: &str, key: &str, to: Option<u64>) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@
 
 use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::keys::{Amounts, Budget, Holding};
-use crate::quota::Call;
+use crate::quota::{Call, needs};
 use crate::reply::{Refusal, Reply};
 use crate::rows::{Price, TaskRow, Want};
 use crate::state::State;
@@ -160,6 +160,14 @@ impl State {
     /// Those that a node makes.
     pub fn calls_of(&self, node: NodeId) -> impl Iterator<Item = &CallRow> {
         self.calls().filter(move |row| row.node == node)
+    }
+
+    /// How much of a holding they hold at a place.
+    pub(crate) fn held_by_calls(&self, path: &str, holding: &Holding) -> u64 {
+        let tasks = self.calls().map(CallRow::as_task);
+        let here = tasks.filter(|task| self.places(task).iter().any(|place| place == path));
+        let of_it = |task: &TaskRow| needs(task).filter(|(held, _)| *held == holding).map(|(_, amount)| amount).sum::<u64>();
+        here.map(|task| of_it(&task)).sum()
     }
 
     /// Calls whose time is over.

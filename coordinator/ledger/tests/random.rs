@@ -1,5 +1,6 @@
 //! Random commands from several simulated nodes and people: most of them sensible, some stale, many sent twice.
 
+mod calls;
 mod restored;
 mod world;
 

@@ -140,8 +140,12 @@ impl Places {
     /// This node, and those that are attached to the leader.
     async fn places(&self, own_models: &[String]) -> Vec<Place> {
         let others = self.heard().await;
-        let of_own = others.iter().find(|place| place.node == self.own).map_or(0, |place| place.load);
-        let own = Place { node: self.own, models: own_models.iter().cloned().collect(), load: of_own };
+        let mut own = Place { node: self.own, models: own_models.iter().cloned().collect(), load: 0 };
+        if let Some(heard) = others.iter().find(|place| place.node == self.own) {
+            // Programs of users serve models that no configuration names.
+            own.models.extend(heard.models.iter().cloned());
+            own.load = heard.load;
+        }
         let others = others.into_iter().filter(|place| place.node != self.own);
         let under_way = self.under_way.lock().expect("no panic while held");
         let busy = |place: Place| Place {

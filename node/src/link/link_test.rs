@@ -149,7 +149,7 @@ impl Leader {
     }
 
     async fn ack(&self, sequence: u64, lease_ms: u64) {
-        self.say(ToNode::BeatAck(BeatAck { sequence, lease_ms })).await;
+        self.say(ToNode::BeatAck(BeatAck { sequence, lease_ms, destinations: vec![] })).await;
     }
 
     async fn answer(&self, request: &Request, reply: &Reply) {

@@ -42,16 +42,18 @@ const SAMPLE: Duration = Duration::from_secs(5);
 pub(super) struct Engines {
     models: Vec<LoadedModel>,
     scripted: Vec<(String, Arc<dyn Provider>)>,
+    destinations: Destinations,
 }
 
 impl Engines {
     /// Loads what the config names. A model that is not here is pulled from a node that has it.
     pub(super) async fn load(parts: &Parts, client: &Client, keep: &Keep) -> anyhow::Result<Engines> {
-        let mut engines = Engines { models: Vec::new(), scripted: Vec::new() };
+        let destinations = Destinations::random();
+        let mut engines =
+            Engines { models: Vec::new(), scripted: Vec::new(), destinations: destinations.clone() };
         if !parts.config.roles.contains(&Role::Worker) {
             return Ok(engines);
         }
-        let destinations = Destinations::random();
         for configured in &parts.config.provider {
             engines.scripted.push((configured.name().clone(), provider(configured, &destinations)?));
         }
@@ -155,6 +157,7 @@ pub(super) async fn start(
         counters: counters.clone(),
         scripted: engines.scripted.iter().map(|(name, _)| name.clone()).collect(),
         models: engines.models,
+        destinations: engines.destinations,
         served: parts.config.roles.contains(&Role::Worker).then(|| parts.door.served().clone()),
         store: parts.store.clone(),
         traffic: parts.traffic.clone(),
