@@ -408,7 +408,8 @@ impl Session {
         }
         let now_ms = inner.clock.monotonic_ms();
         let sequence = beat.sequence;
-        let Some(destinations) = inner.link.beat(self.id, stream, beat, now_ms, self.lease_end(now_ms)) else {
+        let Some(destinations) = inner.link.beat(self.id, stream, beat, now_ms, self.lease_end(now_ms))
+        else {
             return false;
         };
         let ack = pb::BeatAck { sequence, lease_ms: inner.lease_ms, destinations };

@@ -116,7 +116,8 @@ impl Front {
     }
 
     fn inside(&self) -> Result<&Inside, Failure> {
-        let none = || Failure::gone("this node belongs to no cluster yet; ask another one, or try again later");
+        let none =
+            || Failure::gone("this node belongs to no cluster yet; ask another one, or try again later");
         self.inside.get().ok_or_else(none)
     }
 
@@ -155,7 +156,9 @@ impl Front {
         let response = inside.place(kind, &caller, body, room).await?;
         // A stream does not outlive its key.
         Ok(match revoked {
-            Some(revoked) => response.map(|body| Body::from_stream(body.into_data_stream().take_until(revoked))),
+            Some(revoked) => {
+                response.map(|body| Body::from_stream(body.into_data_stream().take_until(revoked)))
+            }
             None => response,
         })
     }
@@ -246,7 +249,9 @@ impl Inside {
                 others::answer(self, caller, &model, provider, &body).await
             }
             Some(_) => {
-                let why = format!("{model:?} is computed by others and takes chats alone; ask /v1/chat/completions");
+                let why = format!(
+                    "{model:?} is computed by others and takes chats alone; ask /v1/chat/completions"
+                );
                 Err(Failure::field("model", why))
             }
             None => Err(Failure::no_model(&model, &self.own_models())),

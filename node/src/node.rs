@@ -103,8 +103,7 @@ impl Node {
         let access = security.access(options.insecure);
         serve_public(&config, &door, &security, access.clone(), &stop).await?;
         let front = Front::new(access.clone());
-        let face =
-            http::Face { door: door.clone(), figures: figures.clone(), access, front: front.clone() };
+        let face = http::Face { door: door.clone(), figures: figures.clone(), access, front: front.clone() };
         let http = bind("listen.http", config.listen.http).await?;
         tokio::spawn(http::serve(http, security.tls.clone(), face, stop.clone()));
         let parts = Parts {

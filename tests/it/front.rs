@@ -81,7 +81,10 @@ struct Use {
 
 async fn limit(client: &Client, path: &str, key: &str) -> anyhow::Result<Use> {
     let quota = client.quotas().get(path).await?;
-    Ok(quota.limits.get(key).map_or(Use::default(), |limit| Use { used: limit.used, reserved: limit.reserved }))
+    Ok(quota
+        .limits
+        .get(key)
+        .map_or(Use::default(), |limit| Use { used: limit.used, reserved: limit.reserved }))
 }
 
 async fn set(client: &Client, path: &str, key: &str, to: Option<u64>) -> anyhow::Result<()> {
@@ -99,7 +102,10 @@ async fn used_as_told(client: &Client, project: &str, told: &Value) -> anyhow::R
         (tokens.used, tokens.reserved) == (number("new_tokens")?, 0),
         "{path} used {tokens:?}, told {told}"
     );
-    ensure!((cached.used, cached.reserved) == (number("cached_tokens")?, 0), "{path} {cached:?}, told {told}");
+    ensure!(
+        (cached.used, cached.reserved) == (number("cached_tokens")?, 0),
+        "{path} {cached:?}, told {told}"
+    );
     let running = limit(client, &path, "running").await?;
     ensure!(running.used == 0, "{path} holds {running:?}");
     Ok(())
@@ -266,7 +272,8 @@ async fn a_node_that_dies_leaves_no_reservation() -> anyhow::Result<()> {
         let used = settled(&admin).await?;
         figure("front_reservation_of_dead_node_ended_ms", killed.elapsed().as_millis());
         ensure!(used == 2 + u64::from(MOST), "{used} used");
-        let gone = answer(cluster.node("coordinator-1")?, &keys.mine, "POST", CHAT, &body(5, "hi", false)).await?;
+        let gone =
+            answer(cluster.node("coordinator-1")?, &keys.mine, "POST", CHAT, &body(5, "hi", false)).await?;
         ensure!(gone.starts_with("HTTP/1.1 503") || gone.starts_with("HTTP/1.1 404"), "{gone}");
         Ok(())
     })

@@ -147,7 +147,11 @@ impl Calls {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.by_time == self.times() { Ok(()) } else { Err("the times of calls differ from their rows".into()) }
+        if self.by_time == self.times() {
+            Ok(())
+        } else {
+            Err("the times of calls differ from their rows".into())
+        }
     }
 }
 
@@ -166,7 +170,9 @@ impl State {
     pub(crate) fn held_by_calls(&self, path: &str, holding: &Holding) -> u64 {
         let tasks = self.calls().map(CallRow::as_task);
         let here = tasks.filter(|task| self.places(task).iter().any(|place| place == path));
-        let of_it = |task: &TaskRow| needs(task).filter(|(held, _)| *held == holding).map(|(_, amount)| amount).sum::<u64>();
+        let of_it = |task: &TaskRow| {
+            needs(task).filter(|(held, _)| *held == holding).map(|(_, amount)| amount).sum::<u64>()
+        };
         here.map(|task| of_it(&task)).sum()
     }
 

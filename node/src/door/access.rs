@@ -122,7 +122,11 @@ impl Access {
     }
 
     /// Resolves when the key of this call is taken away. `None`: it has none.
-    pub(crate) fn revoked(&self, headers: &HeaderMap, identity: &Identity) -> Option<impl Future<Output = ()> + use<>> {
+    pub(crate) fn revoked(
+        &self,
+        headers: &HeaderMap,
+        identity: &Identity,
+    ) -> Option<impl Future<Output = ()> + use<>> {
         let (key, keys) = (bearer(headers).ok()??, self.keys.clone()?);
         Some(keys.until_revoked(key.to_string(), identity.clone()))
     }

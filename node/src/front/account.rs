@@ -3,8 +3,8 @@
 //! Whoever goes away at any point leaves nothing behind: a beginning that nobody waits for any more is ended as soon as
 //! it is heard of, and what this node can't end because it died ends by itself, at everything that was set aside.
 
-use super::refused;
 use super::Caller;
+use super::refused;
 use crate::openai::Failure;
 use crate::openai::told::Usage;
 use coordinator::Client;
@@ -164,7 +164,10 @@ impl Accounts {
             for some in calls.chunks(limits::CALLS_AT_ONCE) {
                 self.renew(some).await;
             }
-            self.open().values().filter(|open| open.renewed.elapsed() >= LIVES).for_each(|open| open.stop.cancel());
+            self.open()
+                .values()
+                .filter(|open| open.renewed.elapsed() >= LIVES)
+                .for_each(|open| open.stop.cancel());
         }
     }
 

@@ -71,11 +71,13 @@ mod tests {
 
     #[test]
     fn requests_that_begin_alike_have_marks_in_common() {
-        let first = read(r#"{"model": "m", "messages": [{"role": "system"}, {"role": "user", "content": "a"}]}"#);
+        let first =
+            read(r#"{"model": "m", "messages": [{"role": "system"}, {"role": "user", "content": "a"}]}"#);
         let longer = read(
             r#"{"messages": [{"role": "system"}, {"role": "user", "content": "a"}, {"role": "assistant"}], "model": "m"}"#,
         );
-        let other = read(r#"{"model": "m", "messages": [{"role": "system"}, {"role": "user", "content": "b"}]}"#);
+        let other =
+            read(r#"{"model": "m", "messages": [{"role": "system"}, {"role": "user", "content": "b"}]}"#);
         let model = read(r#"{"model": "n", "messages": [{"role": "system"}]}"#);
         assert_eq!((first.model.as_deref(), first.marks.len(), longer.marks.len()), (Some("m"), 2, 3));
         assert_eq!(first.marks[..], longer.marks[..2]);
@@ -83,7 +85,8 @@ mod tests {
         assert_ne!(first.marks[1], other.marks[1]);
         assert_ne!(first.marks[0], model.marks[0]);
         let elsewhere = ProjectName::parse("b").unwrap();
-        let theirs = Asking::read(Kind::Chat, br#"{"model": "m", "messages": [{"role": "system"}]}"#, &elsewhere);
+        let theirs =
+            Asking::read(Kind::Chat, br#"{"model": "m", "messages": [{"role": "system"}]}"#, &elsewhere);
         assert_ne!(theirs.unwrap().marks[0], first.marks[0], "projects share nothing");
     }
 

@@ -175,10 +175,7 @@ impl Answering {
     }
 
     /// Passes on what is said, and settles at the end; answers the last word. Whoever went away stops the answer.
-    async fn listen(
-        self,
-        mut said: mpsc::Receiver<Said>,
-    ) -> Option<(mpsc::UnboundedSender<Told>, Told)> {
+    async fn listen(self, mut said: mpsc::Receiver<Said>) -> Option<(mpsc::UnboundedSender<Told>, Told)> {
         let mut gone = false;
         loop {
             let event = tokio::select! {
@@ -194,7 +191,9 @@ impl Answering {
                     let _ = self.out.send(Told::Job(JobEvent::Token { token: 0, text, logprobs: None }));
                 }
                 Some(end) => return self.end(end).await,
-                None => return self.lose(Failure::upstream("the model ended without a word; try again")).await,
+                None => {
+                    return self.lose(Failure::upstream("the model ended without a word; try again")).await;
+                }
             }
         }
     }
@@ -286,7 +285,10 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&all.unwrap()).unwrap()[1]["parameters"]["type"], "object");
         let named = format!(r#"{tools}, "tool_choice": {{"type": "function", "function": {{"name": "b"}}}}"#);
         let (one, choice) = offered(&chat(&named)).unwrap();
-        assert_eq!((one.as_deref(), choice), (Some(r#"[{"name":"b","parameters":{"type":"object"}}]"#), mind::ToolChoice::Required));
+        assert_eq!(
+            (one.as_deref(), choice),
+            (Some(r#"[{"name":"b","parameters":{"type":"object"}}]"#), mind::ToolChoice::Required)
+        );
         let (none, _) = offered(&chat(&format!(r#"{tools}, "tool_choice": "none""#))).unwrap();
         assert_eq!(none, None);
     }

@@ -52,7 +52,8 @@ fn order(places: &[Place], own: NodeId, model: &str, cached: Option<NodeId>) -> 
     let most = able.first().map_or(0, |place| place.load.saturating_add(LENIENCY));
     let bearable = |node: NodeId| able.iter().any(|place| place.node == node && place.load <= most);
     let favoured = [(cached, Why::Cached), (Some(own), Why::Here)];
-    let favoured = favoured.into_iter().filter_map(|(node, why)| Some((node.filter(|node| bearable(*node))?, why)));
+    let favoured =
+        favoured.into_iter().filter_map(|(node, why)| Some((node.filter(|node| bearable(*node))?, why)));
     let rest = able.iter().map(|place| (place.node, Why::LeastBusy));
     let mut seen = BTreeSet::new();
     favoured.chain(rest).filter(|(node, _)| seen.insert(*node)).collect()
@@ -83,13 +84,7 @@ impl Drop for Busy {
 
 impl Places {
     pub(super) fn new(own: NodeId, client: Client) -> Places {
-        Places {
-            own,
-            client,
-            heard: Arc::default(),
-            prefixes: Arc::default(),
-            under_way: Arc::default(),
-        }
+        Places { own, client, heard: Arc::default(), prefixes: Arc::default(), under_way: Arc::default() }
     }
 
     /// Counts a request at a node as long as the answer lives.
@@ -200,10 +195,7 @@ mod tests {
         let (least, here, cached) = (Why::LeastBusy, Why::Here, Why::Cached);
         assert_eq!(order(1, None), [(NodeId(3), least), (NodeId(4), least), (NodeId(2), least)]);
         assert_eq!(order(2, None), [(NodeId(2), here), (NodeId(3), least), (NodeId(4), least)]);
-        assert_eq!(
-            order(2, Some(NodeId(4))),
-            [(NodeId(4), cached), (NodeId(2), here), (NodeId(3), least)]
-        );
+        assert_eq!(order(2, Some(NodeId(4))), [(NodeId(4), cached), (NodeId(2), here), (NodeId(3), least)]);
         assert_eq!(order(1, Some(NodeId(9))), order(1, None), "who is gone is not asked");
         assert_eq!(super::order(&places, NodeId(1), "n", None), []);
     }

@@ -18,9 +18,13 @@ pub(super) fn failure(refusal: &Refusal) -> Failure {
         }
         Refusal::Unpriced { model } => Failure::denied(
             "model_not_priced",
-            format!("money is limited here and {model} has no price; an admin sets one with `quorate price set`"),
+            format!(
+                "money is limited here and {model} has no price; an admin sets one with `quorate price set`"
+            ),
         ),
-        other => Failure::gone(format!("the ledger set nothing aside for the answer: {other}; try again later")),
+        other => {
+            Failure::gone(format!("the ledger set nothing aside for the answer: {other}; try again later"))
+        }
     }
 }
 
@@ -32,7 +36,9 @@ fn over(path: &str, resource: &str, requested: u64, available: u64, limit: u64) 
         }
         Over::Rate => Failure::quota(format!("{short}; send less, or ask for a higher rate")),
         Over::Held => Failure::rate(format!("{short}; try again when other calls have ended"), 1),
-        Over::Budget => Failure::quota(format!("{short}; ask for a larger budget, or wait for the next window")),
+        Over::Budget => {
+            Failure::quota(format!("{short}; ask for a larger budget, or wait for the next window"))
+        }
     }
 }
 
@@ -72,7 +78,10 @@ mod tests {
     fn budgets_rates_and_holdings_are_told_apart() {
         for budget in ["tokens_total", "tokens_day", "micro_usd_month", "cached_tokens_hour"] {
             let failure = refused(budget, 9, 3, 5);
-            assert_eq!((failure.status, failure.code), (StatusCode::TOO_MANY_REQUESTS, Some("insufficient_quota")));
+            assert_eq!(
+                (failure.status, failure.code),
+                (StatusCode::TOO_MANY_REQUESTS, Some("insufficient_quota"))
+            );
             assert_eq!((failure.kind, failure.retry_after_s), ("insufficient_quota", Some(0)), "{budget}");
         }
         let rate = refused("tokens_minute", 50, 20, 100);
@@ -80,7 +89,11 @@ mod tests {
         assert_eq!(refused("tokens_minute", 101, 100, 100).code, Some("insufficient_quota"), "it never fits");
         for held in ["running", "connections:api.example.com", "calls", "running_guaranteed"] {
             let failure = refused(held, 1, 0, 4);
-            assert_eq!((failure.code, failure.retry_after_s), (Some("rate_limit_exceeded"), Some(1)), "{held}");
+            assert_eq!(
+                (failure.code, failure.retry_after_s),
+                (Some("rate_limit_exceeded"), Some(1)),
+                "{held}"
+            );
         }
         let unpriced = failure(&Refusal::Unpriced { model: "m".into() });
         assert_eq!((unpriced.status, unpriced.code), (StatusCode::FORBIDDEN, Some("model_not_priced")));

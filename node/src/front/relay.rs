@@ -64,7 +64,8 @@ impl Relay {
         let mut client = FrontClient::new(self.channel(address)?)
             .max_encoding_message_size(MESSAGE_BYTES)
             .max_decoding_message_size(MESSAGE_BYTES);
-        let mut pieces = client.ask(request).await.map_err(|status| status.message().to_owned())?.into_inner();
+        let mut pieces =
+            client.ask(request).await.map_err(|status| status.message().to_owned())?.into_inner();
         match pieces.message().await {
             Ok(Some(pb::FrontPiece { piece: Some(Piece::Head(head)) })) => Ok(response(head, pieces, busy)),
             Ok(_) => Err("it answered without a head".to_owned()),
@@ -108,7 +109,8 @@ async fn next_piece(open: Open, streams: bool) -> Option<(Result<Bytes, std::io:
         Ok(Some(pb::FrontPiece { piece: Some(Piece::Data(data)) })) => Some((Ok(data), Some((pieces, busy)))),
         Ok(_) => None,
         Err(status) => {
-            let why = format!("the node that answered is gone ({}); send the request again", status.message());
+            let why =
+                format!("the node that answered is gone ({}); send the request again", status.message());
             let event = format!("data: {}\n\n", Failure::gone(&why).body());
             Some((if streams { Ok(event.into()) } else { Err(std::io::Error::other(why)) }, None))
         }
@@ -138,7 +140,8 @@ impl pb::front_server::Front for FrontService {
         if request.cluster_id.as_ref() != self.1.0 {
             return Err(Status::failed_precondition("the request is for another cluster"));
         }
-        let project = ProjectName::parse(&request.project).map_err(|why| Status::invalid_argument(why.to_string()))?;
+        let project =
+            ProjectName::parse(&request.project).map_err(|why| Status::invalid_argument(why.to_string()))?;
         let caller = Caller { project, author: request.author };
         let kind = if request.chat { Kind::Chat } else { Kind::Completion };
         let response = self.0.answer_here(kind, &caller, request.body).await;
@@ -160,10 +163,13 @@ impl Front {
 
 fn in_pieces(response: Response) -> BoxStream<'static, Result<pb::FrontPiece, Status>> {
     let (parts, body) = response.into_parts();
-    let headers = parts.headers.iter().filter(|(name, _)| TRAVEL.contains(&name.as_str())).map(|(name, value)| pb::FrontHeader {
-        name: name.as_str().to_owned(),
-        value: value.to_str().unwrap_or_default().to_owned(),
-    });
+    let headers =
+        parts.headers.iter().filter(|(name, _)| TRAVEL.contains(&name.as_str())).map(|(name, value)| {
+            pb::FrontHeader {
+                name: name.as_str().to_owned(),
+                value: value.to_str().unwrap_or_default().to_owned(),
+            }
+        });
     let head = pb::FrontHead { status: parts.status.as_u16().into(), headers: headers.collect() };
     let piece = |piece| pb::FrontPiece { piece: Some(piece) };
     let data = body.into_data_stream().map(move |data| match data {

@@ -6,8 +6,8 @@ use super::body::{self, Chat, Completion, Form, Prompt, Said, Settings, ToolChoi
 use super::error::Failure;
 use super::face::Face;
 use super::told::{Asked, Kind, Tooling};
-use crate::engine_thread::{Job, RunningJob};
 use crate::engine_thread::real::LoadedModel;
+use crate::engine_thread::{Job, RunningJob};
 use axum::body::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;

@@ -29,7 +29,12 @@ pub(crate) enum Told {
     /// As the engine beside us says it.
     Job(JobEvent),
     /// Its end, as somebody else says it.
-    Ended { why: JobEnd, text: String, calls: Vec<ToolCall>, usage: Usage },
+    Ended {
+        why: JobEnd,
+        text: String,
+        calls: Vec<ToolCall>,
+        usage: Usage,
+    },
     Failed(Failure),
 }
 
@@ -53,12 +58,7 @@ pub(super) struct About {
 }
 
 impl Asked {
-    pub(crate) fn new(
-        kind: Kind,
-        model: String,
-        text: Option<Arc<TextModel>>,
-        settings: &Settings,
-    ) -> Asked {
+    pub(crate) fn new(kind: Kind, model: String, text: Option<Arc<TextModel>>, settings: &Settings) -> Asked {
         let about = About {
             kind,
             id: shape::new_id(kind),

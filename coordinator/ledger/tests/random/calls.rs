@@ -32,7 +32,7 @@ impl World {
                     max_tokens,
                     want,
                     lives_ms,
-                    needs: (b % 3 == 0).then_some((Holding::CpuMilli, 1)).into_iter().collect(),
+                    needs: b.is_multiple_of(3).then_some((Holding::CpuMilli, 1)).into_iter().collect(),
                 };
                 if let Reply::Reserved(tokens) = self.run(begin) {
                     self.kinds.insert("call");
@@ -40,7 +40,8 @@ impl World {
                 }
             }
             2 => {
-                let calls: Vec<_> = self.state.calls_of(node).map(|row| (row.project.clone(), row.call)).collect();
+                let calls: Vec<_> =
+                    self.state.calls_of(node).map(|row| (row.project.clone(), row.call)).collect();
                 self.run(Command::RenewCalls { node, calls, lives_ms });
             }
             _ => {

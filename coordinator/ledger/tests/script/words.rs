@@ -137,7 +137,11 @@ pub(super) fn begin_call(words: &Words<'_>) -> Result<Command, String> {
 
 pub(super) fn renew_call(words: &Words<'_>) -> Result<Command, String> {
     let calls = vec![(words.project()?, call_id(words.plain(0)?))];
-    Ok(Command::RenewCalls { node: node(words.plain(1)?)?, calls, lives_ms: words.number_or("lives", 30_000)? })
+    Ok(Command::RenewCalls {
+        node: node(words.plain(1)?)?,
+        calls,
+        lives_ms: words.number_or("lives", 30_000)?,
+    })
 }
 
 pub(super) fn end_call(words: &Words<'_>) -> Result<Command, String> {
