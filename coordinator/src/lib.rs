@@ -1,7 +1,7 @@
 //! The coordinator: the ledger made durable and shared by raft, and what only its leader does.
 //!
 //! Not here: decisions (they are in `ledger`), agents, text. Read: `machine` (the ledger behind raft), `coordinator`
-//! (propose, read, watch; `suppose` and `cost` read at length), `leader` (what an office does), `link` (nodes attach), `client` (the same from any node).
+//! (propose, read, watch; `suppose` and `cost` read at length), `leader` (what an office does), `link` (nodes attach; `shared`: calls that leave the cluster), `client` (the same from any node).
 
 pub mod client;
 pub mod clock;
@@ -14,6 +14,7 @@ mod proposer;
 pub mod raft;
 mod rpc;
 mod schedule;
+mod shared;
 mod suppose;
 pub mod wal;
 #[cfg(test)]

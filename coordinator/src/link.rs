@@ -5,6 +5,7 @@
 
 use crate::coordinator::Coordinator;
 use crate::proposer::ProposeFailed;
+use crate::shared::{Load, Shared};
 use ledger::Strategy;
 use ledger::command::Command;
 use ledger::placement::{Soft, SoftNode};
@@ -28,6 +29,8 @@ use types::{Epoch, NodeId, ProjectName, TaskUid};
 const WAITING_MESSAGES: usize = 1024;
 /// Wall clocks older than this say nothing about now.
 const WALL_REPORT_AGE_MS: u64 = 5_000;
+/// Destinations of one node that are heard: each is an entry of its configuration.
+const DESTINATIONS: usize = 256;
 
 type Outbox = mpsc::Sender<Result<pb::LeaderMessage, Status>>;
 
@@ -50,8 +53,30 @@ struct Table {
     losing: BTreeSet<NodeId>,
     /// What the nodes have in their caches, as far as this office knows.
     routes: Arc<Routes>,
+    /// Calls that leave the cluster, by where they go.
+    destinations: BTreeMap<String, Shared>,
     /// The office has begun: before that a node that attached would be forgotten when it does.
     open: bool,
+}
+
+impl Table {
+    /// Hears what a node says of its destinations; answers its part of each.
+    fn divide(
+        &mut self,
+        id: NodeId,
+        loads: Vec<pb::DestinationLoad>,
+        now_ms: u64,
+    ) -> Vec<pb::DestinationPart> {
+        let Table { destinations, attached, .. } = self;
+        let mut part = |said: pb::DestinationLoad| {
+            let shared = destinations.entry(said.name.clone()).or_default();
+            let pb::DestinationLoad { running, waiting, cuts, start, most, .. } = said;
+            shared.keep(|node| attached.contains_key(&node));
+            shared.hear(id, Load { running, waiting, cuts, start, most }, now_ms);
+            pb::DestinationPart { name: said.name, ceiling: shared.part(id) }
+        };
+        loads.into_iter().take(DESTINATIONS).map(&mut part).collect()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -106,6 +131,7 @@ impl LinkServer {
         let mut table = self.table();
         table.routes = Arc::new(routes);
         table.attached.clear();
+        table.destinations.clear();
         table.open = true;
         table.lease_ends_ms = nodes.map(|id| (id, lease_ends_ms)).collect();
     }
@@ -181,16 +207,25 @@ impl LinkServer {
         stream
     }
 
-    /// Renews the node's lease; false when this stream is not the node's current one.
-    fn beat(&self, id: NodeId, stream: u64, beat: pb::Beat, now_ms: u64, lease_ends_ms: u64) -> bool {
+    /// Renews the node's lease; `None` when this stream is not the node's current one, else what the cluster
+    /// leaves to it of the destinations that it calls.
+    fn beat(
+        &self,
+        id: NodeId,
+        stream: u64,
+        beat: pb::Beat,
+        now_ms: u64,
+        lease_ends_ms: u64,
+    ) -> Option<Vec<pb::DestinationPart>> {
         let mut table = self.table();
-        let Some(attached) = table.attached.get_mut(&id).filter(|a| a.stream == stream) else { return false };
+        let attached = table.attached.get_mut(&id).filter(|a| a.stream == stream)?;
         attached.wall_ms = beat.wall_ms;
         attached.heard_ms = now_ms;
         attached.node.engines = beat.engines.clone();
+        let loads = beat.destinations.clone();
         attached.node.beat = Some(beat);
         table.lease_ends_ms.insert(id, lease_ends_ms);
-        true
+        Some(table.divide(id, loads, now_ms))
     }
 
     fn detach(&self, id: NodeId, stream: u64) {
@@ -373,9 +408,13 @@ impl Session {
         }
         let now_ms = inner.clock.monotonic_ms();
         let sequence = beat.sequence;
-        let current = inner.link.beat(self.id, stream, beat, now_ms, self.lease_end(now_ms));
-        let ack = pb::BeatAck { sequence, lease_ms: inner.lease_ms, wall_ms: inner.clock.wall_ms() };
-        current && self.outbox.try_send(Ok(message(ToNode::BeatAck(ack)))).is_ok()
+        let Some(destinations) = inner.link.beat(self.id, stream, beat, now_ms, self.lease_end(now_ms))
+        else {
+            return false;
+        };
+        let (lease_ms, wall_ms) = (inner.lease_ms, inner.clock.wall_ms());
+        let ack = pb::BeatAck { sequence, lease_ms, wall_ms, destinations };
+        self.outbox.try_send(Ok(message(ToNode::BeatAck(ack)))).is_ok()
     }
 
     /// A node's command: proposed as it is, answered when it is committed.

@@ -265,7 +265,7 @@ pub(crate) fn now_ms() -> u64 {
 
 /// The project that a request names, or else the caller's own. The only way for a handler to a project: no request
 /// gets past it to another's. It is asked before anything is looked up, so a refusal tells nothing of what is there.
-fn project(caller: &Identity, text: &str) -> Result<ProjectName, Status> {
+pub(crate) fn project(caller: &Identity, text: &str) -> Result<ProjectName, Status> {
     let project = match (text, &caller.project) {
         ("", Some(own)) => own.clone(),
         ("", None) => ProjectName::default(),

@@ -29,6 +29,10 @@ impl Figures {
         Figures { metrics, sources: Arc::default() }
     }
 
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
     pub(crate) fn watch(&self, client: Client, coordinator: Option<Coordinator>, facts: Facts) {
         let _ = self.sources.set(Sources { client, coordinator, facts });
     }

@@ -32,7 +32,7 @@ use mind::{Finish, SaidCall, ToolChoice};
 use pace::{Paces, kv_block_seconds};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Once};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use types::{Class, Hash, ProjectName, Spent};
@@ -184,7 +184,7 @@ impl Prompt {
     }
 
     /// What of a window the prompt takes, as far as that is known.
-    fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         if self.bound > 0 { self.likely } else { self.ids.len() as u64 }
     }
 }
@@ -249,6 +249,10 @@ pub enum EndOfSpeech {
 /// Whoever turns a conversation into an answer.
 pub trait Provider: Send + Sync + 'static {
     fn facts(&self) -> ProviderFacts;
+    /// The host that computes, where it is not this one: its connections can be limited.
+    fn destination(&self) -> Option<String> {
+        None
+    }
     /// The conversation in tokens, ready to be continued.
     fn prompt<'a>(
         &'a self,
@@ -278,13 +282,25 @@ impl Gateway {
         Gateway { served: Some(served), ..self }
     }
 
-    fn provider(&self, model: &str) -> Option<Arc<dyn Provider>> {
+    pub(crate) fn provider(&self, model: &str) -> Option<Arc<dyn Provider>> {
         let external = || {
             let name = model.strip_prefix(external::PREFIX)?.to_string();
             let served = self.served.clone()?;
             Some(Arc::new(External { served, name }) as Arc<dyn Provider>)
         };
         self.providers.get(model).cloned().or_else(external)
+    }
+
+    /// What a call of a model occupies at most, by the pace of earlier ones, in block-seconds.
+    pub(crate) fn will_occupy(&self, model: &str, chain_tokens: u64, new_tokens: u64) -> u64 {
+        kv_block_seconds(chain_tokens, new_tokens.saturating_mul(self.paces.micros_a_token(model)))
+    }
+
+    /// What a call occupied, which is learnt from.
+    pub(crate) fn occupied(&self, model: &str, chain_tokens: u64, new_tokens: u64, took: Duration) -> u64 {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.paces.learn(model, micros, new_tokens);
+        kv_block_seconds(chain_tokens, micros)
     }
 
     /// Models that can be called here, sorted.

@@ -1,18 +1,21 @@
-//! The small HTTP face: `/healthz` (the process lives), `/readyz` (it serves), `/metrics` (Prometheus text), and the web
-//! page of the cluster at `/`.
+//! The HTTP port: `/healthz` (the process lives), `/readyz` (it serves), `/metrics` (Prometheus text), OpenAI's API below
+//! `/v1` (see `front`), and the web page of the cluster at `/` (see `page`).
 //!
 //! The first two are open to everyone who reaches the port; metrics name projects, so they are for callers who may see
 //! all of them. On loopback it is plain; beyond it speaks TLS where the node does.
 
 use crate::door::{Access, Door};
 use crate::figures::Figures;
+use crate::front::Front;
+use crate::openai::told::Kind;
 use crate::tls::Tls;
 use crate::tls::accept::{Conn, Incoming, Peer, Port, incoming};
 use axum::Router;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
+use axum::response::Response;
+use axum::routing::{get, post};
 use axum::serve::{IncomingStream, Listener};
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +30,7 @@ pub(crate) struct Face {
     pub(crate) door: Door,
     pub(crate) figures: Figures,
     pub(crate) access: Access,
+    pub(crate) front: Front,
 }
 
 /// Serves until `stop` fires.
@@ -39,6 +43,10 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, face: Face, s
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(completions))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
         .with_state(face)
         .merge(page)
         .into_make_service_with_connect_info::<Remote>();
@@ -102,6 +110,39 @@ async fn metrics(
             (code, format!("{}\n", status.message()))
         }
     }
+}
+
+async fn chat(
+    State(face): State<Face>,
+    ConnectInfo(Remote(peer)): ConnectInfo<Remote>,
+    request: Request,
+) -> Response {
+    face.front.answer(Kind::Chat, &peer, request).await
+}
+
+async fn completions(
+    State(face): State<Face>,
+    ConnectInfo(Remote(peer)): ConnectInfo<Remote>,
+    request: Request,
+) -> Response {
+    face.front.answer(Kind::Completion, &peer, request).await
+}
+
+async fn models(
+    State(face): State<Face>,
+    ConnectInfo(Remote(peer)): ConnectInfo<Remote>,
+    headers: HeaderMap,
+) -> Response {
+    face.front.models(&peer, &headers, None).await
+}
+
+async fn model(
+    State(face): State<Face>,
+    ConnectInfo(Remote(peer)): ConnectInfo<Remote>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    face.front.models(&peer, &headers, Some(&name)).await
 }
 
 /// Ready means: member of a cluster, and somebody leads.

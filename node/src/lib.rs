@@ -13,6 +13,7 @@ pub mod door;
 pub mod engine_thread;
 mod figures;
 mod forgotten;
+mod front;
 pub mod gateway;
 mod http;
 mod identity;

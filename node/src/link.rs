@@ -93,6 +93,18 @@ pub struct BeatFacts {
     pub context_bytes_received: u64,
     pub context_bytes_sent: u64,
     pub context_bytes_full: u64,
+    pub destinations: Vec<DestinationFacts>,
+}
+
+/// What calls of this node to one address meet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DestinationFacts {
+    pub name: String,
+    pub running: u32,
+    pub waiting: u32,
+    pub cuts: u64,
+    pub start: u32,
+    pub most: u32,
 }
 
 /// What the link asks of the node around it. Called on the async runtime: must answer at once.
@@ -100,6 +112,8 @@ pub trait Vitals: Send + Sync + 'static {
     /// Leases held at this moment.
     fn leases(&self) -> Vec<LeaseName>;
     fn beat(&self) -> BeatFacts;
+    /// What the cluster leaves to this node: an address, and calls at the same time.
+    fn leave(&self, _address: &str, _calls: u32) {}
 }
 
 /// Where the leader is.

@@ -12,6 +12,7 @@ use crate::device::{Machine, Telemetry};
 use crate::door::{Access, Door, Membership};
 use crate::figures::Figures;
 use crate::forgotten;
+use crate::front::{self, Front, FrontService};
 use crate::http;
 use crate::keep::Keep;
 use crate::link::here::Here;
@@ -70,6 +71,7 @@ struct Parts {
     models: ModelStore,
     device: Arc<dyn Telemetry>,
     figures: Figures,
+    front: Front,
     internal: Option<TcpListener>,
     stop: CancellationToken,
     /// Another process on the same folder would destroy it.
@@ -100,7 +102,8 @@ impl Node {
         let internal = Some(bind("listen.internal", config.listen.internal).await?);
         let access = security.access(options.insecure);
         serve_public(&config, &door, &security, access.clone(), &stop).await?;
-        let face = http::Face { door: door.clone(), figures: figures.clone(), access };
+        let front = Front::new(access.clone());
+        let face = http::Face { door: door.clone(), figures: figures.clone(), access, front: front.clone() };
         let http = bind("listen.http", config.listen.http).await?;
         tokio::spawn(http::serve(http, security.tls.clone(), face, stop.clone()));
         let parts = Parts {
@@ -114,6 +117,7 @@ impl Node {
             traffic: Arc::default(),
             device: Arc::new(Machine::start()),
             figures,
+            front,
             internal,
             stop,
             _lock: lock,
@@ -155,6 +159,7 @@ impl Node {
         if let Some(coordinator) = &self.coordinator {
             coordinator.hand_over().await;
         }
+        self.parts.front.drain(DRAIN).await;
         self.worker.drain(DRAIN).await;
         self.parts.store.close().await;
         self.stop_internal.cancel();
@@ -191,6 +196,15 @@ impl Parts {
         let engines = worker::Engines::load(&self, &client, &keep).await?;
         let worker = worker::start(&self, member, &client, &keep, engines, &memories).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
+        self.front.open(front::Member {
+            own: member.node_id,
+            client: client.clone(),
+            members: members.clone(),
+            dialer: self.security.dialer(),
+            gateway: worker.gateway(),
+            models: worker.models(),
+            metrics: self.figures.metrics(),
+        });
         self.door.open(Membership {
             cluster: member.cluster_id,
             own: member.node_id,
@@ -232,6 +246,7 @@ impl Parts {
             .initial_connection_window_size(4 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .add_service(segments.service())
+            .add_service(FrontService::new(self.front.clone(), member.cluster_id))
             .add_service(MemberServer::new(Here { node: member.node_id, client: client.clone() }));
         if let Some(coordinator) = coordinator {
             let (ledger, link) = coordinator.services();

@@ -10,10 +10,10 @@ pub mod body;
 pub mod error;
 mod face;
 mod listen;
-mod made;
+pub(crate) mod made;
 mod metering;
-mod read;
-mod told;
+pub(crate) mod read;
+pub(crate) mod told;
 
 pub use error::Failure;
 pub use face::{Bounds, Face};
@@ -45,8 +45,8 @@ pub fn routes(face: Face) -> Router {
 async fn completions(State(face): State<Face>, request: Request) -> Response {
     let answered = AssertUnwindSafe(async {
         let (body, place) = read::body(&face, request).await?;
-        let asked = made::completion(&face, body, place).await?;
-        told::answer(asked).await
+        let prepared = made::completion(&face, body, place).await?;
+        told::answer(prepared.start(face.stop())?.told()).await
     });
     finish(&face, "completions", answered.catch_unwind().await)
 }
@@ -54,14 +54,14 @@ async fn completions(State(face): State<Face>, request: Request) -> Response {
 async fn chat(State(face): State<Face>, request: Request) -> Response {
     let answered = AssertUnwindSafe(async {
         let (body, place) = read::body(&face, request).await?;
-        let asked = made::chat(&face, body, place).await?;
-        told::answer(asked).await
+        let prepared = made::chat(&face, body, place).await?;
+        told::answer(prepared.start(face.stop())?.told()).await
     });
     finish(&face, "chat", answered.catch_unwind().await)
 }
 
 /// The answer, counted. A bug of ours ends one request, not the face.
-fn finish(
+pub(crate) fn finish(
     face: &Face,
     method: &'static str,
     answered: std::thread::Result<Result<Response, Failure>>,

@@ -16,6 +16,7 @@ mod crowds;
 mod doctor;
 mod evaluate;
 mod freeze;
+mod front;
 mod idle;
 mod join;
 mod leader_kill;

@@ -37,6 +37,10 @@ pub const FORGET: usize = 256;
 /// Named chains of one project: a memory for each agent and task that has one.
 pub const HEADS_PER_PROJECT: usize = 100_000;
 pub const SCHEDULES_PER_PROJECT: usize = 1_000;
+/// Model calls without a task that are under way or ended a moment ago, in the whole cluster.
+pub const CALLS: u64 = 65_536;
+/// Calls that one command renews: a node makes far fewer at the same time.
+pub const CALLS_AT_ONCE: usize = 1_024;
 /// Needs of one agent beside a running slot.
 pub const AGENT_NEEDS: usize = 16;
 /// Rows of the audit log; the oldest leave first.

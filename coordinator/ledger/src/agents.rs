@@ -57,7 +57,7 @@ fn check(new: &Revision<'_>) -> Result<(), Refusal> {
     }
 }
 
-fn check_needs(needs: &[(Holding, u64)]) -> Result<(), Refusal> {
+pub(crate) fn check_needs(needs: &[(Holding, u64)]) -> Result<(), Refusal> {
     if needs.len() > limits::AGENT_NEEDS {
         return Err(invalid("needs", format!("{} given, at most {}", needs.len(), limits::AGENT_NEEDS)));
     }

@@ -2,7 +2,7 @@
 
 use crate::keys::{Amounts, Holding, QuotaKey};
 use crate::rows::{
-    AgentKind, Ask, Closed, Fork, InputRef, Price, Role, ScheduleRow, SignalKind, TaskError, Want,
+    AgentKind, Ask, CallId, Closed, Fork, InputRef, Price, Role, ScheduleRow, SignalKind, TaskError, Want,
 };
 use minicbor::{Decode, Encode};
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
@@ -381,6 +381,62 @@ pub enum Command {
         #[n(3)]
         next_ms: u64,
     },
+    /// A model call that belongs to no task begins: it gets a running slot and at least `min_tokens`, at most
+    /// `max_tokens`. The same call again is answered as the first time.
+    #[n(25)]
+    BeginCall {
+        #[n(0)]
+        call: CallId,
+        #[n(1)]
+        project: ProjectName,
+        #[n(2)]
+        model: String,
+        #[n(3)]
+        author: String,
+        /// Where it runs.
+        #[n(4)]
+        node: NodeId,
+        #[n(5)]
+        min_tokens: u64,
+        #[n(6)]
+        max_tokens: u64,
+        #[n(7)]
+        want: Want,
+        /// It is over after this time, and everything it set aside is used, unless it ends or is renewed.
+        #[n(8)]
+        lives_ms: u64,
+        /// What it holds beside a running slot.
+        #[n(9)]
+        needs: Vec<(Holding, u64)>,
+    },
+    /// A node still makes these calls.
+    #[n(26)]
+    RenewCalls {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        calls: Vec<(ProjectName, CallId)>,
+        #[n(2)]
+        lives_ms: u64,
+    },
+    /// A call is over; what it used is settled, the rest goes back.
+    #[n(27)]
+    EndCall {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        call: CallId,
+        /// New tokens of the prompt.
+        #[n(2)]
+        fresh_tokens: u64,
+        /// Tokens of the prompt that needed no computing.
+        #[n(3)]
+        known_tokens: u64,
+        #[n(4)]
+        generated_tokens: u64,
+        #[n(5)]
+        extra: Amounts,
+    },
     /// Gives children that start together to nodes: all of them, or none where one may not start.
     #[n(28)]
     AssignTogether {
@@ -393,6 +449,7 @@ impl Command {
     /// The oldest form of an entry whose readers understand the command.
     pub(crate) fn form(&self) -> u16 {
         match self {
+            Command::BeginCall { .. } | Command::RenewCalls { .. } | Command::EndCall { .. } => 4,
             Command::Signal { .. }
             | Command::MoveHead { .. }
             | Command::SetSchedule { .. }

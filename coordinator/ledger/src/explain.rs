@@ -221,8 +221,12 @@ fn holding_blocker(state: &State, now: Fence, after: &Fence) -> Option<Blocker> 
     let (key, path, limit) = (now.key(), now.path, now.limit);
     let lends = matches!(now.bound, Bound::Guaranteed | Bound::Borrow);
     let borrowed_by = if lends { state.borrowers(&now.holding) } else { vec![] };
+    let calls = match state.held_by_calls(&path, &now.holding) {
+        0 => String::new(),
+        held => format!(" {held} held by calls without a task,"),
+    };
     let message = format!(
-        "{path} {key} is {limit}: {available} left, {} needed here, {ahead} by tasks ahead; raise {key} to {}",
+        "{path} {key} is {limit}: {available} left,{calls} {} needed here, {ahead} by tasks ahead; raise {key} to {}",
         now.need,
         limit.saturating_add(short)
     );

@@ -5,7 +5,7 @@ use crate::change::{holds_slot, stands_again};
 use crate::command::Stamp;
 use crate::keys::{Amounts, Budget, Holding, Window};
 use crate::quota::{blank, needs};
-use crate::rows::{QuotaRow, TaskRow};
+use crate::rows::{CallRow, QuotaRow, TaskRow};
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Epoch, TaskState, TaskUid, limits};
@@ -17,6 +17,7 @@ pub fn check(state: &State) -> Result<(), String> {
         return Err("the task index differs from the rows".to_string());
     }
     state.requests.check()?;
+    state.calls.check()?;
     state.tasks().try_for_each(|row| task(state, row).map_err(|broken| format!("{}: {broken}", row.uid)))?;
     one_lease_an_epoch(state)?;
     quotas(state)
@@ -103,7 +104,7 @@ fn one_lease_an_epoch(state: &State) -> Result<(), String> {
     must(distinct.len() == epochs.len(), "two leases have the same epoch")
 }
 
-/// What the tasks below one place of the tree say is used there.
+/// What the tasks and calls below one place of the tree say is used there.
 #[derive(Default)]
 struct Below {
     held: BTreeMap<Holding, u64>,
@@ -120,6 +121,12 @@ fn quotas(state: &State) -> Result<(), String> {
             below.entry(path).or_default().count(row);
         }
     }
+    for call in state.calls() {
+        must(state.node(call.node).is_some(), "calls are of members")?;
+        for path in state.places(&call.as_task()) {
+            below.entry(path).or_default().count_call(call);
+        }
+    }
     let none = Below::default();
     for path in below.keys().chain(state.quotas.values().map(|row| &row.path)) {
         let row = state.quotas.get(path).cloned().unwrap_or_else(|| blank(path));
@@ -130,6 +137,12 @@ fn quotas(state: &State) -> Result<(), String> {
 }
 
 impl Below {
+    fn count_call(&mut self, call: &CallRow) {
+        let task = call.as_task();
+        needs(&task).for_each(|(holding, amount)| *self.held.entry(holding.clone()).or_default() += amount);
+        self.reserved.push((call.reserved, call.made_ms));
+    }
+
     fn count(&mut self, row: &TaskRow) {
         if holds_slot(row) {
             needs(row).for_each(|(holding, amount)| *self.held.entry(holding.clone()).or_default() += amount);

@@ -4,7 +4,8 @@
 //! Level 1 is the first version. Level 2 counts finely: at agents, in windows of the calendar, what projects were
 //! served; and it keeps an audit log. It begins with the first entry of form 2. Level 3 has signals, heads and
 //! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it. Level 4 has
-//! children that start together; it begins with the first entry of form 4, and changes nothing either.
+//! children that start together, and model calls without a task; it begins with the first entry of form 4, and nothing
+//! that was there before changes with it.
 
 use crate::change::holds_slot;
 use crate::keys::Amounts;
@@ -14,12 +15,8 @@ use crate::state::State;
 /// Entries of this form and newer are applied at level 2.
 const FINE_FORMAT: u16 = 2;
 const FINE: u32 = 2;
-/// Entries of this form and newer are applied at level 3.
-const TALK_FORMAT: u16 = 3;
 const TALKS: u32 = 3;
-/// Entries of this form and newer are applied at level 4.
-const TEAM_FORMAT: u16 = 4;
-const TEAMS: u32 = 4;
+const CALLS: u32 = 4;
 
 impl State {
     /// Whether there may be rows that older versions do not know.
@@ -32,16 +29,16 @@ impl State {
         if format >= FINE_FORMAT {
             self.count_finely();
         }
-        let level = if format >= TEAM_FORMAT {
-            TEAMS
-        } else if format >= TALK_FORMAT {
-            TALKS
-        } else {
-            0
-        };
+        // From the second on, levels and forms have the same numbers.
+        let level = u32::from(format);
         if self.meta().feature_level < level {
             self.update_meta(|meta| meta.feature_level = level);
         }
+    }
+
+    /// Whether there may be rows of model calls.
+    pub(crate) fn makes_calls(&self) -> bool {
+        self.meta().feature_level >= CALLS
     }
 
     pub(crate) fn counts_finely(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Members of the cluster and the models they hold. Who is up is not known here: the leader says so by commands.
 
+use crate::calls;
 use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::command::RequestKey;
 use crate::effect::Effect;
@@ -112,6 +113,7 @@ pub(crate) fn lost(change: &mut Change<'_>, node: NodeId) -> Outcome {
     for uid in leases {
         lose(change, uid);
     }
+    calls::lose_all_of(change, node);
     Ok(Reply::Done)
 }
 

@@ -3,6 +3,7 @@
 mod quota;
 mod stored;
 
+pub use crate::calls::{CallId, CallRow};
 pub use crate::heads::HeadRow;
 pub use crate::keys::QuotaKey;
 pub use crate::schedules::ScheduleRow;

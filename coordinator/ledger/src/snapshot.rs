@@ -6,7 +6,9 @@ use crate::state::State;
 use minicbor::{Decoder, Encoder};
 use types::Hash;
 
-const TABLES: u64 = 13;
+const TABLES: u64 = 14;
+/// Tables of form 3, which had no model calls without a task.
+const TABLES_3: u64 = 13;
 /// Tables of form 2, which had no heads and no schedules.
 const TABLES_2: u64 = 10;
 /// Tables of form 1, which had neither prices nor an audit log.
@@ -15,13 +17,14 @@ const TABLES_1: u64 = 8;
 impl State {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());
-        let (finely, talks) = (self.counts_finely(), self.talks());
+        let (finely, talks, calls) = (self.counts_finely(), self.talks(), self.makes_calls());
         // Forms of snapshots and levels have the same numbers, so that who knows the level can read it.
         let format = u16::try_from(self.meta().feature_level).unwrap_or(FORMAT);
-        let tables = match (finely, talks) {
-            (_, true) => TABLES,
-            (true, false) => TABLES_2,
-            (false, false) => TABLES_1,
+        let tables = match (finely, talks, calls) {
+            (_, _, true) => TABLES,
+            (_, true, false) => TABLES_3,
+            (true, false, false) => TABLES_2,
+            (false, false, false) => TABLES_1,
         };
         let head = (|| {
             out.array(4)?.u16(format)?.u16(format)?.encode(self.state_hash())?.array(tables)?;
@@ -44,6 +47,9 @@ impl State {
             self.heads.write(&mut out);
             self.forgotten.write(&mut out);
             self.schedules.write(&mut out);
+        }
+        if calls {
+            self.calls.table().write(&mut out);
         }
         out.into_writer()
     }
@@ -77,6 +83,7 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
     let tables = match format {
         1 => TABLES_1,
         2 => TABLES_2,
+        3 => TABLES_3,
         _ => TABLES,
     };
     expect_array(&mut from, tables)?;
@@ -97,6 +104,9 @@ fn read(bytes: &[u8]) -> Result<(State, Hash), minicbor::decode::Error> {
         state.heads.read(&mut from)?;
         state.forgotten.read(&mut from)?;
         state.schedules.read(&mut from)?;
+    }
+    if format > 3 {
+        state.calls.read(&mut from)?;
     }
     state.pledges = state.pledges_of_rows();
     if from.position() != bytes.len() {

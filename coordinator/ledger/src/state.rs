@@ -1,5 +1,6 @@
 //! The whole state, and the one way in: `apply`.
 
+use crate::calls::{self, Calls};
 use crate::change::Change;
 use crate::command::{Command, Stamp};
 use crate::effect::Effect;
@@ -33,6 +34,7 @@ pub struct State {
     /// Segments that nobody may have any more, and since when, Unix milliseconds.
     pub(crate) forgotten: Table<(ProjectName, Hash), u64>,
     pub(crate) schedules: Table<(ProjectName, String), ScheduleRow>,
+    pub(crate) calls: Calls,
     /// Places with a guarantee: a function of the quotas, and not part of the hash.
     pub(crate) pledges: Pledges,
 }
@@ -108,6 +110,7 @@ impl State {
             heads: Table::new("heads"),
             forgotten: Table::new("forgotten"),
             schedules: Table::new("schedules"),
+            calls: Calls::new(),
             pledges: Pledges::new(),
         }
     }
@@ -189,6 +192,7 @@ impl State {
             ("heads", self.heads.sum(), Box::new(|| self.heads.recomputed())),
             ("forgotten", self.forgotten.sum(), Box::new(|| self.forgotten.recomputed())),
             ("schedules", self.schedules.sum(), Box::new(|| self.schedules.recomputed())),
+            ("calls", self.calls.table().sum(), Box::new(|| self.calls.table().recomputed())),
         ]
     }
 
@@ -414,6 +418,42 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
         Command::DropSchedule { project, name, request } => schedules::drop(change, project, name, request),
         Command::FireSchedule { project, name, due_ms, next_ms } => {
             schedules::fire(change, project, name, *due_ms, *next_ms)
+        }
+        Command::BeginCall {
+            call,
+            project,
+            model,
+            author,
+            node,
+            min_tokens,
+            max_tokens,
+            want,
+            lives_ms,
+            needs,
+        } => calls::begin(
+            change,
+            &calls::NewCall {
+                call: *call,
+                project,
+                model,
+                author,
+                node: *node,
+                min_tokens: *min_tokens,
+                max_tokens: *max_tokens,
+                want: *want,
+                lives_ms: *lives_ms,
+                needs,
+            },
+        ),
+        Command::RenewCalls { node, calls, lives_ms } => calls::renew(change, *node, calls, *lives_ms),
+        Command::EndCall { project, call, fresh_tokens, known_tokens, generated_tokens, extra } => {
+            let used = calls::Used {
+                fresh_tokens: *fresh_tokens,
+                known_tokens: *known_tokens,
+                generated_tokens: *generated_tokens,
+                extra: *extra,
+            };
+            calls::end(change, project, *call, used)
         }
     }
 }

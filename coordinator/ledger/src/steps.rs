@@ -14,7 +14,7 @@ use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid, limits}
 type Outcome = Result<Reply, Refusal>;
 
 /// More tokens than any one call can use; keeps sums far from overflow.
-const TOKENS_PER_CALL: u64 = 1 << 40;
+pub(crate) const TOKENS_PER_CALL: u64 = 1 << 40;
 
 /// The right that a node claims to have.
 #[derive(Clone, Copy)]
@@ -152,15 +152,18 @@ pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish) -> Outcome {
 
 fn check_wish(row: &TaskRow, wish: &Wish) -> Result<(), Refusal> {
     check_next_step(row, wish.step)?;
-    if wish.min_tokens > wish.max_tokens || wish.max_tokens > TOKENS_PER_CALL {
-        let why =
-            format!("min {} and max {} must rise and stay below 2^40", wish.min_tokens, wish.max_tokens);
+    check_tokens(wish.min_tokens, wish.max_tokens, &wish.want)
+}
+
+/// What any model call may ask for.
+pub(crate) fn check_tokens(min_tokens: u64, max_tokens: u64, want: &Want) -> Result<(), Refusal> {
+    if min_tokens > max_tokens || max_tokens > TOKENS_PER_CALL {
+        let why = format!("min {min_tokens} and max {max_tokens} must rise and stay below 2^40");
         return Err(invalid("tokens", why));
     }
-    let Want { fresh_tokens, known_tokens, extra } = wish.want;
-    if fresh_tokens > wish.min_tokens {
-        let why =
-            format!("{fresh_tokens} of the prompt are more than the {} wanted at least", wish.min_tokens);
+    let Want { fresh_tokens, known_tokens, extra } = *want;
+    if fresh_tokens > min_tokens {
+        let why = format!("{fresh_tokens} of the prompt are more than the {min_tokens} wanted at least");
         return Err(invalid("fresh_tokens", why));
     }
     let largest = Budget::ALL.map(|budget| extra.of(budget)).into_iter().fold(known_tokens, u64::max);

@@ -1,7 +1,9 @@
-//! What time does: deadlines pass, buckets fill and wake tasks, request ids and old finished tasks are forgotten. The
+//! What time does: deadlines pass, buckets fill and wake tasks, model calls that nobody renews end, request ids and old
+//! finished tasks are forgotten. The
 //! leader asks [`State::tick_due`] and proposes a tick only when there is something to do, so an idle cluster writes
 //! nothing.
 
+use crate::calls;
 use crate::change::Change;
 use crate::command::Stamp;
 use crate::quota::wake;
@@ -24,6 +26,7 @@ pub(crate) fn tick(change: &mut Change<'_>) -> Result<Reply, Refusal> {
     for uid in change.state.due(clock.wall_ms) {
         change.ready(uid, |row| row.not_before_ms = None);
     }
+    calls::let_time_pass(change, clock.ledger_ms, PER_TICK);
     wake(change);
     for slot in change.state.requests.too_old(clock.ledger_ms, PER_TICK) {
         change.state.requests.forget(&slot);
@@ -44,6 +47,7 @@ impl State {
             || !self.wakes(Stamp { ledger_ms, wall_ms }).is_empty()
             || !self.requests.too_old(ledger_ms, 1).is_empty()
             || !self.outlived(wall_ms).is_empty()
+            || !self.calls_over(ledger_ms, 1).is_empty()
     }
 
     fn overdue(&self, wall_ms: u64) -> Vec<TaskUid> {

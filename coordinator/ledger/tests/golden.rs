@@ -5,7 +5,7 @@ use ledger::command::{ChildSpec, Command, Entry, Next, Release, RequestKey, Stam
 use ledger::keys::{Amounts, Bound, Budget, Holding, Window};
 use ledger::reply::Reply;
 use ledger::rows::{
-    AgentKind, Ask, AskKind, Closed, Fork, InputRef, Price, QuotaKey, Role, ScheduleRow, SignalKind,
+    AgentKind, Ask, AskKind, CallId, Closed, Fork, InputRef, Price, QuotaKey, Role, ScheduleRow, SignalKind,
     TaskError, Want,
 };
 use ledger::{State, encode_entry};
@@ -290,6 +290,41 @@ fn newest_commands() -> Vec<Command> {
     ]
 }
 
+/// What form 4 has more: model calls without a task.
+fn call_commands() -> Vec<Command> {
+    let (project, node) = (ProjectName::parse("a/b").unwrap(), NodeId(1));
+    let begin = |call| Command::BeginCall {
+        call,
+        project: ProjectName::parse("a/b").unwrap(),
+        model: "smollm2".into(),
+        author: "ann@a/b".into(),
+        node,
+        min_tokens: 5,
+        max_tokens: 9,
+        want: Want {
+            fresh_tokens: 4,
+            known_tokens: 0,
+            extra: Amounts { cached_tokens: 4, kv_block_seconds: 2, ..Amounts::NONE },
+        },
+        lives_ms: 30_000,
+        needs: vec![(Holding::Connections("api.example.com".into()), 1)],
+    };
+    let (under_way, over) = (CallId([5; 16]), CallId([6; 16]));
+    vec![
+        begin(under_way),
+        begin(over),
+        Command::RenewCalls { node, calls: vec![(project.clone(), under_way)], lives_ms: 40_000 },
+        Command::EndCall {
+            project,
+            call: over,
+            fresh_tokens: 1,
+            known_tokens: 3,
+            generated_tokens: 2,
+            extra: Amounts { kv_block_seconds: 1, ..Amounts::NONE },
+        },
+    ]
+}
+
 /// Every kind of command, and every kind of `Next` and `Release`. Positions are part of uids and epochs.
 fn every_command() -> Vec<Command> {
     let (project, node) = (ProjectName::default(), NodeId(1));
@@ -515,6 +550,37 @@ fn a_snapshot_of_the_fourth_form_is_read_and_written_as_then() {
     // The same log must still make the same state, or replicas of two versions would part.
     assert_eq!(restored.state_hash(), state.state_hash());
     assert_eq!(state.snapshot(), golden);
+    ledger::invariants::check(&restored).unwrap();
+}
+
+#[test]
+fn an_entry_of_the_fourth_form_is_read_and_written_as_then() {
+    let golden = kept("entry-4.cbor", &encode_entry(STAMP, &call_commands()));
+    let entry: Entry = types::decode(&golden).unwrap();
+    assert_eq!((entry.format, entry.min_reader), (4, 4));
+    assert_eq!(entry.commands, call_commands());
+    assert_eq!(encode_entry(entry.stamp, &entry.commands), golden);
+    // What says nothing new keeps its form, and older versions read it.
+    let older: Entry = types::decode(&encode_entry(STAMP, &newest_commands())).unwrap();
+    assert_eq!((older.format, older.min_reader), (3, 3));
+}
+
+#[test]
+fn a_snapshot_of_the_fourth_form_is_read_and_written_as_then() {
+    let mut state = State::new();
+    state.apply_entry(1, &encode_entry(STAMP, &admit())).unwrap();
+    state.apply_entry(2, &encode_entry(STAMP, &every_command())).unwrap();
+    state.apply_entry(3, &encode_entry(STAMP, &newer_commands())).unwrap();
+    state.apply_entry(4, &encode_entry(STAMP, &newest_commands())).unwrap();
+    let applied = state.apply_entry(5, &encode_entry(STAMP, &call_commands())).unwrap();
+    assert!(!applied.replies.iter().any(|reply| matches!(reply, Reply::Refused(_))), "{:?}", applied.replies);
+    let golden = kept("snapshot-4.cbor", &state.snapshot());
+    let restored = State::restore(&golden).unwrap();
+    assert_eq!(restored.snapshot(), golden);
+    // The same log must still make the same state, or replicas of two versions would part.
+    assert_eq!(restored.state_hash(), state.state_hash());
+    assert_eq!(state.snapshot(), golden);
+    assert_eq!(restored.calls().count(), 1);
     ledger::invariants::check(&restored).unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! Random commands from several simulated nodes and people: most of them sensible, some stale, many sent twice.
 
+mod calls;
 mod restored;
 mod world;
 
@@ -85,6 +86,7 @@ fn random_commands_reach_what_they_should() {
         "price",
         "head",
         "busy",
+        "call",
     ] {
         assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
     }

@@ -15,7 +15,7 @@ use ledger::rows::{
 };
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
-use words::{Words, admit, hold, node, set_quota, want};
+use words::{Words, admit, begin_call, end_call, hold, node, renew_call, set_quota, want};
 
 #[derive(Default)]
 pub(crate) struct Script {
@@ -255,6 +255,9 @@ impl Script {
             },
             "quota" => set_quota(words)?,
             "hold" => hold(words)?,
+            "call" => begin_call(words)?,
+            "renew" => renew_call(words)?,
+            "end" => end_call(words)?,
             "signal" => self.signal(words)?,
             "tick" => Command::Tick,
             "price" => Command::SetPrice {

@@ -49,6 +49,10 @@ pub struct DestinationState {
     pub running: u32,
     pub waiting: usize,
     pub limit: u32,
+    /// Where the limit began, how far it may grow, how often it fell.
+    pub start: u32,
+    pub most: u32,
+    pub cuts: u64,
     pub breaker: BreakerState,
     /// Nobody begins for so long, because the destination said so.
     pub closed_ms: u64,
@@ -132,6 +136,7 @@ impl Destination {
         let now = self.now_ms();
         let inner = locked(&self.inner);
         let (running, limit) = (inner.limiter.running(), inner.limiter.limit());
+        let (start, most) = inner.limiter.bounds();
         let closed_ms = inner.limiter.closed_ms(now);
         let before = (running as usize + inner.waiting + 1).saturating_sub(limit as usize) as u64;
         DestinationState {
@@ -139,6 +144,9 @@ impl Destination {
             running,
             waiting: inner.waiting,
             limit,
+            start,
+            most,
+            cuts: inner.limiter.cuts(),
             breaker: inner.breaker.state(now),
             closed_ms,
             queue_ms: closed_ms + before * inner.mean_ms / u64::from(limit.max(1)),

@@ -32,7 +32,10 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct Limiter {
     limit_milli: u64,
+    start: u32,
     most: u32,
+    /// How often it fell.
+    cuts: u64,
     ceiling: Option<u32>,
     running: u32,
     /// When all places were taken last: successes of calls that ran then show that there is room.
@@ -47,10 +50,12 @@ impl Limiter {
     /// Begins at `start` and never goes above `most`.
     pub fn new(start: u32, most: u32) -> Self {
         let most = most.clamp(1, CONCURRENCY);
-        let limit_milli = u64::from(start.clamp(1, most)) * ONE;
+        let start = start.clamp(1, most);
         Limiter {
-            limit_milli,
+            limit_milli: u64::from(start) * ONE,
+            start,
             most,
+            cuts: 0,
             ceiling: None,
             running: 0,
             full_ms: None,
@@ -68,6 +73,16 @@ impl Limiter {
     pub fn limit(&self) -> u32 {
         let own = u32::try_from(self.limit_milli / ONE).unwrap_or(u32::MAX).clamp(1, self.most);
         self.ceiling.map_or(own, |ceiling| own.min(ceiling))
+    }
+
+    /// Where it began, how far it may grow.
+    pub fn bounds(&self) -> (u32, u32) {
+        (self.start, self.most)
+    }
+
+    /// How often it fell.
+    pub fn cuts(&self) -> u64 {
+        self.cuts
     }
 
     pub fn running(&self) -> u32 {
@@ -114,6 +129,7 @@ impl Limiter {
             return;
         }
         self.cut_ms = Some(now_ms);
+        self.cuts += 1;
         let from = self.limit_milli.min(u64::from(self.limit().max(1)) * ONE + ONE - 1);
         self.limit_milli = (from * CUT_MILLI / ONE).max(ONE);
     }

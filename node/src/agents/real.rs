@@ -5,7 +5,7 @@ use super::counters::Counters;
 use super::seams::{LedgerDoor, Live, Seams, Segments, Stores, Tools};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::external::PREFIX;
-use crate::link::{BeatFacts, LeaseName, Link, Vitals};
+use crate::link::{BeatFacts, DestinationFacts, LeaseName, Link, Vitals};
 use crate::live::LiveTokens;
 use crate::members::Members;
 use crate::segments::{Peers, Traffic};
@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
+use providers::{DestinationState, Destinations};
 use std::sync::Arc;
 use types::{Hash, NodeId, ProjectName, TaskUid};
 
@@ -130,6 +131,8 @@ pub struct NodeVitals {
     pub models: Vec<LoadedModel>,
     /// Scripted models, which have no engine but can be called here.
     pub scripted: Vec<String>,
+    /// Where calls go that leave the cluster.
+    pub destinations: Destinations,
     /// Programs that serve models here; none on a node that runs no agents.
     pub(crate) served: Option<Served>,
     pub store: SegmentStore,
@@ -158,7 +161,23 @@ impl Vitals for NodeVitals {
             context_bytes_received: self.traffic.received(),
             context_bytes_sent: self.traffic.sent(),
             context_bytes_full: self.counters.observe().context_bytes_full,
+            destinations: self.destinations.states().into_iter().map(destination).collect(),
         }
+    }
+
+    fn leave(&self, address: &str, calls: u32) {
+        self.destinations.set_ceiling(address, Some(calls));
+    }
+}
+
+fn destination(state: DestinationState) -> DestinationFacts {
+    DestinationFacts {
+        name: state.name,
+        running: state.running,
+        waiting: u32::try_from(state.waiting).unwrap_or(u32::MAX),
+        cuts: state.cuts,
+        start: state.start,
+        most: state.most,
     }
 }
 

@@ -131,6 +131,22 @@ impl Access {
         Some(keys.until_revoked(key.to_string(), identity.clone()))
     }
 
+    /// Who calls OpenAI's API. Its clients always show some key: where this node knows none, it is passed over.
+    pub(crate) fn caller(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+        least: Role,
+    ) -> Result<Identity, Status> {
+        let none = HeaderMap::new();
+        let identity = self.who(if self.keys.is_some() { headers } else { &none }, peer)?;
+        if identity.role < least {
+            let why = format!("this needs the role {}, and yours is {}", least.name(), identity.role.name());
+            return Err(denied("ROLE_TOO_LOW", &why, "ask an admin for a key with that role"));
+        }
+        Ok(identity)
+    }
+
     /// Metrics name every project.
     pub(crate) fn may_read_figures(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(), Status> {
         whole(&self.who(headers, peer)?, "/metrics")

@@ -20,6 +20,7 @@ use types::Hash;
 pub struct Remote {
     client: Client,
     facts: ProviderFacts,
+    host: Option<String>,
 }
 
 impl Remote {
@@ -31,8 +32,15 @@ impl Remote {
             tokenizer: Hash::of_parts(&[b"counted by others", name.as_bytes()]),
             numerics: None,
         };
-        Ok(Remote { client: Client::open(endpoint, destinations)?, facts })
+        let host = host_of(&endpoint.url);
+        Ok(Remote { client: Client::open(endpoint, destinations)?, facts, host })
     }
+}
+
+/// The host of an address, with its port where it names one, as limits of connections write it.
+fn host_of(url: &str) -> Option<String> {
+    let host = url.split_once("://")?.1.split('/').next()?;
+    (!host.is_empty()).then(|| host.to_string())
 }
 
 fn request(messages: &[Message], tools: Option<&str>) -> Request {
@@ -83,6 +91,10 @@ fn offered(tools: &str) -> Vec<providers::Tool> {
 impl Provider for Remote {
     fn facts(&self) -> ProviderFacts {
         self.facts.clone()
+    }
+
+    fn destination(&self) -> Option<String> {
+        self.host.clone()
     }
 
     fn prompt<'a>(

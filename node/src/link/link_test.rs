@@ -149,7 +149,8 @@ impl Leader {
     }
 
     async fn ack(&self, sequence: u64, lease_ms: u64) {
-        self.say(ToNode::BeatAck(BeatAck { sequence, lease_ms, wall_ms: 0 })).await;
+        let ack = BeatAck { sequence, lease_ms, wall_ms: 0, destinations: vec![] };
+        self.say(ToNode::BeatAck(ack)).await;
     }
 
     async fn answer(&self, request: &Request, reply: &Reply) {

@@ -147,6 +147,8 @@ impl Session<'_> {
             }
             Body::BeatAck(ack) => {
                 self.shared.lease.beat_answered(ack.sequence, ack.lease_ms);
+                let vitals = &self.shared.seams.vitals;
+                ack.destinations.iter().for_each(|part| vitals.leave(&part.name, part.ceiling));
                 self.held |= self.shared.lease.valid();
                 self.shared.skew.compare(self.shared.seams.clock.wall_ms(), ack.wall_ms);
                 return Ok(());

@@ -1,9 +1,9 @@
 //! Messages of the link to values and back. prost types end here.
 
-use super::{BeatFacts, EngineFacts, LeaseName, LinkConfig, News};
+use super::{BeatFacts, DestinationFacts, EngineFacts, LeaseName, LinkConfig, News};
 use ledger::rows::TaskRow;
 use proto::internal::v1::{
-    Assignment, Beat, CancelTask, FullSet, HeldLease, Hello, LinkEngine, LinkKvTier, NodeMessage, Request,
+    Assignment, Beat, CancelTask, DestinationLoad, FullSet, HeldLease, Hello, LinkEngine, LinkKvTier, NodeMessage, Request,
     Revoke, node_message,
 };
 use types::{Epoch, ProjectName, TaskUid};
@@ -39,6 +39,7 @@ pub(super) fn beat(sequence: u64, facts: BeatFacts, wall_ms: u64) -> NodeMessage
         context_bytes_received: facts.context_bytes_received,
         context_bytes_sent: facts.context_bytes_sent,
         context_bytes_full: facts.context_bytes_full,
+        destinations: facts.destinations.into_iter().map(destination).collect(),
     };
     message(node_message::Body::Beat(beat))
 }
@@ -54,6 +55,11 @@ fn message(body: node_message::Body) -> NodeMessage {
 fn held(lease: LeaseName) -> HeldLease {
     let LeaseName { project, task, epoch } = lease;
     HeldLease { project: project.to_string(), task: task.to_string(), epoch: epoch.to_string() }
+}
+
+fn destination(facts: DestinationFacts) -> DestinationLoad {
+    let DestinationFacts { name, running, waiting, cuts, start, most } = facts;
+    DestinationLoad { name, running, waiting, cuts, start, most }
 }
 
 fn engine(facts: EngineFacts) -> LinkEngine {

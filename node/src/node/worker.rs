@@ -42,16 +42,18 @@ const SAMPLE: Duration = Duration::from_secs(5);
 pub(super) struct Engines {
     models: Vec<LoadedModel>,
     scripted: Vec<(String, Arc<dyn Provider>)>,
+    destinations: Destinations,
 }
 
 impl Engines {
     /// Loads what the config names. A model that is not here is pulled from a node that has it.
     pub(super) async fn load(parts: &Parts, client: &Client, keep: &Keep) -> anyhow::Result<Engines> {
-        let mut engines = Engines { models: Vec::new(), scripted: Vec::new() };
+        let destinations = Destinations::random();
+        let mut engines =
+            Engines { models: Vec::new(), scripted: Vec::new(), destinations: destinations.clone() };
         if !parts.config.roles.contains(&Role::Worker) {
             return Ok(engines);
         }
-        let destinations = Destinations::random();
         for configured in &parts.config.provider {
             engines.scripted.push((configured.name().clone(), provider(configured, &destinations)?));
         }
@@ -129,6 +131,7 @@ async fn pull_from_peers(
 pub(super) struct Running {
     agents: Agents,
     facts: Facts,
+    gateway: Gateway,
 }
 
 /// What figures are read from.
@@ -154,6 +157,7 @@ pub(super) async fn start(
         counters: counters.clone(),
         scripted: engines.scripted.iter().map(|(name, _)| name.clone()).collect(),
         models: engines.models,
+        destinations: engines.destinations,
         served: parts.config.roles.contains(&Role::Worker).then(|| parts.door.served().clone()),
         store: parts.store.clone(),
         traffic: parts.traffic.clone(),
@@ -187,14 +191,14 @@ pub(super) async fn start(
     let agents = Agents::start(
         AgentsConfig::new(member.node_id, slots as usize),
         world.seams(),
-        gateway,
+        gateway.clone(),
         news,
         held,
         counters,
     )
     .await?;
     let facts = Facts { vitals, link };
-    Ok(Running { agents, facts })
+    Ok(Running { agents, facts, gateway })
 }
 
 fn link_seams(parts: &Parts, client: &Client, vitals: Arc<NodeVitals>) -> LinkSeams {
@@ -243,6 +247,16 @@ fn report_models(client: Client, node: NodeId, models: Vec<(String, Hash, u64)>,
 impl Running {
     pub(super) fn facts(&self) -> Facts {
         self.facts.clone()
+    }
+
+    /// Every model that can be called here.
+    pub(super) fn gateway(&self) -> Gateway {
+        self.gateway.clone()
+    }
+
+    /// The models that are loaded here.
+    pub(super) fn models(&self) -> Vec<LoadedModel> {
+        self.facts.vitals.models.clone()
     }
 
     /// Gives leases back at step boundaries.

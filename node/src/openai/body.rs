@@ -64,7 +64,7 @@ impl Completion {
 }
 
 /// Reads JSON; the error says where it is wrong.
-fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|error| {
         Failure::bad(format!(
             "the body is not the JSON that is expected here: {error}; correct it and send it again"

@@ -6,6 +6,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+/// Tells OpenAI's clients whether the same request is worth sending again.
+pub(crate) const SHOULD_RETRY: &str = "x-should-retry";
 /// When a client that found no place should come back.
 const RETRY_SECONDS: u32 = 1;
 
@@ -14,18 +16,21 @@ const RETRY_SECONDS: u32 = 1;
 #[error("{message}")]
 pub struct Failure {
     pub status: StatusCode,
-    /// `invalid_request_error`, `rate_limit_error` or `server_error`.
+    /// `invalid_request_error`, `rate_limit_error`, `insufficient_quota`, `permission_error` or `server_error`.
     pub kind: &'static str,
     /// The field that is wrong, where it is one.
     pub param: Option<&'static str>,
     /// A stable word, such as `context_length_exceeded`.
     pub code: Option<&'static str>,
     pub message: String,
+    /// When to come back, in seconds. `Some(0)`: not at all, the same request will not be answered soon.
+    pub retry_after_s: Option<u32>,
 }
 
 impl Failure {
     fn of(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> Failure {
-        Failure { status, kind: "invalid_request_error", param: None, code, message: message.into() }
+        let (kind, message) = ("invalid_request_error", message.into());
+        Failure { status, kind, param: None, code, message, retry_after_s: None }
     }
 
     /// 400: the request itself is wrong.
@@ -102,6 +107,33 @@ impl Failure {
         Failure { kind: "server_error", ..Failure::of(StatusCode::INTERNAL_SERVER_ERROR, None, why) }
     }
 
+    /// 429: a rate or a number of calls at the same time is used up for now.
+    pub fn rate(why: impl Into<String>, retry_after_s: u32) -> Failure {
+        Failure { retry_after_s: Some(retry_after_s.max(1)), ..Failure::busy(why) }
+    }
+
+    /// 429: the budget is used up.
+    pub fn quota(why: impl Into<String>) -> Failure {
+        let (kind, code) = ("insufficient_quota", Some("insufficient_quota"));
+        let failure = Failure::of(StatusCode::TOO_MANY_REQUESTS, code, why);
+        Failure { kind, retry_after_s: Some(0), ..failure }
+    }
+
+    /// 401: nobody knows who asks.
+    pub fn stranger(why: impl Into<String>) -> Failure {
+        Failure::of(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), why)
+    }
+
+    /// 403.
+    pub fn denied(code: &'static str, why: impl Into<String>) -> Failure {
+        Failure { kind: "permission_error", ..Failure::of(StatusCode::FORBIDDEN, Some(code), why) }
+    }
+
+    /// 502: who computes for us gave no answer.
+    pub fn upstream(why: impl Into<String>) -> Failure {
+        Failure { kind: "server_error", ..Failure::of(StatusCode::BAD_GATEWAY, None, why) }
+    }
+
     /// The object as it stands in a body or in a stream.
     pub fn body(&self) -> serde_json::Value {
         json!({ "error": {
@@ -123,8 +155,14 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
         let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
-        if again.contains(&self.status) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        match self.retry_after_s {
+            // OpenAI's clients try again at every 429, unless they are told not to.
+            Some(0) => drop(response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"))),
+            None if !again.contains(&self.status) => {}
+            after => {
+                let seconds = HeaderValue::from(after.unwrap_or(RETRY_SECONDS));
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
         }
         response
     }

@@ -53,6 +53,8 @@ impl Served {
 
 struct Inside {
     models: Vec<Served>,
+    /// One model alone answers to every name.
+    any_name: bool,
     bounds: Bounds,
     answers: Arc<Semaphore>,
     /// In KiB.
@@ -71,10 +73,20 @@ impl Face {
     /// Without a model.
     pub fn new(models: Vec<LoadedModel>, bounds: Bounds, metrics: Metrics) -> Face {
         assert!(!models.is_empty(), "a face serves at least one model");
+        Face::of(models, true, bounds, metrics)
+    }
+
+    /// Serves these models, if any, each under its own name alone.
+    pub(crate) fn by_name(models: Vec<LoadedModel>, bounds: Bounds, metrics: Metrics) -> Face {
+        Face::of(models, false, bounds, metrics)
+    }
+
+    fn of(models: Vec<LoadedModel>, any_name: bool, bounds: Bounds, metrics: Metrics) -> Face {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let served = |loaded| Served { loaded, grammars: OnceLock::new() };
         Face(Arc::new(Inside {
             models: models.into_iter().map(served).collect(),
+            any_name,
             bounds,
             answers: Arc::new(Semaphore::new(bounds.answers)),
             bodies: Arc::new(Semaphore::new(kib(bounds.bodies_bytes))),
@@ -90,12 +102,12 @@ impl Face {
     }
 
     /// Fires when answers in the making are to end.
-    pub(super) fn stop(&self) -> &CancellationToken {
+    pub(crate) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
 
     /// Ends all answers in the making.
-    pub(super) fn cut_off(&self) {
+    pub(crate) fn cut_off(&self) {
         self.0.stop.cancel();
     }
 
@@ -112,11 +124,16 @@ impl Face {
         self.0.bounds.answers - self.0.answers.available_permits()
     }
 
+    /// A model of this name is loaded.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.models().any(|model| model.name == name)
+    }
+
     /// The model that a request means. One model answers to every name.
     pub(super) fn model(&self, asked: Option<&str>) -> Result<&Served, Failure> {
         let found = match (&self.0.models[..], asked) {
-            ([only], _) => Ok(only),
-            (_, None) => Err(Failure::field("model", "several models are loaded; name one of them")),
+            ([only], _) if self.0.any_name => Ok(only),
+            (_, None) => Err(Failure::field("model", "name the model that is to answer")),
             (several, Some(name)) => {
                 let named = several.iter().find(|model| model.loaded.name == name);
                 named.ok_or_else(|| Failure::no_model(name, &self.names()))
@@ -129,7 +146,7 @@ impl Face {
     }
 
     /// Places for so many answers.
-    pub(super) fn places(&self, answers: usize) -> Result<Vec<OwnedSemaphorePermit>, Failure> {
+    pub(crate) fn places(&self, answers: usize) -> Result<Vec<OwnedSemaphorePermit>, Failure> {
         let place = |_| self.0.answers.clone().try_acquire_owned();
         (0..answers).map(place).collect::<Result<_, _>>().map_err(|_| {
             Failure::busy(format!("{} answers are in the making; try again later", self.0.bounds.answers))
@@ -137,7 +154,7 @@ impl Face {
     }
 
     /// Room for a body.
-    pub(super) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+    pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
         let wanted = u32::try_from(kib(bytes)).unwrap_or(u32::MAX);
         self.0
             .bodies
@@ -160,7 +177,7 @@ impl Face {
         json!({ "object": "list", "data": models })
     }
 
-    pub(super) fn describe(&self, name: &str) -> Option<Value> {
+    pub(crate) fn describe(&self, name: &str) -> Option<Value> {
         self.models().find(|model| model.name == name).map(|model| self.one(model))
     }
 
@@ -175,7 +192,7 @@ impl Face {
         self.models().all(|model| model.thread.is_alive())
     }
 
-    pub(super) fn count(&self, method: &'static str, status: StatusCode) {
+    pub(crate) fn count(&self, method: &'static str, status: StatusCode) {
         let code = status.as_u16().to_string();
         metrics::counter!(names::REQUESTS_TOTAL, "method" => method, "code" => code).increment(1);
     }
@@ -186,6 +203,6 @@ fn kib(bytes: usize) -> usize {
 }
 
 /// Seconds since 1970.
-pub(super) fn now_seconds() -> u64 {
+pub(crate) fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! From a body to jobs that run.
+//! From a body to jobs: first counted, so that somebody may pay for them, then running.
 
 mod tools;
 
@@ -6,10 +6,11 @@ use super::body::{self, Chat, Completion, Form, Prompt, Said, Settings, ToolChoi
 use super::error::Failure;
 use super::face::Face;
 use super::told::{Asked, Kind, Tooling};
-use crate::engine_thread::Job;
 use crate::engine_thread::real::LoadedModel;
+use crate::engine_thread::{Job, RunningJob};
 use axum::body::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use worker_inference::{ChatOptions, Grammar, Message, ToolCall, Tools};
 
 /// What a completion generates when its request does not say: OpenAI's number.
@@ -28,12 +29,22 @@ struct Work {
     tooling: Tooling,
 }
 
-/// Starts what a body of `/v1/completions` asks.
-pub(super) async fn completion(
+/// Jobs that are ready to run.
+pub(crate) struct Prepared {
+    kind: Kind,
+    model: LoadedModel,
+    settings: Settings,
+    jobs: Vec<Job>,
+    places: Vec<OwnedSemaphorePermit>,
+    tooling: Tooling,
+}
+
+/// What a body of `/v1/completions` asks.
+pub(crate) async fn completion(
     face: &Face,
     body: Bytes,
     room: OwnedSemaphorePermit,
-) -> Result<Asked, Failure> {
+) -> Result<Prepared, Failure> {
     let work = on_a_core(face, room, move |face| {
         let asked = Completion::parse(&body)?;
         let served = face.model(asked.model.as_deref())?;
@@ -49,11 +60,11 @@ pub(super) async fn completion(
             tooling: Tooling::None,
         })
     });
-    start(face, Kind::Completion, work.await?)
+    prepared(face, Kind::Completion, work.await?)
 }
 
-/// Starts what a body of `/v1/chat/completions` asks.
-pub(super) async fn chat(face: &Face, body: Bytes, room: OwnedSemaphorePermit) -> Result<Asked, Failure> {
+/// What a body of `/v1/chat/completions` asks.
+pub(crate) async fn chat(face: &Face, body: Bytes, room: OwnedSemaphorePermit) -> Result<Prepared, Failure> {
     let work = on_a_core(face, room, move |face| {
         let asked = Chat::parse(&body)?;
         let served = face.model(asked.model.as_deref())?;
@@ -69,7 +80,7 @@ pub(super) async fn chat(face: &Face, body: Bytes, room: OwnedSemaphorePermit) -
         };
         Ok(Work { prompts, grammar, settings: asked.settings, model: served.loaded.clone(), tooling })
     });
-    start(face, Kind::Chat, work.await?)
+    prepared(face, Kind::Chat, work.await?)
 }
 
 /// A model without a chat template gets no conversation, so it does not matter how it would call.
@@ -158,16 +169,70 @@ fn today() -> i64 {
     i64::try_from(day).unwrap_or(0)
 }
 
-fn start(face: &Face, kind: Kind, work: Work) -> Result<Asked, Failure> {
+fn prepared(face: &Face, kind: Kind, work: Work) -> Result<Prepared, Failure> {
     let Work { model, settings, prompts, grammar, tooling } = work;
     let jobs = prompts.into_iter().map(|tokens| job(kind, &model, &settings, tokens, grammar.clone()));
     let jobs: Vec<Job> = jobs.collect::<Result<_, _>>()?;
     let places = face.places(jobs.len())?;
-    let mut asked = Asked::new(kind, model.name.clone(), model.text.clone(), &settings);
-    for (job, place) in jobs.into_iter().zip(places) {
-        asked.add(model.thread.run_in_place(job, Some(place), face.stop())?, tooling.clone());
+    Ok(Prepared { kind, model, settings, jobs, places, tooling })
+}
+
+impl Prepared {
+    /// The name of the model that answers.
+    pub(crate) fn model(&self) -> &str {
+        &self.model.name
     }
-    Ok(asked)
+
+    /// Tokens of each prompt.
+    pub(crate) fn prompts(&self) -> Vec<u64> {
+        self.jobs.iter().map(|job| job.tokens.len() as u64).collect()
+    }
+
+    /// Tokens that all answers together may have.
+    pub(crate) fn wanted(&self) -> u64 {
+        self.jobs.iter().map(|job| u64::from(job.max_new)).sum()
+    }
+
+    /// Lets the answers together have no more than so many tokens: one each, then the first ones what they want.
+    pub(crate) fn cut(&mut self, most: u64) {
+        let mut left = most.saturating_sub(self.jobs.len() as u64);
+        for job in &mut self.jobs {
+            let more = u64::from(job.max_new.saturating_sub(1)).min(left);
+            left -= more;
+            job.max_new = u32::try_from(more + 1).unwrap_or(u32::MAX);
+            job.min_new = job.min_new.min(job.max_new);
+        }
+    }
+
+    /// Cached blocks are shared inside this scope alone.
+    pub(crate) fn within(&mut self, scope: [u8; 32]) {
+        self.jobs.iter_mut().for_each(|job| job.scope = scope);
+    }
+
+    /// Starts the jobs; each goes on until it ends or `stop` fires.
+    pub(crate) fn start(self, stop: &CancellationToken) -> Result<Started, Failure> {
+        let Prepared { kind, model, settings, jobs, places, tooling } = self;
+        let asked = Asked::new(kind, model.name.clone(), Some(model.text.clone()), &settings);
+        let run = |(job, place)| model.thread.run_in_place(job, Some(place), stop);
+        let running = jobs.into_iter().zip(places).map(run).collect::<Result<_, _>>()?;
+        Ok(Started { asked, running, tooling })
+    }
+}
+
+/// Jobs that run, and what will tell of them.
+pub(crate) struct Started {
+    pub(crate) asked: Asked,
+    pub(crate) running: Vec<RunningJob>,
+    pub(crate) tooling: Tooling,
+}
+
+impl Started {
+    /// Told as the engine says it. Dropping what tells cancels the jobs.
+    pub(super) fn told(self) -> Asked {
+        let Started { mut asked, running, tooling } = self;
+        running.into_iter().for_each(|job| asked.add(job, tooling.clone()));
+        asked
+    }
 }
 
 fn job(

@@ -15,7 +15,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const DRAINED_BYTES_MAX: usize = 64 << 20;
 
 /// A body, and the room that it takes as long as the second part lives.
-pub(super) async fn body(face: &Face, request: Request) -> Result<(Bytes, OwnedSemaphorePermit), Failure> {
+pub(crate) async fn body(face: &Face, request: Request) -> Result<(Bytes, OwnedSemaphorePermit), Failure> {
     let limit = face.bounds().body_bytes;
     let told = request.headers().get(header::CONTENT_LENGTH);
     let told: Option<usize> = told.and_then(|length| length.to_str().ok()?.parse().ok());

@@ -7,28 +7,42 @@ mod stream;
 use super::body::Settings;
 use super::error::Failure;
 use super::face::now_seconds;
-use crate::engine_thread::{JobEvent, RunningJob};
+use crate::engine_thread::{JobEnd, JobEvent, RunningJob};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use choice::Choice;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use std::sync::Arc;
-use worker_inference::TextModel;
+use worker_inference::{TextModel, ToolCall};
 
-pub(super) use choice::Tooling;
+pub(crate) use choice::{Tooling, Usage};
 
 /// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Completion,
     Chat,
 }
 
+/// What becomes of a choice.
+pub(crate) enum Told {
+    /// As the engine beside us says it.
+    Job(JobEvent),
+    /// Its end, as somebody else says it.
+    Ended {
+        why: JobEnd,
+        text: String,
+        calls: Vec<ToolCall>,
+        usage: Usage,
+    },
+    Failed(Failure),
+}
+
 /// A request whose jobs run: one for each choice of its answer.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     about: About,
     choices: Vec<Choice>,
-    events: SelectAll<BoxStream<'static, (usize, JobEvent)>>,
+    events: SelectAll<BoxStream<'static, (usize, Told)>>,
 }
 
 /// What every object of an answer repeats.
@@ -39,11 +53,12 @@ pub(super) struct About {
     model: String,
     stream: bool,
     include_usage: bool,
-    text: Arc<TextModel>,
+    /// For telling tokens apart; none where others compute.
+    text: Option<Arc<TextModel>>,
 }
 
 impl Asked {
-    pub(super) fn new(kind: Kind, model: String, text: Arc<TextModel>, settings: &Settings) -> Asked {
+    pub(crate) fn new(kind: Kind, model: String, text: Option<Arc<TextModel>>, settings: &Settings) -> Asked {
         let about = About {
             kind,
             id: shape::new_id(kind),
@@ -64,28 +79,38 @@ impl Asked {
             let event = job.events.recv().await?;
             Some((event, job))
         });
-        self.events.push(events.map(move |event| (index, event)).boxed());
+        self.events.push(events.map(move |event| (index, Told::Job(event))).boxed());
+    }
+
+    /// So many choices, of which somebody else tells.
+    pub(crate) fn tell_from(
+        mut self,
+        choices: usize,
+        tooling: &Tooling,
+        events: BoxStream<'static, (usize, Told)>,
+    ) -> Asked {
+        self.choices.extend((0..choices).map(|index| Choice::new(index, tooling.clone())));
+        self.events.push(events);
+        self
     }
 }
 
 /// The answer. Nothing is said before it is sure that the engine takes the request: a refusal has its own status.
-pub(super) async fn answer(mut asked: Asked) -> Result<Response, Failure> {
+pub(crate) async fn answer(mut asked: Asked) -> Result<Response, Failure> {
     let first = asked.events.next().await;
     match first {
-        Some((_, JobEvent::Refused(refused))) => Err(refused.into()),
+        Some((_, Told::Job(JobEvent::Refused(refused)))) => Err(refused.into()),
+        Some((_, Told::Failed(failure))) => Err(failure),
         None => Err(Failure::gone("the engine ended without a word; try again")),
         Some((index, event)) if asked.about.stream => Ok(stream::answer(asked, index, event)),
         Some((index, event)) => whole(asked, index, event).await,
     }
 }
 
-async fn whole(mut asked: Asked, index: usize, event: JobEvent) -> Result<Response, Failure> {
+async fn whole(mut asked: Asked, index: usize, event: Told) -> Result<Response, Failure> {
     let mut next = Some((index, event));
     while let Some((index, event)) = next {
-        match event {
-            JobEvent::Refused(refused) => return Err(refused.into()),
-            event => asked.choices[index].take(event)?,
-        }
+        asked.choices[index].take(event)?;
         next = asked.events.next().await;
     }
     match asked.choices.iter().all(Choice::is_over) {

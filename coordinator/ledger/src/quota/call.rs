@@ -189,15 +189,9 @@ fn budgets_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> impl Iterator<I
 impl Change<'_> {
     /// Sets the call's cost aside at every place above the task.
     pub(crate) fn set_aside(&mut self, uid: TaskUid, call: &Call, granted: u64) {
-        let amounts = call.cost(granted);
         let made_ms = self.state.wall_ms();
         let row = self.row(uid).clone();
-        let at = When { wall_ms: made_ms, windows: self.state.windows() };
-        self.spend(&row, |quota, clock| {
-            quota.set_aside(amounts, at);
-            quota.pour(Rate::Tokens, granted, 0, clock.ledger_ms);
-            quota.pour(Rate::Requests, 1, 0, clock.ledger_ms);
-        });
+        let amounts = self.lay_by(&row, call, granted);
         let held = Held {
             amounts: Amounts { tokens: 0, ..amounts },
             price: call.price,
@@ -213,6 +207,28 @@ impl Change<'_> {
         });
     }
 
+    /// Sets a call's cost aside at every place above a row; answers what.
+    pub(crate) fn lay_by(&mut self, row: &TaskRow, call: &Call, granted: u64) -> Amounts {
+        let amounts = call.cost(granted);
+        let at = When { wall_ms: self.state.wall_ms(), windows: self.state.windows() };
+        self.spend(row, |quota, clock| {
+            quota.set_aside(amounts, at);
+            quota.pour(Rate::Tokens, granted, 0, clock.ledger_ms);
+            quota.pour(Rate::Requests, 1, 0, clock.ledger_ms);
+        });
+        amounts
+    }
+
+    /// Ends a reservation at every place above a row, in the buckets too.
+    pub(crate) fn settle_at(&mut self, row: &TaskRow, reserved: Amounts, used: Amounts, made_ms: u64) {
+        let at = When { wall_ms: self.state.wall_ms(), windows: self.state.windows() };
+        let unused = reserved.tokens.saturating_sub(used.tokens);
+        self.spend(row, |quota, clock| {
+            quota.settle(reserved, used, made_ms, at);
+            quota.pour(Rate::Tokens, 0, unused, clock.ledger_ms);
+        });
+    }
+
     /// Settles what was used of what the task has set aside and gives the rest back, in the buckets too.
     pub(crate) fn give_back_reserved(&mut self, uid: TaskUid, used: Amounts) {
         let row = self.row(uid).clone();
@@ -221,12 +237,7 @@ impl Change<'_> {
         if reserved.is_none() && used.is_none() {
             return;
         }
-        let at = When { wall_ms: self.state.wall_ms(), windows: self.state.windows() };
-        let unused = reserved.tokens.saturating_sub(used.tokens);
-        self.spend(&row, |quota, clock| {
-            quota.settle(reserved, used, held.made_ms, at);
-            quota.pour(Rate::Tokens, 0, unused, clock.ledger_ms);
-        });
+        self.settle_at(&row, reserved, used, held.made_ms);
         self.update(uid, |row| {
             row.reserved_tokens = 0;
             row.held = None;

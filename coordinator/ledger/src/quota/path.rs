@@ -76,7 +76,8 @@ impl State {
     /// Every place at which the task's use counts.
     pub(crate) fn places(&self, row: &TaskRow) -> Vec<String> {
         let mut places = ancestors(&row.project);
-        if self.counts_finely() {
+        // A model call without a task has no agent either.
+        if self.counts_finely() && !row.agent.is_empty() {
             places.push(of_agent(&row.project, &row.agent));
         }
         places.extend(self.lineage(row).into_iter().map(of_task).filter(|path| self.quotas.contains(path)));

@@ -1,8 +1,8 @@
 //! The words of a line, and the commands that they alone make.
 
 use ledger::command::{Command, RequestKey};
-use ledger::keys::Amounts;
-use ledger::rows::{QuotaKey, Role, Want};
+use ledger::keys::{Amounts, Holding};
+use ledger::rows::{CallId, QuotaKey, Role, Want};
 use std::collections::BTreeMap;
 use types::{Hash, NodeId, ProjectName};
 
@@ -106,6 +106,53 @@ pub(super) fn want(words: &Words<'_>) -> Result<Option<Want>, String> {
         extra: Amounts { tool_calls: words.number_or("calls", 0)?, ..Amounts::NONE },
     };
     Ok((want != Want::default()).then_some(want))
+}
+
+fn call_id(name: &str) -> CallId {
+    let mut id = CallId::default();
+    id.0.copy_from_slice(&Hash::of(name.as_bytes()).0[..16]);
+    id
+}
+
+/// `call c1 n1 min=5 max=9 fresh=4`: a model call without a task.
+pub(super) fn begin_call(words: &Words<'_>) -> Result<Command, String> {
+    let cached_tokens = words.number_or("cached", 0)?;
+    Ok(Command::BeginCall {
+        call: call_id(words.plain(0)?),
+        project: words.project()?,
+        model: words.text("model").unwrap_or("m").to_string(),
+        author: words.text("by").unwrap_or("ann").to_string(),
+        node: node(words.plain(1)?)?,
+        min_tokens: words.number_or("min", 1)?,
+        max_tokens: words.number_or("max", 1)?,
+        want: Want {
+            fresh_tokens: words.number_or("fresh", 0)?,
+            known_tokens: 0,
+            extra: Amounts { cached_tokens, ..Amounts::NONE },
+        },
+        lives_ms: words.number_or("lives", 30_000)?,
+        needs: words.text("to").map(|to| (Holding::Connections(to.into()), 1)).into_iter().collect(),
+    })
+}
+
+pub(super) fn renew_call(words: &Words<'_>) -> Result<Command, String> {
+    let calls = vec![(words.project()?, call_id(words.plain(0)?))];
+    Ok(Command::RenewCalls {
+        node: node(words.plain(1)?)?,
+        calls,
+        lives_ms: words.number_or("lives", 30_000)?,
+    })
+}
+
+pub(super) fn end_call(words: &Words<'_>) -> Result<Command, String> {
+    Ok(Command::EndCall {
+        project: words.project()?,
+        call: call_id(words.plain(0)?),
+        fresh_tokens: words.number_or("fresh", 0)?,
+        known_tokens: words.number_or("cached", 0)?,
+        generated_tokens: words.number_or("said", 0)?,
+        extra: Amounts::NONE,
+    })
 }
 
 pub(super) fn hold(words: &Words<'_>) -> Result<Command, String> {

@@ -1,12 +1,13 @@
 //! One choice of an answer as it grows: its text, what of it was told, how it ended.
 
 use super::super::error::Failure;
+use super::Told;
 use crate::engine_thread::{JobEnd, JobEvent};
 use worker_inference::{CallFormat, TokenLogprobs, ToolCall, text_before_calls, tool_calls};
 
 /// What the text of a choice may be besides text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum Tooling {
+pub(crate) enum Tooling {
     None,
     /// The model may call tools, in the way that it was taught.
     Free(CallFormat),
@@ -25,6 +26,8 @@ pub(super) struct Choice {
     /// Of tokens that did not go out.
     likelihoods: Vec<Likelihood>,
     end: Option<JobEnd>,
+    /// Calls that were told apart from the text.
+    calls: Vec<ToolCall>,
     pub(super) usage: Usage,
 }
 
@@ -36,11 +39,11 @@ pub(super) struct Likelihood {
     pub(super) logprobs: TokenLogprobs,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Usage {
-    pub(super) prompt: u64,
-    pub(super) cached: u64,
-    pub(super) generated: u64,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) prompt: u64,
+    pub(crate) cached: u64,
+    pub(crate) generated: u64,
 }
 
 /// Something to be told now.
@@ -72,12 +75,27 @@ impl Choice {
             told: 0,
             likelihoods: Vec::new(),
             end: None,
+            calls: Vec::new(),
             usage: Usage::default(),
         }
     }
 
     /// One more event of its job.
-    pub(super) fn take(&mut self, event: JobEvent) -> Result<(), Failure> {
+    pub(super) fn take(&mut self, event: Told) -> Result<(), Failure> {
+        match event {
+            Told::Job(event) => return self.take_job(event),
+            Told::Failed(failure) => return Err(failure),
+            Told::Ended { why, text, calls, usage } => {
+                self.text = text;
+                self.calls = calls;
+                self.usage = usage;
+                self.end = Some(why);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_job(&mut self, event: JobEvent) -> Result<(), Failure> {
         match event {
             JobEvent::Token { token, text, logprobs } => {
                 let offset = self.characters;
@@ -123,7 +141,8 @@ impl Choice {
     /// The end, once the job ended.
     pub(super) fn ending(mut self) -> (Ending, Usage) {
         let (content, calls) = match self.tooling {
-            Tooling::None => (self.text.clone(), Vec::new()),
+            Tooling::None if self.calls.is_empty() => (self.text.clone(), Vec::new()),
+            Tooling::None => (self.text.trim_start().to_owned(), std::mem::take(&mut self.calls)),
             Tooling::Free(format) => tool_calls(&self.text, format),
             // All of it is JSON, as Llama 3 calls.
             Tooling::Forced => tool_calls(&self.text, CallFormat::Llama3),

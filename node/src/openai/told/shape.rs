@@ -154,7 +154,8 @@ fn tool_calls(ending: &Ending, numbered: bool) -> Value {
 }
 
 /// A token as text and as bytes: half a character has no text of its own.
-fn token_text(text: &TextModel, token: u32) -> (String, Vec<u8>) {
+fn token_text(text: Option<&TextModel>, token: u32) -> (String, Vec<u8>) {
+    let Some(text) = text else { return (String::new(), Vec::new()) };
     match text.tokenizer.bytes(token) {
         [] => (text.tokenizer.special_text(token).to_owned(), Vec::new()),
         bytes => (String::from_utf8_lossy(bytes).into_owned(), bytes.to_vec()),
@@ -166,7 +167,7 @@ fn chat_logprobs(about: &About, likelihoods: &[Likelihood]) -> Value {
         return Value::Null;
     }
     let one = |token: u32, logprob: f64| {
-        let (text, bytes) = token_text(&about.text, token);
+        let (text, bytes) = token_text(about.text.as_deref(), token);
         json!({ "token": text, "logprob": logprob, "bytes": bytes })
     };
     let told = likelihoods.iter().map(|likelihood| {
@@ -182,7 +183,7 @@ fn text_logprobs(about: &About, likelihoods: &[Likelihood]) -> Value {
     if likelihoods.is_empty() {
         return Value::Null;
     }
-    let text = |token: u32| token_text(&about.text, token).0;
+    let text = |token: u32| token_text(about.text.as_deref(), token).0;
     let top = |likelihood: &Likelihood| {
         // The likeliest comes first: of two tokens that read the same, its figure stays.
         let mut top = Map::new();

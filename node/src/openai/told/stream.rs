@@ -2,8 +2,7 @@
 
 use super::super::error::Failure;
 use super::choice::{Choice, Usage};
-use super::{Asked, shape};
-use crate::engine_thread::JobEvent;
+use super::{Asked, Told, shape};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +12,7 @@ use std::convert::Infallible;
 
 /// Streams an answer of which the first event is known. When the client goes away the stream is dropped, and its jobs
 /// with it.
-pub(super) fn answer(asked: Asked, index: usize, event: JobEvent) -> Response {
+pub(super) fn answer(asked: Asked, index: usize, event: Told) -> Response {
     let mut telling = Telling::new(asked);
     telling.hear(index, event);
     let frames = futures::stream::unfold(telling, async |mut telling| {
@@ -61,7 +60,7 @@ impl Telling {
         }
     }
 
-    fn hear(&mut self, index: usize, event: JobEvent) {
+    fn hear(&mut self, index: usize, event: Told) {
         let Some(mut choice) = self.open[index].take() else { return };
         if let Err(failure) = choice.take(event) {
             return self.fail(&failure);
