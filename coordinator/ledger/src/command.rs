@@ -394,7 +394,7 @@ impl Command {
             | Command::FireSchedule { .. } => 3,
             Command::CommitStep { next, .. } => next.form(),
             Command::CreateTask { terms: Some(terms), .. } if terms.fork.is_some() => 3,
-            Command::Spawn { children, .. } if children.iter().any(|child| child.limits.is_some()) => 3,
+            Command::Spawn { children, .. } => children.iter().map(ChildSpec::form).max().unwrap_or(2),
             _ => 2,
         }
     }
@@ -431,6 +431,19 @@ pub struct ChildSpec {
     /// Limits of the child and everything below it.
     #[n(4)]
     pub limits: Option<Vec<(QuotaKey, u64)>>,
+    /// Within its class, 0 to 9; none: as its parent.
+    #[n(5)]
+    pub priority: Option<u8>,
+}
+
+impl ChildSpec {
+    fn form(&self) -> u16 {
+        match (&self.limits, self.priority) {
+            (_, Some(_)) => 4,
+            (Some(_), None) => 3,
+            (None, None) => 2,
+        }
+    }
 }
 
 /// What a task does after a committed step.

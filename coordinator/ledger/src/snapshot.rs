@@ -1,11 +1,13 @@
 //! The whole state as bytes: `[format, min_reader, state hash, [table, …]]`. The hash is made again on restore and
 //! compared, so a damaged or misread snapshot is never taken for the truth.
 
-use crate::entry::{FORMAT, Halt, READER, check_reader};
+use crate::entry::{Halt, check_reader};
 use crate::state::State;
 use minicbor::{Decoder, Encoder};
 use types::Hash;
 
+/// The newest form of a snapshot; entries have forms of their own.
+const FORMAT: u16 = 3;
 const TABLES: u64 = 13;
 /// Tables of form 2, which had no heads and no schedules.
 const TABLES_2: u64 = 10;
@@ -17,7 +19,7 @@ impl State {
         let mut out = Encoder::new(Vec::new());
         let (finely, talks) = (self.counts_finely(), self.talks());
         let (format, reader, tables) = match (finely, talks) {
-            (_, true) => (FORMAT, READER, TABLES),
+            (_, true) => (FORMAT, FORMAT, TABLES),
             (true, false) => (2, 2, TABLES_2),
             (false, false) => (1, 1, TABLES_1),
         };

@@ -205,8 +205,14 @@ fn a_child_spends_from_what_its_parent_has_left() {
     let Reply::Task(parent) = bench.ask("p", "agent", Class::Batch, Some(terms)) else { panic!() };
     bench.start(parent.uid);
     bench.step(parent.uid, 30, 30, false);
-    let child =
-        ChildSpec { agent: "agent".into(), inputs: vec![], background: vec![], home: vec![], limits: None };
+    let child = ChildSpec {
+        agent: "agent".into(),
+        inputs: vec![],
+        background: vec![],
+        home: vec![],
+        limits: None,
+        priority: None,
+    };
     let epoch = bench.task(parent.uid).epoch.unwrap();
     let spawned = bench.apply(Command::Spawn {
         parent: parent.uid,

@@ -230,6 +230,7 @@ fn newest_commands() -> Vec<Command> {
         background: vec![],
         home: vec![],
         limits: Some(vec![(QuotaKey::TokensTotal, 50)]),
+        priority: None,
     };
     let schedule = ScheduleRow {
         project: project.clone(),
@@ -299,6 +300,7 @@ fn every_command() -> Vec<Command> {
         background: vec![hash("shared")],
         home: vec![NodeId(1)],
         limits: None,
+        priority: None,
     };
     let limits = vec![
         (QuotaKey::Running, Some(10)),
@@ -425,6 +427,29 @@ fn an_entry_of_the_third_form_is_read_and_written_as_then() {
     // What says nothing new keeps its form, and older versions read it.
     let older: Entry = types::decode(&encode_entry(STAMP, &newer_commands())).unwrap();
     assert_eq!((older.format, older.min_reader), (2, 2));
+}
+
+/// What came after the third form: children with a place of their own in the queue.
+fn latest_commands() -> Vec<Command> {
+    let child = ChildSpec {
+        agent: "reader".into(),
+        inputs: vec![],
+        background: vec![],
+        home: vec![],
+        limits: None,
+        priority: Some(0),
+    };
+    let children = vec![child];
+    vec![Command::Spawn { parent: uid(2), epoch: epoch(8), node: NodeId(1), step: 1, children }]
+}
+
+#[test]
+fn an_entry_of_the_fourth_form_is_read_and_written_as_then() {
+    let golden = kept("entry-4.cbor", &encode_entry(STAMP, &latest_commands()));
+    let entry: Entry = types::decode(&golden).unwrap();
+    assert_eq!((entry.format, entry.min_reader), (4, 4));
+    assert_eq!(entry.commands, latest_commands());
+    assert_eq!(encode_entry(entry.stamp, &entry.commands), golden);
 }
 
 #[test]

@@ -385,6 +385,7 @@ impl Script {
             background: vec![],
             home: vec![],
             limits: None,
+            priority: None,
         };
         Ok(Command::Spawn {
             parent: self.task(words.plain(0)?)?,

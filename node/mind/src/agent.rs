@@ -6,7 +6,7 @@ use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::{call_id, item};
 use crate::{
     Ask, AskKind, Decision, Effect, Finish, Mind, NextMove, Policy, SaidCall, Signal, SignalKind, ToolCall,
-    ToolChoice, turn,
+    ToolChoice, condense, turn,
 };
 use context::{ChainItem, Kind, Part, Segment, Tokens, Visibility};
 use types::{Hash, Spent, limits};
@@ -40,6 +40,12 @@ pub(crate) fn next(mind: &Mind, agent: &AgentDefinition) -> Move {
     }
     if !agent.tools.is_empty() && mind.known_tools().is_empty() {
         return Move::Do(mind.journal.tools.map_or(Doing::ListTools, |tools| Doing::Load(vec![tools])));
+    }
+    if mind.journal.condensing.is_some() && !mind.asked_summary {
+        return Move::Do(Doing::Ask);
+    }
+    if mind.chosen.is_some() {
+        return condense::next(mind);
     }
     let parts = mind.journal.answer.iter().flat_map(|answer| answer.parts.iter().copied());
     let missing: Vec<Hash> = parts.filter(|hash| !mind.parts.contains_key(hash)).collect();
@@ -127,9 +133,16 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         min_tokens: max_tokens.min(u32::try_from(least).unwrap_or(u32::MAX)),
         temperature_milli: agent.temperature_milli,
         seed: sampling_seed(agent.seed.unwrap_or(mind.facts.seed), began),
-        wait_ms: if call == 0 { 0 } else { FIRST_WAIT_MS << (call - 1).min(16) },
+        wait_ms: wait_ms(call),
         choice: choice(mind, agent),
+        full_at_milli: condense::mark(mind, agent),
+        summary: false,
     }
+}
+
+/// How long a call waits: not at all, but for a repetition.
+pub(crate) fn wait_ms(call: u32) -> u64 {
+    if call == 0 { 0 } else { FIRST_WAIT_MS << (call - 1).min(16) }
 }
 
 /// The committed chain; before the first step the tools are not in it yet.
@@ -149,7 +162,7 @@ fn choice(mind: &Mind, agent: &AgentDefinition) -> ToolChoice {
 
 /// Depends on the task's seed and the step in which the answer began: neither a repetition nor a budget that cuts the
 /// answer changes what is sampled.
-fn sampling_seed(task_seed: u64, step: u64) -> u64 {
+pub(crate) fn sampling_seed(task_seed: u64, step: u64) -> u64 {
     let hash = Hash::of_parts(&[b"quorate sampling seed v1", &task_seed.to_le_bytes(), &step.to_le_bytes()]);
     let [a, b, c, d, e, f, g, h, ..] = hash.0;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])

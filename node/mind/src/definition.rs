@@ -3,11 +3,13 @@
 //! A definition is read once into plain values. Its revision is the hash of a canonical text in which every default
 //! is written out, so comments and order don't matter, and a default that changes later doesn't change old tasks.
 
+mod compaction;
 mod needs;
 mod read;
 mod tools;
 
 use context::{Kind, Segment, Visibility};
+pub use compaction::Compaction;
 use read::Table;
 pub use tools::{Policy, ToolChoice, ToolRule};
 use types::{Hash, limits};
@@ -21,7 +23,7 @@ const MAX_TOKENS: u64 = 131_072;
 /// Above this, sampling is noise.
 const MAX_TEMPERATURE_MILLI: u32 = 2_000;
 
-const AGENT_KEYS: [&str; 14] = [
+const AGENT_KEYS: [&str; 15] = [
     "name",
     "model",
     "system",
@@ -36,6 +38,7 @@ const AGENT_KEYS: [&str; 14] = [
     "needs",
     "memory",
     "visibility",
+    "compaction",
 ];
 const LIMIT_KEYS: [&str; 2] = ["min_tokens", "max_tokens_total"];
 const TEAM_KEYS: [&str; 4] = ["name", "background", "fan_out", "then"];
@@ -70,6 +73,8 @@ pub struct AgentDefinition {
     pub tool_choice: ToolChoice,
     /// After an answer the task waits for the next message.
     pub conversation: bool,
+    /// What happens before the model's window is full; none: the task fails when it is.
+    pub compaction: Option<Compaction>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,9 +177,12 @@ impl AgentDefinition {
         if let Some(total) = self.limits.max_tokens_total {
             text += &format!("max_tokens_total = {total}\n");
         }
-        // Without needs and tools the text is as it was before there were any: revisions stay.
+        // Without needs, tools and compaction the text is as it was before there were any: revisions stay.
         let tools = tools::canonical(&self.tools, self.tool_choice, self.conversation);
-        tools + &text + &needs::canonical(&self.needs)
+        tools
+            + &text
+            + &needs::canonical(&self.needs)
+            + &compaction::canonical(self.compaction.as_ref())
     }
 }
 
@@ -222,6 +230,7 @@ fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
         tools: tools::read(&mut table)?,
         tool_choice: tools::choice(&mut table)?,
         conversation: table.flag("conversation")?.unwrap_or(false),
+        compaction: compaction::read(&mut table)?,
     };
     Ok(definition)
 }

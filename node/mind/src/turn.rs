@@ -267,7 +267,8 @@ fn brood(mind: &Mind, turn: &Turn) -> Option<Vec<ChildPlan>> {
 fn child(mind: &Mind, call: &Call) -> Option<ChildPlan> {
     let (agent, _, tokens) = spawn_arguments(mind, call)?;
     let (sealed, _) = child_input(mind, call)?;
-    Some(ChildPlan { agent, inputs: vec![(String::new(), sealed.hash)], background: Vec::new(), tokens })
+    let inputs = vec![(String::new(), sealed.hash)];
+    Some(ChildPlan { agent, inputs, background: Vec::new(), tokens, priority: None })
 }
 
 fn spawn_arguments(mind: &Mind, call: &Call) -> Option<(String, String, Option<u64>)> {

@@ -1,6 +1,7 @@
 //! Whole agents over the real ledger, the real mind and scripted models, in one process.
 
 mod bench;
+mod condense;
 mod fakes;
 mod tools;
 mod world;

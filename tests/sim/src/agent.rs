@@ -318,6 +318,7 @@ fn spec(plan: ChildPlan, home: &[types::NodeId]) -> ChildSpec {
         background: plan.background,
         home: home.to_vec(),
         limits: None,
+        priority: plan.priority,
     }
 }
 

@@ -249,8 +249,14 @@ impl World {
     fn spawn(&mut self, a: u16, b: u16) {
         let (parent, epoch, node) = self.lease(a);
         let agent = if b.is_multiple_of(5) { "team" } else { "agent" };
-        let child =
-            ChildSpec { agent: agent.into(), inputs: vec![], background: vec![], home: vec![], limits: None };
+        let child = ChildSpec {
+            agent: agent.into(),
+            inputs: vec![],
+            background: vec![],
+            home: vec![],
+            limits: None,
+            priority: (b % 4 == 3).then_some((b % 12) as u8),
+        };
         let children = vec![child; 1 + b as usize % 3];
         self.run(Command::Spawn { parent, epoch, node, step: self.step_of(parent) + 1, children });
     }

@@ -17,7 +17,7 @@ use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, SignalKind, TaskRow};
 use ledger::{Place, Soft, SoftNode, State};
-use mind::Definition;
+use mind::{Definition, StepRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -236,6 +236,21 @@ impl World {
     pub(super) fn text(&self, hash: Hash, node: NodeId) -> Option<String> {
         let bytes = self.lock().stores[&node].get(&hash).cloned()?;
         Some(context::open(&project(), hash, &bytes).unwrap().text)
+    }
+
+    /// A task's records, the oldest first.
+    pub(super) fn journal(&self, task: TaskUid) -> Vec<StepRecord> {
+        let (row, world) = (self.row(task), self.lock());
+        let store = &world.stores[&row.home[0]];
+        let mut records = Vec::new();
+        let mut next = row.head;
+        while let Some(hash) = next {
+            let record = StepRecord::open(&project(), hash, &store[&hash]).expect("a record");
+            next = record.prev;
+            records.push(record);
+        }
+        records.reverse();
+        records
     }
 
     /// Everything that a node's store has.

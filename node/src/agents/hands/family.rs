@@ -79,7 +79,7 @@ impl Hands {
         }
         let (agent, background) = (child.agent.clone(), child.background.clone());
         let limits = child.tokens.map(|tokens| vec![(QuotaKey::TokensTotal, tokens)]);
-        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits })
+        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits, priority: child.priority })
     }
 
     /// How all children stand, from the ledger.
