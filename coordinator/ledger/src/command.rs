@@ -393,6 +393,7 @@ impl Command {
             | Command::DropSchedule { .. }
             | Command::FireSchedule { .. } => 3,
             Command::CommitStep { next, .. } => next.form(),
+            Command::Release { why: Release::Stuck, .. } => 4,
             Command::CreateTask { terms: Some(terms), .. } if terms.fork.is_some() => 3,
             Command::Spawn { children, .. } => children.iter().map(ChildSpec::form).max().unwrap_or(2),
             _ => 2,
@@ -545,4 +546,7 @@ pub enum Release {
     /// The agent failed to start too often here: PAUSED(ERROR).
     #[n(2)]
     Broken,
+    /// The agent hung too often here: PAUSED(ERROR).
+    #[n(3)]
+    Stuck,
 }

@@ -429,7 +429,7 @@ fn an_entry_of_the_third_form_is_read_and_written_as_then() {
     assert_eq!((older.format, older.min_reader), (2, 2));
 }
 
-/// What came after the third form: children with a place of their own in the queue.
+/// What came after the third form: children with a place of their own in the queue, agents that hung.
 fn latest_commands() -> Vec<Command> {
     let child = ChildSpec {
         agent: "reader".into(),
@@ -440,7 +440,10 @@ fn latest_commands() -> Vec<Command> {
         priority: Some(0),
     };
     let children = vec![child];
-    vec![Command::Spawn { parent: uid(2), epoch: epoch(8), node: NodeId(1), step: 1, children }]
+    vec![
+        Command::Spawn { parent: uid(2), epoch: epoch(8), node: NodeId(1), step: 1, children },
+        Command::Release { task: uid(3), epoch: epoch(9), node: NodeId(1), why: Release::Stuck },
+    ]
 }
 
 #[test]

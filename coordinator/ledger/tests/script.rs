@@ -220,6 +220,7 @@ impl Script {
                     "stopped" => Release::Stopped,
                     "yielded" => Release::Yielded,
                     "broken" => Release::Broken,
+                    "stuck" => Release::Stuck,
                     other => return Err(format!("no release {other}")),
                 },
             },

@@ -68,7 +68,11 @@ fn a_range_is_no_longer_than_its_reader_can_read() {
     let short = Rule { range_tokens: 3_100, ..rule() };
     let plan = choose(&history(40), 50_000, &short).unwrap();
     assert_eq!((plan.tokens, plan.range.len()), (3_000, 9), "three steps: the most that can be read");
-    assert_eq!(choose(&history(40), 50_000, &Rule { range_tokens: 900, ..rule() }), None, "not even one step");
+    assert_eq!(
+        choose(&history(40), 50_000, &Rule { range_tokens: 900, ..rule() }),
+        None,
+        "not even one step"
+    );
 }
 
 #[test]

@@ -8,8 +8,8 @@ mod needs;
 mod read;
 mod tools;
 
-use context::{Kind, Segment, Visibility};
 pub use compaction::Compaction;
+use context::{Kind, Segment, Visibility};
 use read::Table;
 pub use tools::{Policy, ToolChoice, ToolRule};
 use types::{Hash, limits};
@@ -179,10 +179,7 @@ impl AgentDefinition {
         }
         // Without needs, tools and compaction the text is as it was before there were any: revisions stay.
         let tools = tools::canonical(&self.tools, self.tool_choice, self.conversation);
-        tools
-            + &text
-            + &needs::canonical(&self.needs)
-            + &compaction::canonical(self.compaction.as_ref())
+        tools + &text + &needs::canonical(&self.needs) + &compaction::canonical(self.compaction.as_ref())
     }
 }
 

@@ -31,7 +31,8 @@ pub use crate::mind::{Mind, Observed, TaskFacts};
 pub use calls::question_of;
 pub use context::{ChainItem, Part, Reader, Segment};
 pub use definition::{
-    AgentDefinition, Compaction, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice, ToolRule,
+    AgentDefinition, Compaction, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice,
+    ToolRule,
 };
 pub use effect::{Ask, AskKind, ChildPlan, Effect, NextMove};
 pub use event::{CallOutcome, ChildOutcome, Event, Measured, SaidCall, Signal, SignalKind};

@@ -6,8 +6,8 @@ use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::Journal;
 use crate::opening;
 use crate::{
-    CALLS_PER_STEP, CallOutcome, ChildOutcome, Decision, Definition, Effect, Event, Measured, NextMove, ReplayError,
-    Signal, StepRecord, condense, team, turn,
+    CALLS_PER_STEP, CallOutcome, ChildOutcome, Decision, Definition, Effect, Event, Measured, NextMove,
+    ReplayError, Signal, StepRecord, condense, team, turn,
 };
 use context::{Sealed, Segment};
 use std::collections::{BTreeMap, BTreeSet};

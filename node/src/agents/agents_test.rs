@@ -3,6 +3,7 @@
 mod bench;
 mod condense;
 mod fakes;
+mod stuck;
 mod tools;
 mod world;
 

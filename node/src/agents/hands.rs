@@ -13,6 +13,7 @@ mod tools;
 
 use super::Shared;
 use super::course::Outcome;
+use super::vigil::Pulse;
 use crate::gateway::Lost;
 use context::Segment;
 use copies::Copies;
@@ -51,6 +52,8 @@ pub(crate) struct Hands {
     shared: Arc<Shared>,
     known: Mutex<Known>,
     copies: Copies,
+    /// Where work shows that it lives.
+    pulse: Arc<Pulse>,
 }
 
 /// What this agent has had in its hands.
@@ -78,8 +81,8 @@ enum Trouble {
 }
 
 impl Hands {
-    pub(crate) fn new(shared: Arc<Shared>, lease: Lease) -> Self {
-        Hands { lease, shared, known: Mutex::default(), copies: Copies::default() }
+    pub(crate) fn new(shared: Arc<Shared>, lease: Lease, pulse: Arc<Pulse>) -> Self {
+        Hands { lease, shared, known: Mutex::default(), copies: Copies::default(), pulse }
     }
 
     pub(crate) async fn perform(&self, effect: Effect, stop: CancellationToken) -> Outcome {

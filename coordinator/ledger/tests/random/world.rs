@@ -263,7 +263,8 @@ impl World {
 
     fn release(&mut self, a: u16, b: u16) {
         let (task, epoch, node) = self.lease(a);
-        let why = [Release::Stopped, Release::Yielded, Release::Broken][b as usize % 3];
+        let all = [Release::Stopped, Release::Yielded, Release::Broken, Release::Stuck];
+        let why = all[b as usize % all.len()];
         self.run(Command::Release { task, epoch, node, why });
     }
 

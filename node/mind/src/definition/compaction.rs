@@ -1,8 +1,8 @@
 //! `[compaction]`: what happens before the model's window is full.
 
 use super::DefinitionError;
-use super::read::Table;
 use super::quoted;
+use super::read::Table;
 
 const KEYS: [&str; 5] = ["at", "until", "keep_steps", "max_tokens", "agent"];
 const MOST_KEPT_STEPS: u64 = 1_000;
@@ -30,11 +30,8 @@ pub(super) fn read(table: &mut Table<'_>) -> Result<Option<Compaction>, Definiti
     let at_milli = inner.milli("at", 1_000)?.unwrap_or(750);
     let until_milli = inner.milli("until", 1_000)?.unwrap_or(400);
     if !(100..=950).contains(&at_milli) || until_milli * 10 > at_milli * 9 {
-        let message = format!(
-            "compaction begins at {} and goes down to {}",
-            decimal(at_milli),
-            decimal(until_milli)
-        );
+        let message =
+            format!("compaction begins at {} and goes down to {}", decimal(at_milli), decimal(until_milli));
         let next = "write at from 0.1 to 0.95, and until at most nine tenths of it";
         return Err(inner.error("at", message, next));
     }
@@ -52,9 +49,7 @@ pub(super) fn canonical(rules: Option<&Compaction>) -> String {
     let (at, until) = (decimal(rules.at_milli), decimal(rules.until_milli));
     let (keep, most) = (rules.keep_steps, rules.max_tokens);
     let agent = rules.agent.as_ref().map(|name| format!("agent = {}\n", quoted(name))).unwrap_or_default();
-    format!(
-        "\n[compaction]\nat = {at}\nuntil = {until}\nkeep_steps = {keep}\nmax_tokens = {most}\n{agent}"
-    )
+    format!("\n[compaction]\nat = {at}\nuntil = {until}\nkeep_steps = {keep}\nmax_tokens = {most}\n{agent}")
 }
 
 fn decimal(milli: u32) -> String {
@@ -76,7 +71,8 @@ mod tests {
         let rules = plain.agent().unwrap().compaction.clone().unwrap();
         assert_eq!((rules.at_milli, rules.until_milli, rules.keep_steps), (750, 400, 4));
         assert_eq!((rules.max_tokens, rules.agent.clone()), (512, None));
-        let own = parse("[compaction]\nat = 0.6\nuntil = 0.25\nkeep_steps = 2\nmax_tokens = 100\nagent = 's'\n");
+        let own =
+            parse("[compaction]\nat = 0.6\nuntil = 0.25\nkeep_steps = 2\nmax_tokens = 100\nagent = 's'\n");
         for definition in [plain.clone(), own.unwrap()] {
             assert_eq!(Definition::parse(&definition.canonical()).unwrap(), definition);
         }

@@ -5,7 +5,9 @@
 
 use crate::harness::{Store, facts, generated, outcome, uid};
 use context::{Kind, Part, Segment, Visibility};
-use mind::{CallOutcome, Decision, Effect, Event, Finish, Measured, Mind, NextMove, Signal, SignalKind, TaskFacts};
+use mind::{
+    CallOutcome, Decision, Effect, Event, Finish, Measured, Mind, NextMove, Signal, SignalKind, TaskFacts,
+};
 use std::collections::BTreeMap;
 use types::{Hash, TaskState};
 
@@ -64,7 +66,15 @@ impl Stage {
             .map(|child| (Hash::of(child.to_string().as_bytes()), format!("result of {}", child.index)));
         let names = named.chain(results).collect();
         let mind = Mind::new(facts.clone());
-        Stage { facts, mind, store: Store::default(), proposed: None, wanted: Vec::new(), called: Vec::new(), names }
+        Stage {
+            facts,
+            mind,
+            store: Store::default(),
+            proposed: None,
+            wanted: Vec::new(),
+            called: Vec::new(),
+            names,
+        }
     }
 
     fn line(&mut self, line: &str) -> Vec<Effect> {
@@ -104,7 +114,12 @@ impl Stage {
             // `full 100 5 60 20`: the window, and the tokens of each piece.
             "full" => {
                 let numbers: Vec<u64> = words.iter().map(|word| word.parse().unwrap()).collect();
-                assert_eq!(numbers.len() - 1, self.called.len(), "a number for each piece: {:?}", self.called);
+                assert_eq!(
+                    numbers.len() - 1,
+                    self.called.len(),
+                    "a number for each piece: {:?}",
+                    self.called
+                );
                 let measured = |(kind, tokens): (&Kind, &u64)| Measured { kind: *kind, tokens: *tokens };
                 let pieces = self.called.iter().zip(&numbers[1..]).map(measured).collect();
                 Event::NearlyFull { window_tokens: numbers[0], pieces }
@@ -139,7 +154,8 @@ impl Stage {
                 self.names.extend(fresh.iter().map(|(hash, it)| (*hash, described(it))));
                 let kind = |hash: &Hash| {
                     let new = fresh.iter().find(|(known, _)| known == hash).map(|(_, it)| it.kind);
-                    let stored = || self.store.segments.contains_key(hash).then(|| self.store.segment(*hash).kind);
+                    let stored =
+                        || self.store.segments.contains_key(hash).then(|| self.store.segment(*hash).kind);
                     new.or_else(stored).unwrap_or(Kind::Message)
                 };
                 self.called = chain.iter().map(|item| kind(&item.hash)).collect();

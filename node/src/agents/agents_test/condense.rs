@@ -30,7 +30,7 @@ async fn without_compaction_the_window_ends_the_task() {
     world.apply_agent(&clerk(""));
     let task = world.create("clerk", &[("q", "Put things away.")]);
     let row = world.until_state(task, TaskState::Failed).await;
-    assert_eq!(row.error.expect("it says why").reason, "CONTEXT_TOO_LONG");
+    assert_eq!(row.error.as_ref().expect("it says why").reason, "CONTEXT_TOO_LONG");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::bench::Bench;
 use super::fakes::Heard;
 use crate::agents::counters::Counters;
 use crate::agents::seams::{LedgerDoor, Seams, Segments, Stores};
-use crate::agents::{Agents, AgentsConfig, HeldLeases};
+use crate::agents::{Agents, AgentsConfig, HeldLeases, Silence};
 use crate::gateway::{Gateway, Provider};
 use crate::link::{LeaseName, News};
 use bytes::Bytes;
@@ -369,6 +369,19 @@ pub(super) struct NodeInWorld {
     pub(super) agents: Agents,
     pub(super) lease_valid: Arc<AtomicBool>,
     pub(super) live: Arc<Heard>,
+    frozen: Frozen,
+}
+
+/// Who looks at the lease next waits here, with its whole thread, until the sender is gone.
+type Frozen = Arc<Mutex<Option<std::sync::mpsc::Receiver<()>>>>;
+
+impl NodeInWorld {
+    /// The next handler of an agent that looks at the lease hangs until what this answers is dropped.
+    pub(super) fn freeze_one(&self) -> std::sync::mpsc::Sender<()> {
+        let (thaw, frozen) = std::sync::mpsc::channel();
+        *self.frozen.lock().unwrap() = Some(frozen);
+        thaw
+    }
 }
 
 /// The world as one node reaches it.
@@ -376,18 +389,35 @@ struct Reach {
     world: Arc<World>,
     node: NodeId,
     lease_valid: Arc<AtomicBool>,
+    frozen: Frozen,
 }
 
 /// Starts a node's agents on models by name.
 pub(super) async fn start(world: &Arc<World>, node: NodeId, provider: Arc<dyn Provider>) -> NodeInWorld {
+    start_with(world, node, provider, Silence::default()).await
+}
+
+/// The same with less patience.
+pub(super) async fn start_with(
+    world: &Arc<World>,
+    node: NodeId,
+    provider: Arc<dyn Provider>,
+    silence: Silence,
+) -> NodeInWorld {
     let (sender, news) = mpsc::channel(1024);
     let lease_valid = Arc::new(AtomicBool::new(true));
-    let reach = Arc::new(Reach { world: world.clone(), node, lease_valid: lease_valid.clone() });
+    let frozen: Frozen = Arc::default();
+    let reach = Arc::new(Reach {
+        world: world.clone(),
+        node,
+        lease_valid: lease_valid.clone(),
+        frozen: frozen.clone(),
+    });
     let live = Arc::new(Heard::default());
     let tools = world.tools.clone();
     let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools };
     let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
-    let config = AgentsConfig { node, slots: 8, restart_ms: 1 };
+    let config = AgentsConfig { node, slots: 8, restart_ms: 1, silence };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let agents = Agents::start(config, seams, gateway, news, held, counters).await.unwrap();
     let leases = {
@@ -397,7 +427,7 @@ pub(super) async fn start(world: &Arc<World>, node: NodeId, provider: Arc<dyn Pr
     };
     world.tell(node, News::FullSet { leases, term: 1 }).await;
     world.lock().plan(world.ms.load(Ordering::SeqCst));
-    NodeInWorld { id: node, agents, lease_valid, live }
+    NodeInWorld { id: node, agents, lease_valid, live, frozen }
 }
 
 impl LedgerDoor for Reach {
@@ -415,6 +445,11 @@ impl LedgerDoor for Reach {
     }
 
     fn lease_valid(&self) -> bool {
+        let frozen = self.frozen.lock().unwrap().take();
+        if let Some(frozen) = frozen {
+            // It ends with the sender.
+            let _ = frozen.recv();
+        }
         self.lease_valid.load(Ordering::SeqCst)
     }
 }

@@ -27,6 +27,7 @@ impl Hands {
         let named: Vec<Hash> = children.iter().flat_map(given).collect();
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             match self.keep(new.clone(), &named).await {
                 Ok(home) if home.len() >= self.shared.seams.stores.copies() => {
                     return self.propose_children(step, &children, home).await;
@@ -86,6 +87,7 @@ impl Hands {
     pub(super) async fn ask_children(&self, stop: CancellationToken) -> Outcome {
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             match self.shared.seams.ledger.read(Query::Children { parent: self.lease.task }).await {
                 Ok(Answer::Tasks { rows, .. }) => return self.tell_of(rows).await,
                 Ok(other) => {

@@ -73,7 +73,10 @@ impl Hands {
         summary: bool,
         stop: &CancellationToken,
     ) -> Outcome {
+        // Others may be busy for hours.
+        self.pulse.rest();
         let slot = stop.run_until_cancelled(self.shared.slots.acquire()).await;
+        self.pulse.touch();
         let Some(Ok(_slot)) = slot else { return Outcome::Nothing };
         let task = self.lease.task;
         let live = &self.shared.seams.live;
@@ -81,7 +84,10 @@ impl Hands {
         let of_summary = if summary { "/summary" } else { "" };
         let attempt = format!("{}/{}{of_summary}", self.lease.epoch, call.call);
         live.begin(self.project(), task, step, &attempt);
-        let show = |piece: LivePiece<'_>| live.push(task, piece.offset, piece.tokens, piece.text);
+        let show = |piece: LivePiece<'_>| {
+            self.pulse.touch();
+            live.push(task, piece.offset, piece.tokens, piece.text);
+        };
         let reserve = StepReservation { hands: self, step };
         match self.shared.gateway.call(call, &reserve, &show, stop).await {
             ModelOutcome::Generated(generated) | ModelOutcome::Stopped(Some(generated)) => {

@@ -17,6 +17,7 @@ impl Hands {
         let never = CancellationToken::new();
         let mut patience = Patience::default();
         for _ in 0..TRIES {
+            self.pulse.touch();
             match self.load_once().await {
                 Ok(mind) => return Outcome::Loaded(Box::new(mind)),
                 Err(Trouble::Corrupt(why)) => return Outcome::Corrupt(why),
@@ -139,6 +140,7 @@ impl Hands {
     pub(crate) async fn open_all(&self, hashes: Vec<Hash>, stop: CancellationToken) -> Outcome {
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             match self.open_once(&hashes).await {
                 Ok(segments) => return Outcome::Happened(Event::Loaded { segments }),
                 Err(Trouble::Corrupt(message)) => {
