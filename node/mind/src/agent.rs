@@ -6,7 +6,7 @@ use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::{call_id, item};
 use crate::{
     Ask, AskKind, Decision, Effect, Finish, Mind, NextMove, Policy, SaidCall, Signal, SignalKind, ToolCall,
-    ToolChoice, condense, turn,
+    ToolChoice, condense, turn, typed,
 };
 use context::{ChainItem, Kind, Part, Segment, Tokens, Visibility};
 use types::{Hash, Spent, limits};
@@ -15,6 +15,7 @@ use types::{Hash, Spent, limits};
 const FIRST_WAIT_MS: u64 = 500;
 
 /// What a model call gave.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Generated {
     pub(crate) text: String,
     pub(crate) tokens: Tokens,
@@ -169,7 +170,7 @@ pub(crate) fn sampling_seed(task_seed: u64, step: u64) -> u64 {
 }
 
 /// What to do with an answer, or a part of one.
-pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, call: u32) -> Move {
+pub(crate) fn answered(mind: &mut Mind, agent: &AgentDefinition, answer: Generated, call: u32) -> Move {
     let generated = answer.spent.generated_tokens;
     let cut = answer.finish == Finish::Budget && u64::from(room(mind, agent)) > generated;
     let whole = whole(mind, agent, &answer);
@@ -196,10 +197,10 @@ pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, 
             return asked(mind, answer, Parsed { content: parsed.content, calls: vec![calls::none()] }, call);
         }
     }
-    if agent.conversation {
-        answered_for_now(mind, answer, whole, call)
-    } else {
-        finished(mind, answer, whole, call)
+    match &agent.result_schema {
+        _ if agent.conversation => answered_for_now(mind, answer, whole, call),
+        Some(schema) => typed::check(mind, schema, answer, whole, call),
+        None => finished(mind, answer, whole, call),
     }
 }
 
@@ -318,7 +319,7 @@ fn continued(mind: &Mind, agent: &AgentDefinition, answer: Generated, call: u32)
 }
 
 /// The task ends after a call that was paid for.
-fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
+pub(crate) fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
     let (reason, text) = (trouble.reason, mind.seal_error(trouble.message));
     let message = text.hash;
     let decision = Decision::Failed { reason: reason.clone(), message, generated_tokens };
@@ -328,7 +329,7 @@ fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
 
 /// An answer in one piece is the result and the chain's last segment; the last of several parts closes the message,
 /// and the result is stored beside the chain.
-fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
+pub(crate) fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
     let generated_tokens = answer.spent.generated_tokens;
     // A budget that ends just where the agent's own limit does has cut nothing.
     let finish = if answer.finish == Finish::Budget { Finish::Length } else { answer.finish };
@@ -343,14 +344,14 @@ fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
     commit(Draft { added, other, ..draft }, answer)
 }
 
-fn part(mind: &Mind, answer: &Generated, open: bool) -> Segment {
+pub(crate) fn part(mind: &Mind, answer: &Generated, open: bool) -> Segment {
     let mut segment = mind.segment(Kind::Message, Visibility::Agent, answer.text.clone());
     segment.tokens = Some(answer.tokens.clone());
     segment.open = open;
     segment
 }
 
-fn commit(draft: Draft, answer: Generated) -> Move {
+pub(crate) fn commit(draft: Draft, answer: Generated) -> Move {
     let Generated { spent, billed_tokens, chain_tokens, numerics, .. } = answer;
     Move::Commit(Box::new(Draft { spent, billed_tokens, chain_tokens, numerics, ..draft }))
 }

@@ -25,6 +25,11 @@ pub(crate) enum Doing {
     Summarise,
     Spawn(Vec<ChildPlan>),
     Ask,
+    /// Does the answer fit?
+    Check {
+        schema: String,
+        text: String,
+    },
 }
 
 /// A step before it becomes a record.
@@ -70,6 +75,7 @@ impl Doing {
             Doing::Summarise => "summarising",
             Doing::Spawn(_) => "spawning",
             Doing::Ask => "asking",
+            Doing::Check { .. } => "checking",
         }
     }
 }

@@ -52,6 +52,8 @@ pub enum Effect {
     },
     /// Make the new segments durable, then start the children; answer `Spawned`, or `ModelFailed` when refused.
     Spawn { step: u64, children: Vec<ChildPlan>, new_segments: Vec<(Hash, Vec<u8>)> },
+    /// Say whether a text is JSON that fits a schema; answer `Checked`.
+    CheckResult { schema: String, text: String },
     /// Say how all children of this task stand; answer `Children`.
     AskChildren,
     /// Make the segments durable, then propose the step; answer `Committed` or `Fenced`.

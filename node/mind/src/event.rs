@@ -43,6 +43,8 @@ pub enum Event {
     Tools { specs: String },
     /// Answers [`Effect::CallTool`](crate::Effect::CallTool).
     CallEnded { step: u64, index: u32, outcome: CallOutcome },
+    /// Answers [`Effect::CheckResult`](crate::Effect::CheckResult): what is wrong; empty where it fits.
+    Checked { wrong: String },
     /// What people said and the journal has not. The same signal may come twice.
     Signals(Vec<Signal>),
     /// The step is durable. May come twice.

@@ -56,6 +56,8 @@ pub(crate) struct Journal {
     pub(crate) condensing: Option<Condensing>,
     /// Model calls by the time that no summary could be had.
     pub(crate) gave_up: Option<u32>,
+    /// Answers that did not fit the form of results.
+    pub(crate) off_schema: u32,
     /// The model has answered, and nothing was said to the task since: the answer, and its step.
     pub(crate) answered: Option<(u64, Hash)>,
     pub(crate) ended: bool,
@@ -103,6 +105,7 @@ impl Journal {
             asked: Vec::new(),
             condensing: None,
             gave_up: None,
+            off_schema: 0,
             answered: None,
             ended: false,
         }
@@ -185,6 +188,10 @@ impl Journal {
             Decision::Answered { finish, generated_tokens, answer, .. } => {
                 self.take_call(*finish, *generated_tokens, added);
                 self.answered = Some((record.n, *answer));
+            }
+            Decision::OffSchema { finish, generated_tokens, .. } => {
+                self.take_call(*finish, *generated_tokens, added);
+                self.off_schema = self.off_schema.saturating_add(1);
             }
             Decision::Condensing { from, count, tokens, child } => {
                 let (from, count, tokens, child) = (*from, *count, *tokens, *child);

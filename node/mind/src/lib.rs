@@ -10,7 +10,7 @@
 //!
 //! Read: `definition` (what users write), `event` and `effect` (the border), `record` (the journal's form),
 //! `journal` (what is committed), `mind` (the machine), `agent` and `team` (what each kind decides), `turn` and `calls`
-//! (tools), `compaction` and `condense` (a window that is nearly full), `draft` and `opening` (how it is written down).
+//! (tools), `compaction` and `condense` (a window that is nearly full), `typed` (results with a form), `draft` and `opening` (how it is written down).
 
 mod agent;
 mod calls;
@@ -26,6 +26,7 @@ mod opening;
 mod record;
 mod team;
 mod turn;
+mod typed;
 
 pub use crate::mind::{Mind, Observed, TaskFacts};
 pub use calls::question_of;

@@ -7,7 +7,7 @@ use crate::journal::Journal;
 use crate::opening;
 use crate::{
     CALLS_PER_STEP, CallOutcome, ChildOutcome, Decision, Definition, Effect, Event, Measured, NextMove,
-    ReplayError, Signal, StepRecord, condense, team, turn,
+    ReplayError, Signal, StepRecord, condense, team, turn, typed,
 };
 use context::{Sealed, Segment};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +66,8 @@ pub struct Mind {
     pub(crate) crowded: bool,
     /// The child that writes the summary was asked for in this step.
     pub(crate) asked_summary: bool,
+    /// The answer that is being checked.
+    pub(crate) candidate: Option<Box<typed::Candidate>>,
     /// A budget had no room for the calls that were to begin.
     short: bool,
     phase: Phase,
@@ -78,7 +80,7 @@ pub struct Observed {
     /// Committed steps, and the newest record.
     pub step: u64,
     pub head: Option<Hash>,
-    /// `ready`, `loading`, `listing tools`, `calling`, `summarising`, `using tools`, `spawning`, `asking`, `committing` or `ended`.
+    /// `ready`, `loading`, `listing tools`, `calling`, `summarising`, `using tools`, `spawning`, `asking`, `checking`, `committing` or `ended`.
     pub doing: &'static str,
     pub call: u32,
     pub turns: u32,
@@ -139,6 +141,7 @@ impl Mind {
             chosen: None,
             crowded: false,
             asked_summary: false,
+            candidate: None,
             short: false,
             phase: Phase::Ready,
         }
@@ -190,6 +193,7 @@ impl Mind {
                 })
             }
             Event::NearlyFull { window_tokens, pieces } => self.nearly_full(window_tokens, &pieces),
+            Event::Checked { wrong } => self.checked(wrong),
             Event::Tools { specs } => self.listed(&specs),
             Event::CallEnded { step, index, outcome } => self.call_ended(step, index, outcome),
             Event::Signals(signals) => self.told(signals),
@@ -281,11 +285,25 @@ impl Mind {
         else {
             return Vec::new();
         };
+        let (doing, call, agent) = (doing.clone(), *call, agent.clone());
         let next = match doing {
-            Doing::Infer => agent::answered(self, agent, answer, *call),
-            Doing::Summarise => condense::summarised(self, answer, *call),
-            Doing::Load(_) | Doing::ListTools | Doing::Spawn(_) | Doing::Ask => Move::Nothing,
+            Doing::Infer => agent::answered(self, &agent, answer, call),
+            Doing::Summarise => condense::summarised(self, answer, call),
+            Doing::Load(_) | Doing::ListTools | Doing::Spawn(_) | Doing::Ask | Doing::Check { .. } => {
+                Move::Nothing
+            }
         };
+        self.make(next, 0)
+    }
+
+    fn checked(&mut self, wrong: String) -> Vec<Effect> {
+        let (Phase::Doing { doing: Doing::Check { .. }, .. }, Definition::Agent(agent)) =
+            (&self.phase, &self.facts.definition)
+        else {
+            return Vec::new();
+        };
+        let agent = agent.clone();
+        let next = typed::checked(self, &agent, wrong);
         self.make(next, 0)
     }
 
@@ -555,6 +573,9 @@ impl Mind {
                 Effect::Spawn { step: self.journal.step + 1, children: children.clone(), new_segments }
             }
             Doing::Ask => Effect::AskChildren,
+            Doing::Check { schema, text } => {
+                Effect::CheckResult { schema: schema.clone(), text: text.clone() }
+            }
         }
     }
 }

@@ -193,6 +193,16 @@ pub enum Decision {
         #[n(5)]
         reason: String,
     },
+    /// The answer does not fit the form of results; it and what is wrong are in the chain.
+    #[n(13)]
+    OffSchema {
+        #[n(0)]
+        finish: Finish,
+        #[n(1)]
+        call: u32,
+        #[n(2)]
+        generated_tokens: u64,
+    },
 }
 
 /// A tool call as the model made it. Its place in the list, with the step, is its id.
@@ -285,7 +295,7 @@ impl Decision {
             | Decision::Heard { .. }
             | Decision::Answered { .. }
             | Decision::Rested => TALK,
-            Decision::Condensing { .. } | Decision::Condensed { .. } => FORMAT,
+            Decision::Condensing { .. } | Decision::Condensed { .. } | Decision::OffSchema { .. } => FORMAT,
         }
     }
 }
@@ -326,7 +336,8 @@ impl StepRecord {
             | Decision::Heard { .. }
             | Decision::Rested
             | Decision::Condensing { .. }
-            | Decision::Condensed { .. } => None,
+            | Decision::Condensed { .. }
+            | Decision::OffSchema { .. } => None,
             Decision::Answered { answer, .. } => Some(*answer),
             Decision::Finished { result, .. } => Some(*result),
             Decision::Failed { message, .. } | Decision::Paused { message, .. } => Some(*message),

@@ -51,6 +51,7 @@ impl Silence {
             Effect::Commit { .. } => ("a commit", self.ask_ms),
             Effect::ListTools { .. } => ("the list of tools", self.ask_ms),
             Effect::Spawn { .. } => ("the start of children", self.ask_ms),
+            Effect::CheckResult { .. } => ("the check of a result", self.ask_ms),
             Effect::AskChildren => ("a question for children", self.ask_ms),
             Effect::Stop | Effect::CutShort => ("the end", self.ask_ms),
         }

@@ -150,7 +150,10 @@ impl Sim {
                 };
                 self.ask(worker, uid, command, call);
             }
-            Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
+            Effect::ListTools { .. }
+            | Effect::CallTool { .. }
+            | Effect::CutShort
+            | Effect::CheckResult { .. } => {
                 unreachable!("agents of the simulator have no tools")
             }
             Effect::Stop => self.end(worker, uid),

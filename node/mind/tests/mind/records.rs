@@ -94,7 +94,13 @@ fn third_form() -> Vec<(&'static str, StepRecord)> {
         reason: "CHILD_FAILED".into(),
     };
     let condensed = StepRecord { added: summary.into_iter().collect(), ..record(8, condensed) };
-    vec![("condensing", record(7, condensing)), ("condensed", condensed), ("none", record(9, none))]
+    let off = Decision::OffSchema { finish: mind::Finish::Stop, call: 0, generated_tokens: 9 };
+    vec![
+        ("condensing", record(7, condensing)),
+        ("condensed", condensed),
+        ("none", record(9, none)),
+        ("off-schema", record(10, off)),
+    ]
 }
 
 #[test]

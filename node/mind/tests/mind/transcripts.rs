@@ -101,6 +101,7 @@ impl Stage {
             "budget" => Event::BudgetRefused,
             "no-calls" => Event::CallsRefused,
             "fenced" => Event::Fenced,
+            "checked" => Event::Checked { wrong: rest.to_string() },
             "committed" => Event::Committed { step: words[0].parse().unwrap() },
             "spawned" => {
                 Event::Spawned { children: words.iter().map(|it| uid(it.parse().unwrap())).collect() }
@@ -164,6 +165,7 @@ impl Stage {
             | Effect::CallTool { .. }
             | Effect::CutShort
             | Effect::AskChildren
+            | Effect::CheckResult { .. }
             | Effect::Stop => {}
         }
     }
@@ -239,6 +241,7 @@ impl Stage {
                 format!("spawn {step} {}", children.iter().map(one).collect::<Vec<_>>().join("; "))
             }
             Effect::AskChildren => "ask children".to_string(),
+            Effect::CheckResult { schema, text } => format!("check {text:?} against {schema}"),
             Effect::Commit { step, record, billed_tokens, next, .. } => {
                 let decision = decided(&record.decision);
                 let added = self.names(record.added.iter().copied());
@@ -361,6 +364,7 @@ fn decided(decision: &Decision) -> String {
         Decision::Heard { messages, rollback } => format!("heard {} rollback={rollback}", messages.len()),
         Decision::Answered { finish, .. } => format!("answered {finish:?}"),
         Decision::Rested => "rested".to_string(),
+        Decision::OffSchema { finish, call, .. } => format!("off schema {finish:?} call={call}"),
         Decision::Condensing { from, count, tokens, .. } => {
             format!("condensing {count} from {from}, {tokens} tokens")
         }

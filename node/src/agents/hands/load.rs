@@ -49,6 +49,7 @@ impl Hands {
         self.shared.counters.full_context(self.stored_bytes(closure.iter().copied()));
         self.copies.loaded(closure);
         let tree = self.root().await?;
+        self.known().tree = Some(tree);
         let mut mind = Mind::new(self.facts(definition, tree, said_to(row)));
         for (hash, record) in &records {
             mind.replay(*hash, record).map_err(|error| Trouble::Corrupt(error.to_string()))?;
