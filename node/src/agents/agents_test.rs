@@ -5,6 +5,7 @@ mod condense;
 mod fakes;
 mod stuck;
 mod tools;
+mod typed;
 mod world;
 
 use crate::link::{LeaseName, News};
