@@ -1,5 +1,7 @@
 //! The machine: events go to the decisions of `agent` and `team`, and their moves become effects and phases.
 
+mod observed;
+
 use crate::agent::{self, Generated};
 use crate::calls::{self, Tool};
 use crate::draft::{Doing, Draft, Move, Trouble};
@@ -10,8 +12,9 @@ use crate::{
     ReplayError, Signal, StepRecord, condense, team, turn, typed,
 };
 use context::{Sealed, Segment};
+pub use observed::Observed;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
+use types::{Epoch, Hash, ProjectName, TaskUid};
 
 /// What a mind is told once, from the task's row in the ledger.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,25 +74,6 @@ pub struct Mind {
     /// A budget had no room for the calls that were to begin.
     short: bool,
     phase: Phase,
-}
-
-/// A snapshot for people and tests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    pub agent: String,
-    /// Committed steps, and the newest record.
-    pub step: u64,
-    pub head: Option<Hash>,
-    /// `ready`, `loading`, `listing tools`, `calling`, `summarising`, `using tools`, `spawning`, `asking`, `checking`, `committing` or `ended`.
-    pub doing: &'static str,
-    pub call: u32,
-    pub turns: u32,
-    pub chain_segments: usize,
-    pub chain_tokens: u64,
-    pub generated_tokens: u64,
-    pub spent: Spent,
-    /// Children of the newest stage.
-    pub children: Vec<TaskUid>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -211,30 +195,6 @@ impl Mind {
     /// The task's slot is for others while its tools work.
     pub fn is_aside(&self) -> bool {
         self.aside
-    }
-
-    pub fn observe(&self) -> Observed {
-        let (doing, call) = match &self.phase {
-            Phase::Ready => ("ready", 0),
-            Phase::Doing { doing, call } => (doing.name(), *call),
-            Phase::UsingTools => ("using tools", 0),
-            Phase::Committing(_) => ("committing", 0),
-            Phase::Ended => ("ended", 0),
-        };
-        let journal = &self.journal;
-        Observed {
-            agent: self.facts.agent.clone(),
-            step: journal.step,
-            head: journal.head,
-            doing,
-            call,
-            turns: journal.turns,
-            chain_segments: journal.chain.len(),
-            chain_tokens: journal.chain_tokens,
-            generated_tokens: journal.generated_tokens,
-            spent: journal.spent,
-            children: journal.stages.last().cloned().unwrap_or_default(),
-        }
     }
 
     fn begin(&mut self) -> Vec<Effect> {
