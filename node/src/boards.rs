@@ -150,6 +150,11 @@ impl Boards {
     }
 }
 
+/// Segments that a sheet names; none where it cannot be read.
+pub(crate) fn named_by(sheet: &str) -> Vec<Hash> {
+    Sheet::parse(sheet).map(|sheet| sheet.texts()).unwrap_or_default()
+}
+
 fn home(head: Option<&HeadRow>) -> &[NodeId] {
     head.map_or(&[], |row| &row.home)
 }

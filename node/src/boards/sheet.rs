@@ -192,6 +192,7 @@ mod tests {
         }
         assert_eq!(sheet.write(&writing("one more", 0, "x", "a/x/0")), Err(SheetError::Full));
         assert_eq!(Sheet::parse(&sheet.text()).unwrap(), sheet);
+        assert_eq!(crate::boards::named_by(&sheet.text()), sheet.texts(), "what a backup has to hold");
         assert_eq!(sheet.texts().len(), NOTES);
         assert!(matches!(Sheet::parse("{\"format\":2}"), Err(SheetError::TooNew(2))));
         assert!(Sheet::parse("{}").is_err() && Sheet::parse("no").is_err());
