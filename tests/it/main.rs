@@ -9,6 +9,7 @@ mod admin;
 mod all_killed;
 mod backup;
 mod bad_input;
+mod boards;
 mod busy;
 mod clocks;
 mod crowds;
