@@ -244,7 +244,8 @@ impl View {
             // A named segment is the result of the call of that name, whoever said it.
             Part::Private if !item.name.is_empty() && segment.kind != Kind::ToolCall => Role::Tool,
             Part::Private if segment.author != self.reader.agent => Role::User,
-            Part::Private if segment.kind == Kind::ToolResult => Role::User,
+            // A summary is told to the agent, not said by it.
+            Part::Private if matches!(segment.kind, Kind::ToolResult | Kind::Summary) => Role::User,
             Part::Private => Role::Assistant,
         }
     }

@@ -1,9 +1,10 @@
 //! Agents as actors, under one supervision tree:
 //!
 //! ```text
-//!   link ──news──► pump ──permit──► supervisor          one per node
+//!   link ──news──► pump ──permit──► supervisor          one per node; looks at every agent each 5 s
 //!                                     │  restarts: a failed agent after 100 ms, 200 ms, … five times in a minute,
-//!                                     │  then the lease is given back as broken; its siblings don't notice
+//!                                     │  then the lease is given back as broken; its siblings don't notice. One that
+//!                                     │  hangs the same, three times in six hours, then as stuck
 //!                                     ├── agent          one per lease; linked, dies alone
 //!                                     │     └─ hands     spawned work of that agent: load, model call, commit, …
 //!                                     ├── agent               every piece answers with one message; a panic there
@@ -13,7 +14,7 @@
 //! The supervisor itself is started by the node, which stops when it ends: an agent's end never ends it.
 //!
 //! Who decides what: `roster` says which agents run here (from the leader's news), `course` says what one agent does
-//! next (its lease, cancels, and its `mind`). Both are plain structs, tested without an actor. `supervisor` and
+//! next (its lease, cancels, and its `mind`), `vigil` what has been silent for too long. All are plain structs, tested without an actor. `supervisor` and
 //! `agent` are the actors that drive them: translate, decide, perform. `hands` performs for an agent; it reaches the
 //! world only through `seams`, and `real` is the one file that puts the real world behind them.
 //!
@@ -32,6 +33,7 @@ pub mod real;
 mod roster;
 pub mod seams;
 mod supervisor;
+mod vigil;
 
 #[cfg(test)]
 mod agents_test;
@@ -46,6 +48,7 @@ use std::time::Duration;
 use supervisor::{Supervisor, ToSupervisor};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use types::{Epoch, NodeId, TaskUid};
+pub use vigil::Silence;
 
 /// News in the supervisor's mailbox at the same time. Handling one takes microseconds.
 const NEWS_PERMITS: usize = 64;
@@ -58,11 +61,13 @@ pub struct AgentsConfig {
     pub slots: usize,
     /// First pause before a failed agent is started again; doubles.
     pub restart_ms: u64,
+    /// How long what may be silent.
+    pub silence: Silence,
 }
 
 impl AgentsConfig {
     pub fn new(node: NodeId, slots: usize) -> Self {
-        AgentsConfig { node, slots: slots.max(1), restart_ms: 100 }
+        AgentsConfig { node, slots: slots.max(1), restart_ms: 100, silence: Silence::default() }
     }
 }
 

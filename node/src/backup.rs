@@ -56,6 +56,7 @@ enum Is {
     Text,
     Step,
     Memory,
+    Board,
 }
 
 /// What a segment names, and the record of its kind before it.
@@ -68,6 +69,10 @@ fn named_by(
     match is {
         Is::Text => Ok((Vec::new(), None)),
         Is::Step => StepRecord::open(project, hash, bytes).map(|record| (record.names(), record.prev)),
+        Is::Board => {
+            let sheet = context::open(project, hash, bytes)?;
+            Ok((crate::boards::named_by(&sheet.text), None))
+        }
         Is::Memory => memory::Record::open(project, hash, bytes).map(|record| (record.names(), record.prev)),
     }
 }

@@ -90,6 +90,8 @@ pub struct Config {
     pub tools: Tools,
     #[serde(default)]
     pub memory: Memory,
+    #[serde(default)]
+    pub context: Context,
     pub timings: Timings,
     pub queue: Queue,
     pub log: Log,
@@ -253,6 +255,14 @@ pub struct Tools {
 pub struct Memory {
     /// The folder of the encoder, as `make encoder` leaves it; without it memories are searched by words alone.
     pub encoder: Option<PathBuf>,
+}
+
+/// Segments between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Context {
+    /// What this node moves over one link, with all transfers that it begins there; 0: no bound.
+    pub link_bytes_second: u64,
 }
 
 /// The tool `shell`: commands in a sandbox, in the task's own folder, without a network.

@@ -59,6 +59,8 @@ pub struct ModelCall {
     pub class: Class,
     /// 0 for the first try of a step, then 1, 2, …
     pub call: u32,
+    /// A prompt of more thousandths of the window is measured and not asked.
+    pub full_at_milli: Option<u32>,
 }
 
 /// How a call ended.
@@ -71,6 +73,18 @@ pub enum ModelOutcome {
     /// Interrupted from outside; with what there was by then, if generating had begun. `finish` is `Budget` there:
     /// the answer was cut and can be continued.
     Stopped(Option<Generated>),
+    /// The prompt takes more of the window than the call allowed. Nothing was set aside.
+    NearlyFull(Fullness),
+}
+
+/// How full a window is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fullness {
+    pub window: u64,
+    /// The whole prompt.
+    pub tokens: u64,
+    /// Tokens of each message of the call.
+    pub counts: Vec<u64>,
 }
 
 /// What a model said.
@@ -365,6 +379,7 @@ impl ModelOutcome {
             ModelOutcome::Failed(_) => "failed",
             ModelOutcome::Refused(_) => "refused",
             ModelOutcome::Stopped(_) => "stopped",
+            ModelOutcome::NearlyFull(_) => "nearly_full",
         }
     }
 }
@@ -392,6 +407,9 @@ async fn ask(
     let prompt = until_stopped.await.ok_or(ModelOutcome::Stopped(None))?.map_err(ModelOutcome::Failed)?;
     let prompt_tokens = prompt.tokens();
     let window = provider.facts().window;
+    if let Some(fullness) = nearly_full(window, call.full_at_milli, &prompt) {
+        return Err(ModelOutcome::NearlyFull(fullness));
+    }
     let wanted = wanted_tokens(window, call.max_tokens, &prompt, &messages).map_err(ModelOutcome::Failed)?;
     let new_tokens = prompt_tokens.saturating_sub(call.known_tokens);
     let most = new_tokens + u64::from(wanted);
@@ -422,6 +440,12 @@ async fn ask(
         stop: stop.clone(),
     };
     Ok((plan, ask))
+}
+
+fn nearly_full(window: u64, full_at_milli: Option<u32>, prompt: &Prompt) -> Option<Fullness> {
+    let (tokens, mark) = (prompt.room(), u64::from(full_at_milli?));
+    let full = tokens.saturating_mul(1000) > window.saturating_mul(mark);
+    full.then(|| Fullness { window, tokens, counts: prompt.counts.clone() })
 }
 
 /// Tokens that the agent's limit and the window leave for the answer; at least one.

@@ -5,6 +5,7 @@
 
 pub mod agents;
 mod backup;
+mod boards;
 mod call_schema;
 pub mod config;
 pub mod device;

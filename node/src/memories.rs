@@ -7,11 +7,11 @@
 //! Read: this file (what can be done), `scope` (whose it is), `opened` (a scope in memory), `chains` (the world), `error`.
 
 mod cache;
-mod chains;
+pub(crate) mod chains;
 mod error;
 mod opened;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::keep::Keep;
 use ::memory::{Act, Encode, How, MiniLm, Note, Record, Scope};

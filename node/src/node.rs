@@ -21,7 +21,7 @@ use crate::members::Members;
 use crate::memories::{self, Memories};
 use crate::models::ModelStore;
 use crate::security::Security;
-use crate::segments::{ClusterCell, Peers, SegmentsPlane, Traffic};
+use crate::segments::{ClusterCell, LinkCap, Peers, SegmentsPlane, Traffic};
 use crate::store::identity::{Identity, Member};
 use crate::store::{DataLock, SegmentStore};
 use crate::telemetry::Metrics;
@@ -223,6 +223,7 @@ impl Parts {
         let cluster: ClusterCell = Arc::new(OnceLock::from(member.cluster_id));
         let dialer = Arc::new(self.security.dialer());
         let peers = Peers::new(cluster, Arc::new(members.clone()), dialer, self.traffic.clone());
+        let peers = peers.capped(LinkCap::new(self.config.context.link_bytes_second));
         Keep { own: member.node_id, store: self.store.clone(), peers, members: members.clone() }
     }
 

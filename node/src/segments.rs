@@ -4,8 +4,9 @@
 //! is checked against its name where it arrives. The plane moves bytes and keeps nothing itself.
 //!
 //! Read: this file (what both sides share), `parcel` (segments as chunks, pure), `server`, `peers` (the
-//! client), `lanes` (small pushes that share calls), `model_files`, `status` (our errors on the wire).
+//! client), `cap` (bytes a second on a link), `lanes` (small pushes that share calls), `model_files`, `status` (our errors on the wire).
 
+mod cap;
 mod lanes;
 mod model_files;
 mod parcel;
@@ -23,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use types::ClusterId;
 
+pub use cap::LinkCap;
 pub(crate) use peers::endpoint;
 pub use peers::{Addresses, Dial, PeerError, Peers, PlainDial};
 pub use server::SegmentsPlane;

@@ -1,10 +1,12 @@
-//! The tools of this node, for its agents: a toolbox, the shell, memories, where a task's files are, and what programs of
+//! The tools of this node, for its agents: a toolbox, the shell, memories, the board of a task tree, where a task's files are, and what programs of
 //! users serve (`crate::served`). Names that are the toolbox's own win.
 
+mod board;
 mod memory;
 mod shell;
 
 use crate::agents::seams::{ToolUse, Tools};
+use crate::boards::Boards;
 use crate::config;
 use crate::memories::Memories;
 use crate::served::Served;
@@ -33,6 +35,8 @@ pub(crate) struct Needs(Mutex<BTreeMap<String, Caller>>);
 
 struct Caller {
     agent: String,
+    /// The root of its task tree.
+    tree: TaskUid,
     holds: Vec<(Holding, u64)>,
 }
 
@@ -43,6 +47,11 @@ impl Needs {
 
     fn of(&self, operation: &str) -> Vec<(Holding, u64)> {
         self.lock().get(operation).map(|caller| caller.holds.clone()).unwrap_or_default()
+    }
+
+    /// Who calls, and in which tree.
+    fn member(&self, operation: &str) -> Option<(String, TaskUid)> {
+        self.lock().get(operation).map(|caller| (caller.agent.clone(), caller.tree))
     }
 
     fn agent(&self, operation: &str) -> Option<String> {
@@ -56,15 +65,17 @@ impl NodeTools {
         config: &config::Tools,
         data_dir: &Path,
         memories: &Arc<Memories>,
+        boards: &Boards,
         served: Served,
     ) -> anyhow::Result<NodeTools> {
         let config::Tools { mcp, http, files, shell } = config.clone();
-        let taken = mcp.contains_key(memory::NAMED);
+        let taken = [memory::NAMED, board::NAMED].map(|name| mcp.contains_key(name));
         let mut toolbox = Toolbox::new(&::tools::Config { mcp, http, files })?;
         let needs = Arc::new(Needs::default());
         // An operator's own server of that name is what agents mean by it.
-        let own = if taken { Vec::new() } else { memory::tools(memories, &needs) };
-        for tool in own {
+        let memory = (!taken[0]).then(|| memory::tools(memories, &needs));
+        let board = (!taken[1]).then(|| board::tools(boards, &needs));
+        for tool in memory.into_iter().chain(board).flatten() {
             toolbox.add(tool)?;
         }
         if shell.enabled {
@@ -87,7 +98,7 @@ impl NodeTools {
             return (!stop.is_cancelled()).then(|| told(outcome));
         }
         let operation = call.operation.clone();
-        let caller = Caller { agent: call.agent, holds: call.needs };
+        let caller = Caller { agent: call.agent, tree: call.tree, holds: call.needs };
         self.needs.lock().insert(operation.clone(), caller);
         let call = Call {
             operation: call.operation,

@@ -10,6 +10,7 @@ mod all_killed;
 mod backup;
 mod bad_input;
 mod bad_start;
+mod boards;
 mod busy;
 mod clocks;
 mod crowds;

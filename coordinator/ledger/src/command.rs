@@ -456,6 +456,7 @@ impl Command {
             | Command::DropSchedule { .. }
             | Command::FireSchedule { .. } => 3,
             Command::CommitStep { next, .. } => next.form(),
+            Command::Release { why: Release::Stuck, .. } => 4,
             Command::CreateTask { terms: Some(terms), .. } if terms.fork.is_some() => 3,
             Command::AssignTogether { .. } => 4,
             Command::Spawn { children, .. } => children.iter().map(ChildSpec::form).max().unwrap_or(2),
@@ -495,6 +496,9 @@ pub struct ChildSpec {
     /// Limits of the child and everything below it.
     #[n(4)]
     pub limits: Option<Vec<(QuotaKey, u64)>>,
+    /// Within its class, 0 to 9; none: as its parent.
+    #[n(5)]
+    pub priority: Option<u8>,
     /// It starts together with the step's other children that say so, or not at all.
     #[n(6)]
     pub together: Option<bool>,
@@ -503,7 +507,7 @@ pub struct ChildSpec {
 impl ChildSpec {
     fn form(&self) -> u16 {
         match self {
-            ChildSpec { together: Some(_), .. } => 4,
+            ChildSpec { together: Some(_), .. } | ChildSpec { priority: Some(_), .. } => 4,
             ChildSpec { limits: Some(_), .. } => 3,
             _ => 2,
         }
@@ -609,4 +613,7 @@ pub enum Release {
     /// The agent failed to start too often here: PAUSED(ERROR).
     #[n(2)]
     Broken,
+    /// The agent hung too often here: PAUSED(ERROR).
+    #[n(3)]
+    Stuck,
 }

@@ -90,9 +90,7 @@ fn repeated(state: &State, new: &NewTask<'_>) -> Result<Option<Reply>, Refusal> 
 fn check_new(state: &State, new: &NewTask<'_>) -> Result<(), Refusal> {
     check_inputs(new.inputs)?;
     check_labels(new.labels)?;
-    if new.priority > 9 {
-        return Err(invalid("priority", format!("is {}; it goes from 0 to 9, higher first", new.priority)));
-    }
+    check_priority(new.priority)?;
     if let Some(task_id) = new.task_id {
         check_task_id(state, new.project, task_id)?;
     }
@@ -100,6 +98,13 @@ fn check_new(state: &State, new: &NewTask<'_>) -> Result<(), Refusal> {
         check_terms(state, new.project, terms)?;
     }
     check_room(state, new.project, 1)
+}
+
+fn check_priority(priority: u8) -> Result<(), Refusal> {
+    match priority <= 9 {
+        true => Ok(()),
+        false => Err(invalid("priority", format!("is {priority}; it goes from 0 to 9, higher first"))),
+    }
 }
 
 fn check_terms(state: &State, project: &ProjectName, terms: &Terms) -> Result<(), Refusal> {
@@ -282,6 +287,7 @@ fn check_child(child: &ChildSpec) -> Result<(), Refusal> {
     if let Some(limits) = &child.limits {
         crate::quota::check_task_limits(limits)?;
     }
+    check_priority(child.priority.unwrap_or(0))?;
     check_inputs(&child.inputs)
 }
 
@@ -308,7 +314,7 @@ fn bear(
         inputs: spec.inputs.as_slice().into(),
         labels: parent.labels.clone(),
         class: parent.class,
-        priority: parent.priority,
+        priority: spec.priority.unwrap_or(parent.priority),
         author: parent.author.clone(),
         rare: Seldom {
             background: spec.background.clone(),

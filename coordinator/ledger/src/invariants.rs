@@ -44,6 +44,7 @@ fn task(state: &State, row: &TaskRow) -> Result<(), String> {
     let aside = row.aside.is_some();
     must(row.state != TaskState::WaitingTool || aside, "who waits for tools holds no slot")?;
     must(!aside || (leased && row.state != TaskState::Running), "who runs holds a slot")?;
+    must(row.priority <= 9, "a priority goes from 0 to 9")?;
     crate::talk::check(row)?;
     must(row.reserved_tokens == 0 || leased, "only a lease sets tokens aside")?;
     must(row.node.is_none_or(|node| state.node(node).is_some()), "leases are of members")?;

@@ -28,6 +28,8 @@ pub struct Needed<'a> {
     pub journal: Option<Hash>,
     /// The newest record of a memory. As with steps.
     pub memory: Option<Hash>,
+    /// The sheet of a board. It names the texts of its notes.
+    pub board: Option<Hash>,
     /// Nodes that are said to hold them.
     pub home: &'a [NodeId],
 }
@@ -40,6 +42,7 @@ impl State {
             segments: vec![row.definition],
             journal: None,
             memory: None,
+            board: None,
             home: &row.home,
         });
         let tasks = self.tasks().map(|row| {
@@ -55,6 +58,7 @@ impl State {
                 segments: given.chain(row.result).chain(error).chain(talk).collect(),
                 journal: row.head,
                 memory: None,
+                board: None,
                 home: &row.home,
             }
         });
@@ -63,17 +67,18 @@ impl State {
             segments: row.inputs.iter().map(|input| input.segment).collect(),
             journal: None,
             memory: None,
+            board: None,
             home: &row.home,
         });
-        let memories = self.heads.values().filter(|row| row.path.starts_with("memory/"));
-        let memories = memories.map(|row| Needed {
+        let heads = self.heads.values().map(|row| Needed {
             project: &row.project,
             segments: Vec::new(),
             journal: None,
-            memory: Some(row.head),
+            memory: row.path.starts_with("memory/").then_some(row.head),
+            board: row.path.starts_with("boards/").then_some(row.head),
             home: &row.home,
         });
-        agents.chain(tasks).chain(schedules).chain(memories)
+        agents.chain(tasks).chain(schedules).chain(heads)
     }
 
     /// Turns the state of a backup into the first state of a new cluster, the same for everybody who is given the same.

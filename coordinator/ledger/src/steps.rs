@@ -395,6 +395,7 @@ pub(crate) fn release(change: &mut Change<'_>, lease: Lease, why: Release) -> Ou
     match why {
         Release::Stopped | Release::Yielded => change.enter(lease.task, TaskState::Pending, "yielded"),
         Release::Broken => change.enter(lease.task, TaskState::Paused(PauseReason::Error), "broken"),
+        Release::Stuck => change.enter(lease.task, TaskState::Paused(PauseReason::Error), "stuck"),
     }
     Ok(Reply::Done)
 }

@@ -212,6 +212,7 @@ fn a_child_spends_from_what_its_parent_has_left() {
         home: vec![],
         limits: None,
         together: None,
+        priority: None,
     };
     let epoch = bench.task(parent.uid).epoch.unwrap();
     let spawned = bench.apply(Command::Spawn {

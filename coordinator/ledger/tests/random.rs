@@ -65,7 +65,7 @@ fn random_commands_reach_what_they_should() {
     let mut runner = TestRunner::deterministic();
     let mut refusals = BTreeSet::new();
     let mut states = BTreeSet::new();
-    for _ in 0..60 {
+    for _ in 0..160 {
         let mut world = World::new();
         for step in moves(90).new_tree(&mut runner).unwrap().current() {
             world.play(step);

@@ -235,6 +235,7 @@ impl Script {
                     "stopped" => Release::Stopped,
                     "yielded" => Release::Yielded,
                     "broken" => Release::Broken,
+                    "stuck" => Release::Stuck,
                     other => return Err(format!("no release {other}")),
                 },
             },
@@ -404,6 +405,7 @@ impl Script {
             home: vec![],
             limits: None,
             together: words.text("together").map(|_| true),
+            priority: None,
         };
         Ok(Command::Spawn {
             parent: self.task(words.plain(0)?)?,

@@ -1,5 +1,5 @@
-//! What agents remember: scopes, their chains of records, the index that finds things again, and what is condensed
-//! before a window is full.
+//! What agents remember: scopes, their chains of records, and the index that finds
+//! things again.
 //!
 //! A scope is a chain of records (remember, forget, summary) with a head, like a task's journal. Everything else is
 //! made from that chain and the texts it names: an index is a cache that any node can build again, and two nodes
@@ -10,7 +10,7 @@
 //!
 //! Read: `scope` (whose memory), `record` (the stored form), `shelf` (what the records say is there), `words`, `bm25`,
 //! `vectors`, `index` (the search over both), `cache` (an index as bytes); `encode` (what the index wants of an
-//! encoder) and `minilm` (the one that is here); `compaction` (what a full window gives up).
+//! encoder) and `minilm` (the one that is here).
 
 mod bm25;
 mod cache;
@@ -23,8 +23,6 @@ mod scope;
 mod shelf;
 mod vectors;
 mod words;
-
-pub mod compaction;
 
 pub use cache::CacheError;
 pub use encode::Encode;

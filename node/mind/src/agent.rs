@@ -6,7 +6,7 @@ use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::{call_id, item};
 use crate::{
     Ask, AskKind, Decision, Effect, Finish, Mind, NextMove, Policy, SaidCall, Signal, SignalKind, ToolCall,
-    ToolChoice, turn,
+    ToolChoice, condense, turn, typed,
 };
 use context::{ChainItem, Kind, Part, Segment, Tokens, Visibility};
 use types::{Hash, Spent, limits};
@@ -15,6 +15,7 @@ use types::{Hash, Spent, limits};
 const FIRST_WAIT_MS: u64 = 500;
 
 /// What a model call gave.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Generated {
     pub(crate) text: String,
     pub(crate) tokens: Tokens,
@@ -40,6 +41,12 @@ pub(crate) fn next(mind: &Mind, agent: &AgentDefinition) -> Move {
     }
     if !agent.tools.is_empty() && mind.known_tools().is_empty() {
         return Move::Do(mind.journal.tools.map_or(Doing::ListTools, |tools| Doing::Load(vec![tools])));
+    }
+    if mind.journal.condensing.is_some() && !mind.asked_summary {
+        return Move::Do(Doing::Ask);
+    }
+    if mind.chosen.is_some() {
+        return condense::next(mind);
     }
     let parts = mind.journal.answer.iter().flat_map(|answer| answer.parts.iter().copied());
     let missing: Vec<Hash> = parts.filter(|hash| !mind.parts.contains_key(hash)).collect();
@@ -127,9 +134,16 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         min_tokens: max_tokens.min(u32::try_from(least).unwrap_or(u32::MAX)),
         temperature_milli: agent.temperature_milli,
         seed: sampling_seed(agent.seed.unwrap_or(mind.facts.seed), began),
-        wait_ms: if call == 0 { 0 } else { FIRST_WAIT_MS << (call - 1).min(16) },
+        wait_ms: wait_ms(call),
         choice: choice(mind, agent),
+        full_at_milli: condense::mark(mind, agent),
+        summary: false,
     }
+}
+
+/// How long a call waits: not at all, but for a repetition.
+pub(crate) fn wait_ms(call: u32) -> u64 {
+    if call == 0 { 0 } else { FIRST_WAIT_MS << (call - 1).min(16) }
 }
 
 /// The committed chain; before the first step the tools are not in it yet.
@@ -149,14 +163,14 @@ fn choice(mind: &Mind, agent: &AgentDefinition) -> ToolChoice {
 
 /// Depends on the task's seed and the step in which the answer began: neither a repetition nor a budget that cuts the
 /// answer changes what is sampled.
-fn sampling_seed(task_seed: u64, step: u64) -> u64 {
+pub(crate) fn sampling_seed(task_seed: u64, step: u64) -> u64 {
     let hash = Hash::of_parts(&[b"quorate sampling seed v1", &task_seed.to_le_bytes(), &step.to_le_bytes()]);
     let [a, b, c, d, e, f, g, h, ..] = hash.0;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// What to do with an answer, or a part of one.
-pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, call: u32) -> Move {
+pub(crate) fn answered(mind: &mut Mind, agent: &AgentDefinition, answer: Generated, call: u32) -> Move {
     let generated = answer.spent.generated_tokens;
     let cut = answer.finish == Finish::Budget && u64::from(room(mind, agent)) > generated;
     let whole = whole(mind, agent, &answer);
@@ -183,10 +197,10 @@ pub(crate) fn answered(mind: &Mind, agent: &AgentDefinition, answer: Generated, 
             return asked(mind, answer, Parsed { content: parsed.content, calls: vec![calls::none()] }, call);
         }
     }
-    if agent.conversation {
-        answered_for_now(mind, answer, whole, call)
-    } else {
-        finished(mind, answer, whole, call)
+    match &agent.result_schema {
+        _ if agent.conversation => answered_for_now(mind, answer, whole, call),
+        Some(schema) => typed::check(mind, schema, answer, whole, call),
+        None => finished(mind, answer, whole, call),
     }
 }
 
@@ -305,7 +319,7 @@ fn continued(mind: &Mind, agent: &AgentDefinition, answer: Generated, call: u32)
 }
 
 /// The task ends after a call that was paid for.
-fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
+pub(crate) fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
     let (reason, text) = (trouble.reason, mind.seal_error(trouble.message));
     let message = text.hash;
     let decision = Decision::Failed { reason: reason.clone(), message, generated_tokens };
@@ -315,7 +329,7 @@ fn failed(mind: &Mind, trouble: Trouble, generated_tokens: u64) -> Draft {
 
 /// An answer in one piece is the result and the chain's last segment; the last of several parts closes the message,
 /// and the result is stored beside the chain.
-fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
+pub(crate) fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
     let generated_tokens = answer.spent.generated_tokens;
     // A budget that ends just where the agent's own limit does has cut nothing.
     let finish = if answer.finish == Finish::Budget { Finish::Length } else { answer.finish };
@@ -330,14 +344,14 @@ fn finished(mind: &Mind, answer: Generated, whole: Segment, call: u32) -> Move {
     commit(Draft { added, other, ..draft }, answer)
 }
 
-fn part(mind: &Mind, answer: &Generated, open: bool) -> Segment {
+pub(crate) fn part(mind: &Mind, answer: &Generated, open: bool) -> Segment {
     let mut segment = mind.segment(Kind::Message, Visibility::Agent, answer.text.clone());
     segment.tokens = Some(answer.tokens.clone());
     segment.open = open;
     segment
 }
 
-fn commit(draft: Draft, answer: Generated) -> Move {
+pub(crate) fn commit(draft: Draft, answer: Generated) -> Move {
     let Generated { spent, billed_tokens, chain_tokens, numerics, .. } = answer;
     Move::Commit(Box::new(Draft { spent, billed_tokens, chain_tokens, numerics, ..draft }))
 }

@@ -121,7 +121,7 @@ impl Asked {
 }
 
 /// The same with the keys of every object in order: equal values are equal bytes, however this was built.
-fn sorted(value: &Value) -> Value {
+pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields: BTreeMap<&String, Value> =

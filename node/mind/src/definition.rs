@@ -3,10 +3,12 @@
 //! A definition is read once into plain values. Its revision is the hash of a canonical text in which every default
 //! is written out, so comments and order don't matter, and a default that changes later doesn't change old tasks.
 
+mod compaction;
 mod needs;
 mod read;
 mod tools;
 
+pub use compaction::Compaction;
 use context::{Kind, Segment, Visibility};
 use read::Table;
 pub use tools::{Policy, ToolChoice, ToolRule};
@@ -18,10 +20,12 @@ pub(crate) const DEFINITION_BYTES: usize = 1 << 20;
 const MAX_STEPS: u64 = 4096;
 /// Tokens of one answer: the longest windows in use, and a bound on what one segment must hold.
 const MAX_TOKENS: u64 = 131_072;
+/// A schema that a model can follow is a page.
+const SCHEMA_BYTES: usize = 16 << 10;
 /// Above this, sampling is noise.
 const MAX_TEMPERATURE_MILLI: u32 = 2_000;
 
-const AGENT_KEYS: [&str; 14] = [
+const AGENT_KEYS: [&str; 16] = [
     "name",
     "model",
     "system",
@@ -36,6 +40,8 @@ const AGENT_KEYS: [&str; 14] = [
     "needs",
     "memory",
     "visibility",
+    "compaction",
+    "result_schema",
 ];
 const LIMIT_KEYS: [&str; 2] = ["min_tokens", "max_tokens_total"];
 const TEAM_KEYS: [&str; 4] = ["name", "background", "fan_out", "then"];
@@ -70,6 +76,10 @@ pub struct AgentDefinition {
     pub tool_choice: ToolChoice,
     /// After an answer the task waits for the next message.
     pub conversation: bool,
+    /// The form of its results, as a JSON schema; none: any text.
+    pub result_schema: Option<String>,
+    /// What happens before the model's window is full; none: the task fails when it is.
+    pub compaction: Option<Compaction>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,9 +184,12 @@ impl AgentDefinition {
         if let Some(total) = self.limits.max_tokens_total {
             text += &format!("max_tokens_total = {total}\n");
         }
-        // Without needs and tools the text is as it was before there were any: revisions stay.
+        // Without needs, tools and compaction the text is as it was before there were any: revisions stay.
         let tools = tools::canonical(&self.tools, self.tool_choice, self.conversation);
-        tools + &text + &needs::canonical(&self.needs)
+        let schema =
+            self.result_schema.as_ref().map(|schema| format!("result_schema = {}\n", quoted(schema)));
+        let tools = tools + &schema.unwrap_or_default();
+        tools + &text + &needs::canonical(&self.needs) + &compaction::canonical(self.compaction.as_ref())
     }
 }
 
@@ -227,6 +240,8 @@ fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
         tools: tools::read(&mut table)?,
         tool_choice: tools::choice(&mut table)?,
         conversation: table.flag("conversation")?.unwrap_or(false),
+        result_schema: schema(&mut table)?,
+        compaction: compaction::read(&mut table)?,
     };
     Ok(definition)
 }
@@ -249,6 +264,29 @@ fn limits_of(table: &mut Table<'_>, max_tokens: u64) -> Result<Limits, Definitio
         });
     }
     Ok(Limits { min_tokens: fitted(min_tokens), max_tokens_total })
+}
+
+/// Its bytes are those of the JSON with sorted keys: how it was laid out changes no revision.
+fn schema(table: &mut Table<'_>) -> Result<Option<String>, DefinitionError> {
+    let line = table.line("result_schema");
+    let Some(text) = table.text("result_schema")? else { return Ok(None) };
+    let refused = |message: String| DefinitionError {
+        key: "result_schema".to_string(),
+        line,
+        message,
+        next: "write a JSON schema as a text, like '{\"type\": \"object\"}'".to_string(),
+    };
+    if text.len() > SCHEMA_BYTES {
+        return Err(refused(format!(
+            "result_schema has {} bytes, at most {SCHEMA_BYTES} are allowed",
+            text.len()
+        )));
+    }
+    match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(value) if value.is_object() => Ok(Some(crate::calls::sorted(&value).to_string())),
+        Ok(_) => Err(refused("result_schema is no JSON object".to_string())),
+        Err(error) => Err(refused(format!("result_schema is not JSON: {error}"))),
+    }
 }
 
 fn refuse_memory(table: &mut Table<'_>) -> Result<(), DefinitionError> {

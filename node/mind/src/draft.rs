@@ -21,8 +21,15 @@ pub(crate) enum Doing {
     /// Which tools are there?
     ListTools,
     Infer,
+    /// The model writes a summary.
+    Summarise,
     Spawn(Vec<ChildPlan>),
     Ask,
+    /// Does the answer fit?
+    Check {
+        schema: String,
+        text: String,
+    },
 }
 
 /// A step before it becomes a record.
@@ -65,8 +72,10 @@ impl Doing {
             Doing::Load(_) => "loading",
             Doing::ListTools => "listing tools",
             Doing::Infer => "calling",
+            Doing::Summarise => "summarising",
             Doing::Spawn(_) => "spawning",
             Doing::Ask => "asking",
+            Doing::Check { .. } => "checking",
         }
     }
 }
@@ -154,7 +163,7 @@ impl Mind {
 }
 
 /// Cuts a text to a number of bytes, between characters.
-fn shortened(mut text: String, bytes: usize) -> String {
+pub(crate) fn shortened(mut text: String, bytes: usize) -> String {
     let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.truncate(end);
     text

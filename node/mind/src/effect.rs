@@ -25,7 +25,7 @@ pub enum Effect {
     },
     /// Cut the model call that is out short: what it said so far counts.
     CutShort,
-    /// Call the model; answer `Generated`, `ModelFailed` or `BudgetRefused`.
+    /// Call the model; answer `Generated`, `NearlyFull`, `ModelFailed` or `BudgetRefused`.
     Infer {
         step: u64,
         /// With the task's uid and the step, the operation's id.
@@ -45,9 +45,15 @@ pub enum Effect {
         /// How long to wait before the call: 0 but for a repetition.
         wait_ms: u64,
         choice: ToolChoice,
+        /// When the prompt takes more thousandths of the window than this: don't call, answer `NearlyFull`.
+        full_at_milli: Option<u32>,
+        /// It writes a summary for the task itself.
+        summary: bool,
     },
     /// Make the new segments durable, then start the children; answer `Spawned`, or `ModelFailed` when refused.
     Spawn { step: u64, children: Vec<ChildPlan>, new_segments: Vec<(Hash, Vec<u8>)> },
+    /// Say whether a text is JSON that fits a schema; answer `Checked`.
+    CheckResult { schema: String, text: String },
     /// Say how all children of this task stand; answer `Children`.
     AskChildren,
     /// Make the segments durable, then propose the step; answer `Committed` or `Fenced`.
@@ -76,6 +82,8 @@ pub struct ChildPlan {
     pub tokens: Option<u64>,
     /// It starts together with the others of the step that say so, or not at all.
     pub together: bool,
+    /// 0 to 9 within its class; none: as its parent.
+    pub priority: Option<u8>,
 }
 
 /// What the task does after the step.

@@ -1,7 +1,7 @@
 //! What can happen to a mind.
 
 use crate::Finish;
-use context::Segment;
+use context::{Kind, Segment};
 use types::{Hash, Spent, TaskState, TaskUid};
 
 /// Repeated and late events do no harm: they give no effects, or `Stop` after the end.
@@ -26,6 +26,9 @@ pub enum Event {
         /// Tool calls, where the provider says them apart from the text; else they are read from the text.
         calls: Option<Vec<SaidCall>>,
     },
+    /// The model was not called: the chain takes more of the window than the call allowed. One measure for each piece
+    /// of the chain, in its order.
+    NearlyFull { window_tokens: u64, pieces: Vec<Measured> },
     /// The model call, the spawn, the loading or the asking could not be done. `message` carries the numbers.
     ModelFailed { reason: String, message: String, retriable: bool },
     /// The ledger paused the task for want of budget; nothing more to do here.
@@ -40,12 +43,21 @@ pub enum Event {
     Tools { specs: String },
     /// Answers [`Effect::CallTool`](crate::Effect::CallTool).
     CallEnded { step: u64, index: u32, outcome: CallOutcome },
+    /// Answers [`Effect::CheckResult`](crate::Effect::CheckResult): what is wrong; empty where it fits.
+    Checked { wrong: String },
     /// What people said and the journal has not. The same signal may come twice.
     Signals(Vec<Signal>),
     /// The step is durable. May come twice.
     Committed { step: u64 },
     /// Someone else holds the task: stop silently.
     Fenced,
+}
+
+/// A piece of a chain in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    pub kind: Kind,
+    pub tokens: u64,
 }
 
 /// A tool call as a provider said it.

@@ -1,7 +1,7 @@
 //! What is committed of a task: the records so far, summed up. Replay and a live commit both go through `take`.
 
 use crate::record::FORMAT;
-use crate::{CallEnd, Decision, Finish, StepRecord, ToolCall};
+use crate::{CallEnd, Decision, Finish, StepRecord, ToolCall, condense};
 use context::{ChainItem, Part};
 use types::{Hash, Spent, TaskUid};
 
@@ -29,6 +29,8 @@ pub(crate) struct Journal {
     pub(crate) step: u64,
     /// The opening segments, then everything added.
     pub(crate) chain: Vec<ChainItem>,
+    /// For each piece of the chain: model calls before it was there.
+    pub(crate) joined: Vec<u32>,
     /// Hashes that steps bring in, but which open the chain: not to be added behind it.
     opening: Vec<Hash>,
     /// Steps that called the model.
@@ -47,10 +49,27 @@ pub(crate) struct Journal {
     /// The tool calls of the newest turn, until all have ended.
     pub(crate) turn: Option<Turn>,
     /// The chain's length when the task last took messages: a rollback goes back to it.
-    mark: usize,
+    pub(crate) mark: usize,
+    /// The messages that it took then.
+    pub(crate) asked: Vec<Hash>,
+    /// What a child summarises now.
+    pub(crate) condensing: Option<Condensing>,
+    /// Model calls by the time that no summary could be had.
+    pub(crate) gave_up: Option<u32>,
+    /// Answers that did not fit the form of results.
+    pub(crate) off_schema: u32,
     /// The model has answered, and nothing was said to the task since: the answer, and its step.
     pub(crate) answered: Option<(u64, Hash)>,
     pub(crate) ended: bool,
+}
+
+/// A part of the chain that a child summarises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condensing {
+    pub(crate) from: u32,
+    pub(crate) count: u32,
+    pub(crate) tokens: u64,
+    pub(crate) child: TaskUid,
 }
 
 /// The parts of an unfinished answer.
@@ -70,6 +89,7 @@ impl Journal {
         Journal {
             head: None,
             step: 0,
+            joined: vec![0; opening.len()],
             chain: opening,
             opening: opening_added,
             turns: 0,
@@ -82,6 +102,10 @@ impl Journal {
             heard: 0,
             turn: None,
             mark,
+            asked: Vec::new(),
+            condensing: None,
+            gave_up: None,
+            off_schema: 0,
             answered: None,
             ended: false,
         }
@@ -117,6 +141,7 @@ impl Journal {
             self.opening.push(tools);
             // Behind the system prompt; where it stands among the others, the view says.
             self.chain.insert(0, item(tools, Part::System));
+            self.joined.insert(0, 0);
             self.mark += 1;
         }
         if let Decision::Heard { rollback: true, .. } = record.decision {
@@ -130,8 +155,12 @@ impl Journal {
             name: name_of(self, record, place),
         };
         let items: Vec<ChainItem> = added.iter().enumerate().map(named).collect();
-        self.chain.extend(items);
+        // A summary does not go to the end.
+        if !matches!(record.decision, Decision::Condensed { .. }) {
+            self.chain.extend(items);
+        }
         self.take_decision(record, added);
+        self.joined.resize(self.chain.len(), self.turns);
     }
 
     fn take_decision(&mut self, record: &StepRecord, added: Vec<Hash>) {
@@ -150,7 +179,8 @@ impl Journal {
                 turn.take(record, begun, ended, spawned);
                 self.turn.take_if(|turn| turn.is_over());
             }
-            Decision::Heard { .. } => {
+            Decision::Heard { messages, .. } => {
+                self.asked.clone_from(messages);
                 self.answered = None;
                 self.turn = None;
                 self.mark = self.chain.len();
@@ -158,6 +188,23 @@ impl Journal {
             Decision::Answered { finish, generated_tokens, answer, .. } => {
                 self.take_call(*finish, *generated_tokens, added);
                 self.answered = Some((record.n, *answer));
+            }
+            Decision::OffSchema { finish, generated_tokens, .. } => {
+                self.take_call(*finish, *generated_tokens, added);
+                self.off_schema = self.off_schema.saturating_add(1);
+            }
+            Decision::Condensing { from, count, tokens, child } => {
+                let (from, count, tokens, child) = (*from, *count, *tokens, *child);
+                self.condensing = Some(Condensing { from, count, tokens, child });
+            }
+            Decision::Condensed { from, count, summary, generated_tokens, reason, .. } => {
+                self.generated_tokens = self.generated_tokens.saturating_add(*generated_tokens);
+                self.condensing = None;
+                match summary {
+                    Some(summary) => self.replace(*from as usize, *count as usize, *summary),
+                    None if reason == condense::CUT_SHORT => {}
+                    None => self.gave_up = Some(self.turns),
+                }
             }
             Decision::Finished { finish, generated_tokens, .. } => {
                 self.turns = self.turns.saturating_add(u32::from(finish.is_some()));
@@ -174,7 +221,24 @@ impl Journal {
     /// Forgets what came after the last messages.
     fn roll_back(&mut self) {
         self.chain.truncate(self.mark);
+        self.joined.truncate(self.mark);
+        // A summary of what is taken back is for nobody.
+        self.condensing.take_if(|it| it.from as usize + it.count as usize > self.mark);
         (self.turn, self.answer, self.answered) = (None, None, None);
+    }
+
+    /// A summary stands for a part of the chain, and is as old as the newest of it.
+    fn replace(&mut self, from: usize, count: usize, summary: Hash) {
+        let end = from + count;
+        if count == 0 || end > self.chain.len() {
+            return;
+        }
+        let joined = self.joined[end - 1];
+        self.chain.splice(from..end, [item(summary, Part::Private)]);
+        self.joined.splice(from..end, [joined]);
+        if end <= self.mark {
+            self.mark -= count - 1;
+        }
     }
 
     fn take_call(&mut self, finish: Finish, generated_tokens: u64, added: Vec<Hash>) {

@@ -10,10 +10,12 @@
 //!
 //! Read: `definition` (what users write), `event` and `effect` (the border), `record` (the journal's form),
 //! `journal` (what is committed), `mind` (the machine), `agent` and `team` (what each kind decides), `turn` and `calls`
-//! (tools), `draft` and `opening` (how it is written down).
+//! (tools), `compaction` and `condense` (a window that is nearly full), `typed` (results with a form), `draft` and `opening` (how it is written down).
 
 mod agent;
 mod calls;
+mod compaction;
+mod condense;
 mod definition;
 mod draft;
 mod effect;
@@ -24,15 +26,17 @@ mod opening;
 mod record;
 mod team;
 mod turn;
+mod typed;
 
 pub use crate::mind::{Mind, Observed, TaskFacts};
 pub use calls::question_of;
 pub use context::{ChainItem, Part, Reader, Segment};
 pub use definition::{
-    AgentDefinition, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice, ToolRule,
+    AgentDefinition, Compaction, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice,
+    ToolRule,
 };
 pub use effect::{Ask, AskKind, ChildPlan, Effect, NextMove};
-pub use event::{CallOutcome, ChildOutcome, Event, SaidCall, Signal, SignalKind};
+pub use event::{CallOutcome, ChildOutcome, Event, Measured, SaidCall, Signal, SignalKind};
 pub use journal::ReplayError;
 pub use record::{CallEnd, Decision, Finish, How, MIND_VERSION, StepRecord, ToolCall};
 

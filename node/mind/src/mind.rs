@@ -1,17 +1,20 @@
 //! The machine: events go to the decisions of `agent` and `team`, and their moves become effects and phases.
 
+mod observed;
+
 use crate::agent::{self, Generated};
 use crate::calls::{self, Tool};
 use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::Journal;
 use crate::opening;
 use crate::{
-    CALLS_PER_STEP, CallOutcome, ChildOutcome, Definition, Effect, Event, NextMove, ReplayError, Signal,
-    StepRecord, team, turn,
+    CALLS_PER_STEP, CallOutcome, ChildOutcome, Decision, Definition, Effect, Event, Measured, NextMove,
+    ReplayError, Signal, StepRecord, condense, team, turn, typed,
 };
 use context::{Sealed, Segment};
+pub use observed::Observed;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
+use types::{Epoch, Hash, ProjectName, TaskUid};
 
 /// What a mind is told once, from the task's row in the ledger.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,28 +63,17 @@ pub struct Mind {
     /// The task's slot is for others while its tools work.
     pub(crate) aside: bool,
     pub(crate) asked_children: bool,
+    /// What is to be summarised before the next model call.
+    pub(crate) chosen: Option<condense::Chosen>,
+    /// The window is nearly full and nothing more can be given up: the call is made as it is.
+    pub(crate) crowded: bool,
+    /// The child that writes the summary was asked for in this step.
+    pub(crate) asked_summary: bool,
+    /// The answer that is being checked.
+    pub(crate) candidate: Option<Box<typed::Candidate>>,
     /// A budget had no room for the calls that were to begin.
     short: bool,
     phase: Phase,
-}
-
-/// A snapshot for people and tests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    pub agent: String,
-    /// Committed steps, and the newest record.
-    pub step: u64,
-    pub head: Option<Hash>,
-    /// `ready`, `loading`, `listing tools`, `calling`, `using tools`, `spawning`, `asking`, `committing` or `ended`.
-    pub doing: &'static str,
-    pub call: u32,
-    pub turns: u32,
-    pub chain_segments: usize,
-    pub chain_tokens: u64,
-    pub generated_tokens: u64,
-    pub spent: Spent,
-    /// Children of the newest stage.
-    pub children: Vec<TaskUid>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +122,10 @@ impl Mind {
             unsure: BTreeSet::new(),
             aside: false,
             asked_children: false,
+            chosen: None,
+            crowded: false,
+            asked_summary: false,
+            candidate: None,
             short: false,
             phase: Phase::Ready,
         }
@@ -180,6 +176,8 @@ impl Mind {
                     calls,
                 })
             }
+            Event::NearlyFull { window_tokens, pieces } => self.nearly_full(window_tokens, &pieces),
+            Event::Checked { wrong } => self.checked(wrong),
             Event::Tools { specs } => self.listed(&specs),
             Event::CallEnded { step, index, outcome } => self.call_ended(step, index, outcome),
             Event::Signals(signals) => self.told(signals),
@@ -197,30 +195,6 @@ impl Mind {
     /// The task's slot is for others while its tools work.
     pub fn is_aside(&self) -> bool {
         self.aside
-    }
-
-    pub fn observe(&self) -> Observed {
-        let (doing, call) = match &self.phase {
-            Phase::Ready => ("ready", 0),
-            Phase::Doing { doing, call } => (doing.name(), *call),
-            Phase::UsingTools => ("using tools", 0),
-            Phase::Committing(_) => ("committing", 0),
-            Phase::Ended => ("ended", 0),
-        };
-        let journal = &self.journal;
-        Observed {
-            agent: self.facts.agent.clone(),
-            step: journal.step,
-            head: journal.head,
-            doing,
-            call,
-            turns: journal.turns,
-            chain_segments: journal.chain.len(),
-            chain_tokens: journal.chain_tokens,
-            generated_tokens: journal.generated_tokens,
-            spent: journal.spent,
-            children: journal.stages.last().cloned().unwrap_or_default(),
-        }
     }
 
     fn begin(&mut self) -> Vec<Effect> {
@@ -267,12 +241,37 @@ impl Mind {
     }
 
     fn generated(&mut self, answer: Generated) -> Vec<Effect> {
-        let (Phase::Doing { doing: Doing::Infer, call }, Definition::Agent(agent)) =
+        let (Phase::Doing { doing, call }, Definition::Agent(agent)) = (&self.phase, &self.facts.definition)
+        else {
+            return Vec::new();
+        };
+        let (doing, call, agent) = (doing.clone(), *call, agent.clone());
+        let next = match doing {
+            Doing::Infer => agent::answered(self, &agent, answer, call),
+            Doing::Summarise => condense::summarised(self, answer, call),
+            Doing::Load(_) | Doing::ListTools | Doing::Spawn(_) | Doing::Ask | Doing::Check { .. } => {
+                Move::Nothing
+            }
+        };
+        self.make(next, 0)
+    }
+
+    fn checked(&mut self, wrong: String) -> Vec<Effect> {
+        let (Phase::Doing { doing: Doing::Check { .. }, .. }, Definition::Agent(agent)) =
             (&self.phase, &self.facts.definition)
         else {
             return Vec::new();
         };
-        let next = agent::answered(self, agent, answer, *call);
+        let agent = agent.clone();
+        let next = typed::checked(self, &agent, wrong);
+        self.make(next, 0)
+    }
+
+    fn nearly_full(&mut self, window_tokens: u64, pieces: &[Measured]) -> Vec<Effect> {
+        if !matches!(self.phase, Phase::Doing { doing: Doing::Infer, .. }) {
+            return Vec::new();
+        }
+        let next = condense::nearly_full(self, window_tokens, pieces);
         self.make(next, 0)
     }
 
@@ -315,7 +314,7 @@ impl Mind {
         let stops = self.wants_to_stop();
         match &self.phase {
             Phase::UsingTools if self.inbox.len() > before => turn::next(self),
-            Phase::Doing { doing: Doing::Infer, .. } if stops => vec![Effect::CutShort],
+            Phase::Doing { doing: Doing::Infer | Doing::Summarise, .. } if stops => vec![Effect::CutShort],
             _ => Vec::new(),
         }
     }
@@ -373,7 +372,10 @@ impl Mind {
             return if asked { turn::spawned(self, children) } else { Vec::new() };
         }
         let Phase::Doing { doing: Doing::Spawn(plan), .. } = &self.phase else { return Vec::new() };
-        let next = team::spawned(self, plan, children);
+        let next = match &self.facts.definition {
+            Definition::Agent(_) => condense::spawned(self, &children),
+            Definition::Team(_) => team::spawned(self, plan, children),
+        };
         self.make(next, 0)
     }
 
@@ -382,12 +384,13 @@ impl Mind {
             let asked = matches!(self.phase, Phase::Doing { doing: Doing::Ask, .. });
             return if asked { turn::children(self, &outcomes) } else { Vec::new() };
         }
-        let (Phase::Doing { doing: Doing::Ask, .. }, Definition::Team(team)) =
-            (&self.phase, &self.facts.definition)
-        else {
+        if !matches!(self.phase, Phase::Doing { doing: Doing::Ask, .. }) {
             return Vec::new();
+        }
+        let next = match &self.facts.definition {
+            Definition::Agent(_) => condense::children(self, &outcomes),
+            Definition::Team(team) => team::children(self, team, outcomes),
         };
-        let next = team::children(self, team, outcomes);
         self.make(next, 0)
     }
 
@@ -412,7 +415,16 @@ impl Mind {
                 turn::not_spawned(self, &trouble.message)
             }
             // It was cut short for a message, before it said anything.
-            Phase::Doing { doing: Doing::Infer, .. } if self.wants_to_stop() => self.decide(),
+            Phase::Doing { doing: Doing::Infer | Doing::Summarise, .. } if self.wants_to_stop() => {
+                self.decide()
+            }
+            // A task can do without a summary, for a while.
+            Phase::Doing { doing: Doing::Summarise | Doing::Spawn(_), call }
+                if self.chosen.is_some() && (!trouble.retriable || call + 1 >= CALLS_PER_STEP) =>
+            {
+                let draft = condense::gave_up(self, &trouble.reason, 0);
+                self.commit(draft)
+            }
             Phase::Doing { .. } => self.trouble(trouble),
             _ => Vec::new(),
         }
@@ -453,6 +465,11 @@ impl Mind {
         let pending = pending.clone();
         let had_turn = self.journal.turn.as_ref().map(|turn| turn.step);
         self.journal.take(pending.head, &pending.record);
+        if self.chosen.take().is_some() || matches!(pending.record.decision, Decision::Condensed { .. }) {
+            // What was summarised is not needed again.
+            self.parts.clear();
+        }
+        (self.crowded, self.asked_summary) = (false, false);
         self.parts.extend(pending.parts);
         if self.journal.turn.as_ref().map(|turn| turn.step) != had_turn {
             self.forget_turn();
@@ -508,12 +525,17 @@ impl Mind {
                 Effect::ListTools { patterns: rules.iter().map(|rule| rule.name.clone()).collect() }
             }
             Doing::Infer => agent::infer(self, call),
+            Doing::Summarise => condense::infer(self, call),
             Doing::Spawn(children) => {
                 let opening = self.opening.iter().map(|(sealed, _)| (sealed.hash, sealed.bytes.clone()));
-                let new_segments = opening.chain(turn::child_inputs(self)).collect();
+                let own = turn::child_inputs(self).into_iter().chain(condense::child_inputs(self));
+                let new_segments = opening.chain(own).collect();
                 Effect::Spawn { step: self.journal.step + 1, children: children.clone(), new_segments }
             }
             Doing::Ask => Effect::AskChildren,
+            Doing::Check { schema, text } => {
+                Effect::CheckResult { schema: schema.clone(), text: text.clone() }
+            }
         }
     }
 }

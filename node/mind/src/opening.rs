@@ -14,9 +14,12 @@ pub(crate) fn segments(facts: &TaskFacts) -> Vec<(Sealed, Segment)> {
 /// The bytes depend on the revision alone, so that all its tasks share one segment.
 fn own(facts: &TaskFacts) -> Option<Segment> {
     let (kind, visibility, text) = match &facts.definition {
-        Definition::Agent(agent) => (Kind::System, Visibility::Agent, &agent.system),
+        Definition::Agent(agent) => {
+            let text = crate::typed::instruction(&agent.system, agent.result_schema.as_deref());
+            (Kind::System, Visibility::Agent, text)
+        }
         // Readable by all members; the text is in the definition, which the whole project may read anyway.
-        Definition::Team(team) => (Kind::Background, Visibility::Project, &team.background),
+        Definition::Team(team) => (Kind::Background, Visibility::Project, team.background.clone()),
     };
     (!text.is_empty()).then(|| Segment::new(kind, facts.agent.clone(), visibility, text))
 }

@@ -6,9 +6,11 @@ use minicbor::{Decode, Encode};
 use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
 
 /// Format written by this version, and the newest it can read.
-pub(crate) const FORMAT: u16 = 2;
+pub(crate) const FORMAT: u16 = 3;
 /// The form of records that say nothing of tools, signals and rests: every version reads them.
 const PLAIN: u16 = 1;
+/// The form of those that do, and say nothing of summaries.
+const TALK: u16 = 2;
 /// Changes when the same events would lead to other decisions. Replay never re-decides, so this is for people.
 pub const MIND_VERSION: u16 = 1;
 
@@ -161,6 +163,46 @@ pub enum Decision {
     /// The task was woken, and what it waits for is not there yet.
     #[n(10)]
     Rested,
+    /// A child writes the summary of a part of the chain.
+    #[n(11)]
+    Condensing {
+        /// Places in the chain as it was then.
+        #[n(0)]
+        from: u32,
+        #[n(1)]
+        count: u32,
+        #[n(2)]
+        tokens: u64,
+        #[n(3)]
+        child: TaskUid,
+    },
+    /// A summary, the step's only addition, stands in the chain in place of these; or none could be had.
+    #[n(12)]
+    Condensed {
+        #[n(0)]
+        from: u32,
+        #[n(1)]
+        count: u32,
+        #[n(2)]
+        summary: Option<Hash>,
+        #[n(3)]
+        call: u32,
+        #[n(4)]
+        generated_tokens: u64,
+        /// Why there is none; else empty.
+        #[n(5)]
+        reason: String,
+    },
+    /// The answer does not fit the form of results; it and what is wrong are in the chain.
+    #[n(13)]
+    OffSchema {
+        #[n(0)]
+        finish: Finish,
+        #[n(1)]
+        call: u32,
+        #[n(2)]
+        generated_tokens: u64,
+    },
 }
 
 /// A tool call as the model made it. Its place in the list, with the step, is its id.
@@ -239,19 +281,21 @@ struct Envelope {
 }
 
 impl Decision {
-    fn is_plain(&self) -> bool {
+    /// The oldest form that has it.
+    fn form(&self) -> u16 {
         match self {
             Decision::Called { .. }
             | Decision::Spawned { .. }
             | Decision::Waited { .. }
             | Decision::Finished { .. }
             | Decision::Failed { .. }
-            | Decision::Paused { .. } => true,
+            | Decision::Paused { .. } => PLAIN,
             Decision::Asked { .. }
             | Decision::Moved { .. }
             | Decision::Heard { .. }
             | Decision::Answered { .. }
-            | Decision::Rested => false,
+            | Decision::Rested => TALK,
+            Decision::Condensing { .. } | Decision::Condensed { .. } | Decision::OffSchema { .. } => FORMAT,
         }
     }
 }
@@ -259,7 +303,8 @@ impl Decision {
 impl StepRecord {
     /// The oldest form that can say it.
     pub(crate) fn form(decision: &Decision, tools: Option<Hash>, heard: Option<u64>) -> u16 {
-        if decision.is_plain() && tools.is_none() && heard.is_none() { PLAIN } else { FORMAT }
+        let fields = if tools.is_none() && heard.is_none() { PLAIN } else { TALK };
+        decision.form().max(fields)
     }
 
     /// The stored form, as a segment.
@@ -289,7 +334,10 @@ impl StepRecord {
             | Decision::Asked { .. }
             | Decision::Moved { .. }
             | Decision::Heard { .. }
-            | Decision::Rested => None,
+            | Decision::Rested
+            | Decision::Condensing { .. }
+            | Decision::Condensed { .. }
+            | Decision::OffSchema { .. } => None,
             Decision::Answered { answer, .. } => Some(*answer),
             Decision::Finished { result, .. } => Some(*result),
             Decision::Failed { message, .. } | Decision::Paused { message, .. } => Some(*message),

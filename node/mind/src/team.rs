@@ -37,7 +37,7 @@ pub(crate) fn next(mind: &Mind, team: &TeamDefinition) -> Move {
 fn child(mind: &Mind, agent: &str, inputs: Vec<(String, Hash)>) -> ChildPlan {
     let own = mind.opening.iter().map(|(sealed, _)| sealed.hash);
     let background = mind.facts.background.iter().copied().chain(own).collect();
-    ChildPlan { agent: agent.to_string(), inputs, background, tokens: None, together: false }
+    ChildPlan { agent: agent.to_string(), inputs, background, tokens: None, priority: None, together: false }
 }
 
 /// The ledger has the children: write down which, and wait.

@@ -268,7 +268,7 @@ fn child(mind: &Mind, call: &Call) -> Option<ChildPlan> {
     let (agent, _, tokens) = spawn_arguments(mind, call)?;
     let (sealed, _) = child_input(mind, call)?;
     let inputs = vec![(String::new(), sealed.hash)];
-    Some(ChildPlan { agent, inputs, background: Vec::new(), tokens, together: false })
+    Some(ChildPlan { agent, inputs, background: Vec::new(), tokens, priority: None, together: false })
 }
 
 fn spawn_arguments(mind: &Mind, call: &Call) -> Option<(String, String, Option<u64>)> {

@@ -5,10 +5,12 @@ use super::counters::Aside;
 use super::course::{Act, Course, Outcome, WorkId};
 use super::hands::{Hands, Lease};
 use super::roster::Tell;
+use super::vigil::{Pulse, Vigil};
 use crate::telemetry::names;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -37,6 +39,28 @@ pub(crate) enum Heard {
     Ended(WorkId, Outcome),
     /// It waits for the node's lease: look again.
     LookAtLease,
+    /// Its supervisor wants to know whether it lives.
+    Beat,
+}
+
+/// The agent's work hangs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; the agent is started anew from its journal")]
+pub(crate) struct Stuck(String);
+
+/// What an agent shares with its supervisor.
+#[derive(Clone, Default)]
+pub(crate) struct Sign {
+    /// Beats that it has answered.
+    answered: Arc<AtomicU64>,
+    /// Ends all its work, whatever the actor does.
+    pub(crate) gone: CancellationToken,
+}
+
+impl Sign {
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
 }
 
 pub(crate) struct Agent;
@@ -46,6 +70,9 @@ pub(crate) struct Running {
     course: Course,
     hands: Arc<Hands>,
     stops: BTreeMap<WorkId, Stops>,
+    vigil: Vigil,
+    pulse: Arc<Pulse>,
+    sign: Sign,
     /// Fires when the actor is gone, however it went: no work outlives it.
     gone: CancellationToken,
     _gone_guard: DropGuard,
@@ -62,19 +89,22 @@ struct Stops {
 impl Actor for Agent {
     type Msg = ToAgent;
     type State = Running;
-    type Arguments = (Arc<Shared>, Lease);
+    type Arguments = (Arc<Shared>, Lease, Sign);
 
     async fn pre_start(
         &self,
         me: ActorRef<ToAgent>,
-        (shared, lease): Self::Arguments,
+        (shared, lease, sign): Self::Arguments,
     ) -> Result<Running, ActorProcessingErr> {
-        let gone = CancellationToken::new();
+        let (gone, pulse) = (sign.gone.clone(), Arc::new(Pulse::default()));
         let mut running = Running {
             course: Course::new(shared.seams.ledger.lease_valid()),
-            hands: Arc::new(Hands::new(shared.clone(), lease)),
+            hands: Arc::new(Hands::new(shared.clone(), lease, pulse.clone())),
             shared,
             stops: BTreeMap::new(),
+            vigil: Vigil::default(),
+            pulse,
+            sign,
             _gone_guard: gone.clone().drop_guard(),
             gone,
             aside: None,
@@ -96,6 +126,7 @@ impl Actor for Agent {
             Heard::Told(tell) => running.course.told(tell),
             Heard::Ended(id, outcome) => running.ended(id, outcome),
             Heard::LookAtLease => running.course.told(Tell::Lease { valid }),
+            Heard::Beat => return running.beat(valid),
         };
         running.perform(&me, acts)?;
         metrics::histogram!(names::AGENT_EVENT_SECONDS).record(sent.elapsed().as_secs_f64());
@@ -106,8 +137,23 @@ impl Actor for Agent {
 }
 
 impl Running {
+    /// Answers, unless its own work hangs.
+    fn beat(&mut self, valid: bool) -> Result<(), ActorProcessingErr> {
+        self.sign.answered.fetch_add(1, Ordering::Relaxed);
+        let now_ms = self.pulse.now_ms();
+        if !valid {
+            // Nobody has to answer a node that the leader does not hear.
+            self.vigil.excuse(now_ms);
+        }
+        match self.vigil.overdue(self.pulse.last_ms(), now_ms) {
+            None => Ok(()),
+            Some(why) => Err(Box::new(Stuck(why))),
+        }
+    }
+
     fn ended(&mut self, id: WorkId, outcome: Outcome) -> Vec<Act> {
         self.stops.remove(&id);
+        self.vigil.ended(id);
         if let Outcome::Corrupt(why) = &outcome {
             tracing::error!(task = %self.hands.lease.task, why, "the task's journal cannot be read");
         }
@@ -117,8 +163,12 @@ impl Running {
     fn perform(&mut self, me: &ActorRef<ToAgent>, acts: Vec<Act>) -> Result<(), ActorProcessingErr> {
         for act in acts {
             match act {
-                Act::Load(id) => self.work(me, id, |hands, _| async move { hands.load().await }),
+                Act::Load(id) => {
+                    self.vigil.loads(id, &self.shared.config.silence, self.pulse.now_ms());
+                    self.work(me, id, |hands, _| async move { hands.load().await });
+                }
                 Act::Perform(id, effect) => {
+                    self.vigil.performs(id, &effect, &self.shared.config.silence, self.pulse.now_ms());
                     self.work(me, id, |hands, stop| async move { hands.perform(*effect, stop).await });
                 }
                 Act::Release(id, why) => {

@@ -2,8 +2,11 @@
 
 mod bench;
 mod budgets;
+mod condense;
 mod fakes;
+mod stuck;
 mod tools;
+mod typed;
 mod world;
 
 use crate::link::{LeaseName, News};

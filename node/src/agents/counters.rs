@@ -70,6 +70,10 @@ impl Counters {
         metrics::counter!(names::AGENT_RESTARTS_TOTAL).increment(1);
     }
 
+    pub(crate) fn stuck(&self) {
+        metrics::counter!(names::AGENT_STUCK_TOTAL).increment(1);
+    }
+
     /// Counted for the cluster by the ledger, by kind; here for this process.
     pub(crate) fn fenced(&self) {
         self.fenced.fetch_add(1, Ordering::Relaxed);

@@ -171,9 +171,11 @@ impl Course {
             Effect::CutShort => return self.cut_short(),
             Effect::Infer { .. } => Work::Call,
             Effect::CallTool { .. } => Work::Tool,
-            Effect::ListTools { .. } | Effect::Spawn { .. } | Effect::AskChildren | Effect::Load { .. } => {
-                Work::Ask
-            }
+            Effect::ListTools { .. }
+            | Effect::Spawn { .. }
+            | Effect::AskChildren
+            | Effect::CheckResult { .. }
+            | Effect::Load { .. } => Work::Ask,
         };
         if work == Work::Commit {
             let id = self.work(work);

@@ -13,6 +13,7 @@ mod tools;
 
 use super::Shared;
 use super::course::Outcome;
+use super::vigil::Pulse;
 use crate::gateway::Lost;
 use context::Segment;
 use copies::Copies;
@@ -51,6 +52,8 @@ pub(crate) struct Hands {
     shared: Arc<Shared>,
     known: Mutex<Known>,
     copies: Copies,
+    /// Where work shows that it lives.
+    pulse: Arc<Pulse>,
 }
 
 /// What this agent has had in its hands.
@@ -62,6 +65,8 @@ struct Known {
     bytes: BTreeMap<Hash, u64>,
     /// Nodes where something was found, beside the task's home: children's homes.
     hints: Vec<NodeId>,
+    /// The root of the task's tree, since the task was loaded.
+    tree: Option<TaskUid>,
     /// What the model call of a step used beside tokens, until the step is committed.
     used: (u64, Amounts),
     /// What calls of a step used whose outcome nobody knows: it is paid for with the step.
@@ -78,8 +83,8 @@ enum Trouble {
 }
 
 impl Hands {
-    pub(crate) fn new(shared: Arc<Shared>, lease: Lease) -> Self {
-        Hands { lease, shared, known: Mutex::default(), copies: Copies::default() }
+    pub(crate) fn new(shared: Arc<Shared>, lease: Lease, pulse: Arc<Pulse>) -> Self {
+        Hands { lease, shared, known: Mutex::default(), copies: Copies::default(), pulse }
     }
 
     pub(crate) async fn perform(&self, effect: Effect, stop: CancellationToken) -> Outcome {
@@ -91,6 +96,7 @@ impl Hands {
             }
             Effect::AskChildren => self.ask_children(stop).await,
             Effect::Load { hashes } => self.open_all(hashes, stop).await,
+            Effect::CheckResult { schema, text } => Outcome::Happened(checked(&schema, &text)),
             Effect::ListTools { patterns } => self.list_tools(patterns).await,
             Effect::CallTool { .. } => self.call_tool(effect, stop).await,
             // The course ends the actor, or the call, instead.
@@ -183,6 +189,24 @@ impl Hands {
     fn stored_bytes(&self, hashes: impl Iterator<Item = Hash>) -> u64 {
         let known = self.known();
         hashes.filter_map(|hash| known.bytes.get(&hash)).sum()
+    }
+}
+
+/// Whether a result is JSON that fits.
+fn checked(schema: &str, text: &str) -> Event {
+    let schema = serde_json::from_str(schema).map_err(|error| error.to_string());
+    match schema.and_then(|schema| ::tools::Arguments::new(&schema)) {
+        Ok(form) => {
+            let value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"));
+            Event::Checked { wrong: value.and_then(|value| form.check(&value)).err().unwrap_or_default() }
+        }
+        Err(why) => Event::ModelFailed {
+            reason: "BAD_SCHEMA".into(),
+            message: format!(
+                "the agent's result_schema is no JSON schema: {why}; correct it and apply the agent"
+            ),
+            retriable: false,
+        },
     }
 }
 

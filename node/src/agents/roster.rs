@@ -14,6 +14,9 @@ use types::{Epoch, TaskState, TaskUid};
 /// Failures of one agent within [`FAILURES_MS`] before its lease is given back as broken.
 const TRIES: usize = 5;
 const FAILURES_MS: u64 = 60_000;
+/// Times that one agent may hang within [`STUCK_MS`] before its lease is given back as stuck.
+const STUCK_TRIES: usize = 3;
+const STUCK_MS: u64 = 6 * 3_600_000;
 /// Ended leases that are remembered against late news. Far more than end between two attaches.
 const ENDED: usize = 4096;
 
@@ -64,6 +67,7 @@ struct Entry {
     epoch: Epoch,
     phase: Phase,
     failures_ms: Vec<u64>,
+    stuck_ms: Vec<u64>,
     /// A newer lease of the same task, to start when this one has ended.
     next: Option<Box<TaskRow>>,
     /// A newer lease of the same task that was cancelled before it began, to confirm then.
@@ -139,8 +143,15 @@ impl Roster {
 
     fn begin(&mut self, row: Box<TaskRow>, epoch: Epoch) -> Order {
         let phase = if self.draining { Phase::Releasing } else { Phase::Running };
-        let entry =
-            Entry { row: row.clone(), epoch, phase, failures_ms: Vec::new(), next: None, confirm: None };
+        let entry = Entry {
+            row: row.clone(),
+            epoch,
+            phase,
+            failures_ms: Vec::new(),
+            stuck_ms: Vec::new(),
+            next: None,
+            confirm: None,
+        };
         let lease = entry.lease();
         self.entries.insert(row.uid, entry);
         if self.draining { Order::Release(lease, Release::Yielded) } else { Order::Start(row) }
@@ -216,23 +227,33 @@ impl Roster {
 
     /// An agent's actor failed.
     pub(crate) fn failed(&mut self, task: TaskUid, epoch: Epoch, now_ms: u64) -> Vec<Order> {
-        let restart_ms = self.restart_ms;
-        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.epoch == epoch) else {
-            return Vec::new();
-        };
-        entry.failures_ms.retain(|failed_ms| now_ms.saturating_sub(*failed_ms) < FAILURES_MS);
-        entry.failures_ms.push(now_ms);
-        let failures = entry.failures_ms.len();
-        if entry.next.is_some() || self.draining {
+        let Some(entry) = self.entry(task, epoch) else { return Vec::new() };
+        let failures = one_more(&mut entry.failures_ms, now_ms, FAILURES_MS);
+        self.again(task, failures, (failures > TRIES).then_some(Release::Broken))
+    }
+
+    /// An agent hung: its actor did not answer, or its work did not end.
+    pub(crate) fn stuck(&mut self, task: TaskUid, epoch: Epoch, now_ms: u64) -> Vec<Order> {
+        let Some(entry) = self.entry(task, epoch) else { return Vec::new() };
+        let times = one_more(&mut entry.stuck_ms, now_ms, STUCK_MS);
+        self.again(task, times, (times >= STUCK_TRIES).then_some(Release::Stuck))
+    }
+
+    fn entry(&mut self, task: TaskUid, epoch: Epoch) -> Option<&mut Entry> {
+        self.entries.get_mut(&task).filter(|entry| entry.epoch == epoch)
+    }
+
+    /// Starts it again after a while, unless its lease goes back.
+    fn again(&mut self, task: TaskUid, times: usize, enough: Option<Release>) -> Vec<Order> {
+        let (restart_ms, draining) = (self.restart_ms, self.draining);
+        let Some(entry) = self.entries.get_mut(&task) else { return Vec::new() };
+        let leaves = (entry.next.is_some() || draining).then_some(Release::Yielded);
+        if let Some(why) = leaves.or(enough) {
             entry.phase = Phase::Releasing;
-            return vec![Order::Release(entry.lease(), Release::Yielded)];
-        }
-        if failures > TRIES {
-            entry.phase = Phase::Releasing;
-            return vec![Order::Release(entry.lease(), Release::Broken)];
+            return vec![Order::Release(entry.lease(), why)];
         }
         entry.phase = Phase::Resting;
-        vec![Order::RestartIn { task, epoch, wait_ms: restart_ms << (failures - 1) }]
+        vec![Order::RestartIn { task, epoch: entry.epoch, wait_ms: restart_ms << (times - 1) }]
     }
 
     pub(crate) fn restart_due(&mut self, task: TaskUid, epoch: Epoch) -> Vec<Order> {
@@ -280,7 +301,7 @@ impl Roster {
                 Phase::Resting => "resting",
                 Phase::Releasing => "releasing",
             },
-            failures: entry.failures_ms.len(),
+            failures: entry.failures_ms.len() + entry.stuck_ms.len(),
         };
         self.entries.values().map(observed).collect()
     }
@@ -291,6 +312,13 @@ impl Roster {
             self.ended.pop_first();
         }
     }
+}
+
+/// Notes one more time, forgets those of long ago, and says how many are left.
+fn one_more(times_ms: &mut Vec<u64>, now_ms: u64, within_ms: u64) -> usize {
+    times_ms.retain(|then_ms| now_ms.saturating_sub(*then_ms) < within_ms);
+    times_ms.push(now_ms);
+    times_ms.len()
 }
 
 /// What people said to the task and its journal has not.

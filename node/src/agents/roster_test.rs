@@ -117,6 +117,21 @@ fn failures_of_an_hour_ago_are_forgiven() {
 }
 
 #[test]
+fn what_hangs_is_started_again_twice_and_then_given_up() {
+    let mut roster = running(&[(1, 10)]);
+    let hour_ms = 3_600_000;
+    assert_eq!(say(roster.stuck(task(1), epoch(10), 0)), ["restart 1 in 100"]);
+    roster.restart_due(task(1), epoch(10));
+    assert_eq!(say(roster.stuck(task(1), epoch(10), 2 * hour_ms)), ["restart 1 in 200"]);
+    roster.restart_due(task(1), epoch(10));
+    // The first was more than six hours ago.
+    assert_eq!(say(roster.stuck(task(1), epoch(10), 7 * hour_ms)), ["restart 1 in 200"]);
+    roster.restart_due(task(1), epoch(10));
+    assert_eq!(say(roster.stuck(task(1), epoch(10), 7 * hour_ms + 1)), ["release 1 at 10 Stuck"]);
+    assert!(roster.stuck(task(2), epoch(11), 0).is_empty(), "nobody of that name");
+}
+
+#[test]
 fn a_cancel_is_confirmed_whatever_stands_here() {
     let mut roster = running(&[(1, 10), (2, 11)]);
     assert_eq!(say(roster.on_news(News::Cancel(lease(1, 10)))), ["tell 1 Cancel"]);

@@ -69,6 +69,8 @@ pub struct ToolUse {
     pub attempt: u32,
     pub project: ProjectName,
     pub task: TaskUid,
+    /// The root of the task's tree.
+    pub tree: TaskUid,
     pub agent: String,
     pub tool: String,
     /// JSON.

@@ -1,6 +1,6 @@
 //! The supervisor of this node's agents: drives a [`Roster`].
 
-use super::agent::{Agent, Heard, ToAgent};
+use super::agent::{Agent, Heard, Sign, Stuck, ToAgent};
 use super::hands::{Lease, release};
 use super::roster::{Order, Roster, Tell};
 use super::{AgentObserved, HeldLeases, Shared};
@@ -34,6 +34,8 @@ pub(crate) enum ToSupervisor {
     },
     /// Do not wait for step boundaries any more.
     DrainNow,
+    /// Look whether every agent lives.
+    Beat,
     Observe(oneshot::Sender<Vec<AgentObserved>>),
 }
 
@@ -43,10 +45,32 @@ pub(crate) struct Nursery {
     shared: Arc<Shared>,
     held: HeldLeases,
     roster: Roster,
-    agents: BTreeMap<TaskUid, ActorRef<ToAgent>>,
+    agents: BTreeMap<TaskUid, Ward>,
     leases: BTreeMap<ActorId, (TaskUid, Epoch)>,
     emptied: Vec<oneshot::Sender<()>>,
     started: Instant,
+}
+
+/// An agent, and what its supervisor knows of its life.
+struct Ward {
+    actor: ActorRef<ToAgent>,
+    sign: Sign,
+    /// Beats that were sent, and when the oldest was that has no answer.
+    beats: u64,
+    asked: Instant,
+}
+
+impl Ward {
+    /// Sends a beat where the last was answered; says how long the last has none.
+    fn beat(&mut self) -> Duration {
+        if self.sign.answered() < self.beats {
+            return self.asked.elapsed();
+        }
+        (self.beats, self.asked) = (self.beats + 1, Instant::now());
+        // One that has just ended needs no beat; its end is on the way here.
+        let _ = self.actor.send_message(Heard::Beat.into());
+        Duration::ZERO
+    }
 }
 
 impl Actor for Supervisor {
@@ -56,10 +80,11 @@ impl Actor for Supervisor {
 
     async fn pre_start(
         &self,
-        _me: ActorRef<ToSupervisor>,
+        me: ActorRef<ToSupervisor>,
         (shared, held): Self::Arguments,
     ) -> Result<Nursery, ActorProcessingErr> {
         let roster = Roster::new(shared.config.restart_ms);
+        me.send_interval(Duration::from_millis(shared.config.silence.beat_ms), || ToSupervisor::Beat);
         Ok(Nursery {
             shared,
             held,
@@ -83,6 +108,7 @@ impl Actor for Supervisor {
             ToSupervisor::Released { task, epoch } => nursery.roster.released(task, epoch),
             ToSupervisor::Drain { emptied } => nursery.drain(emptied),
             ToSupervisor::DrainNow => nursery.roster.drain_now(),
+            ToSupervisor::Beat => nursery.beat(),
             ToSupervisor::Observe(answer) => nursery.observe(answer),
         };
         nursery.perform(&me, orders).await
@@ -97,7 +123,7 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         let orders = match event {
             SupervisionEvent::ActorTerminated(who, _, _) => nursery.ended(who.get_id()),
-            SupervisionEvent::ActorFailed(who, why) => nursery.failed(who.get_id(), &why.to_string()),
+            SupervisionEvent::ActorFailed(who, why) => nursery.failed(who.get_id(), &why),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Vec::new(),
         };
         nursery.perform(&me, orders).await
@@ -111,10 +137,39 @@ impl Nursery {
         self.roster.ended(task, epoch)
     }
 
-    fn failed(&mut self, who: ActorId, why: &str) -> Vec<Order> {
+    fn failed(&mut self, who: ActorId, why: &ActorProcessingErr) -> Vec<Order> {
         let Some((task, epoch)) = self.forget(who) else { return Vec::new() };
-        tracing::warn!(%task, %epoch, why, "an agent failed");
-        self.roster.failed(task, epoch, self.started.elapsed().as_millis() as u64)
+        tracing::warn!(%task, %epoch, %why, "an agent failed");
+        if why.is::<Stuck>() {
+            return self.stuck(task, epoch);
+        }
+        self.roster.failed(task, epoch, self.now_ms())
+    }
+
+    fn stuck(&mut self, task: TaskUid, epoch: Epoch) -> Vec<Order> {
+        self.shared.counters.stuck();
+        self.roster.stuck(task, epoch, self.now_ms())
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// An actor that does not answer is given up: what it still does is cut off, and another takes its place.
+    fn beat(&mut self) -> Vec<Order> {
+        let most = Duration::from_millis(self.shared.config.silence.actor_ms);
+        let silent: Vec<TaskUid> =
+            self.agents.iter_mut().filter_map(|(task, ward)| (ward.beat() > most).then_some(*task)).collect();
+        silent.into_iter().flat_map(|task| self.give_up(task)).collect()
+    }
+
+    fn give_up(&mut self, task: TaskUid) -> Vec<Order> {
+        let Some(ward) = self.agents.get(&task) else { return Vec::new() };
+        ward.sign.gone.cancel();
+        ward.actor.kill();
+        let Some((task, epoch)) = self.forget(ward.actor.get_id()) else { return Vec::new() };
+        tracing::warn!(%task, %epoch, "an agent does not answer; another takes its place");
+        self.stuck(task, epoch)
     }
 
     fn forget(&mut self, who: ActorId) -> Option<(TaskUid, Epoch)> {
@@ -178,18 +233,20 @@ impl Nursery {
         let Some(lease) = Lease::of(*row) else { return Ok(()) };
         let (task, epoch) = (lease.task, lease.epoch);
         tracing::info!(%task, %epoch, "an agent starts");
+        let sign = Sign::default();
         // Quick: an agent's start only spawns its first work.
-        let started = Actor::spawn_linked(None, Agent, (self.shared.clone(), lease), me.get_cell()).await;
+        let arguments = (self.shared.clone(), lease, sign.clone());
+        let started = Actor::spawn_linked(None, Agent, arguments, me.get_cell()).await;
         let (agent, _) = started?;
         self.leases.insert(agent.get_id(), (task, epoch));
-        self.agents.insert(task, agent);
+        self.agents.insert(task, Ward { actor: agent, sign, beats: 0, asked: Instant::now() });
         Ok(())
     }
 
     fn tell(&self, task: TaskUid, tell: Tell) {
         if let Some(agent) = self.agents.get(&task) {
             // One that has just ended needs no telling; its end is on the way here.
-            let _ = agent.send_message(Heard::Told(tell).into());
+            let _ = agent.actor.send_message(Heard::Told(tell).into());
         }
     }
 

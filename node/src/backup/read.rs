@@ -70,7 +70,8 @@ impl Names {
         let mut names = Names { named, records, gone, seen };
         for needed in state.needed() {
             let key = |hash| (needed.project.clone(), hash);
-            let records = [(needed.journal, Is::Step), (needed.memory, Is::Memory)];
+            let records =
+                [(needed.journal, Is::Step), (needed.memory, Is::Memory), (needed.board, Is::Board)];
             names.named.extend(needed.segments.iter().copied().map(key));
             for (record, is) in records.into_iter().filter_map(|(record, is)| Some((key(record?), is))) {
                 names.named.insert(record.clone());

@@ -116,7 +116,8 @@ impl Walk {
             let texts = needed.segments.into_iter().map(|hash| (hash, Is::Text));
             let steps = needed.journal.map(|hash| (hash, Is::Step));
             let memories = needed.memory.map(|hash| (hash, Is::Memory));
-            for (hash, is) in texts.chain(steps).chain(memories) {
+            let boards = needed.board.map(|hash| (hash, Is::Board));
+            for (hash, is) in texts.chain(steps).chain(memories).chain(boards) {
                 walk.want(needed.project, hash, is, needed.home);
             }
         }

@@ -25,8 +25,22 @@ pub(super) fn check(config: &Config, exposure: Exposure) -> Result<(), ConfigErr
     check_addresses(config, exposure)?;
     check_worker(config)?;
     check_tools(config)?;
+    check_context(config)?;
     check_timings(config)?;
     check_log(config)
+}
+
+/// A chunk of a megabyte takes four seconds at this bound; a receiver waits twenty.
+const LINK_BYTES_SECOND_MIN: u64 = 1 << 18;
+
+fn check_context(config: &Config) -> Result<(), ConfigError> {
+    match config.context.link_bytes_second {
+        0 | LINK_BYTES_SECOND_MIN.. => Ok(()),
+        given => {
+            let next = format!("write 0 for no bound, or at least {LINK_BYTES_SECOND_MIN}");
+            refuse("context.link_bytes_second", given, "transfers would time out", next)
+        }
+    }
 }
 
 fn check_tools(config: &Config) -> Result<(), ConfigError> {

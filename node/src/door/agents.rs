@@ -26,6 +26,7 @@ impl AgentService for Door {
         let project = project(&caller, &request.project)?;
         let inside = self.inside()?;
         let definition = Definition::parse(&request.toml).map_err(definition_status)?;
+        check_schema(&definition)?;
         short("name", definition.name())?;
         short("request_id", &request.request_id)?;
         let etag = etag(&request.etag)?;
@@ -154,6 +155,14 @@ pub(crate) fn page_size(asked: u32) -> Result<u32, Status> {
         0 => Ok(limits::PAGE_SIZE as u32),
         n => Ok(n.min(limits::PAGE_SIZE_MAX) as u32),
     }
+}
+
+/// A schema that is none would be found out at the first answer.
+fn check_schema(definition: &Definition) -> Result<(), Status> {
+    let schema = definition.agent().and_then(|agent| agent.result_schema.as_ref());
+    let Some(schema) = schema.and_then(|text| serde_json::from_str(text).ok()) else { return Ok(()) };
+    let form = ::tools::Arguments::new(&schema).map(|_| ());
+    form.map_err(|why| status::invalid("result_schema", &format!("it is no JSON schema: {why}")))
 }
 
 fn definition_status(error: mind::DefinitionError) -> Status {

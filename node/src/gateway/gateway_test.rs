@@ -74,6 +74,7 @@ fn call(messages: Vec<Message>) -> ModelCall {
         seed: 1,
         class: Class::Batch,
         call: 0,
+        full_at_milli: None,
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn call(messages: Vec<Message>) -> ModelCall {
         seed: 1,
         class: Class::Interactive,
         call: 0,
+        full_at_milli: None,
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{BeatFacts, DestinationFacts, EngineFacts, LeaseName, LinkConfig, News};
 use ledger::rows::TaskRow;
 use proto::internal::v1::{
-    Assignment, Beat, CancelTask, DestinationLoad, FullSet, HeldLease, Hello, LinkEngine, LinkKvTier, NodeMessage, Request,
-    Revoke, node_message,
+    Assignment, Beat, CancelTask, DestinationLoad, FullSet, HeldLease, Hello, LinkEngine, LinkKvTier,
+    NodeMessage, Request, Revoke, node_message,
 };
 use types::{Epoch, ProjectName, TaskUid};
 

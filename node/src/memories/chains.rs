@@ -16,16 +16,16 @@ const GROUP: usize = 256;
 
 /// A move of a head.
 #[derive(Clone, Debug)]
-pub(super) struct Move {
-    pub(super) path: String,
-    pub(super) after: Option<Hash>,
-    pub(super) head: Hash,
-    pub(super) forget: Vec<Hash>,
-    pub(super) author: String,
+pub(crate) struct Move {
+    pub(crate) path: String,
+    pub(crate) after: Option<Hash>,
+    pub(crate) head: Hash,
+    pub(crate) forget: Vec<Hash>,
+    pub(crate) author: String,
 }
 
 #[tonic::async_trait]
-pub(super) trait Chains: Send + Sync + 'static {
+pub(crate) trait Chains: Send + Sync + 'static {
     /// The head in force.
     async fn head(&self, project: &ProjectName, path: &str) -> Result<Option<HeadRow>, MemoryError>;
 
@@ -61,9 +61,9 @@ pub(super) trait Chains: Send + Sync + 'static {
 }
 
 /// The cluster.
-pub(super) struct Real {
-    pub(super) client: Client,
-    pub(super) keep: Keep,
+pub(crate) struct Real {
+    pub(crate) client: Client,
+    pub(crate) keep: Keep,
 }
 
 impl Real {

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use types::NodeId;
 
 #[derive(Default)]
-struct Small {
+pub(crate) struct Small {
     state: Mutex<State>,
 }
 
@@ -19,6 +19,18 @@ struct State {
     segments: BTreeMap<Hash, Bytes>,
     forgotten: BTreeSet<Hash>,
     refused: usize,
+}
+
+impl Small {
+    /// Moves that another writer was before.
+    pub(crate) fn refused(&self) -> usize {
+        self.state.lock().unwrap().refused
+    }
+
+    pub(crate) fn all(&self) -> Vec<(Hash, Bytes)> {
+        let state = self.state.lock().unwrap();
+        state.segments.iter().map(|(hash, bytes)| (*hash, bytes.clone())).collect()
+    }
 }
 
 #[tonic::async_trait]

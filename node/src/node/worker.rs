@@ -5,6 +5,7 @@ use super::{Parts, random};
 use crate::agents::counters::Counters;
 use crate::agents::real::{NodeVitals, World};
 use crate::agents::{Agents, AgentsConfig, HeldLeases};
+use crate::boards::Boards;
 use crate::config::{Provider as Configured, Role};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::Gateway;
@@ -185,6 +186,7 @@ pub(super) async fn start(
             &parts.config.tools,
             &parts.config.data_dir,
             memories,
+            &Boards::new(client.clone(), keep.clone()),
             parts.door.served().clone(),
         )?),
     };

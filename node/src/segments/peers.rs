@@ -20,6 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits::CHUNK_BYTES};
 
+use super::cap::LinkCap;
 use super::lanes::{Lane, Lanes};
 use super::model_files::Receiving;
 use super::parcel::{self, Assembler, ParcelError};
@@ -132,11 +133,13 @@ pub struct Peers {
     traffic: Arc<Traffic>,
     channels: Arc<Mutex<BTreeMap<NodeId, (String, Channel)>>>,
     lanes: Lanes,
+    cap: LinkCap,
 }
 
 /// One node, for one call.
 struct Peer {
     node: NodeId,
+    cap: LinkCap,
     address: String,
     cluster: ClusterId,
     client: SegmentsClient<Channel>,
@@ -149,7 +152,20 @@ impl Peers {
         dial: Arc<dyn Dial>,
         traffic: Arc<Traffic>,
     ) -> Peers {
-        Peers { cluster, addresses, dial, traffic, channels: Arc::default(), lanes: Lanes::default() }
+        Peers {
+            cluster,
+            addresses,
+            dial,
+            traffic,
+            channels: Arc::default(),
+            lanes: Lanes::default(),
+            cap: LinkCap::default(),
+        }
+    }
+
+    /// The same, with a bound on what moves over each link.
+    pub fn capped(self, cap: LinkCap) -> Peers {
+        Peers { cap, ..self }
     }
 
     /// Gives a node those of the segments that it lacks, or all where asking costs more. They are durable there when
@@ -248,6 +264,7 @@ impl Peers {
             let mut assembler = Assembler::new(peer.cluster, project.clone());
             while let Some(chunk) = peer.next(&mut chunks, patience).await? {
                 self.traffic.count_received(chunk.data.len());
+                self.cap.pass(node, chunk.data.len()).await;
                 if let Some((hash, bytes)) = assembler.add(chunk).map_err(|e| peer.damaged(e))?
                     && wanted.remove(&hash)
                 {
@@ -357,6 +374,7 @@ impl Peers {
                 return Err(peer.out_of_order(&chunk, done));
             }
             done += chunk.data.len() as u64;
+            self.cap.pass(node, chunk.data.len()).await;
             if !receiving.write(chunk.data).await {
                 break;
             }
@@ -370,7 +388,7 @@ impl Peers {
         let address = self.addresses.address(node).ok_or(PeerError::NoAddress { node })?;
         let channel = self.channel(node, &address)?;
         let client = SegmentsClient::new(channel).max_decoding_message_size(CHUNK_BYTES + (64 << 10));
-        Ok(Peer { node, address, cluster, client })
+        Ok(Peer { node, cap: self.cap.clone(), address, cluster, client })
     }
 
     /// The connection to a node: kept while its address stays, and reconnecting by itself.
@@ -425,8 +443,16 @@ impl Peer {
             segments.into_iter().flat_map(move |(hash, bytes)| parcel::cut(cluster, &project, hash, bytes));
         let counted = chunks.inspect(move |chunk| traffic.count_sent(chunk.data.len()));
         // Bytes need time, at a megabyte a second in the worst network that is still worth waiting for.
-        let patience = PUSH_PATIENCE + Duration::from_secs(bytes as u64 >> 20);
-        let answer = timeout(patience, self.client.push(futures::stream::iter(counted))).await;
+        let patience = PUSH_PATIENCE + Duration::from_secs(bytes as u64 >> 20) + self.cap.time_of(bytes);
+        let (node, cap) = (self.node, self.cap.clone());
+        let paced = futures::stream::iter(counted).then(move |chunk| {
+            let cap = cap.clone();
+            async move {
+                cap.pass(node, chunk.data.len()).await;
+                chunk
+            }
+        });
+        let answer = timeout(patience, self.client.push(paced)).await;
         answer.map_err(|_| self.timed_out("store", patience))?.map_err(|e| self.failed(e))?;
         Ok(bytes as u64)
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 use sys::disk::CrashDisk;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -77,6 +78,44 @@ async fn only_what_the_peer_lacks_travels_and_is_durable() {
     for (hash, bytes) in segments {
         assert_eq!(again.get(&project(), hash).await.unwrap(), Some(bytes));
     }
+}
+
+#[tokio::test]
+async fn a_cap_holds_for_what_is_pushed_and_pulled_together_and_other_links_are_free() {
+    let directory = Directory::default();
+    let (a, b, c) = (
+        node(&directory, 1, [7; 16]).await,
+        node(&directory, 2, [7; 16]).await,
+        node(&directory, 3, [7; 16]).await,
+    );
+    let noise = |seed: u8| {
+        let mut state = u32::from(seed) + 1;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        segment((0..CHUNK_BYTES).map(|_| next()).collect::<Vec<u8>>())
+    };
+    let (sent, held, elsewhere) = (noise(1), noise(2), noise(3));
+    b.plane.store.put_all(&project(), vec![held.clone()]).await.unwrap();
+    let bytes_second = 4 << 20;
+    let peers = a.peers.clone().capped(LinkCap::new(bytes_second));
+    let (project, nodes, wanted) = (project(), [b.id], [held.0]);
+    let began = std::time::Instant::now();
+    let segments = [sent];
+    let both =
+        async { tokio::join!(peers.push(b.id, &project, &segments), peers.pull(&nodes, &project, &wanted)) };
+    let other = async {
+        peers.push(c.id, &project, &[elsewhere]).await.unwrap();
+        began.elapsed()
+    };
+    let ((pushed, pulled), other) = tokio::join!(both, other);
+    let took = began.elapsed();
+    assert_eq!((pushed.unwrap(), pulled.unwrap().len()), (CHUNK_BYTES as u64, 1));
+    let least = Duration::from_secs_f64(2.0 * CHUNK_BYTES as f64 / f64::from(bytes_second as u32));
+    assert!(took >= least, "{took:?} for two megabytes, at least {least:?}");
+    assert!(other >= least / 2, "{other:?}: it has a bound of its own");
+    println!("figure capped_link_bytes_second {:.0}", 2.0 * CHUNK_BYTES as f64 / took.as_secs_f64());
 }
 
 #[tokio::test]

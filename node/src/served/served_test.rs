@@ -26,6 +26,7 @@ fn using(name: &str, timeout_ms: u64) -> ToolUse {
         attempt: 1,
         project: project(),
         task: TaskUid::default(),
+        tree: TaskUid::default(),
         agent: "clerk".into(),
         tool: name.into(),
         arguments: "{\"n\": 1}".into(),

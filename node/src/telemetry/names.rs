@@ -43,6 +43,7 @@ table! {
     STEPS_TOTAL = "quorate_steps_total", Counter, ["project"], "Steps committed by agents on this node";
     FENCED_TOTAL = "quorate_fenced_total", Counter, ["kind"], "Writes refused because their lease was no longer the task's";
     AGENT_RESTARTS_TOTAL = "quorate_agent_restarts_total", Counter, [], "Agents started again after a panic";
+    AGENT_STUCK_TOTAL = "quorate_agent_stuck_total", Counter, [], "Agents started again because they hung";
     // Consensus.
     LEADER_CHANGES_TOTAL = "quorate_leader_changes_total", Counter, [], "Times this node became the leader";
     IS_LEADER = "quorate_is_leader", Gauge, [], "1 on the leader, else 0";

@@ -150,7 +150,10 @@ impl Sim {
                 };
                 self.ask(worker, uid, command, call);
             }
-            Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
+            Effect::ListTools { .. }
+            | Effect::CallTool { .. }
+            | Effect::CutShort
+            | Effect::CheckResult { .. } => {
                 unreachable!("agents of the simulator have no tools")
             }
             Effect::Stop => self.end(worker, uid),
@@ -319,6 +322,7 @@ fn spec(plan: ChildPlan, home: &[types::NodeId]) -> ChildSpec {
         home: home.to_vec(),
         limits: None,
         together: plan.together.then_some(true),
+        priority: plan.priority,
     }
 }
 

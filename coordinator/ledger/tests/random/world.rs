@@ -257,6 +257,7 @@ impl World {
             home: vec![],
             limits: None,
             together,
+            priority: (b % 4 == 3).then_some((b % 12) as u8),
         };
         let children = vec![child; 1 + b as usize % 3];
         self.run(Command::Spawn { parent, epoch, node, step: self.step_of(parent) + 1, children });
@@ -264,7 +265,8 @@ impl World {
 
     fn release(&mut self, a: u16, b: u16) {
         let (task, epoch, node) = self.lease(a);
-        let why = [Release::Stopped, Release::Yielded, Release::Broken][b as usize % 3];
+        let all = [Release::Stopped, Release::Yielded, Release::Broken, Release::Stuck];
+        let why = all[b as usize % all.len()];
         self.run(Command::Release { task, epoch, node, why });
     }
 

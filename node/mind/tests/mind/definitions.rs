@@ -2,7 +2,7 @@
 
 use crate::harness::{AGENT, TEAM};
 use context::Visibility;
-use mind::{AgentDefinition, Definition, Limits, TeamDefinition, ToolChoice, ToolRule};
+use mind::{AgentDefinition, Compaction, Definition, Limits, TeamDefinition, ToolChoice, ToolRule};
 use proptest::prelude::*;
 
 fn error(text: &str) -> mind::DefinitionError {
@@ -123,6 +123,14 @@ fn definition() -> impl Strategy<Value = Definition> {
                 },
                 tool_choice: if who > 1 { ToolChoice::Required } else { ToolChoice::Auto },
                 conversation: who == 1,
+                result_schema: (who == 2).then(|| "{\"type\":\"object\"}".to_string()),
+                compaction: (who > 0).then(|| Compaction {
+                    at_milli: 500 + u32::from(who),
+                    until_milli: 250,
+                    keep_steps: 3,
+                    max_tokens: 100,
+                    agent: (who > 1).then(|| "summary".to_string()),
+                }),
             })
         },
     );

@@ -138,7 +138,7 @@ impl World {
                     last = next;
                     Event::Committed { step }
                 }
-                Effect::CallTool { .. } | Effect::CutShort => {
+                Effect::CallTool { .. } | Effect::CutShort | Effect::CheckResult { .. } => {
                     panic!("these agents have only tools of their own")
                 }
             };

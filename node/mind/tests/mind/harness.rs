@@ -86,6 +86,7 @@ impl Store {
             | Effect::CutShort
             | Effect::Infer { .. }
             | Effect::AskChildren
+            | Effect::CheckResult { .. }
             | Effect::Stop => return,
         };
         for (hash, bytes) in segments {
@@ -142,8 +143,11 @@ pub(crate) fn live(
                     let children = (0..plan.len() as u64).map(|index| uid(1000 * step + index));
                     Event::Spawned { children: children.collect() }
                 }
-                Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
-                    panic!("this life has no tools")
+                Effect::ListTools { .. }
+                | Effect::CallTool { .. }
+                | Effect::CutShort
+                | Effect::CheckResult { .. } => {
+                    panic!("this life has no tools and no forms")
                 }
                 Effect::AskChildren => {
                     let all = &mind.observe().children;

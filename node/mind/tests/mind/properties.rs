@@ -95,8 +95,11 @@ fn survives(facts: &TaskFacts, events: Vec<Event>, most_turns: u32) {
                 }
                 Effect::Spawn { children, .. } => assert!(!children.is_empty()),
                 Effect::AskChildren => assert!(!mind.observe().children.is_empty()),
-                Effect::ListTools { .. } | Effect::CallTool { .. } | Effect::CutShort => {
-                    panic!("this life has no tools")
+                Effect::ListTools { .. }
+                | Effect::CallTool { .. }
+                | Effect::CutShort
+                | Effect::CheckResult { .. } => {
+                    panic!("this life has no tools and no forms")
                 }
             }
         }
@@ -149,6 +152,7 @@ fn cuts_change_neither_seed_nor_text_nor_limit() {
             | Effect::CutShort
             | Effect::Spawn { .. }
             | Effect::AskChildren
+            | Effect::CheckResult { .. }
             | Effect::Commit { .. }
             | Effect::Stop => None,
         })

@@ -4,8 +4,10 @@
 //! replays what was committed; `loaded` answers with what the store has.
 
 use crate::harness::{Store, facts, generated, outcome, uid};
-use context::{Kind, Part, Segment};
-use mind::{CallOutcome, Decision, Effect, Event, Finish, Mind, NextMove, Signal, SignalKind, TaskFacts};
+use context::{Kind, Part, Segment, Visibility};
+use mind::{
+    CallOutcome, Decision, Effect, Event, Finish, Measured, Mind, NextMove, Signal, SignalKind, TaskFacts,
+};
 use std::collections::BTreeMap;
 use types::{Hash, TaskState};
 
@@ -15,6 +17,8 @@ struct Stage {
     store: Store,
     proposed: Option<Hash>,
     wanted: Vec<Hash>,
+    /// The kinds of the chain that the model was called with last.
+    called: Vec<Kind>,
     names: BTreeMap<Hash, String>,
 }
 
@@ -62,7 +66,15 @@ impl Stage {
             .map(|child| (Hash::of(child.to_string().as_bytes()), format!("result of {}", child.index)));
         let names = named.chain(results).collect();
         let mind = Mind::new(facts.clone());
-        Stage { facts, mind, store: Store::default(), proposed: None, wanted: Vec::new(), names }
+        Stage {
+            facts,
+            mind,
+            store: Store::default(),
+            proposed: None,
+            wanted: Vec::new(),
+            called: Vec::new(),
+            names,
+        }
     }
 
     fn line(&mut self, line: &str) -> Vec<Effect> {
@@ -85,10 +97,11 @@ impl Stage {
         let words: Vec<&str> = rest.split_whitespace().collect();
         match word {
             "begin" => Event::Begin,
-            "loaded" => self.store.loaded(&self.wanted),
+            "loaded" => self.loaded(),
             "budget" => Event::BudgetRefused,
             "no-calls" => Event::CallsRefused,
             "fenced" => Event::Fenced,
+            "checked" => Event::Checked { wrong: rest.to_string() },
             "committed" => Event::Committed { step: words[0].parse().unwrap() },
             "spawned" => {
                 Event::Spawned { children: words.iter().map(|it| uid(it.parse().unwrap())).collect() }
@@ -99,12 +112,34 @@ impl Stage {
                 message: words[2..].join(" "),
                 retriable: words[1] == "retriable",
             },
+            // `full 100 5 60 20`: the window, and the tokens of each piece.
+            "full" => {
+                let numbers: Vec<u64> = words.iter().map(|word| word.parse().unwrap()).collect();
+                assert_eq!(
+                    numbers.len() - 1,
+                    self.called.len(),
+                    "a number for each piece: {:?}",
+                    self.called
+                );
+                let measured = |(kind, tokens): (&Kind, &u64)| Measured { kind: *kind, tokens: *tokens };
+                let pieces = self.called.iter().zip(&numbers[1..]).map(measured).collect();
+                Event::NearlyFull { window_tokens: numbers[0], pieces }
+            }
             "tools" => Event::Tools { specs: rest.to_string() },
             "ended" => ended(&words),
             "said" => Event::Signals(vec![signal(&words)]),
             "generated" => generated(&words[2..].join(" "), words[1].parse().unwrap(), finish(words[0])),
             other => panic!("no such event: {other}"),
         }
+    }
+
+    /// Inputs and results of children are in no store here; their texts are their names.
+    fn loaded(&self) -> Event {
+        let text = |hash: &Hash| match self.store.segments.contains_key(hash) {
+            true => self.store.segment(*hash),
+            false => Segment::new(Kind::Message, "someone", Visibility::Project, self.name(hash)),
+        };
+        Event::Loaded { segments: self.wanted.iter().map(|hash| (*hash, text(hash))).collect() }
     }
 
     fn keep(&mut self, effect: &Effect) {
@@ -116,13 +151,21 @@ impl Stage {
                 self.learn(&segments[..segments.len() - 1]);
             }
             Effect::Spawn { new_segments, .. } => self.learn(new_segments),
-            Effect::Infer { fresh, .. } => {
-                self.names.extend(fresh.iter().map(|(hash, it)| (*hash, described(it))))
+            Effect::Infer { fresh, chain, .. } => {
+                self.names.extend(fresh.iter().map(|(hash, it)| (*hash, described(it))));
+                let kind = |hash: &Hash| {
+                    let new = fresh.iter().find(|(known, _)| known == hash).map(|(_, it)| it.kind);
+                    let stored =
+                        || self.store.segments.contains_key(hash).then(|| self.store.segment(*hash).kind);
+                    new.or_else(stored).unwrap_or(Kind::Message)
+                };
+                self.called = chain.iter().map(|item| kind(&item.hash)).collect();
             }
             Effect::ListTools { .. }
             | Effect::CallTool { .. }
             | Effect::CutShort
             | Effect::AskChildren
+            | Effect::CheckResult { .. }
             | Effect::Stop => {}
         }
     }
@@ -161,6 +204,8 @@ impl Stage {
                 min_tokens,
                 wait_ms,
                 choice,
+                full_at_milli,
+                summary,
                 ..
             } => {
                 let parts: Vec<String> = chain
@@ -171,8 +216,10 @@ impl Stage {
                     mind::ToolChoice::None => String::new(),
                     choice => format!(" tools={choice:?}"),
                 };
+                let infer = if *summary { "summarise" } else { "infer" };
+                let full = full_at_milli.map_or(String::new(), |milli| format!(" full={milli}"));
                 format!(
-                    "infer {step}.{call} max={max_tokens} min={min_tokens} known={known_tokens} wait={wait_ms}{choice} [{}]",
+                    "{infer} {step}.{call} max={max_tokens} min={min_tokens} known={known_tokens} wait={wait_ms}{choice}{full} [{}]",
                     parts.join(", ")
                 )
             }
@@ -183,8 +230,9 @@ impl Stage {
                         .iter()
                         .map(|(name, hash)| format!("{name}={}", self.name(hash)))
                         .collect();
+                    let priority = plan.priority.map_or(String::new(), |it| format!(" at priority {it}"));
                     format!(
-                        "{} on {} with {}",
+                        "{}{priority} on {} with {}",
                         plan.agent,
                         inputs.join(" "),
                         self.names(plan.background.iter().copied())
@@ -193,6 +241,7 @@ impl Stage {
                 format!("spawn {step} {}", children.iter().map(one).collect::<Vec<_>>().join("; "))
             }
             Effect::AskChildren => "ask children".to_string(),
+            Effect::CheckResult { schema, text } => format!("check {text:?} against {schema}"),
             Effect::Commit { step, record, billed_tokens, next, .. } => {
                 let decision = decided(&record.decision);
                 let added = self.names(record.added.iter().copied());
@@ -315,6 +364,14 @@ fn decided(decision: &Decision) -> String {
         Decision::Heard { messages, rollback } => format!("heard {} rollback={rollback}", messages.len()),
         Decision::Answered { finish, .. } => format!("answered {finish:?}"),
         Decision::Rested => "rested".to_string(),
+        Decision::OffSchema { finish, call, .. } => format!("off schema {finish:?} call={call}"),
+        Decision::Condensing { from, count, tokens, .. } => {
+            format!("condensing {count} from {from}, {tokens} tokens")
+        }
+        Decision::Condensed { from, count, summary: Some(_), generated_tokens, .. } => {
+            format!("condensed {count} from {from} tokens={generated_tokens}")
+        }
+        Decision::Condensed { reason, .. } => format!("not condensed: {reason}"),
     }
 }
 

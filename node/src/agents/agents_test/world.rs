@@ -4,7 +4,7 @@ use super::bench::Bench;
 use super::fakes::Heard;
 use crate::agents::counters::Counters;
 use crate::agents::seams::{LedgerDoor, Seams, Segments, Stores};
-use crate::agents::{Agents, AgentsConfig, HeldLeases};
+use crate::agents::{Agents, AgentsConfig, HeldLeases, Silence};
 use crate::gateway::{Gateway, Provider};
 use crate::link::{LeaseName, News};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, SignalKind, TaskRow};
 use ledger::{Place, Soft, SoftNode, State};
-use mind::Definition;
+use mind::{Definition, StepRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -252,6 +252,21 @@ impl World {
         Some(context::open(&project(), hash, &bytes).unwrap().text)
     }
 
+    /// A task's records, the oldest first.
+    pub(super) fn journal(&self, task: TaskUid) -> Vec<StepRecord> {
+        let (row, world) = (self.row(task), self.lock());
+        let store = &world.stores[&row.home[0]];
+        let mut records = Vec::new();
+        let mut next = row.head;
+        while let Some(hash) = next {
+            let record = StepRecord::open(&project(), hash, &store[&hash]).expect("a record");
+            next = record.prev;
+            records.push(record);
+        }
+        records.reverse();
+        records
+    }
+
     /// Everything that a node's store has.
     pub(super) fn holds(&self, node: NodeId, hash: Hash) -> bool {
         self.lock().stores[&node].contains_key(&hash)
@@ -368,6 +383,19 @@ pub(super) struct NodeInWorld {
     pub(super) agents: Agents,
     pub(super) lease_valid: Arc<AtomicBool>,
     pub(super) live: Arc<Heard>,
+    frozen: Frozen,
+}
+
+/// Who looks at the lease next waits here, with its whole thread, until the sender is gone.
+type Frozen = Arc<Mutex<Option<std::sync::mpsc::Receiver<()>>>>;
+
+impl NodeInWorld {
+    /// The next handler of an agent that looks at the lease hangs until what this answers is dropped.
+    pub(super) fn freeze_one(&self) -> std::sync::mpsc::Sender<()> {
+        let (thaw, frozen) = std::sync::mpsc::channel();
+        *self.frozen.lock().unwrap() = Some(frozen);
+        thaw
+    }
 }
 
 /// The world as one node reaches it.
@@ -375,18 +403,35 @@ struct Reach {
     world: Arc<World>,
     node: NodeId,
     lease_valid: Arc<AtomicBool>,
+    frozen: Frozen,
 }
 
 /// Starts a node's agents on models by name.
 pub(super) async fn start(world: &Arc<World>, node: NodeId, provider: Arc<dyn Provider>) -> NodeInWorld {
+    start_with(world, node, provider, Silence::default()).await
+}
+
+/// The same with less patience.
+pub(super) async fn start_with(
+    world: &Arc<World>,
+    node: NodeId,
+    provider: Arc<dyn Provider>,
+    silence: Silence,
+) -> NodeInWorld {
     let (sender, news) = mpsc::channel(1024);
     let lease_valid = Arc::new(AtomicBool::new(true));
-    let reach = Arc::new(Reach { world: world.clone(), node, lease_valid: lease_valid.clone() });
+    let frozen: Frozen = Arc::default();
+    let reach = Arc::new(Reach {
+        world: world.clone(),
+        node,
+        lease_valid: lease_valid.clone(),
+        frozen: frozen.clone(),
+    });
     let live = Arc::new(Heard::default());
     let tools = world.tools.clone();
     let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools };
     let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
-    let config = AgentsConfig { node, slots: 8, restart_ms: 1 };
+    let config = AgentsConfig { node, slots: 8, restart_ms: 1, silence };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let agents = Agents::start(config, seams, gateway, news, held, counters).await.unwrap();
     let leases = {
@@ -396,7 +441,7 @@ pub(super) async fn start(world: &Arc<World>, node: NodeId, provider: Arc<dyn Pr
     };
     world.tell(node, News::FullSet { leases, term: 1 }).await;
     world.lock().plan(world.ms.load(Ordering::SeqCst));
-    NodeInWorld { id: node, agents, lease_valid, live }
+    NodeInWorld { id: node, agents, lease_valid, live, frozen }
 }
 
 impl LedgerDoor for Reach {
@@ -414,6 +459,11 @@ impl LedgerDoor for Reach {
     }
 
     fn lease_valid(&self) -> bool {
+        let frozen = self.frozen.lock().unwrap().take();
+        if let Some(frozen) = frozen {
+            // It ends with the sender.
+            let _ = frozen.recv();
+        }
         self.lease_valid.load(Ordering::SeqCst)
     }
 }

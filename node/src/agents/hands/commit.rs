@@ -30,6 +30,7 @@ impl Hands {
         let billed_tokens = billed_tokens + lost.tokens();
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             let last = stop.is_cancelled();
             let home = match self.keep_or_offer(&segments, &named, last).await {
                 Ok(home) => home,

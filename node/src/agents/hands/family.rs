@@ -27,6 +27,7 @@ impl Hands {
         let named: Vec<Hash> = children.iter().flat_map(given).collect();
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             match self.keep(new.clone(), &named).await {
                 Ok(home) if home.len() >= self.shared.seams.stores.copies() => {
                     return self.propose_children(step, &children, home).await;
@@ -79,14 +80,15 @@ impl Hands {
         }
         let (agent, background) = (child.agent.clone(), child.background.clone());
         let limits = child.tokens.map(|tokens| vec![(QuotaKey::TokensTotal, tokens)]);
-        let together = child.together.then_some(true);
-        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits, together })
+        let (together, priority) = (child.together.then_some(true), child.priority);
+        Ok(ChildSpec { agent, inputs, background, home: home.to_vec(), limits, priority, together })
     }
 
     /// How all children stand, from the ledger.
     pub(super) async fn ask_children(&self, stop: CancellationToken) -> Outcome {
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             match self.shared.seams.ledger.read(Query::Children { parent: self.lease.task }).await {
                 Ok(Answer::Tasks { rows, .. }) => return self.tell_of(rows).await,
                 Ok(other) => {

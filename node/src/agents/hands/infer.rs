@@ -2,13 +2,14 @@
 
 use super::{Hands, Trouble};
 use crate::agents::course::Outcome;
-use crate::gateway::{Generated, LivePiece, ModelCall, ModelOutcome, Reserve};
-use context::{ChainItem, Reader, Segment, View};
+use crate::gateway::{Fullness, Generated, LivePiece, ModelCall, ModelOutcome, Reserve};
+use context::{ChainItem, Kind, Reader, Segment, View};
 use futures::future::BoxFuture;
 use ledger::command::Command;
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::Want;
-use mind::{Effect, Event};
+use mind::{Effect, Event, Measured};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ impl Hands {
             seed,
             wait_ms,
             choice,
+            full_at_milli,
+            summary,
         } = effect
         else {
             return Outcome::Broke("not a model call".into());
@@ -57,18 +60,34 @@ impl Hands {
             seed,
             class: self.lease.row.class,
             call,
+            full_at_milli,
         };
-        self.call(step, call, &stop).await
+        self.call(step, call, (&chain, &view), summary, &stop).await
     }
 
-    async fn call(&self, step: u64, call: ModelCall, stop: &CancellationToken) -> Outcome {
+    async fn call(
+        &self,
+        step: u64,
+        call: ModelCall,
+        (chain, view): (&[ChainItem], &View),
+        summary: bool,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        // Others may be busy for hours.
+        self.pulse.rest();
         let slot = stop.run_until_cancelled(self.shared.slots.acquire()).await;
+        self.pulse.touch();
         let Some(Ok(_slot)) = slot else { return Outcome::Nothing };
         let task = self.lease.task;
         let live = &self.shared.seams.live;
-        let attempt = format!("{}/{}", self.lease.epoch, call.call);
+        // Who watches sees that this is not the answer.
+        let of_summary = if summary { "/summary" } else { "" };
+        let attempt = format!("{}/{}{of_summary}", self.lease.epoch, call.call);
         live.begin(self.project(), task, step, &attempt);
-        let show = |piece: LivePiece<'_>| live.push(task, piece.offset, piece.tokens, piece.text);
+        let show = |piece: LivePiece<'_>| {
+            self.pulse.touch();
+            live.push(task, piece.offset, piece.tokens, piece.text);
+        };
         let reserve = StepReservation { hands: self, step };
         match self.shared.gateway.call(call, &reserve, &show, stop).await {
             ModelOutcome::Generated(generated) | ModelOutcome::Stopped(Some(generated)) => {
@@ -76,6 +95,10 @@ impl Hands {
                 Outcome::Happened(told(generated))
             }
             ModelOutcome::Stopped(None) => Outcome::Nothing,
+            ModelOutcome::NearlyFull(fullness) => {
+                tracing::info!(%task, step, fullness.tokens, fullness.window, "the window is nearly full");
+                Outcome::Happened(measured(chain, view, &fullness))
+            }
             ModelOutcome::Failed(failure) => {
                 self.lose(step, failure.lost.unwrap_or_default());
                 tracing::info!(%task, step, reason = failure.reason, "a model call failed");
@@ -122,6 +145,29 @@ impl Hands {
             chain.iter().map(|item| item.hash).filter(|hash| !fresh.iter().any(|(new, _)| new == hash));
         self.stored_bytes(stored) + new
     }
+}
+
+/// Tokens of each piece of a chain, in its order: those of a message are parted by the bytes of what it is made of.
+fn measured(chain: &[ChainItem], view: &View, fullness: &Fullness) -> Event {
+    let kinds: BTreeMap<Hash, Kind> =
+        view.items().iter().map(|(item, segment)| (item.hash, segment.kind)).collect();
+    let bytes: BTreeMap<Hash, u64> =
+        view.items().iter().map(|(item, segment)| (item.hash, segment.text.len() as u64 + 1)).collect();
+    let mut tokens: BTreeMap<Hash, u64> = BTreeMap::new();
+    for (message, count) in view.messages().iter().zip(&fullness.counts) {
+        let of_message = |hash: &Hash| bytes.get(hash).copied().unwrap_or(1);
+        let all: u64 = message.segments.iter().map(of_message).sum();
+        for hash in &message.segments {
+            tokens.insert(*hash, (count * of_message(hash)).div_ceil(all.max(1)));
+        }
+    }
+    // What is no message: the tools take what the messages leave.
+    let rest = fullness.tokens.saturating_sub(fullness.counts.iter().sum());
+    let piece = |item: &ChainItem| Measured {
+        kind: kinds.get(&item.hash).copied().unwrap_or(Kind::Message),
+        tokens: tokens.get(&item.hash).copied().unwrap_or(rest),
+    };
+    Event::NearlyFull { window_tokens: fullness.window, pieces: chain.iter().map(piece).collect() }
 }
 
 fn unavailable(trouble: Trouble) -> Event {

@@ -17,6 +17,7 @@ impl Hands {
         let never = CancellationToken::new();
         let mut patience = Patience::default();
         for _ in 0..TRIES {
+            self.pulse.touch();
             match self.load_once().await {
                 Ok(mind) => return Outcome::Loaded(Box::new(mind)),
                 Err(Trouble::Corrupt(why)) => return Outcome::Corrupt(why),
@@ -48,6 +49,7 @@ impl Hands {
         self.shared.counters.full_context(self.stored_bytes(closure.iter().copied()));
         self.copies.loaded(closure);
         let tree = self.root().await?;
+        self.known().tree = Some(tree);
         let mut mind = Mind::new(self.facts(definition, tree, said_to(row)));
         for (hash, record) in &records {
             mind.replay(*hash, record).map_err(|error| Trouble::Corrupt(error.to_string()))?;
@@ -139,6 +141,7 @@ impl Hands {
     pub(crate) async fn open_all(&self, hashes: Vec<Hash>, stop: CancellationToken) -> Outcome {
         let mut patience = Patience::default();
         loop {
+            self.pulse.touch();
             match self.open_once(&hashes).await {
                 Ok(segments) => return Outcome::Happened(Event::Loaded { segments }),
                 Err(Trouble::Corrupt(message)) => {

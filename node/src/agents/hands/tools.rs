@@ -30,6 +30,7 @@ impl Hands {
             attempt,
             project: self.project().clone(),
             task,
+            tree: self.known().tree.unwrap_or(task),
             agent: self.lease.row.agent.to_string(),
             tool,
             arguments,

@@ -1,56 +1,50 @@
-//! What a window that fills up gives up: which range is summarised, and what the summary agent is told.
+//! What a window that fills up gives up: which range is summarised.
 //!
 //! Decided from numbers alone. Nothing is deleted: a summary names what it replaces, and the originals stay.
 
-use std::ops::Range;
-
 use context::Kind;
-use types::Hash;
-
-/// The standing instruction of the summary agent: an ordinary task of low priority, with a budget.
-pub const SUMMARY_INSTRUCTION: &str = include_str!("compaction/instruction.md");
+use std::ops::Range;
 
 /// One segment of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    pub hash: Hash,
-    pub kind: Kind,
-    pub tokens: u64,
-    /// Steps since it joined; 0 is the step that is going on.
-    pub age_steps: u64,
+pub(crate) struct Piece {
+    pub(crate) kind: Kind,
+    pub(crate) tokens: u64,
+    /// Model calls since it joined; 0 is the one that is to be made.
+    pub(crate) age_steps: u64,
     /// A later piece says the same or newer: a file read again, a state written again.
-    pub superseded: bool,
-    /// The task's own input, which is never given up.
-    pub input: bool,
+    pub(crate) superseded: bool,
+    /// The task's own input, or the newest message to it, which are never given up.
+    pub(crate) input: bool,
+    /// Stands with the piece before it: a call with its message, a result with its call.
+    pub(crate) attached: bool,
+    /// A rollback comes back to the place in front of it, so no range reaches across.
+    pub(crate) barrier: bool,
 }
 
 /// When to act and how far to go, in thousandths of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Above this the range is chosen: early enough that the summary is there before the window is full.
-    pub begin: u64,
+    pub(crate) begin: u64,
     /// What is wanted after it.
-    pub until: u64,
-    /// Steps at the end that stay as they are: what the agent is working with.
-    pub keep_steps: u64,
+    pub(crate) until: u64,
+    /// Model calls at the end that stay as they are: what the agent is working with.
+    pub(crate) keep_steps: u64,
     /// The longest summary, in tokens.
-    pub summary_tokens: u64,
-}
-
-impl Default for Rule {
-    fn default() -> Rule {
-        Rule { begin: 750, until: 400, keep_steps: 4, summary_tokens: 512 }
-    }
+    pub(crate) summary_tokens: u64,
+    /// The longest range: whoever summarises has to read it.
+    pub(crate) range_tokens: u64,
 }
 
 /// A range to summarise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Places in the chain. All between may be replaced.
-    pub range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// What stands there now, and what is freed when the summary has its full length.
-    pub tokens: u64,
-    pub freed: u64,
+    pub(crate) tokens: u64,
+    pub(crate) freed: u64,
 }
 
 /// Chooses what to summarise, or nothing: below the mark, or when nothing would be freed.
@@ -58,7 +52,7 @@ pub struct Plan {
 /// Among the ranges that bring the chain down to `until` it takes the one that loses the least
 /// ([`worth`]); when none does, the one that frees the most. A range holds no instruction, no task input and nothing of
 /// the last steps, so it lies between two of those.
-pub fn choose(pieces: &[Piece], window_tokens: u64, rule: &Rule) -> Option<Plan> {
+pub(crate) fn choose(pieces: &[Piece], window_tokens: u64, rule: &Rule) -> Option<Plan> {
     let total: u64 = pieces.iter().map(|piece| piece.tokens).sum();
     if total * 1000 < window_tokens * rule.begin {
         return None;
@@ -103,7 +97,7 @@ fn may_go(piece: &Piece, rule: &Rule) -> bool {
 fn runs(pieces: &[Piece], rule: &Rule) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for at in (0..pieces.len()).filter(|at| may_go(&pieces[*at], rule)) {
-        match runs.last_mut().filter(|run| run.end == at) {
+        match runs.last_mut().filter(|run| run.end == at && !pieces[at].barrier) {
             Some(run) => run.end = at + 1,
             None => runs.push(at..at + 1),
         }
@@ -111,15 +105,16 @@ fn runs(pieces: &[Piece], rule: &Rule) -> Vec<Range<usize>> {
     runs
 }
 
-/// The shortest range from every place of a run that frees what is wanted, and the whole run.
+/// The shortest range from every place of a run that frees what is wanted, and the longest one from its begin.
 fn candidates(pieces: &[Piece], run: Range<usize>, wanted: u64, rule: &Rule) -> Vec<Plan> {
     let plan = |range: Range<usize>| {
         let tokens = pieces[range.clone()].iter().map(|piece| piece.tokens).sum::<u64>();
         Plan { range, tokens, freed: tokens.saturating_sub(rule.summary_tokens) }
     };
     let cuts: Vec<usize> = (run.start..=run.end).filter(|at| !parts_a_call(pieces, *at)).collect();
-    let (Some(first), Some(last)) = (cuts.first(), cuts.last()) else { return Vec::new() };
-    let mut plans = vec![plan(*first..*last)];
+    let Some(first) = cuts.first() else { return Vec::new() };
+    let longest = *first..longest(pieces, &cuts, rule.range_tokens);
+    let mut plans: Vec<Plan> = if longest.is_empty() { Vec::new() } else { vec![plan(longest)] };
     let (mut end, mut tokens) = (0, 0);
     for (place, start) in cuts.iter().enumerate() {
         end = end.max(place);
@@ -133,12 +128,26 @@ fn candidates(pieces: &[Piece], run: Range<usize>, wanted: u64, rule: &Rule) -> 
         plans.push(plan(*start..cuts[end]));
         tokens -= pieces[*start..cuts[place + 1]].iter().map(|piece| piece.tokens).sum::<u64>();
     }
+    plans.retain(|plan| plan.tokens <= rule.range_tokens);
     plans
 }
 
-/// A cut here would leave a tool's result without its call.
+/// Where the longest range that begins with the first cut ends.
+fn longest(pieces: &[Piece], cuts: &[usize], most_tokens: u64) -> usize {
+    let (mut end, mut tokens) = (cuts[0], 0);
+    for next in &cuts[1..] {
+        tokens += pieces[end..*next].iter().map(|piece| piece.tokens).sum::<u64>();
+        if tokens > most_tokens {
+            break;
+        }
+        end = *next;
+    }
+    end
+}
+
+/// A cut here would leave a tool's result without its call, or a call without its message.
 fn parts_a_call(pieces: &[Piece], at: usize) -> bool {
-    at > 0 && pieces.get(at).is_some_and(|piece| piece.kind == Kind::ToolResult)
+    at > 0 && pieces.get(at).is_some_and(|piece| piece.attached)
 }
 
 #[cfg(test)]
