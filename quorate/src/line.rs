@@ -109,6 +109,9 @@ pub(crate) struct Source {
     /// Compute removals anew for every call, not for one in twenty
     #[arg(long)]
     audit_all: bool,
+    /// Compute the removal of every segment anew, too: exact leave-one-out, with its cost, beside masking
+    #[arg(long, conflicts_with = "audit_all")]
+    exact: bool,
     /// Compute at most so many tokens; calls beyond that are listed as skipped
     #[arg(long, value_name = "TOKENS")]
     budget: Option<u64>,
@@ -123,6 +126,7 @@ impl Source {
             openai,
             threads: self.threads,
             audit_all: self.audit_all,
+            exact: self.exact,
             budget_tokens: self.budget,
             json,
         }

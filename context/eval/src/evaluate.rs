@@ -65,7 +65,7 @@ pub fn evaluate<S: Scorer>(
     let mut report = Report { model_sha256: scorer.model_sha256(), ..Report::default() };
     let mut left = settings.budget_tokens;
     for (index, call) in calls.iter().enumerate() {
-        if let Some(why) = unfit(call, &tokens[index], &duplicates, index, scorer.window(), left) {
+        if let Some(why) = unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left)) {
             report.skipped.push(Skipped { call: call.name.clone(), why });
             continue;
         }
@@ -98,7 +98,7 @@ fn unfit(
     duplicates: &Duplicates,
     index: usize,
     window: usize,
-    left: Option<u64>,
+    (audit, left): (Audit, Option<u64>),
 ) -> Option<String> {
     let needed = needed(call, tokens);
     if needed > window as u64 {
@@ -106,7 +106,7 @@ fn unfit(
             "{needed} tokens, the model's window is {window}; evaluate it with a model of a longer window"
         ));
     }
-    let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call));
+    let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call), audit);
     let left = left.filter(|left| most > *left)?;
     Some(format!("may cost {most} tokens, {left} are left of the budget; raise the budget"))
 }
@@ -156,6 +156,7 @@ impl One<'_> {
         }
         report.costs = measured.costs;
         report.tokens_spent = measured.costs.spent();
+        report.audit_tokens = report.audit_max_nats.map(|_| measured.costs.audit);
         Ok(report)
     }
 
@@ -235,9 +236,11 @@ impl One<'_> {
         if !self.settings.audit.covers(self.call().chain()) {
             return Ok(());
         }
-        for Audited { at, masked, exact } in measured.audit(values)? {
+        let every = self.settings.audit == Audit::Every;
+        for Audited { at, masked, exact } in measured.audit(values, every)? {
             let differ = (masked - exact).abs();
-            if differ > self.settings.audit_limit_nats {
+            report.segments[at].exact = Some(round(exact));
+            if differ > self.settings.audit_limit_nats && !every {
                 let (call, segment) = (self.call().name.clone(), self.call().segments[at].id.clone());
                 return Err(EvaluateError::Refused { call, segment, masked, exact });
             }
@@ -277,6 +280,7 @@ impl One<'_> {
             necessity: None,
             sufficiency: None,
             cluster_out: None,
+            exact: None,
             verdict: Verdict::Blind,
             redundant_with: Vec::new(),
         }

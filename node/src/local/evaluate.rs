@@ -20,6 +20,8 @@ pub struct Recorded {
     pub threads: usize,
     /// Every call is audited, not one in twenty.
     pub audit_all: bool,
+    /// Every segment of every call is.
+    pub exact: bool,
     /// At most so many computed tokens.
     pub budget_tokens: Option<u64>,
     pub json: bool,
@@ -33,7 +35,11 @@ impl Recorded {
     }
 
     fn settings(&self) -> Settings {
-        let audit = if self.audit_all { Audit::All } else { Audit::Some };
+        let audit = match (self.exact, self.audit_all) {
+            (true, _) => Audit::Every,
+            (false, true) => Audit::All,
+            (false, false) => Audit::Some,
+        };
         Settings { audit, budget_tokens: self.budget_tokens, ..Settings::default() }
     }
 
