@@ -8,6 +8,7 @@ mod agents;
 mod cluster;
 mod context;
 mod convert;
+mod evaluate;
 mod explain;
 mod memory;
 mod nodes;
@@ -16,10 +17,11 @@ mod quota_watch;
 mod quotas;
 mod serve;
 mod snapshots;
-mod status;
+pub(crate) mod status;
 mod tasks;
 mod watch;
 
+use crate::evaluating::Evaluations;
 use crate::keep::Keep;
 use crate::live::LiveTokens;
 use crate::members::Members;
@@ -47,6 +49,7 @@ pub struct Membership {
     pub peers: Peers,
     pub live: LiveTokens,
     pub(crate) memories: Arc<Memories>,
+    pub(crate) evaluations: Evaluations,
 }
 
 /// As long as a caller waits for a node that has just started.
@@ -151,7 +154,8 @@ impl Door {
             )?
             .add(
                 pb::context_service_server::ContextServiceServer::new(self.clone())
-                    .max_decoding_message_size(size),
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
             )?
             .add(
                 pb::memory_service_server::MemoryServiceServer::new(self.clone())

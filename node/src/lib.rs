@@ -10,6 +10,7 @@ pub mod config;
 pub mod device;
 pub mod door;
 pub mod engine_thread;
+mod evaluating;
 mod figures;
 mod forgotten;
 pub mod gateway;

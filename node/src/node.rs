@@ -10,6 +10,8 @@ mod worker;
 use crate::config::{self, Config};
 use crate::device::{Machine, Telemetry};
 use crate::door::{Access, Door, Membership};
+use crate::evaluating::Evaluations;
+use crate::evaluating::plane::EvaluatorPlane;
 use crate::figures::Figures;
 use crate::forgotten;
 use crate::http;
@@ -70,6 +72,8 @@ struct Parts {
     models: ModelStore,
     device: Arc<dyn Telemetry>,
     figures: Figures,
+    /// Of the models that are loaded.
+    evaluations: Arc<OnceLock<Evaluations>>,
     internal: Option<TcpListener>,
     stop: CancellationToken,
     /// Another process on the same folder would destroy it.
@@ -114,6 +118,7 @@ impl Node {
             traffic: Arc::default(),
             device: Arc::new(Machine::start()),
             figures,
+            evaluations: Arc::default(),
             internal,
             stop,
             _lock: lock,
@@ -188,6 +193,8 @@ impl Parts {
         let erasing = forgotten::follow(client.clone(), self.store.clone(), memories.clone());
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(erasing));
         let engines = worker::Engines::load(&self, &client, &keep).await?;
+        let evaluations = engines.evaluations();
+        let _ = self.evaluations.set(evaluations.clone());
         let worker = worker::start(&self, member, &client, &keep, engines, &memories).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
         self.door.open(Membership {
@@ -199,6 +206,7 @@ impl Parts {
             peers: keep.peers,
             live: self.live.clone(),
             memories,
+            evaluations,
         });
         tracing::info!(node = %member.node_id, cluster = %member.cluster_id, "the node serves");
         Ok(Node { parts: self, coordinator, worker, client, stop_internal })
@@ -226,11 +234,16 @@ impl Parts {
             models: self.models.clone(),
             traffic: self.traffic.clone(),
         };
+        let evaluator = EvaluatorPlane {
+            cluster: Arc::new(OnceLock::from(member.cluster_id)),
+            evaluations: self.evaluations.clone(),
+        };
         let mut router = tonic::transport::Server::builder()
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(4 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .add_service(segments.service())
+            .add_service(evaluator.service())
             .add_service(MemberServer::new(Here { node: member.node_id, client: client.clone() }));
         if let Some(coordinator) = coordinator {
             let (ledger, link) = coordinator.services();

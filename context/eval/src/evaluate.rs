@@ -5,7 +5,7 @@ use crate::duplicates::Duplicates;
 use crate::judge::{self, AUDIT_NATS, GATE_NATS, Values, Verdict};
 use crate::measure::{self, Audited, Measured};
 use crate::plan::{Audit, Meaning};
-use crate::report::{CallReport, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, round};
+use crate::report::{CallReport, Over, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, round};
 use crate::scorer::{Observed, Scorer, Tokenised};
 use crate::sharing;
 use std::collections::BTreeMap;
@@ -65,8 +65,8 @@ pub fn evaluate<S: Scorer>(
     let mut report = Report { model_sha256: scorer.model_sha256(), ..Report::default() };
     let mut left = settings.budget_tokens;
     for (index, call) in calls.iter().enumerate() {
-        if let Some(why) = unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left)) {
-            report.skipped.push(Skipped { call: call.name.clone(), why });
+        if let Some((over, why)) = unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left)) {
+            report.skipped.push(Skipped { call: call.name.clone(), why, over });
             continue;
         }
         let one = One { calls, tokens: &tokens, duplicates: &duplicates, index, settings };
@@ -99,16 +99,18 @@ fn unfit(
     index: usize,
     window: usize,
     (audit, left): (Audit, Option<u64>),
-) -> Option<String> {
+) -> Option<(Over, String)> {
     let needed = needed(call, tokens);
     if needed > window as u64 {
-        return Some(format!(
+        let why = format!(
             "{needed} tokens, the model's window is {window}; evaluate it with a model of a longer window"
-        ));
+        );
+        return Some((Over::Window, why));
     }
     let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call), audit);
     let left = left.filter(|left| most > *left)?;
-    Some(format!("may cost {most} tokens, {left} are left of the budget; raise the budget"))
+    let why = format!("may cost {most} tokens, {left} are left of the budget; raise the budget");
+    Some((Over::Budget, why))
 }
 
 /// Tokens of the longest child.

@@ -133,6 +133,18 @@ pub struct Pair {
 pub struct Skipped {
     pub call: String,
     pub why: String,
+    #[serde(skip)]
+    pub over: Over,
+}
+
+/// What a call was too long for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Over {
+    /// The model's window.
+    #[default]
+    Window,
+    /// What was left of the evaluation's own budget.
+    Budget,
 }
 
 impl Report {

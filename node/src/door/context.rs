@@ -3,7 +3,6 @@
 use super::{Door, Membership, identity, project, status};
 use context::{Kind, Segment, Visibility};
 use ledger::rows::TaskRow;
-use mind::StepRecord;
 use proto::v1 as pb;
 use proto::v1::context_service_server::ContextService;
 use std::pin::Pin;
@@ -54,23 +53,23 @@ impl ContextService for Door {
         let head = row.head.map(|hash| hash.to_string()).unwrap_or_default();
         Ok(Response::new(pb::Context { task: row.uid.to_string(), head, segments }))
     }
+
+    async fn evaluate_context(
+        &self,
+        request: Request<pb::EvaluateContextRequest>,
+    ) -> Result<Response<pb::EvaluateContextResponse>, Status> {
+        let caller = identity(&request);
+        self.evaluated(&caller, request.into_inner()).await.map(Response::new)
+    }
 }
 
 impl Membership {
     /// Everything the task's model calls were given and answered, oldest first.
     async fn chain(&self, row: &TaskRow) -> Result<Vec<Hash>, Status> {
-        let mut records = Vec::new();
-        let mut next = row.head;
-        while let Some(hash) = next {
-            let bytes = self.segment(&row.project, hash, &row.home).await?;
-            let record: StepRecord = StepRecord::open(&row.project, hash, &bytes)
-                .map_err(|error| Status::data_loss(format!("step record {}: {error}", hash.short())))?;
-            next = record.prev;
-            records.push(record);
-        }
+        let records = self.records(row).await?;
         let given = row.background.iter().copied().chain(row.inputs.iter().map(|input| input.segment));
         let mut chain: Vec<Hash> = given.collect();
-        for hash in records.iter().rev().flat_map(|record| record.added.iter()) {
+        for hash in records.iter().flat_map(|record| record.added.iter()) {
             if !chain.contains(hash) {
                 chain.push(*hash);
             }
@@ -79,7 +78,7 @@ impl Membership {
     }
 }
 
-fn open(project: &ProjectName, hash: Hash, bytes: &[u8]) -> Result<Segment, Status> {
+pub(super) fn open(project: &ProjectName, hash: Hash, bytes: &[u8]) -> Result<Segment, Status> {
     context::open(project, hash, bytes)
         .map_err(|error| Status::data_loss(format!("segment {}: {error}", hash.short())))
 }

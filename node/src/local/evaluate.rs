@@ -1,14 +1,13 @@
 //! `context eval` and `context suggest`: recorded calls scored by an engine of this process, without a cluster.
 
-mod engine_scorer;
-
 use super::engine::load;
+use crate::evaluating::{EngineScorer, sha256};
 use anyhow::Context;
-use engine_scorer::EngineScorer;
 use evaluate::{Audit, Call, Form, Report, Settings};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use worker_inference::Engine;
 
 /// Where recorded calls are, and what scores them.
 pub struct Recorded {
@@ -43,9 +42,10 @@ impl Recorded {
         Settings { audit, budget_tokens: self.budget_tokens, ..Settings::default() }
     }
 
-    fn scorer(&self) -> anyhow::Result<EngineScorer> {
+    fn scorer(&self) -> anyhow::Result<EngineScorer<Engine>> {
         let path = super::model_path(&self.model)?;
-        EngineScorer::new(load(&self.model, self.threads)?, &path)
+        let sha256 = sha256(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(EngineScorer::own(load(&self.model, self.threads)?, sha256)?)
     }
 }
 

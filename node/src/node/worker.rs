@@ -7,6 +7,7 @@ use crate::agents::real::{NodeVitals, World};
 use crate::agents::{Agents, AgentsConfig, HeldLeases};
 use crate::config::{Provider as Configured, Role};
 use crate::engine_thread::real::LoadedModel;
+use crate::evaluating::Evaluations;
 use crate::gateway::Gateway;
 use crate::gateway::Provider;
 use crate::gateway::local::Local;
@@ -65,6 +66,10 @@ impl Engines {
         let local =
             |model: &LoadedModel| (model.name.clone(), Arc::new(Local::new(model)) as Arc<dyn Provider>);
         Gateway::new(self.models.iter().map(local).chain(self.scripted.iter().cloned()))
+    }
+
+    pub(super) fn evaluations(&self) -> Evaluations {
+        Evaluations::new(&self.models)
     }
 
     fn held(&self) -> Vec<(String, Hash, u64)> {
