@@ -3,7 +3,7 @@
 
 use super::{BUDGET_TOKENS, CALLS, Evaluated, Failed, Order};
 use crate::door::status;
-use evaluate::{Audit, Call, Flaw, Over, Segment, Settings};
+use evaluate::{Audit, Call, Flaw, NoSuggestion, Over, Segment, Settings, Suggestion};
 use proto::v1 as pb;
 use proto::v1::evaluate_context_request::Of;
 use tonic::{Code, Status};
@@ -89,10 +89,18 @@ pub(crate) fn answer(done: &Evaluated, model: String, page: bool) -> pb::Evaluat
         report: report.json(),
         suggestions: suggestions.collect(),
         table: evaluate::table(report),
+        suggested: done.suggestions.iter().map(lines).collect(),
         page: if page { evaluate::html(report, &evaluated()) } else { String::new() },
         model,
         node: String::new(),
         tokens_spent: report.calls.iter().map(spent).sum::<u64>() + searched.sum::<u64>(),
+    }
+}
+
+fn lines(found: &Result<Suggestion, (String, NoSuggestion)>) -> String {
+    match found {
+        Ok(found) => found.lines(),
+        Err((call, why)) => format!("call {call}: {why}\n"),
     }
 }
 

@@ -74,7 +74,7 @@ pub fn context_suggest(recorded: &Recorded) -> anyhow::Result<()> {
     for call in &calls {
         match evaluate::suggest(call, &settings, &mut scorer)? {
             Ok(found) if recorded.json => println!("{}", serde_json::to_string(&found)?),
-            Ok(found) => show(&found),
+            Ok(found) => print!("{}", found.lines()),
             Err(why) if recorded.json => {
                 println!("{}", serde_json::json!({ "call": call.name, "none": why.to_string() }));
             }
@@ -82,12 +82,4 @@ pub fn context_suggest(recorded: &Recorded) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn show(found: &evaluate::Suggestion) {
-    println!(
-        "call {}: {} of {} tokens are enough, at a loss of {:.2} nats",
-        found.call, found.tokens_after, found.tokens_before, found.loss_nats
-    );
-    found.rules.iter().for_each(|rule| println!("  {}", rule.describe()));
 }
