@@ -18,7 +18,7 @@ pub struct ContextReader<'a> {
     pub(crate) client: &'a Client,
 }
 
-impl ContextReader<'_> {
+impl<'a> ContextReader<'a> {
     /// The committed chain of a task; texts only when asked for.
     pub async fn get(&self, task: &str, with_text: bool) -> Result<Context, Error> {
         let message =
@@ -31,12 +31,12 @@ impl ContextReader<'_> {
     }
 
     /// What each part of what a task's agent read was worth for what it did: its last model call.
-    pub fn evaluate(&self, task: impl Into<String>) -> Evaluate<'_> {
+    pub fn evaluate(&self, task: impl Into<String>) -> Evaluate<'a> {
         Evaluate::task(self.client, task.into())
     }
 
     /// The same of calls that were recorded elsewhere.
-    pub fn evaluate_calls(&self, calls: Vec<RecordedCall>) -> Evaluate<'_> {
+    pub fn evaluate_calls(&self, calls: Vec<RecordedCall>) -> Evaluate<'a> {
         Evaluate::calls(self.client, calls)
     }
 
