@@ -5,11 +5,12 @@
 //! time, few wait: what an engine does for nobody in particular must not fill its line.
 //!
 //! Read: this file, `recorded` (a task's journal as calls; pure), `scorer` (the engine behind the evaluator), `asked`
-//! (requests and answers as messages), `plane` (asked by other nodes).
+//! (requests and answers as messages), `plane` (asked by other nodes), `sampled` (asked by nobody).
 
 pub(crate) mod asked;
 pub(crate) mod plane;
 pub(crate) mod recorded;
+pub(crate) mod sampled;
 mod scorer;
 
 pub(crate) use scorer::{EngineScorer, sha256};

@@ -12,6 +12,7 @@ use crate::device::{Machine, Telemetry};
 use crate::door::{Access, Door, Membership};
 use crate::evaluating::Evaluations;
 use crate::evaluating::plane::EvaluatorPlane;
+use crate::evaluating::sampled::{self, Sampler};
 use crate::figures::Figures;
 use crate::forgotten;
 use crate::http;
@@ -195,7 +196,8 @@ impl Parts {
         let engines = worker::Engines::load(&self, &client, &keep).await?;
         let evaluations = engines.evaluations();
         let _ = self.evaluations.set(evaluations.clone());
-        let worker = worker::start(&self, member, &client, &keep, engines, &memories).await?;
+        let (sampler, chosen) = Sampler::new(self.config.engine.evaluate_percent);
+        let worker = worker::start(&self, member, &client, &keep, engines, &memories, sampler).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
         self.door.open(Membership {
             cluster: member.cluster_id,
@@ -206,8 +208,10 @@ impl Parts {
             peers: keep.peers,
             live: self.live.clone(),
             memories,
-            evaluations,
+            evaluations: evaluations.clone(),
         });
+        let sampling = sampled::follow(self.door.clone(), evaluations, chosen);
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(sampling));
         tracing::info!(node = %member.node_id, cluster = %member.cluster_id, "the node serves");
         Ok(Node { parts: self, coordinator, worker, client, stop_internal })
     }

@@ -2,10 +2,12 @@
 
 use super::{Door, Identity, Membership, project, status};
 use crate::evaluating::recorded::{Past, Recorded};
-use crate::evaluating::{CALLS, asked, plane};
+use crate::evaluating::sampled::{self, Sampled, Step};
+use crate::evaluating::{CALLS, Order, asked, plane};
 use context::{Kind, Segment};
+use evaluate::Settings;
 use ledger::query::{Answer, Query};
-use ledger::rows::{ModelRow, TaskRow};
+use ledger::rows::{AgentKind, ModelRow, TaskRow};
 use mind::StepRecord;
 use proto::v1 as pb;
 use proto::v1::evaluate_context_request::Of;
@@ -42,7 +44,32 @@ impl Door {
     }
 }
 
+impl sampled::Past for Door {
+    async fn call(&self, step: Step) -> Option<Sampled> {
+        let inside = self.inside().ok()?;
+        let row = inside.task(step.task).await.ok()??;
+        if !inside.evaluations.has(&row.model.to_string()) {
+            return None;
+        }
+        let calls = inside.past(&row).await.ok()?.calls();
+        let call = calls.into_iter().find(|call| call.step == step.step)?.call;
+        call.check().ok()?;
+        let settings = Settings { budget_tokens: Some(sampled::BUDGET_TOKENS), ..Settings::default() };
+        let (model, project) = (row.model.to_string(), row.project.clone());
+        let order = Order { model, project, calls: vec![call], settings, suggest: false };
+        Some(Sampled { order, team: inside.team_of(row).await })
+    }
+}
+
 impl Membership {
+    /// The team at the root of a task's tree, by name.
+    async fn team_of(&self, mut row: TaskRow) -> Option<String> {
+        while let Some(parent) = row.origin.as_ref().map(|origin| origin.parent) {
+            row = self.task(parent).await.ok()??;
+        }
+        (row.kind == AgentKind::Team).then(|| row.agent.to_string())
+    }
+
     /// The calls of a task, or of all below it as well.
     async fn recorded(
         &self,
