@@ -122,6 +122,41 @@ async fn chat_logs_are_read_and_what_is_no_call_is_named() -> anyhow::Result<()>
     Ok(())
 }
 
+/// A small slice of `bench/evaluator.sh`: questions whose evidence is labelled, so that the ranking can be wrong.
+#[tokio::test]
+async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()> {
+    crate::real_model::model_file()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let data = std::env::var("QUORATE_TEST_DATA").unwrap_or_else(|_| "../shared/data".to_owned());
+    let data = if Path::new(&data).is_absolute() { PathBuf::from(&data) } else { root.join(&data) };
+    if !data.join("bfcl-memory").is_dir() {
+        eprintln!("SKIPPED: bfcl-memory is not in {}; set QUORATE_TEST_DATA", data.display());
+        return Ok(());
+    }
+    let out = tempfile::tempdir()?;
+    let ran = tokio::process::Command::new("python3")
+        .arg(root.join("bench/evaluator.py"))
+        .args(["bfcl", "--wording", "notes", "--sample", "8", "--exact", "--quorate"])
+        .arg(quorate_tests::cluster::binary()?)
+        .arg("--data")
+        .arg(&data)
+        .arg("--out")
+        .arg(out.path())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    ensure!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    let found: Value = serde_json::from_str(said.lines().last().context("a result")?)?;
+    let figure = |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
+    ensure!(found["calls"] == 8, "{found}");
+    let evidence = figure("max(needed, enough)", "auroc_within")?;
+    ensure!(evidence > 0.7 && evidence > figure("attention", "auroc_within")?, "{found}");
+    let (spent, exact) = (figure("tokens", "spent")?, figure("tokens", "exact")?);
+    ensure!(spent < exact / 2.0, "masking costs {spent} tokens a call, exact removal {exact}");
+    Ok(())
+}
+
 /// What of a live task's context mattered is found by whichever node has the model, for those who may ask.
 #[tokio::test]
 async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Result<()> {
