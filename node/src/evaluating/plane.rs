@@ -41,7 +41,7 @@ impl Evaluator for EvaluatorPlane {
         let Some(evaluations) = self.evaluations.get() else {
             return Err(Status::unavailable("this node has no engine yet; try again"));
         };
-        let order = pb::EvaluateContextRequest::decode(order.as_ref());
+        let order = pb::EvaluateContextRequest::decode(order);
         let order = order.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let answer = evaluate(evaluations, order).await?;
         Ok(Response::new(EvaluateResponse { answer: answer.encode_to_vec().into() }))

@@ -40,7 +40,7 @@ impl Past {
             if let Decision::Heard { rollback: true, .. } = record.decision {
                 chain.truncate(mark);
             }
-            self.open(record, &mut chain);
+            mark += self.open(record, &mut chain);
             if called(&record.decision) {
                 calls.extend(self.call(record, &chain));
             }
@@ -54,13 +54,15 @@ impl Past {
         calls
     }
 
-    /// The first step brings in what opens the chain: it was read by that step's call already.
-    fn open(&self, record: &StepRecord, chain: &mut Vec<Hash>) {
+    /// The first step brings in what opens the chain: it was read by that step's call already. Says how many that were.
+    fn open(&self, record: &StepRecord, chain: &mut Vec<Hash>) -> usize {
         let opening = |hash: &&Hash| self.kind(hash).is_some_and(|kind| opens(kind, record.n));
         let new: Vec<Hash> = record.added.iter().filter(opening).copied().collect();
         let missing = new.into_iter().chain(record.tools).filter(|hash| !chain.contains(hash));
         let missing: Vec<Hash> = missing.collect();
+        let count = missing.len();
         chain.splice(0..0, missing);
+        count
     }
 
     fn kind(&self, hash: &Hash) -> Option<Kind> {
