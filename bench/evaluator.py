@@ -25,8 +25,30 @@ from common import run, say
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def report(options, name, calls, *more):
-    """The report of these calls, from the folder if it is there: the same calls have the same report."""
+def report(options, name, calls, *more, group=lambda call: None):
+    """The report of these calls, in parts that are kept in the folder and not made twice: the same calls have the same
+    report. Calls of a group stay together, because what was sent before is looked for among them."""
+    whole = {"calls": [], "skipped": [], "seconds": 0.0}
+    for number, part in enumerate(parts(calls, group)):
+        found = part_report(options, f"{name}-{number}", part, *more)
+        whole["calls"] += found["calls"]
+        whole["skipped"] += found.get("skipped", [])
+        whole["seconds"] = round(whole["seconds"] + found["seconds"], 1)
+    return whole
+
+
+def parts(calls, group, most=8):
+    """At most so many together, or all of a group."""
+    part = []
+    for place, call in enumerate(calls):
+        part.append(call)
+        ends = place + 1 == len(calls) or group(call) is None or group(call) != group(calls[place + 1])
+        if ends and (len(part) >= most or group(call) is not None or place + 1 == len(calls)):
+            yield part
+            part = []
+
+
+def part_report(options, name, calls, *more):
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     said = folder / f"{name}.json"
@@ -140,8 +162,9 @@ def session_calls(options):
 def sessions(options):
     chosen = session_calls(options)
     name = f"{options.of}-{options.model}-{len(chosen)}" + ("-exact" if options.exact else "")
-    found = report(options, name, [call for _, call in chosen], *(["--exact"] if options.exact else []))
     session_of = {call["call"]: session for session, call in chosen}
+    more = ["--exact"] if options.exact else []
+    found = report(options, name, [call for _, call in chosen], *more, group=lambda call: session_of[call["call"]])
     by_session = {}
     for call in found["calls"]:
         by_session.setdefault(session_of[call["call"]], []).append(call)
@@ -258,6 +281,13 @@ def suggest(options):
 
 
 def suggestions(options, name, calls):
+    whole = []
+    for number, part in enumerate(parts(calls, lambda call: None)):
+        whole += part_suggestions(options, f"{name}-{number}", part)
+    return whole
+
+
+def part_suggestions(options, name, calls):
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     said = folder / f"{name}.out.jsonl"

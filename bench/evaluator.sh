@@ -35,7 +35,7 @@ gguf=$(python3 -c 'import os; print(os.environ.get("QUORATE_HOME") or os.path.ex
         say sessions "${common[@]}" --of "$of" --sample "$sample" --exact
         say suggest "${common[@]}" --of "$of" --sample "$sample"
     done
-    say masked "$out"/*-exact.json --svg docs/evaluator-masked.svg
+    say masked "$out"/*-exact-*.json --svg docs/evaluator-masked.svg
     say cost --example target/release/examples/evaluate-cost -m "$gguf" --svg docs/evaluator-cost.svg
 } > "bench/results/$date-evaluator.md"
 echo "bench/results/$date-evaluator.md"
