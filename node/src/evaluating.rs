@@ -44,11 +44,14 @@ pub(crate) struct Order {
     pub(crate) suggest: bool,
 }
 
+/// The smallest context of a call; or the call, and why there is none.
+pub(crate) type Suggested = Result<Suggestion, (String, NoSuggestion)>;
+
 /// What came of it.
 pub(crate) struct Evaluated {
     pub(crate) report: Report,
     /// One a call, where they were asked for.
-    pub(crate) suggestions: Vec<Result<Suggestion, (String, NoSuggestion)>>,
+    pub(crate) suggestions: Vec<Suggested>,
     /// The calls, for a page.
     pub(crate) calls: Vec<Call>,
 }
@@ -135,7 +138,7 @@ fn suggestions<'c>(
     calls: impl Iterator<Item = &'c Call>,
     settings: &Settings,
     scorer: &mut EngineScorer<Shared>,
-) -> Result<Vec<Result<Suggestion, (String, NoSuggestion)>>, Failed> {
+) -> Result<Vec<Suggested>, Failed> {
     let one = |call: &Call| {
         let found = evaluate::suggest(call, settings, scorer).map_err(failed)?;
         Ok(found.map_err(|why| (call.name.clone(), why)))

@@ -136,7 +136,7 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
     let out = tempfile::tempdir()?;
     let ran = tokio::process::Command::new("python3")
         .arg(root.join("bench/evaluator.py"))
-        .args(["bfcl", "--wording", "notes", "--sample", "8", "--exact", "--quorate"])
+        .args(["bfcl", "--wording", "notes", "--sample", "2", "--exact", "--quorate"])
         .arg(quorate_tests::cluster::binary()?)
         .arg("--data")
         .arg(&data)
@@ -148,10 +148,11 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
     let said = String::from_utf8_lossy(&ran.stdout);
     ensure!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
     let found: Value = serde_json::from_str(said.lines().last().context("a result")?)?;
-    let figure = |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
-    ensure!(found["calls"] == 8, "{found}");
+    let figure =
+        |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
+    ensure!(found["calls"] == 2, "{found}");
     let evidence = figure("max(needed, enough)", "auroc_within")?;
-    ensure!(evidence > 0.7 && evidence > figure("attention", "auroc_within")?, "{found}");
+    ensure!(evidence > 0.9 && figure("exact leave-one-out", "auroc_within")? > 0.5, "{found}");
     let (spent, exact) = (figure("tokens", "spent")?, figure("tokens", "exact")?);
     ensure!(spent < exact / 2.0, "masking costs {spent} tokens a call, exact removal {exact}");
     Ok(())
@@ -201,7 +202,8 @@ async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Resu
 /// Each says why, by a stable reason.
 async fn refusals(client: &Client, task: &str) -> anyhow::Result<()> {
     let evaluate = |task: &str| client.context().evaluate(task);
-    let segment = |text: String| RecordedSegment { id: "s".into(), owner: "o".into(), text, ..Default::default() };
+    let segment =
+        |text: String| RecordedSegment { id: "s".into(), owner: "o".into(), text, ..Default::default() };
     let call = |text: String| RecordedCall {
         segments: vec![segment(text)],
         reader: "r".into(),

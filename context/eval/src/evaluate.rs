@@ -65,7 +65,9 @@ pub fn evaluate<S: Scorer>(
     let mut report = Report { model_sha256: scorer.model_sha256(), ..Report::default() };
     let mut left = settings.budget_tokens;
     for (index, call) in calls.iter().enumerate() {
-        if let Some((over, why)) = unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left)) {
+        if let Some((over, why)) =
+            unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left))
+        {
             report.skipped.push(Skipped { call: call.name.clone(), why, over });
             continue;
         }
@@ -158,7 +160,8 @@ impl One<'_> {
         }
         report.costs = measured.costs;
         report.tokens_spent = measured.costs.spent();
-        report.audit_tokens = report.audit_max_nats.map(|_| measured.costs.audit);
+        let every = self.settings.audit == Audit::Every;
+        report.audit_tokens = report.audit_max_nats.filter(|_| every).map(|_| measured.costs.audit);
         Ok(report)
     }
 
@@ -241,7 +244,7 @@ impl One<'_> {
         let every = self.settings.audit == Audit::Every;
         for Audited { at, masked, exact } in measured.audit(values, every)? {
             let differ = (masked - exact).abs();
-            report.segments[at].exact = Some(round(exact));
+            report.segments[at].exact = every.then(|| round(exact));
             if differ > self.settings.audit_limit_nats && !every {
                 let (call, segment) = (self.call().name.clone(), self.call().segments[at].id.clone());
                 return Err(EvaluateError::Refused { call, segment, masked, exact });

@@ -32,7 +32,7 @@ pub struct CallReport {
     pub tau: Option<f64>,
     /// By how much masked and exact removal differed at most; none when not audited.
     pub audit_max_nats: Option<f64>,
-    /// What the audit computed, beside `tokens_spent`. Only where there was one.
+    /// What exact removal computed, beside `tokens_spent`. Only where every segment was removed exactly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_tokens: Option<u64>,
     /// Without the audit and without reading the context once.
@@ -86,7 +86,7 @@ pub struct SegmentReport {
     pub necessity: Option<f64>,
     pub sufficiency: Option<f64>,
     pub cluster_out: Option<f64>,
-    /// The necessity as exact removal finds it. Only where the audit looked.
+    /// The necessity as exact removal finds it. Only where every segment was removed exactly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<f64>,
     #[serde(serialize_with = "verdict")]

@@ -71,11 +71,7 @@ impl Membership {
     }
 
     /// The calls of a task, or of all below it as well.
-    async fn recorded(
-        &self,
-        row: TaskRow,
-        task: &pb::TaskCalls,
-    ) -> Result<Vec<evaluate::Call>, Status> {
+    async fn recorded(&self, row: TaskRow, task: &pb::TaskCalls) -> Result<Vec<evaluate::Call>, Status> {
         if task.team && task.step != 0 {
             return Err(status::invalid("step", "a team has no steps of its own; leave out one of the two"));
         }
@@ -106,8 +102,7 @@ impl Membership {
         for row in self.tree(root).await? {
             calls.extend(self.past(&row).await?.calls().into_iter().map(|Recorded { call, .. }| call));
             if calls.len() > CALLS {
-                let why =
-                    format!("the team made more than {CALLS} calls; evaluate its tasks one by one");
+                let why = format!("the team made more than {CALLS} calls; evaluate its tasks one by one");
                 return Err(status::invalid("team", &why));
             }
         }

@@ -1,9 +1,9 @@
 //! Requests and answers of evaluations as messages: the door of any node and the plane of the node that computes
 //! speak the same ones.
 
-use super::{BUDGET_TOKENS, CALLS, Evaluated, Failed, Order};
+use super::{BUDGET_TOKENS, CALLS, Evaluated, Failed, Order, Suggested};
 use crate::door::status;
-use evaluate::{Audit, Call, Flaw, NoSuggestion, Over, Segment, Settings, Suggestion};
+use evaluate::{Audit, Call, Flaw, Over, Segment, Settings};
 use proto::v1 as pb;
 use proto::v1::evaluate_context_request::Of;
 use tonic::{Code, Status};
@@ -97,7 +97,7 @@ pub(crate) fn answer(done: &Evaluated, model: String, page: bool) -> pb::Evaluat
     }
 }
 
-fn lines(found: &Result<Suggestion, (String, NoSuggestion)>) -> String {
+fn lines(found: &Suggested) -> String {
     match found {
         Ok(found) => found.lines(),
         Err((call, why)) => format!("call {call}: {why}\n"),
@@ -123,9 +123,11 @@ pub(crate) fn refused(failed: &Failed) -> Status {
         Failed::Nothing { over: Over::Budget, .. } => {
             error(Code::ResourceExhausted, "EVALUATION_BUDGET", "raise `budget_tokens`, or give fewer calls")
         }
-        Failed::Refused(_) => {
-            error(Code::FailedPrecondition, "MASKING_UNFIT", "evaluate with another model, or without this call")
-        }
+        Failed::Refused(_) => error(
+            Code::FailedPrecondition,
+            "MASKING_UNFIT",
+            "evaluate with another model, or without this call",
+        ),
         Failed::Engine(_) => error(Code::Unavailable, "NO_SCORES", "try again; the node's log says more"),
     }
 }

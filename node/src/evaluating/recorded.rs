@@ -44,8 +44,7 @@ impl Past {
             if called(&record.decision) {
                 calls.extend(self.call(record, &chain));
             }
-            let new: Vec<Hash> =
-                record.added.iter().copied().filter(|hash| !chain.contains(hash)).collect();
+            let new: Vec<Hash> = record.added.iter().copied().filter(|hash| !chain.contains(hash)).collect();
             chain.extend(new);
             if let Decision::Heard { .. } = record.decision {
                 mark = chain.len();
@@ -72,7 +71,7 @@ impl Past {
     fn call(&self, record: &StepRecord, chain: &[Hash]) -> Option<Recorded> {
         let read: Vec<(Hash, &Segment)> =
             chain.iter().filter_map(|hash| Some((*hash, self.segments.get(hash)?))).collect();
-        let (said, action) = self.done(record, chain);
+        let (said, action) = self.done(record);
         let (asked, before) = read.split_last()?;
         if action.is_empty() {
             return None;
@@ -92,9 +91,10 @@ impl Past {
 
     /// What the step said, and what it did: its tool calls, where it made some, for their arguments say more than the
     /// words around them.
-    fn done(&self, record: &StepRecord, chain: &[Hash]) -> (String, String) {
-        let added = record.added.iter().filter(|hash| !chain.contains(hash));
-        let own: Vec<&Segment> = added.filter_map(|hash| self.segments.get(hash)).collect();
+    fn done(&self, record: &StepRecord) -> (String, String) {
+        let added = record.added.iter().filter_map(|hash| self.segments.get(hash));
+        // An answer may say what was read, in the same words.
+        let own: Vec<&Segment> = added.filter(|segment| !opens(segment.kind, record.n)).collect();
         let texts = |call: bool| {
             let those = own.iter().filter(|segment| (segment.kind == Kind::ToolCall) == call);
             those.map(|segment| segment.text.as_str()).collect::<Vec<_>>().join("\n")

@@ -125,3 +125,10 @@ fn a_long_probe_is_cut_and_its_front_judged_with_the_rest() {
     assert_eq!(call.segments.last().map(|segment| segment.id.as_str()), Some("(probe)"));
     assert!(past(vec![record(1, Decision::Rested, &[])], &[&long], &known).calls().is_empty());
 }
+
+#[test]
+fn an_answer_in_the_words_that_were_read_is_an_answer() {
+    let known = [(Kind::Message, "bert", "seven")];
+    let calls = past(vec![record(1, answered("seven"), &["seven"])], &["seven"], &known).calls();
+    assert_eq!((calls.len(), calls[0].call.action.as_str()), (1, "seven"));
+}

@@ -108,7 +108,8 @@ fn record(report: &Report, project: &ProjectName, team: &str) {
     for call in &report.calls {
         count(if call.gated { "blind" } else { "judged" });
         for (what, tokens) in figures(call) {
-            let labels = [("project", project.to_string()), ("team", team.to_string()), ("what", what.into())];
+            let labels =
+                [("project", project.to_string()), ("team", team.to_string()), ("what", what.into())];
             metrics::counter!(names::EVALUATED_TOKENS_TOTAL, &labels).increment(tokens);
         }
     }

@@ -13,8 +13,8 @@ use prost::Message;
 use proto::internal::v1::evaluator_client::EvaluatorClient;
 use proto::internal::v1::segments_client::SegmentsClient;
 use proto::internal::v1::{
-    EvaluateRequest, ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest, TokensResponse,
-    WantRequest, WantResponse,
+    EvaluateRequest, ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest,
+    TokensResponse, WantRequest, WantResponse,
 };
 use proto::v1::{EvaluateContextRequest, EvaluateContextResponse};
 use tokio::time::timeout;

@@ -98,7 +98,9 @@ impl Choice {
             }
             JobEvent::Refused(refused) => return Err(refused.into()),
             JobEvent::Scored(_) => {
-                return Err(Failure::bug("the engine scored what was to be answered; this is a bug, report it"));
+                return Err(Failure::bug(
+                    "the engine scored what was to be answered; this is a bug, report it",
+                ));
             }
         }
         Ok(())
