@@ -40,6 +40,7 @@ kv_bytes = 268435456
 host_kv_bytes = 268435456
 disk_kv_bytes = 0
 threads = 0
+evaluate_percent = 0
 
 [tools]
 
@@ -188,6 +189,8 @@ pub struct Engine {
     pub disk_kv_bytes: u64,
     /// Compute threads; 0 means: chosen from the cores.
     pub threads: u32,
+    /// So many of a hundred steps are evaluated behind all other work, into metrics; 0: none.
+    pub evaluate_percent: u8,
 }
 
 /// A model that is not computed here.

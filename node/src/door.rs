@@ -8,6 +8,7 @@ mod agents;
 mod cluster;
 mod context;
 mod convert;
+mod evaluate;
 mod explain;
 mod memory;
 mod nodes;
@@ -21,6 +22,7 @@ pub(crate) mod status;
 mod tasks;
 mod watch;
 
+use crate::evaluating::Evaluations;
 use crate::keep::Keep;
 use crate::live::LiveTokens;
 use crate::members::Members;
@@ -50,6 +52,7 @@ pub struct Membership {
     pub peers: Peers,
     pub live: LiveTokens,
     pub(crate) memories: Arc<Memories>,
+    pub(crate) evaluations: Evaluations,
 }
 
 /// As long as a caller waits for a node that has just started.
@@ -154,7 +157,8 @@ impl Door {
             )?
             .add(
                 pb::context_service_server::ContextServiceServer::new(self.clone())
-                    .max_decoding_message_size(size),
+                    .max_decoding_message_size(size)
+                    .max_encoding_message_size(out),
             )?
             .add(
                 pb::memory_service_server::MemoryServiceServer::new(self.clone())

@@ -8,11 +8,13 @@
 //! Read: this file, then `real` (the one place that knows `worker_inference::Engine`).
 
 pub mod real;
+mod scores;
 
 #[cfg(test)]
 mod engine_thread_test;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as channel;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use worker_inference::{Grammar, Sampling, TokenLogprobs};
+use worker_inference::{Children, Grammar, Sampling, TokenLogprobs};
 
 /// Jobs and cancels that wait for the engine's attention; beyond, callers are told that the engine is full.
 const ORDERS_WAITING: usize = 1024;
@@ -54,7 +56,15 @@ pub struct Job {
     pub class: u8,
 }
 
-/// What becomes of a job: tokens, then one end or one refusal.
+/// A recorded call to be scored with parts of its context left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scores {
+    pub call: worker_inference::Call,
+    /// What each child leaves out.
+    pub omits: Vec<Vec<Range<usize>>>,
+}
+
+/// What becomes of a job: tokens, then one end or one refusal; of scores: all of them, or one refusal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEvent {
     Token {
@@ -70,6 +80,7 @@ pub enum JobEvent {
         prompt_tokens: u64,
         cached_tokens: u64,
     },
+    Scored(Box<Children>),
     /// The engine does not take the job, or lost it.
     Refused(RefusedJob),
 }
@@ -136,6 +147,11 @@ pub trait Steps: Send {
     }
     /// Takes a job and gives it a number that is never used again.
     fn submit(&mut self, job: Job) -> Result<u64, RefusedJob>;
+    /// Like `submit`, for scores; the numbers differ from those of jobs.
+    fn submit_scores(&mut self, scores: Scores) -> Result<u64, RefusedJob> {
+        let _ = scores;
+        Err(RefusedJob { why: "this engine gives no scores".into(), retriable: false })
+    }
     fn cancel(&mut self, id: u64);
     /// One round of computing; what it brought.
     fn step(&mut self) -> Vec<(u64, JobEvent)>;
@@ -154,9 +170,14 @@ pub struct RunningJob {
     _cancel_when_dropped: DropGuard,
 }
 
+enum Work {
+    Answer(Box<Job>),
+    Score(Box<Scores>),
+}
+
 enum Order {
     Run {
-        job: Box<Job>,
+        work: Work,
         events: mpsc::Sender<JobEvent>,
         stop: CancellationToken,
         place: Option<OwnedSemaphorePermit>,
@@ -201,9 +222,25 @@ impl EngineThread {
         place: Option<OwnedSemaphorePermit>,
         stop: &CancellationToken,
     ) -> Result<RunningJob, RefusedJob> {
-        let (events, heard) = mpsc::channel(job.max_new as usize + 2);
+        let events = job.max_new as usize + 2;
+        self.begin(Work::Answer(Box::new(job)), events, place, stop)
+    }
+
+    /// Scores a call; the one event is what was found, or why not. Other jobs go on meanwhile.
+    pub fn score(&self, scores: Scores, stop: &CancellationToken) -> Result<RunningJob, RefusedJob> {
+        self.begin(Work::Score(Box::new(scores)), 1, None, stop)
+    }
+
+    fn begin(
+        &self,
+        work: Work,
+        events: usize,
+        place: Option<OwnedSemaphorePermit>,
+        stop: &CancellationToken,
+    ) -> Result<RunningJob, RefusedJob> {
+        let (events, heard) = mpsc::channel(events);
         let stop = stop.child_token();
-        self.give(Order::Run { job: Box::new(job), events, stop: stop.clone(), place })?;
+        self.give(Order::Run { work, events, stop: stop.clone(), place })?;
         let (orders, stopped) = (self.orders.clone(), stop.clone());
         tokio::spawn(async move {
             stopped.cancelled().await;
@@ -304,8 +341,12 @@ impl<E: Steps> Worker<E> {
     }
 
     fn take(&mut self, order: Order) {
-        let Order::Run { job, events, stop, place } = order else { return };
-        match self.engine.submit(*job) {
+        let Order::Run { work, events, stop, place } = order else { return };
+        let taken = match work {
+            Work::Answer(job) => self.engine.submit(*job),
+            Work::Score(scores) => self.engine.submit_scores(*scores),
+        };
+        match taken {
             Ok(id) => {
                 self.open.insert(id, Open { events, stop, cancelled: false, _place: place });
             }

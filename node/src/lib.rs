@@ -12,6 +12,7 @@ pub mod device;
 pub mod doctor;
 pub mod door;
 pub mod engine_thread;
+mod evaluating;
 mod figures;
 mod forgotten;
 mod front;

@@ -10,6 +10,9 @@ mod worker;
 use crate::config::{self, Config};
 use crate::device::{Machine, Telemetry};
 use crate::door::{Access, Door, Membership};
+use crate::evaluating::Evaluations;
+use crate::evaluating::plane::EvaluatorPlane;
+use crate::evaluating::sampled::{self, Sampler};
 use crate::figures::Figures;
 use crate::forgotten;
 use crate::front::{self, Front, FrontService};
@@ -72,6 +75,8 @@ struct Parts {
     device: Arc<dyn Telemetry>,
     figures: Figures,
     front: Front,
+    /// Of the models that are loaded.
+    evaluations: Arc<OnceLock<Evaluations>>,
     internal: Option<TcpListener>,
     stop: CancellationToken,
     /// Another process on the same folder would destroy it.
@@ -118,6 +123,7 @@ impl Node {
             device: Arc::new(Machine::start()),
             figures,
             front,
+            evaluations: Arc::default(),
             internal,
             stop,
             _lock: lock,
@@ -194,7 +200,10 @@ impl Parts {
         let erasing = forgotten::follow(client.clone(), self.store.clone(), memories.clone());
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(erasing));
         let engines = worker::Engines::load(&self, &client, &keep).await?;
-        let worker = worker::start(&self, member, &client, &keep, engines, &memories).await?;
+        let evaluations = engines.evaluations();
+        let _ = self.evaluations.set(evaluations.clone());
+        let (sampler, chosen) = Sampler::new(self.config.engine.evaluate_percent);
+        let worker = worker::start(&self, member, &client, &keep, engines, &memories, sampler).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
         self.front.open(front::Member {
             own: member.node_id,
@@ -214,7 +223,10 @@ impl Parts {
             peers: keep.peers,
             live: self.live.clone(),
             memories,
+            evaluations: evaluations.clone(),
         });
+        let sampling = sampled::follow(self.door.clone(), evaluations, chosen);
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(sampling));
         tracing::info!(node = %member.node_id, cluster = %member.cluster_id, "the node serves");
         Ok(Node { parts: self, coordinator, worker, client, stop_internal })
     }
@@ -242,12 +254,17 @@ impl Parts {
             models: self.models.clone(),
             traffic: self.traffic.clone(),
         };
+        let evaluator = EvaluatorPlane {
+            cluster: Arc::new(OnceLock::from(member.cluster_id)),
+            evaluations: self.evaluations.clone(),
+        };
         let mut router = tonic::transport::Server::builder()
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(4 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .add_service(segments.service())
             .add_service(FrontService::new(self.front.clone(), member.cluster_id))
+            .add_service(evaluator.service())
             .add_service(MemberServer::new(Here { node: member.node_id, client: client.clone() }));
         if let Some(coordinator) = coordinator {
             let (ledger, link) = coordinator.services();

@@ -105,34 +105,63 @@ pub(crate) enum Context {
 #[group(skip)]
 pub(crate) struct Source {
     /// Recorded calls, one a line: {"segments":[{"id","owner","kind","text"}],"reader","probe","action"}
-    #[arg(long, value_name = "FILE.jsonl", required_unless_present = "openai", conflicts_with = "openai")]
+    #[arg(long, value_name = "FILE.jsonl", required_unless_present_any = ["openai", "task"])]
+    #[arg(conflicts_with_all = ["openai", "task"])]
     calls: Option<PathBuf>,
     /// OpenAI's chat logs, one a line: {"messages":[...],"response":{...}}
-    #[arg(long, value_name = "LOG.jsonl")]
+    #[arg(long, value_name = "LOG.jsonl", conflicts_with = "task")]
     openai: Option<PathBuf>,
-    /// A pulled model, or a GGUF file
-    #[arg(short, long, default_value = "smollm2")]
-    model: String,
+    /// A task of the cluster: its last model call, computed by a node that has the model
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
+    /// The task's step that called the model, in place of the last one that did
+    #[arg(long, value_name = "N", requires = "task", conflicts_with = "team")]
+    step: Option<u64>,
+    /// All calls of the task and of every task below it
+    #[arg(long, requires = "task")]
+    team: bool,
+    /// A pulled model, or a GGUF file (smollm2, where nothing is said); with --task a model that a node has loaded
+    /// (the task's own)
+    #[arg(short, long)]
+    model: Option<String>,
     /// Engine threads; 0 lets the engine choose
-    #[arg(short, long, default_value_t = 0)]
+    #[arg(short, long, default_value_t = 0, conflicts_with = "task")]
     threads: usize,
     /// Compute removals anew for every call, not for one in twenty
     #[arg(long)]
     audit_all: bool,
+    /// Compute the removal of every segment anew, too: exact leave-one-out, with its cost, beside masking
+    #[arg(long, conflicts_with_all = ["audit_all", "task"])]
+    exact: bool,
     /// Compute at most so many tokens; calls beyond that are listed as skipped
     #[arg(long, value_name = "TOKENS")]
     budget: Option<u64>,
 }
 
 impl Source {
+    /// What is asked of a cluster: none where files are evaluated here.
+    pub(crate) fn live(&self, suggest: bool, html: Option<PathBuf>) -> Option<cli::Evaluate> {
+        Some(cli::Evaluate {
+            task: self.task.clone()?,
+            step: self.step,
+            team: self.team,
+            model: self.model.clone(),
+            budget_tokens: self.budget,
+            audit_all: self.audit_all,
+            suggest,
+            html,
+        })
+    }
+
     pub(crate) fn recorded(self, json: bool) -> Recorded {
         let openai = self.openai.is_some();
         Recorded {
-            model: self.model,
+            model: self.model.unwrap_or_else(|| "smollm2".into()),
             file: self.calls.or(self.openai).unwrap_or_default(),
             openai,
             threads: self.threads,
             audit_all: self.audit_all,
+            exact: self.exact,
             budget_tokens: self.budget,
             json,
         }

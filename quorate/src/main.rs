@@ -47,10 +47,14 @@ fn main() -> ExitCode {
             local::engine_score(ScoreOptions { model, file, window, skip, json })
         }
         Verb::Engine(Engine::Replay(replay)) => local::engine_replay(replay.options(json)),
-        Verb::Context(Context::Eval { from, html }) => {
-            local::context_eval(&from.recorded(json), html.as_deref())
-        }
-        Verb::Context(Context::Suggest { from }) => local::context_suggest(&from.recorded(json)),
+        Verb::Context(Context::Eval { from, html }) => match from.live(false, html.clone()) {
+            Some(live) => return cli::run(Command::Evaluate(live), &globals),
+            None => local::context_eval(&from.recorded(json), html.as_deref()),
+        },
+        Verb::Context(Context::Suggest { from }) => match from.live(true, None) {
+            Some(live) => return cli::run(Command::Evaluate(live), &globals),
+            None => local::context_suggest(&from.recorded(json)),
+        },
         Verb::Model(Model::Pull { source }) => local::model_pull(&source, json),
         Verb::Model(Model::List { cluster: false }) => local::model_list(json),
         Verb::Model(Model::Inspect { model }) => local::model_inspect(&model, json),

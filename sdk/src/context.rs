@@ -1,8 +1,9 @@
 //! The text behind tasks: chains by task, segments by hash.
 
 use crate::client::{Client, Via, elapsed_ms, failure_of, random};
-use crate::data::Context;
+use crate::data::{Context, RecordedCall};
 use crate::error::{Code, Error};
+use crate::evaluate::Evaluate;
 use crate::retry::{Attempts, Failure, Kind, Next};
 use proto::v1;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub struct ContextReader<'a> {
     pub(crate) client: &'a Client,
 }
 
-impl ContextReader<'_> {
+impl<'a> ContextReader<'a> {
     /// The committed chain of a task; texts only when asked for.
     pub async fn get(&self, task: &str, with_text: bool) -> Result<Context, Error> {
         let message =
@@ -27,6 +28,16 @@ impl ContextReader<'_> {
             async move { via.context().get_context(via.request(message)).await }
         });
         Ok(call.await?.into())
+    }
+
+    /// What each part of what a task's agent read was worth for what it did: its last model call.
+    pub fn evaluate(&self, task: impl Into<String>) -> Evaluate<'a> {
+        Evaluate::task(self.client, task.into())
+    }
+
+    /// The same of calls that were recorded elsewhere.
+    pub fn evaluate_calls(&self, calls: Vec<RecordedCall>) -> Evaluate<'a> {
+        Evaluate::calls(self.client, calls)
     }
 
     /// A segment's bytes, piece by piece.

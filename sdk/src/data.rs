@@ -12,7 +12,7 @@ mod time;
 
 pub use agent::Agent;
 pub use cluster::{AuditEvent, ClusterStatus, Device, Engine, Gpu, Kv, Model, Node, Snapshot};
-pub use context::{Context, Segment};
+pub use context::{Context, Evaluation, RecordedCall, RecordedSegment, Segment};
 pub use event::{Event, EventKind};
 pub use memory::{Found, Memory, MemoryHit, SearchKind};
 pub use price::{CostGroup, CostLine, CostReport, Price};

@@ -33,6 +33,7 @@ mod credentials;
 pub mod data;
 mod endpoints;
 mod error;
+mod evaluate;
 mod memories;
 mod prices;
 mod quotas;
@@ -47,11 +48,12 @@ pub use cluster::{CloseNode, Cluster, SnapshotStream};
 pub use context::{ContextReader, SegmentStream};
 pub use credentials::{API_KEY_VARIABLE, CA_VARIABLE, CERT_KEY_VARIABLE, CERT_VARIABLE, Credentials};
 pub use data::{
-    Agent, Ask, AskKind, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Event,
-    EventKind, Explanation, Found, Memory, MemoryHit, Model, Node, Page, Price, Quota, QuotaEvent, Schedule,
-    SearchKind, Segment, Snapshot, Task, TaskState, Time, Usage,
+    Agent, Ask, AskKind, AuditEvent, Blocker, ClusterStatus, Context, CostGroup, CostReport, Evaluation,
+    Event, EventKind, Explanation, Found, Memory, MemoryHit, Model, Node, Page, Price, Quota, QuotaEvent,
+    RecordedCall, RecordedSegment, Schedule, SearchKind, Segment, Snapshot, Task, TaskState, Time, Usage,
 };
 pub use error::{Code, Error};
+pub use evaluate::Evaluate;
 pub use memories::{Memories, Remember, Search};
 pub use prices::{Prices, QueryCost, SetPrice};
 pub use quotas::{QuotaWatch, Quotas, SetQuota};

@@ -274,6 +274,41 @@ impl From<v1::Context> for Context {
     }
 }
 
+impl From<v1::EvaluateContextResponse> for crate::data::Evaluation {
+    fn from(it: v1::EvaluateContextResponse) -> Self {
+        crate::data::Evaluation {
+            report: it.report,
+            suggestions: it.suggestions,
+            table: it.table,
+            suggested: it.suggested,
+            page: it.page,
+            model: it.model,
+            node: it.node,
+            tokens_spent: it.tokens_spent,
+        }
+    }
+}
+
+impl From<crate::data::RecordedCall> for v1::RecordedCall {
+    fn from(it: crate::data::RecordedCall) -> v1::RecordedCall {
+        let segment = |s: crate::data::RecordedSegment| v1::RecordedSegment {
+            id: s.id,
+            owner: s.owner,
+            kind: s.kind,
+            text: s.text,
+            replaces: s.replaces,
+        };
+        v1::RecordedCall {
+            name: it.name,
+            segments: it.segments.into_iter().map(segment).collect(),
+            reader: it.reader,
+            probe: it.probe,
+            action: it.action,
+            withheld: it.withheld.into_iter().map(segment).collect(),
+        }
+    }
+}
+
 impl From<v1::SnapshotSummary> for crate::data::Snapshot {
     fn from(it: v1::SnapshotSummary) -> Self {
         crate::data::Snapshot {

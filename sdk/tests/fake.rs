@@ -5,7 +5,7 @@ mod node;
 
 use node::{Answer, Fake, Step, task};
 use proto::v1;
-use quorate_sdk::data::{EventKind, TaskState};
+use quorate_sdk::data::{EventKind, RecordedCall, RecordedSegment, TaskState};
 use quorate_sdk::{Client, Code, limits};
 use std::time::Duration;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -315,4 +315,22 @@ async fn a_backup_without_its_summary_is_none() {
     assert_eq!(archive.next().await.unwrap().as_deref(), Some(&b"part"[..]));
     let cut = archive.next().await.unwrap_err();
     assert_eq!((cut.reason.as_str(), archive.summary()), ("CUT_OFF", None));
+}
+
+#[tokio::test]
+async fn an_evaluation_has_its_own_patience_and_is_repeated_elsewhere() {
+    let (sick, well) = (Fake::start().await, Fake::start().await);
+    sick.answers([unavailable()]);
+    let client = client(&[&sick, &well]).with_timeout(Duration::from_millis(1));
+    let asked = client.context().evaluate("t_1").step(3).model("m").budget_tokens(9).suggest();
+    let found = asked.patience(Duration::from_secs(20)).send().await.unwrap();
+    assert!(found.report.contains("task: \"t_1\", step: 3, team: false"), "{}", found.report);
+    assert_eq!((found.model.as_str(), found.tokens_spent), ("m", 9));
+    assert_eq!(found.suggested, "false true false");
+    let segment = RecordedSegment { id: "a1".into(), owner: "anna".into(), ..RecordedSegment::default() };
+    let call = RecordedCall { segments: vec![segment], reader: "bert".into(), ..RecordedCall::default() };
+    let asked = client.context().evaluate_calls(vec![call]).audit_all().page();
+    let found = asked.patience(Duration::from_secs(20)).send().await.unwrap();
+    assert!(found.report.contains("owner: \"anna\"") && found.suggested == "true false true");
+    assert_eq!(sick.calls() + well.calls(), 3);
 }

@@ -2,6 +2,8 @@
 
 use crate::support::*;
 use anyhow::{Context, ensure};
+use quorate_sdk::{Client, RecordedCall, RecordedSegment};
+use quorate_tests::Spec;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -117,5 +119,110 @@ async fn chat_logs_are_read_and_what_is_no_call_is_named() -> anyhow::Result<()>
     }
     let both = cli("", &["context", "eval"]).await?;
     ensure!(both.status.code() == Some(2), "neither file: {both:?}");
+    Ok(())
+}
+
+/// A small slice of `bench/evaluator.sh`: questions whose evidence is labelled, so that the ranking can be wrong.
+#[tokio::test]
+async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()> {
+    crate::real_model::model_file()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let data = std::env::var("QUORATE_TEST_DATA").unwrap_or_else(|_| "../shared/data".to_owned());
+    let data = if Path::new(&data).is_absolute() { PathBuf::from(&data) } else { root.join(&data) };
+    if !data.join("bfcl-memory").is_dir() {
+        eprintln!("SKIPPED: bfcl-memory is not in {}; set QUORATE_TEST_DATA", data.display());
+        return Ok(());
+    }
+    let out = tempfile::tempdir()?;
+    let ran = tokio::process::Command::new("python3")
+        .arg(root.join("bench/evaluator.py"))
+        .args(["bfcl", "--wording", "notes", "--sample", "2", "--exact", "--quorate"])
+        .arg(quorate_tests::cluster::binary()?)
+        .arg("--data")
+        .arg(&data)
+        .arg("--out")
+        .arg(out.path())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    ensure!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    let found: Value = serde_json::from_str(said.lines().last().context("a result")?)?;
+    let figure =
+        |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
+    ensure!(found["calls"] == 2, "{found}");
+    let evidence = figure("max(needed, enough)", "auroc_within")?;
+    ensure!(evidence > 0.9 && figure("exact leave-one-out", "auroc_within")? > 0.5, "{found}");
+    let (spent, exact) = (figure("tokens", "spent")?, figure("tokens", "exact")?);
+    ensure!(spent < exact / 2.0, "masking costs {spent} tokens a call, exact removal {exact}");
+    Ok(())
+}
+
+/// What of a live task's context mattered is found by whichever node has the model, for those who may ask.
+#[tokio::test]
+async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Result<()> {
+    crate::real_model::model_file()?;
+    let spec = Spec { models: vec!["smollm2".into()], workers: 1, slots: 2, ..Spec::default() };
+    on_cluster(spec, async |cluster| {
+        let client = cluster.client()?;
+        let guard = "name = \"guard\"\nmodel = \"smollm2\"\nsystem = \"You guard the vault.\"\nmax_tokens = 12\ntemperature = 0\n";
+        client.agents().apply(guard).send().await?;
+        let team = "name = \"guards\"\nbackground = \"The vault is in the cellar.\"\n[fan_out]\nover = \"inputs\"\nagent = \"guard\"\n[then]\nagent = \"guard\"\n";
+        client.agents().apply(team).send().await?;
+        let task = client.tasks().create("guard").input(&format!("{NEEDLE}What is the code?")).send().await?;
+        succeeded(&client, &task.uid).await?;
+        // Any node answers: a coordinator has no engine and asks the one that has.
+        for node in ["coordinator-1", "worker-1"] {
+            let client = cluster.client_of(node)?;
+            let found = client.context().evaluate(&task.uid).suggest().page().audit_all().send().await?;
+            let report: Value = serde_json::from_str(&found.report)?;
+            let call = &report["calls"][0];
+            ensure!(call["call"] == format!("{}/1", task.uid), "{report}");
+            ensure!(call["segments"][0]["kind"] == "system", "{report}");
+            ensure!((found.node.as_str(), found.model.as_str()) == ("worker-1", "smollm2"), "{found:?}");
+            ensure!(found.tokens_spent > 0 && found.page.contains("You guard the vault."), "{found:?}");
+            ensure!(found.suggestions.len() == 1 && !found.table.is_empty(), "{found:?}");
+        }
+        let endpoint = cluster.client_of("coordinator-1")?;
+        let first = endpoint.context().evaluate(&task.uid).send().await?;
+        let again = cluster.client_of("worker-1")?.context().evaluate(&task.uid).step(1).send().await?;
+        ensure!(first.report == again.report, "two doors, two reports");
+        refusals(&endpoint, &task.uid).await?;
+
+        let team = client.tasks().create("guards").input(NEEDLE).input(HAY[0]).send().await?;
+        succeeded(&client, &team.uid).await?;
+        let found = client.context().evaluate(&team.uid).team().send().await?;
+        let report: Value = serde_json::from_str(&found.report)?;
+        ensure!(report["calls"].as_array().is_some_and(|calls| calls.len() == 3), "two readers and one after: {report}");
+        Ok(())
+    })
+    .await
+}
+
+/// Each says why, by a stable reason.
+async fn refusals(client: &Client, task: &str) -> anyhow::Result<()> {
+    let evaluate = |task: &str| client.context().evaluate(task);
+    let segment =
+        |text: String| RecordedSegment { id: "s".into(), owner: "o".into(), text, ..Default::default() };
+    let call = |text: String| RecordedCall {
+        segments: vec![segment(text)],
+        reader: "r".into(),
+        probe: "p".into(),
+        action: "a".into(),
+        ..Default::default()
+    };
+    let nameless = RecordedCall { reader: String::new(), ..call("x".into()) };
+    let calls = |call: RecordedCall| client.context().evaluate_calls(vec![call]);
+    for (asked, reason) in [
+        (evaluate(task).model("nobody-has-it"), "NO_SUCH_MODEL"),
+        (evaluate(task).step(9), "NOT_FOUND"),
+        (evaluate("t_nobody"), "NOT_FOUND"),
+        (evaluate(task).budget_tokens(3), "EVALUATION_BUDGET"),
+        (calls(call("word ".repeat(20_000))), "CONTEXT_TOO_LONG"),
+        (calls(nameless), "INVALID_ARGUMENT"),
+    ] {
+        let refused = asked.send().await;
+        ensure!(refused.as_ref().is_err_and(|error| error.reason == reason), "{reason}: {refused:?}");
+    }
     Ok(())
 }

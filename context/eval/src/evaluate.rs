@@ -5,7 +5,7 @@ use crate::duplicates::Duplicates;
 use crate::judge::{self, AUDIT_NATS, GATE_NATS, Values, Verdict};
 use crate::measure::{self, Audited, Measured};
 use crate::plan::{Audit, Meaning};
-use crate::report::{CallReport, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, round};
+use crate::report::{CallReport, Over, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, round};
 use crate::scorer::{Observed, Scorer, Tokenised};
 use crate::sharing;
 use std::collections::BTreeMap;
@@ -65,8 +65,10 @@ pub fn evaluate<S: Scorer>(
     let mut report = Report { model_sha256: scorer.model_sha256(), ..Report::default() };
     let mut left = settings.budget_tokens;
     for (index, call) in calls.iter().enumerate() {
-        if let Some(why) = unfit(call, &tokens[index], &duplicates, index, scorer.window(), left) {
-            report.skipped.push(Skipped { call: call.name.clone(), why });
+        if let Some((over, why)) =
+            unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left))
+        {
+            report.skipped.push(Skipped { call: call.name.clone(), why, over });
             continue;
         }
         let one = One { calls, tokens: &tokens, duplicates: &duplicates, index, settings };
@@ -98,17 +100,19 @@ fn unfit(
     duplicates: &Duplicates,
     index: usize,
     window: usize,
-    left: Option<u64>,
-) -> Option<String> {
+    (audit, left): (Audit, Option<u64>),
+) -> Option<(Over, String)> {
     let needed = needed(call, tokens);
     if needed > window as u64 {
-        return Some(format!(
+        let why = format!(
             "{needed} tokens, the model's window is {window}; evaluate it with a model of a longer window"
-        ));
+        );
+        return Some((Over::Window, why));
     }
-    let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call));
+    let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call), audit);
     let left = left.filter(|left| most > *left)?;
-    Some(format!("may cost {most} tokens, {left} are left of the budget; raise the budget"))
+    let why = format!("may cost {most} tokens, {left} are left of the budget; raise the budget");
+    Some((Over::Budget, why))
 }
 
 /// Tokens of the longest child.
@@ -156,6 +160,8 @@ impl One<'_> {
         }
         report.costs = measured.costs;
         report.tokens_spent = measured.costs.spent();
+        let every = self.settings.audit == Audit::Every;
+        report.audit_tokens = report.audit_max_nats.filter(|_| every).map(|_| measured.costs.audit);
         Ok(report)
     }
 
@@ -235,9 +241,11 @@ impl One<'_> {
         if !self.settings.audit.covers(self.call().chain()) {
             return Ok(());
         }
-        for Audited { at, masked, exact } in measured.audit(values)? {
+        let every = self.settings.audit == Audit::Every;
+        for Audited { at, masked, exact } in measured.audit(values, every)? {
             let differ = (masked - exact).abs();
-            if differ > self.settings.audit_limit_nats {
+            report.segments[at].exact = every.then(|| round(exact));
+            if differ > self.settings.audit_limit_nats && !every {
                 let (call, segment) = (self.call().name.clone(), self.call().segments[at].id.clone());
                 return Err(EvaluateError::Refused { call, segment, masked, exact });
             }
@@ -277,6 +285,7 @@ impl One<'_> {
             necessity: None,
             sufficiency: None,
             cluster_out: None,
+            exact: None,
             verdict: Verdict::Blind,
             redundant_with: Vec::new(),
         }

@@ -32,7 +32,7 @@ pub use measure::{Costs, answer_based};
 pub use plan::{AUDITED, Audit, Child, How, Meaning, Pieces};
 pub use read::{CALLS, Form, LINE_BYTES, ReadError, read};
 pub use report::{
-    CallReport, Pair, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, html, table,
+    CallReport, Over, Pair, Report, SegmentReport, Skipped, SummaryReport, WithheldReport, html, table,
 };
 pub use scorer::{Observed, Scorer, Tokenised};
 pub use suggest::{NoSuggestion, Rule, Suggestion, suggest};

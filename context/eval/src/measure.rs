@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::duplicates::Duplicates;
 use crate::evaluate::EvaluateError;
 use crate::judge::{self, Values};
-use crate::plan::{self, Child, Meaning};
+use crate::plan::{self, Audit, Child, Meaning};
 use crate::scorer::{Scorer, Tokenised};
 use crate::trim::{self, Trim};
 use std::collections::BTreeMap;
@@ -36,11 +36,17 @@ pub fn answer_based(segments: u64, context_tokens: u64) -> u64 {
 }
 
 /// The most that a call can cost, audit included, before anything of it is known but its tokens.
-pub(crate) fn most(call: &Tokenised, clusters: usize, originals: &[(usize, Vec<usize>)]) -> u64 {
+pub(crate) fn most(
+    call: &Tokenised,
+    clusters: usize,
+    originals: &[(usize, Vec<usize>)],
+    audit: Audit,
+) -> u64 {
     let n = call.segments.len();
     let pairs = (plan::PAIRED * (plan::PAIRED - 1) / 2) as u64;
     let masked = 2 + 2 * n as u64 + clusters as u64 + 1 + pairs + trim::most_children(n);
-    let audits = 2 * plan::AUDIT_TOP as u64 * (call.context_tokens() + call.probe_tokens());
+    let audited = if audit == Audit::Every { n } else { 2 * plan::AUDIT_TOP };
+    let audits = audited as u64 * (call.context_tokens() + call.probe_tokens());
     let withheld: u64 = plan::withheld(call, originals).iter().map(|child| child.tokens(call)).sum();
     masked * call.probe_tokens() + audits + withheld
 }
@@ -177,11 +183,15 @@ impl<'a, S: Scorer> Measured<'a, S> {
     }
 
     /// Repeats some removals exactly.
-    pub(crate) fn audit(&mut self, values: &[Values]) -> Result<Vec<Audited>, EvaluateError<S::Error>> {
+    pub(crate) fn audit(
+        &mut self,
+        values: &[Values],
+        every: bool,
+    ) -> Result<Vec<Audited>, EvaluateError<S::Error>> {
         let mut ranked: Vec<usize> =
             (0..values.len()).filter(|&at| !self.tokens.segments[at].is_empty()).collect();
         ranked.sort_by(|&a, &b| values[b].necessity.total_cmp(&values[a].necessity).then(a.cmp(&b)));
-        let children = plan::audit(self.call.chain(), &ranked);
+        let children = plan::audit(self.call.chain(), &ranked, every);
         self.ask(&children, AUDIT)?;
         let audited = self.scores.iter().filter_map(|(meaning, score)| match meaning {
             Meaning::Audit(at) => {

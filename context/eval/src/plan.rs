@@ -174,16 +174,24 @@ pub enum Audit {
     #[default]
     Some,
     All,
+    /// Every segment of every call: exact leave-one-out beside masking. Costs what masking saves, so nothing is refused:
+    /// both figures are in the report.
+    Every,
 }
 
 impl Audit {
     pub fn covers(self, chain: ChainHash) -> bool {
-        self == Audit::All || number(chain, 0).is_multiple_of(AUDITED)
+        self != Audit::Some || number(chain, 0).is_multiple_of(AUDITED)
     }
 }
 
 /// Exact removals: the first two of `ranked` segments (by necessity), and two of the rest that the chain's hash picks.
-pub(crate) fn audit(chain: ChainHash, ranked: &[usize]) -> Vec<Child> {
+pub(crate) fn audit(chain: ChainHash, ranked: &[usize], every: bool) -> Vec<Child> {
+    let chosen = if every { ranked.to_vec() } else { chosen(chain, ranked) };
+    chosen.into_iter().map(|at| Child::without(Meaning::Audit(at), vec![at]).exact()).collect()
+}
+
+fn chosen(chain: ChainHash, ranked: &[usize]) -> Vec<usize> {
     let mut rest = ranked.to_vec();
     let mut chosen: Vec<usize> = rest.drain(..AUDIT_TOP.min(ranked.len())).collect();
     rest.sort_unstable();
@@ -192,7 +200,7 @@ pub(crate) fn audit(chain: ChainHash, ranked: &[usize]) -> Vec<Child> {
             chosen.push(rest.remove((number(chain, turn) % rest.len() as u64) as usize));
         }
     }
-    chosen.into_iter().map(|at| Child::without(Meaning::Audit(at), vec![at]).exact()).collect()
+    chosen
 }
 
 /// The eight bytes of a hash that stand at `turn`.

@@ -32,6 +32,9 @@ pub struct CallReport {
     pub tau: Option<f64>,
     /// By how much masked and exact removal differed at most; none when not audited.
     pub audit_max_nats: Option<f64>,
+    /// What exact removal computed, beside `tokens_spent`. Only where every segment was removed exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_tokens: Option<u64>,
     /// Without the audit and without reading the context once.
     pub tokens_spent: u64,
     /// Tokens that can go together at a loss of at most half a nat.
@@ -83,6 +86,9 @@ pub struct SegmentReport {
     pub necessity: Option<f64>,
     pub sufficiency: Option<f64>,
     pub cluster_out: Option<f64>,
+    /// The necessity as exact removal finds it. Only where every segment was removed exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<f64>,
     #[serde(serialize_with = "verdict")]
     pub verdict: Verdict,
     /// Only at `redundant-with`: who says the same, where that was found.
@@ -127,6 +133,18 @@ pub struct Pair {
 pub struct Skipped {
     pub call: String,
     pub why: String,
+    #[serde(skip)]
+    pub over: Over,
+}
+
+/// What a call was too long for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Over {
+    /// The model's window.
+    #[default]
+    Window,
+    /// What was left of the evaluation's own budget.
+    Budget,
 }
 
 impl Report {

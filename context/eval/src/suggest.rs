@@ -31,6 +31,17 @@ pub struct Suggestion {
     pub tokens_spent: u64,
 }
 
+impl Suggestion {
+    /// As lines for a terminal.
+    pub fn lines(&self) -> String {
+        let Suggestion { call, tokens_before, tokens_after, loss_nats, rules, .. } = self;
+        let head = format!(
+            "call {call}: {tokens_after} of {tokens_before} tokens are enough, at a loss of {loss_nats:.2} nats\n"
+        );
+        rules.iter().fold(head, |lines, rule| lines + &format!("  {}\n", rule.describe()))
+    }
+}
+
 /// A rule of compaction or visibility.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "rule", rename_all = "snake_case")]

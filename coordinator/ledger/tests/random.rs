@@ -65,9 +65,9 @@ fn random_commands_reach_what_they_should() {
     let mut runner = TestRunner::deterministic();
     let mut refusals = BTreeSet::new();
     let mut states = BTreeSet::new();
-    for _ in 0..160 {
+    for _ in 0..60 {
         let mut world = World::new();
-        for step in moves(90).new_tree(&mut runner).unwrap().current() {
+        for step in moves(220).new_tree(&mut runner).unwrap().current() {
             world.play(step);
             states.extend(world.state.tasks().map(|row| row.state.name()));
         }

@@ -4,6 +4,7 @@ use super::HeldLeases;
 use super::counters::Counters;
 use super::seams::{LedgerDoor, Live, Seams, Segments, Stores, Tools};
 use crate::engine_thread::real::LoadedModel;
+use crate::evaluating::sampled::{Sampler, Step};
 use crate::gateway::external::PREFIX;
 use crate::link::{BeatFacts, DestinationFacts, LeaseName, Link, Vitals};
 use crate::live::LiveTokens;
@@ -32,6 +33,8 @@ pub struct World {
     pub members: Members,
     pub live: LiveTokens,
     pub tools: Arc<dyn Tools>,
+    /// Hears of steps that were committed.
+    pub(crate) sampler: Sampler,
 }
 
 impl World {
@@ -44,7 +47,17 @@ impl World {
 
 impl LedgerDoor for World {
     fn request(&self, command: Command) -> BoxFuture<'_, Reply> {
-        Box::pin(self.link.request(command))
+        let step = match &command {
+            Command::CommitStep { task, step, .. } => Some(Step { task: *task, step: *step }),
+            _ => None,
+        };
+        Box::pin(async move {
+            let reply = self.link.request(command).await;
+            if let Some(step) = step.filter(|_| !matches!(reply, Reply::Refused(_))) {
+                self.sampler.committed(step);
+            }
+            reply
+        })
     }
 
     fn read(&self, query: Query) -> BoxFuture<'_, Result<Answer, String>> {

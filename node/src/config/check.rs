@@ -179,6 +179,14 @@ fn check_worker(config: &Config) -> Result<(), ConfigError> {
         let why = format!("a KV cache below {KV_BYTES_MIN} bytes holds no conversation");
         return refuse("engine.kv_bytes", engine.kv_bytes, why, "268435456 (256 MiB) is the default");
     }
+    if engine.evaluate_percent > 100 {
+        return refuse(
+            "engine.evaluate_percent",
+            engine.evaluate_percent,
+            "it is a part of a hundred",
+            "choose a number from 0 to 100",
+        );
+    }
     if engine.threads > THREADS_MAX {
         return refuse(
             "engine.threads",

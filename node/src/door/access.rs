@@ -77,6 +77,7 @@ pub(crate) const TABLE: &[(&str, Role, Scope)] = &[
     ("/quorate.v1.ClusterService/SnapshotCluster", Role::Admin, Scope::Cluster),
     ("/quorate.v1.ContextService/ReadSegment", Role::Viewer, Scope::Project),
     ("/quorate.v1.ContextService/GetContext", Role::Viewer, Scope::Project),
+    ("/quorate.v1.ContextService/EvaluateContext", Role::Submitter, Scope::Project),
     ("/quorate.v1.MemoryService/Remember", Role::Submitter, Scope::Project),
     ("/quorate.v1.MemoryService/Search", Role::Viewer, Scope::Project),
     ("/quorate.v1.MemoryService/ListMemories", Role::Viewer, Scope::Project),

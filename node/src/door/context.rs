@@ -3,7 +3,6 @@
 use super::{Door, Membership, identity, project, status};
 use context::{Kind, Segment, Visibility};
 use ledger::rows::TaskRow;
-use mind::StepRecord;
 use proto::v1 as pb;
 use proto::v1::context_service_server::ContextService;
 use std::pin::Pin;
@@ -53,6 +52,14 @@ impl ContextService for Door {
         }
         let head = row.head.map(|hash| hash.to_string()).unwrap_or_default();
         Ok(Response::new(pb::Context { task: row.uid.to_string(), head, segments }))
+    }
+
+    async fn evaluate_context(
+        &self,
+        request: Request<pb::EvaluateContextRequest>,
+    ) -> Result<Response<pb::EvaluateContextResponse>, Status> {
+        let caller = identity(&request);
+        self.evaluated(&caller, request.into_inner()).await.map(Response::new)
     }
 }
 

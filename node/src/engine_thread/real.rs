@@ -1,9 +1,10 @@
 //! `worker_inference::Engine` behind the thread.
 
-use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, KvHeld, RefusedJob, Steps};
+use super::scores::Runs;
+use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, KvHeld, RefusedJob, Scores, Steps};
 use crate::link::EngineFacts;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use worker_inference::tiers::Tier;
 use worker_inference::{
@@ -15,6 +16,8 @@ use worker_inference::{
 #[derive(Clone)]
 pub struct LoadedModel {
     pub name: String,
+    /// Where it was loaded from.
+    pub file: PathBuf,
     pub thread: EngineThread,
     pub text: Arc<TextModel>,
     pub info: EngineInfo,
@@ -34,8 +37,9 @@ impl LoadedModel {
     pub fn load(name: &str, file: &Path, config: EngineConfig) -> Result<LoadedModel, StartError> {
         let engine = Engine::load(file, config)?;
         let (text, info) = (engine.text(), engine.info().clone());
-        let thread = EngineThread::start(name, RealEngine { engine, texts: BTreeMap::new() })?;
-        Ok(LoadedModel { name: name.into(), thread, text, info })
+        let real = RealEngine { engine, texts: BTreeMap::new(), runs: Runs::default() };
+        let thread = EngineThread::start(name, real)?;
+        Ok(LoadedModel { name: name.into(), file: file.into(), thread, text, info })
     }
 
     /// Tokens of prompt and answer together that can run here: the model's window, or all KV blocks if they are fewer.
@@ -76,6 +80,7 @@ struct RealEngine {
     engine: Engine,
     /// The text of each open answer so far.
     texts: BTreeMap<SequenceId, String>,
+    runs: Runs,
 }
 
 impl Steps for RealEngine {
@@ -101,17 +106,26 @@ impl Steps for RealEngine {
         Ok(id.0)
     }
 
+    fn submit_scores(&mut self, scores: Scores) -> Result<u64, RefusedJob> {
+        self.runs.add(&self.engine, scores)
+    }
+
     fn cancel(&mut self, id: u64) {
-        self.engine.cancel(SequenceId(id));
+        if !self.runs.cancel(&mut self.engine, id) {
+            self.engine.cancel(SequenceId(id));
+        }
     }
 
     fn step(&mut self) -> Vec<(u64, JobEvent)> {
+        self.runs.submit(&mut self.engine);
         let events = self.engine.step();
-        events.into_iter().filter_map(|event| self.translate(event)).collect()
+        let others: Vec<Event> = events.into_iter().filter_map(|event| self.runs.take(event)).collect();
+        let told = others.into_iter().filter_map(|event| self.translate(event));
+        told.collect::<Vec<_>>().into_iter().chain(self.runs.ended(&mut self.engine)).collect()
     }
 
     fn is_idle(&self) -> bool {
-        self.engine.is_idle()
+        self.engine.is_idle() && self.runs.is_empty()
     }
 
     fn rest(&mut self) -> bool {
@@ -191,7 +205,7 @@ impl RealEngine {
                 let (prompt_tokens, cached_tokens) = (usage.prompt as u64, usage.cached as u64);
                 Some((id.0, JobEvent::End { why: why(reason), text, tokens, prompt_tokens, cached_tokens }))
             }
-            // Nobody asks this thread for scores or logits.
+            // Scores of a run that has ended; nobody asks this thread for logits.
             Event::Scored { .. } | Event::Logits { .. } => None,
         }
     }

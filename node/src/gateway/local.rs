@@ -134,6 +134,10 @@ async fn translate(mut job: RunningJob, said: mpsc::Sender<Said>) {
                 Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls: None, counted: None }
             }
             JobEvent::Refused(refused) => Said::Failed(failure(refused)),
+            JobEvent::Scored(_) => Said::Failed(ModelFailure::lasting(
+                "ENGINE_BROKEN",
+                "the engine scored a call that was to be answered; this is a bug, report it",
+            )),
         });
         if sent.is_err() {
             // Nobody listens: dropping the job cancels the job.

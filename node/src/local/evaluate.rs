@@ -1,14 +1,13 @@
 //! `context eval` and `context suggest`: recorded calls scored by an engine of this process, without a cluster.
 
-mod engine_scorer;
-
 use super::engine::load;
+use crate::evaluating::{EngineScorer, sha256};
 use anyhow::Context;
-use engine_scorer::EngineScorer;
 use evaluate::{Audit, Call, Form, Report, Settings};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use worker_inference::Engine;
 
 /// Where recorded calls are, and what scores them.
 pub struct Recorded {
@@ -20,6 +19,8 @@ pub struct Recorded {
     pub threads: usize,
     /// Every call is audited, not one in twenty.
     pub audit_all: bool,
+    /// Every segment of every call is.
+    pub exact: bool,
     /// At most so many computed tokens.
     pub budget_tokens: Option<u64>,
     pub json: bool,
@@ -33,13 +34,18 @@ impl Recorded {
     }
 
     fn settings(&self) -> Settings {
-        let audit = if self.audit_all { Audit::All } else { Audit::Some };
+        let audit = match (self.exact, self.audit_all) {
+            (true, _) => Audit::Every,
+            (false, true) => Audit::All,
+            (false, false) => Audit::Some,
+        };
         Settings { audit, budget_tokens: self.budget_tokens, ..Settings::default() }
     }
 
-    fn scorer(&self) -> anyhow::Result<EngineScorer> {
+    fn scorer(&self) -> anyhow::Result<EngineScorer<Engine>> {
         let path = super::model_path(&self.model)?;
-        EngineScorer::new(load(&self.model, self.threads)?, &path)
+        let sha256 = sha256(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(EngineScorer::own(load(&self.model, self.threads)?, sha256)?)
     }
 }
 
@@ -68,7 +74,7 @@ pub fn context_suggest(recorded: &Recorded) -> anyhow::Result<()> {
     for call in &calls {
         match evaluate::suggest(call, &settings, &mut scorer)? {
             Ok(found) if recorded.json => println!("{}", serde_json::to_string(&found)?),
-            Ok(found) => show(&found),
+            Ok(found) => print!("{}", found.lines()),
             Err(why) if recorded.json => {
                 println!("{}", serde_json::json!({ "call": call.name, "none": why.to_string() }));
             }
@@ -76,12 +82,4 @@ pub fn context_suggest(recorded: &Recorded) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn show(found: &evaluate::Suggestion) {
-    println!(
-        "call {}: {} of {} tokens are enough, at a loss of {:.2} nats",
-        found.call, found.tokens_after, found.tokens_before, found.loss_nats
-    );
-    found.rules.iter().for_each(|rule| println!("  {}", rule.describe()));
 }

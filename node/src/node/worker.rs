@@ -8,6 +8,8 @@ use crate::agents::{Agents, AgentsConfig, HeldLeases};
 use crate::boards::Boards;
 use crate::config::{Provider as Configured, Role};
 use crate::engine_thread::real::LoadedModel;
+use crate::evaluating::Evaluations;
+use crate::evaluating::sampled::Sampler;
 use crate::gateway::Gateway;
 use crate::gateway::Provider;
 use crate::gateway::local::Local;
@@ -68,6 +70,10 @@ impl Engines {
         let local =
             |model: &LoadedModel| (model.name.clone(), Arc::new(Local::new(model)) as Arc<dyn Provider>);
         Gateway::new(self.models.iter().map(local).chain(self.scripted.iter().cloned()))
+    }
+
+    pub(super) fn evaluations(&self) -> Evaluations {
+        Evaluations::new(&self.models)
     }
 
     fn held(&self) -> Vec<(String, Hash, u64)> {
@@ -149,6 +155,7 @@ pub(super) async fn start(
     keep: &Keep,
     engines: Engines,
     memories: &Arc<Memories>,
+    sampler: Sampler,
 ) -> anyhow::Result<Running> {
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let gateway = engines.gateway().with_served(parts.door.served().clone());
@@ -182,6 +189,7 @@ pub(super) async fn start(
         peers: keep.peers.clone(),
         members: keep.members.clone(),
         live: parts.live.clone(),
+        sampler,
         tools: Arc::new(NodeTools::new(
             &parts.config.tools,
             &parts.config.data_dir,

@@ -9,11 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use prost::Message;
+use proto::internal::v1::evaluator_client::EvaluatorClient;
 use proto::internal::v1::segments_client::SegmentsClient;
 use proto::internal::v1::{
-    ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest, TokensResponse,
-    WantRequest, WantResponse,
+    EvaluateRequest, ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest,
+    TokensResponse, WantRequest, WantResponse,
 };
+use proto::v1::{EvaluateContextRequest, EvaluateContextResponse};
 use tokio::time::timeout;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
@@ -333,6 +336,29 @@ impl Peers {
         let answer =
             answer.map_err(|_| peer.timed_out("answer", FIRST_PATIENCE))?.map_err(|e| peer.failed(e))?;
         Ok(answer.into_inner().more.map(live))
+    }
+
+    /// Has calls evaluated by the engine of another node. Takes as long as that takes: whoever asks has the patience.
+    ///
+    /// # Errors
+    /// In the words of the node that was asked; UNAVAILABLE where it can't be reached.
+    pub(crate) async fn evaluate(
+        &self,
+        node: NodeId,
+        request: &EvaluateContextRequest,
+    ) -> Result<EvaluateContextResponse, Status> {
+        let peer = self.peer(node).map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel =
+            self.channel(node, &peer.address).map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut client = EvaluatorClient::new(channel)
+            .max_decoding_message_size(crate::evaluating::plane::MESSAGE_BYTES)
+            .max_encoding_message_size(crate::evaluating::plane::MESSAGE_BYTES);
+        let order = EvaluateRequest {
+            cluster_id: Bytes::copy_from_slice(&peer.cluster.0),
+            order: request.encode_to_vec().into(),
+        };
+        let answer = client.evaluate(order).await?.into_inner().answer;
+        EvaluateContextResponse::decode(answer).map_err(|error| Status::internal(error.to_string()))
     }
 
     /// Gets a model from whichever of the nodes have it; checked and in its place when this answers Ok.

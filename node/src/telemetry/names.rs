@@ -65,6 +65,8 @@ table! {
     CONTEXT_BYTES_SENT_TOTAL = "quorate_context_bytes_sent_total", Counter, [], "Bytes of segments sent to other nodes";
     CONTEXT_BYTES_RECEIVED_TOTAL = "quorate_context_bytes_received_total", Counter, [], "Bytes of segments received from other nodes";
     CONTEXT_BYTES_FULL_TOTAL = "quorate_context_bytes_full_total", Counter, [], "Bytes that would have moved if every assignment and model call had carried its whole chain";
+    EVALUATED_STEPS_TOTAL = "quorate_evaluated_steps_total", Counter, ["outcome"], "Steps that this node chose to evaluate: judged, blind, failed, passed-over";
+    EVALUATED_TOKENS_TOTAL = "quorate_evaluated_tokens_total", Counter, ["project", "team", "what"], "Context tokens of evaluated steps: read, repeated, judged, inert, received from others, useful of those";
     // Models.
     TOKENS_COMPUTED_TOTAL = "quorate_tokens_computed_total", Counter, ["model"], "Prompt tokens computed by the engine";
     TOKENS_CACHED_TOTAL = "quorate_tokens_cached_total", Counter, ["model"], "Prompt tokens taken from cache";

@@ -8,6 +8,7 @@
 mod agent;
 mod audit;
 mod cluster;
+mod context;
 mod cost;
 mod failure;
 mod follow;
@@ -27,6 +28,7 @@ mod top;
 mod values;
 
 pub use cluster::{Command as ClusterCommand, Restore, Up, Verify};
+pub use context::Evaluate;
 pub use failure::{Exit, Failure, report, usage_error};
 pub use globals::Globals;
 pub use output::Format;
@@ -79,6 +81,9 @@ pub enum Command {
     /// Models that some node of the cluster holds: `model list --cluster`.
     #[command(skip)]
     Models,
+    /// A live task's context: `context eval|suggest --task`.
+    #[command(skip)]
+    Evaluate(context::Evaluate),
 }
 
 /// Runs one verb to its end on this thread.
@@ -132,6 +137,7 @@ async fn perform(command: Command, globals: &Globals, out: &mut Out<'_>) -> Resu
         Command::Top(it) => top::perform(it, &client, out).await,
         Command::Cluster(it) => cluster::perform(it, &client, out).await,
         Command::Models => model::list(&client, out).await,
+        Command::Evaluate(it) => context::evaluate(it, &client, out).await,
     }
 }
 

@@ -251,6 +251,15 @@ class Fake(
         blocked = task_pb2.ExplainTaskResponse(task=self.task, blockers=[blocker])
         return self._answer(request, context, lambda: blocked if request.what_if else turn)
 
+    def EvaluateContext(self, request: context_pb2.EvaluateContextRequest, context: Any) -> Any:
+        found = context_pb2.EvaluateContextResponse(
+            report='{"model_sha256": "5", "calls": []}',
+            suggestions=['{"call": "1", "none": "blind"}'] if request.suggest else [],
+            model=request.model,
+            tokens_spent=request.budget_tokens,
+        )
+        return self._answer(request, context, lambda: found)
+
     def WatchTask(self, request: task_pb2.WatchTaskRequest, context: Any) -> Iterator[Any]:
         self.watched_from.append(request.from_sequence)
         return self._play(self.watches.popleft() if self.watches else (), context)

@@ -324,3 +324,21 @@ def test_with_a_ca_only_the_cluster_it_signed_is_spoken_to(connect: Connect, tmp
         assert fake.calls == 1
     finally:
         fake.stop()
+
+
+def test_a_context_is_evaluated_with_patience_and_repeated_elsewhere(fakes: Fakes, connect: Connect) -> None:
+    sick, well = fakes(2)
+    sick.answers.append(NO_LEADER)
+    client = connect(sick, well, timeout=0.001)
+    found = client.context.evaluate("t_1", step=3, model="m", budget_tokens=9, suggest=True, audit_all=True, timeout=20)
+    asked = well.requests[-1]
+    assert (asked.project, asked.task.task, asked.task.step, asked.audit_all) == ("default", "t_1", 3, True)
+    assert found.report == {"model_sha256": "5", "calls": []} and found.suggestions[0]["none"] == "blind"
+    assert (found.model, found.tokens_spent) == ("m", 9)
+    segment = quorate.RecordedSegment("a1", "anna", "seven", replaces=("b1",))
+    withheld = quorate.RecordedSegment("b1", "bert", "7")
+    call = quorate.RecordedCall((segment,), "bert", "How many?", " 7", withheld=(withheld,))
+    client.context.evaluate_calls([call], page=True, timeout=20)
+    sent = well.requests[-1].calls.calls[0]
+    assert (sent.segments[0].owner, list(sent.segments[0].replaces)) == ("anna", ["b1"])
+    assert (sent.probe, sent.action, sent.withheld[0].text, well.requests[-1].page) == ("How many?", " 7", "7", True)

@@ -21,3 +21,50 @@ pub struct Segment {
     /// Empty unless asked for.
     pub text: String,
 }
+
+/// One model call, as it was recorded: what an agent read, what it was asked last, what it did then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordedCall {
+    /// For people; its place where empty.
+    pub name: String,
+    /// In the order in which they were read.
+    pub segments: Vec<RecordedSegment>,
+    /// The agent that read them.
+    pub reader: String,
+    pub probe: String,
+    pub action: String,
+    /// What others had and the reader did not get.
+    pub withheld: Vec<RecordedSegment>,
+}
+
+/// A piece of what an agent read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordedSegment {
+    /// Unique in its call; the same id with the same text in several calls is one segment.
+    pub id: String,
+    /// Who wrote it.
+    pub owner: String,
+    pub kind: String,
+    pub text: String,
+    /// Of a summary: ids of the withheld segments that it stands for.
+    pub replaces: Vec<String>,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Evaluation {
+    /// JSON, as docs/evaluation.md has it: the same bytes for the same calls and model.
+    pub report: String,
+    /// JSON, one object a call, where they were asked for.
+    pub suggestions: Vec<String>,
+    /// The report as lines for people, then the suggestions.
+    pub table: String,
+    pub suggested: String,
+    /// One page of HTML, where it was asked for. It holds the texts.
+    pub page: String,
+    /// Which model scored, and on which node.
+    pub model: String,
+    pub node: String,
+    /// Everything that was computed, audit included.
+    pub tokens_spent: u64,
+}

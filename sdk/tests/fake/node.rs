@@ -260,6 +260,21 @@ impl context_service_server::ContextService for Fake {
     async fn get_context(&self, _: Request<GetContextRequest>) -> Answered<Context> {
         Ok(Response::new(Context::default()))
     }
+
+    async fn evaluate_context(
+        &self,
+        request: Request<EvaluateContextRequest>,
+    ) -> Answered<EvaluateContextResponse> {
+        self.on_call().await?;
+        let asked = request.into_inner();
+        Ok(Response::new(EvaluateContextResponse {
+            report: format!("{:?}", asked.of),
+            model: asked.model,
+            tokens_spent: asked.budget_tokens,
+            suggested: format!("{} {} {}", asked.audit_all, asked.suggest, asked.page),
+            ..Default::default()
+        }))
+    }
 }
 
 #[tonic::async_trait]

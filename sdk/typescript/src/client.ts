@@ -60,8 +60,9 @@ export class Client {
     method: DescMethodUnary<I, O>,
     request: MessageInitShape<I>,
     requestId?: string,
+    timeoutMs?: number,
   ): Promise<MessageShape<O>> {
-    const course = courseOf(this.settings, requestId);
+    const course = courseOf(this.settings, requestId, timeoutMs);
     for (;;) {
       const node = course.node();
       let failure: Failure;

@@ -1,17 +1,45 @@
 /** The text behind tasks: chains by task, segments by hash. */
 
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Client } from "./client.js";
-import type { Context } from "./data.js";
+import type { Context, Evaluation, RecordedCall, RecordedSegment } from "./data.js";
 import { local, refused } from "./errors.js";
 import { Failed, type Failure } from "./failures.js";
-import { ContextService } from "./gen/quorate/v1/context_pb.js";
+import { ContextService, type EvaluateContextRequestSchema } from "./gen/quorate/v1/context_pb.js";
 import { courseOf } from "./settings.js";
-import { context } from "./wire.js";
+import { context, evaluation } from "./wire.js";
 
 /** The largest text that is put together in memory. */
 const TEXT_BYTES_MAX = 64 << 20;
 
 const METHOD = ContextService.method;
+
+/** As long as an evaluation is waited for, where nobody says how long. */
+const EVALUATION_MS = 3_600_000;
+
+type Of = NonNullable<MessageInitShape<typeof EvaluateContextRequestSchema>["of"]>;
+
+export interface EvaluateOptions {
+  /** A model that a node has loaded. Else the task's own, else any. */
+  model?: string;
+  /** At most so many computed tokens; calls beyond are listed as skipped. Else a million. */
+  budgetTokens?: number;
+  /** Every call is audited by exact removal, not one in twenty. */
+  auditAll?: boolean;
+  /** Also the smallest context of each call. */
+  suggest?: boolean;
+  /** Also a page of HTML. It holds the texts. */
+  page?: boolean;
+  /** Giving up ends the work: an hour. */
+  timeoutMs?: number;
+}
+
+export interface EvaluateTaskOptions extends EvaluateOptions {
+  /** The step that called the model. Else the last one that did. */
+  step?: number;
+  /** All calls of the task and of every task below it, and what readers did not get. */
+  team?: boolean;
+}
 
 export class Contexts {
   readonly #client: Client;
@@ -24,6 +52,27 @@ export class Contexts {
   async get(task: string, options: { withText?: boolean } = {}): Promise<Context> {
     const request = { project: this.#client.project, task, withText: options.withText ?? false };
     return context(await this.#client.call(METHOD.getContext, request));
+  }
+
+  /**
+   * What each part of what a task's agent read was worth for what it did: scored by an engine of the cluster, with nothing
+   * generated. Takes seconds to minutes.
+   */
+  async evaluate(task: string, options: EvaluateTaskOptions = {}): Promise<Evaluation> {
+    const { step = 0, team = false } = options;
+    return this.#evaluate({ case: "task", value: { task, step: BigInt(step), team } }, options);
+  }
+
+  /** The same of calls that were recorded elsewhere. */
+  async evaluateCalls(calls: readonly RecordedCall[], options: EvaluateOptions = {}): Promise<Evaluation> {
+    return this.#evaluate({ case: "calls", value: { calls: calls.map(recorded) } }, options);
+  }
+
+  async #evaluate(of: Of, options: EvaluateOptions): Promise<Evaluation> {
+    const { model = "", budgetTokens = 0, auditAll = false, suggest = false, page = false } = options;
+    const request = { project: this.#client.project, of, model, budgetTokens: BigInt(budgetTokens), auditAll, suggest, page };
+    const timeoutMs = options.timeoutMs ?? EVALUATION_MS;
+    return evaluation(await this.#client.call(METHOD.evaluateContext, request, undefined, timeoutMs));
   }
 
   /** A segment's text in one piece, at most 64 MiB. */
@@ -92,4 +141,13 @@ function decoded(hash: string, bytes: Uint8Array): string {
   } catch {
     throw local("DATA_LOSS", "NOT_TEXT", `segment ${hash} is not UTF-8 text`, "read its bytes with `context.read`");
   }
+}
+
+function recorded(call: RecordedCall) {
+  const { reader, probe, action, name = "", withheld = [] } = call;
+  return { reader, probe, action, name, segments: call.segments.map(piece), withheld: withheld.map(piece) };
+}
+
+function piece({ id, owner, text, kind = "message", replaces = [] }: RecordedSegment) {
+  return { id, owner, text, kind, replaces: [...replaces] };
 }

@@ -256,6 +256,49 @@ export interface Context {
   readonly segments: readonly Segment[];
 }
 
+/** A piece of what an agent read. */
+export interface RecordedSegment {
+  /** Unique in its call; the same id with the same text in several calls is one segment. */
+  readonly id: string;
+  /** Who wrote it. */
+  readonly owner: string;
+  readonly text: string;
+  /** `message` where nothing is said. */
+  readonly kind?: string;
+  /** Of a summary: ids of the withheld segments that it stands for. */
+  readonly replaces?: readonly string[];
+}
+
+/** One model call: what an agent read, what it was asked last, what it did then. */
+export interface RecordedCall {
+  /** In the order in which they were read. */
+  readonly segments: readonly RecordedSegment[];
+  readonly reader: string;
+  readonly probe: string;
+  readonly action: string;
+  /** For people; its place where nothing is said. */
+  readonly name?: string;
+  /** What others had and the reader did not get. */
+  readonly withheld?: readonly RecordedSegment[];
+}
+
+/** What an evaluation found. */
+export interface Evaluation {
+  /** JSON, as docs/evaluation.md has it: the same bytes for the same calls and model. */
+  readonly report: string;
+  /** JSON, one object a call, where they were asked for. */
+  readonly suggestions: readonly string[];
+  /** The report and the suggestions as lines for people. */
+  readonly table: string;
+  readonly suggested: string;
+  /** HTML, where it was asked for. It holds the texts. */
+  readonly page: string | undefined;
+  readonly model: string;
+  readonly node: string;
+  /** Everything that was computed, audit included. */
+  readonly tokensSpent: number;
+}
+
 /** What an agent or a person wants to know again. */
 export interface Memory {
   readonly id: string;

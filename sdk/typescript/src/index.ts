@@ -19,5 +19,5 @@ export type { Quotas, QuotaWatchOptions, SetQuotaOptions } from "./quotas.js";
 export type { AuditOptions, Cluster, DrainOptions, NodeChangeOptions } from "./cluster.js";
 export type { Schedules, ScheduleOptions } from "./schedules.js";
 export type { Amounts, CostOptions, Prices, SetPriceOptions } from "./prices.js";
-export type { Contexts } from "./contexts.js";
+export type { Contexts, EvaluateOptions, EvaluateTaskOptions } from "./contexts.js";
 export type { Memories, RememberOptions, SearchOptions } from "./memories.js";

@@ -54,8 +54,9 @@ const CHANNEL: ChannelOptions = {
   "grpc.keepalive_timeout_ms": 3_000,
 };
 
-export function courseOf(settings: Settings, requestId?: string): Course {
-  return new Course(settings.endpoints, settings.policy, requestId);
+export function courseOf(settings: Settings, requestId?: string, timeoutMs?: number): Course {
+  const patient = timeoutMs === undefined ? {} : { deadlineMs: timeoutMs, attemptMs: timeoutMs };
+  return new Course(settings.endpoints, { ...settings.policy, ...patient }, requestId);
 }
 
 /** What is not given comes from the environment, else from the defaults. */

@@ -194,6 +194,11 @@ export function context(it: contextPb.Context): data.Context {
   return { task: it.task, head: it.head, segments };
 }
 
+export function evaluation(it: contextPb.EvaluateContextResponse): data.Evaluation {
+  const { report, suggestions, table, suggested, model, node } = it;
+  return { report, suggestions, table, suggested, model, node, page: set(it.page), tokensSpent: Number(it.tokensSpent) };
+}
+
 export function memory(it: memoryPb.MemoryItem): data.Memory {
   return {
     id: it.id,

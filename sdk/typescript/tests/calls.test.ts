@@ -254,3 +254,18 @@ test("a client that was closed says so, also to calls under way", async (t) => {
   await assert.rejects(waiting, closed);
   await assert.rejects(client.tasks.get("t_1"), closed);
 });
+
+test("a context is evaluated with its own patience, by task or as recorded calls", async (t) => {
+  const { fake, client } = await setUp(t, 1, { timeoutMs: 1 });
+  const answer = { report: "{}", suggestions: ['{"call":"1"}'], model: "m", node: "w1", tokensSpent: 9n };
+  fake.next("EvaluateContext", { answer }).next("EvaluateContext", { answer });
+  const found = await client.context.evaluate("t_1", { step: 3, budgetTokens: 9, suggest: true, timeoutMs: 20_000 });
+  assert.deepEqual([found.report, found.suggestions, found.node, found.tokensSpent, found.page], ["{}", ['{"call":"1"}'], "w1", 9, undefined]);
+  const segments = [{ id: "a1", owner: "anna", text: "seven" }];
+  await client.context.evaluateCalls([{ segments, reader: "bert", probe: "How many?", action: " 7" }], { model: "m", page: true, timeoutMs: 20_000 });
+  const [first, second] = fake.requests("EvaluateContext");
+  const task = (first?.["of"] as { value: { task: string; step: bigint; team: boolean } }).value;
+  assert.deepEqual([task.task, task.step, task.team, first?.["budgetTokens"]], ["t_1", 3n, false, 9n]);
+  const calls = (second?.["of"] as { value: { calls: { reader: string; segments: { kind: string }[] }[] } }).value.calls;
+  assert.deepEqual([calls[0]?.reader, calls[0]?.segments[0]?.kind, second?.["model"], second?.["page"]], ["bert", "message", "m", true]);
+});

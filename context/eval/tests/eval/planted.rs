@@ -58,6 +58,20 @@ fn one_fact_among_others_is_essential_and_first() {
 }
 
 #[test]
+fn exact_removal_of_every_segment_stands_beside_masking_and_refuses_nothing() {
+    let settings = Settings { audit: Audit::Every, ..Settings::default() };
+    let calls = [call(among(N, &[(4, FACT)]))];
+    let mut wrong = Fake { mask_error_nats: -3.0, ..Fake::new(facts()) };
+    let report = evaluate(&calls, &settings, &mut wrong).expect("an evaluation").calls.remove(0);
+    assert!(report.segments.iter().all(|segment| segment.exact.is_some()));
+    assert_eq!(report.segments[4].exact, Some(8.0));
+    assert!(report.audit_max_nats > Some(2.0) && report.audit_tokens > Some(report.tokens_spent));
+    let most = Settings { budget_tokens: Some(report.tokens_spent), ..settings };
+    let skipped = evaluate(&calls, &most, &mut wrong).expect("an evaluation").skipped;
+    assert_eq!(skipped.len(), 1, "the budget counts the exact removals");
+}
+
+#[test]
 fn a_fact_in_two_wordings_is_redundant_with_each_other() {
     for seed in 0..SEEDS {
         let (one_place, other) = (place(seed), (place(seed) + 4) % N);

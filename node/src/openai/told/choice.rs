@@ -115,6 +115,11 @@ impl Choice {
                 self.usage = Usage { prompt: prompt_tokens, cached: cached_tokens, generated };
             }
             JobEvent::Refused(refused) => return Err(refused.into()),
+            JobEvent::Scored(_) => {
+                return Err(Failure::bug(
+                    "the engine scored what was to be answered; this is a bug, report it",
+                ));
+            }
         }
         Ok(())
     }

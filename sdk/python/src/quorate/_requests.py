@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Optional, Union
 
 from ._course import fresh_request_id
-from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2, tool_pb2
+from ._proto import agent_pb2, cluster_pb2, context_pb2, price_pb2, quota_pb2, task_pb2, tool_pb2
 from ._wire import BUSY_TO_WIRE, CLASS_TO_WIRE, COST_GROUP_TO_WIRE
-from .data import Ask, Busy, CostGroup, Input, TaskClass, TaskData, TaskState, WhatIf
+from .data import Ask, Busy, CostGroup, Input, RecordedCall, RecordedSegment, TaskClass, TaskData, TaskState, WhatIf
 from .errors import QuorateError, local
 from .serving import ExternalAgent, Tool
 
@@ -403,3 +403,24 @@ class Text:
         except UnicodeDecodeError:
             message = f"segment {self._hash} is not UTF-8 text"
             raise local("DATA_LOSS", "NOT_TEXT", message, "read its bytes by gRPC") from None
+
+
+EVALUATION_S = 3600.0
+"""As long as an evaluation is waited for, where nobody says how long."""
+
+
+def recorded_calls(calls: Iterable[RecordedCall]) -> context_pb2.RecordedCalls:
+    def segment(it: RecordedSegment) -> context_pb2.RecordedSegment:
+        return context_pb2.RecordedSegment(id=it.id, owner=it.owner, kind=it.kind, text=it.text, replaces=it.replaces)
+
+    def call(it: RecordedCall) -> context_pb2.RecordedCall:
+        return context_pb2.RecordedCall(
+            name=it.name,
+            segments=[segment(one) for one in it.segments],
+            reader=it.reader,
+            probe=it.probe,
+            action=it.action,
+            withheld=[segment(one) for one in it.withheld],
+        )
+
+    return context_pb2.RecordedCalls(calls=[call(it) for it in calls])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -50,8 +50,12 @@ class Settings:
     credentials: Optional[grpc.ChannelCredentials]
     options: tuple[tuple[str, Any], ...] = _OPTIONS
 
-    def course(self, request_id: Optional[str] = None) -> Course:
-        return Course(self.endpoints, self.policy, request_id)
+    def course(self, request_id: Optional[str] = None, timeout: Optional[float] = None) -> Course:
+        policy = self.policy
+        if timeout is not None:
+            ms = max(1, int(timeout * 1_000))
+            policy = replace(policy, deadline_ms=ms, attempt_ms=ms)
+        return Course(self.endpoints, policy, request_id)
 
 
 def read(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from . import data
-from ._proto import agent_pb2, cluster_pb2, price_pb2, quota_pb2, task_pb2
+from ._proto import agent_pb2, cluster_pb2, context_pb2, price_pb2, quota_pb2, task_pb2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_MS = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // timedelta(milliseconds=1)
@@ -355,4 +355,17 @@ def _gpu(it: cluster_pb2.Gpu) -> data.Gpu:
         utilization_percent=_set(it, "utilization_percent"),
         power_milliwatts=_set(it, "power_milliwatts"),
         temperature_celsius=_set(it, "temperature_celsius"),
+    )
+
+
+def evaluation(it: context_pb2.EvaluateContextResponse) -> data.Evaluation:
+    return data.Evaluation(
+        report_json=it.report,
+        suggestions_json=tuple(it.suggestions),
+        table=it.table,
+        suggested=it.suggested,
+        page=it.page,
+        model=it.model,
+        node=it.node,
+        tokens_spent=it.tokens_spent,
     )

@@ -13,6 +13,7 @@ from . import _requests, _settings
 from ._failures import failure_of
 from ._proto import context_pb2
 from .admin import Agents, Cluster, Quotas
+from .contexts import Contexts
 from .nodes import Nodes, Stubs
 from .prices import Prices
 from .schedules import Schedules
@@ -58,6 +59,7 @@ class Client:
         self.quotas = Quotas(self)
         self.prices = Prices(self)
         self.cluster = Cluster(self)
+        self.context = Contexts(self)
 
     @property
     def project(self) -> str:
@@ -83,9 +85,10 @@ class Client:
         method: Callable[[Stubs], grpc.UnaryUnaryMultiCallable[_Ask, _Answer]],
         request: _Ask,
         request_id: Optional[str] = None,
+        timeout: Optional[float] = None,
     ) -> _Answer:
         """Asks until there is an answer, the time is up, or the answer is final."""
-        course = self._settings.course(request_id)
+        course = self._settings.course(request_id, timeout)
         while True:
             node = course.node()
             try:

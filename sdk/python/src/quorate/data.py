@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import ClassVar, Optional, Union
+from typing import Any, ClassVar, Optional, Union
 
 
 class TaskState(str, enum.Enum):
@@ -449,6 +450,66 @@ class Costs:
     lines: tuple[CostLine, ...]
     total: CostLine
     """Everything, with what was left out of the lines."""
+
+
+@dataclass(frozen=True)
+class RecordedSegment:
+    """A piece of what an agent read."""
+
+    id: str
+    """Unique in its call; the same id with the same text in several calls is one segment."""
+    owner: str
+    """Who wrote it."""
+    text: str
+    kind: str = "message"
+    replaces: tuple[str, ...] = ()
+    """Of a summary: ids of the withheld segments that it stands for."""
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One model call: what an agent read, what it was asked last, what it did then."""
+
+    segments: tuple[RecordedSegment, ...]
+    """In the order in which they were read."""
+    reader: str
+    probe: str
+    action: str
+    name: str = ""
+    """For people; its place where empty."""
+    withheld: tuple[RecordedSegment, ...] = ()
+    """What others had and the reader did not get."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    report_json: str
+    """As docs/evaluation.md has it: the same bytes for the same calls and model."""
+    suggestions_json: tuple[str, ...]
+    """One object a call, where they were asked for."""
+    table: str
+    """The report as lines for people."""
+    suggested: str
+    """The suggestions as lines for people."""
+    page: str
+    """HTML, where it was asked for. It holds the texts."""
+    model: str
+    node: str
+    tokens_spent: int
+    """Everything that was computed, audit included."""
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report, read."""
+        found: dict[str, Any] = json.loads(self.report_json)
+        return found
+
+    @property
+    def suggestions(self) -> tuple[dict[str, Any], ...]:
+        """The suggestions, read."""
+        return tuple(json.loads(text) for text in self.suggestions_json)
 
 
 @dataclass(frozen=True)

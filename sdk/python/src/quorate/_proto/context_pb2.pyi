@@ -126,3 +126,207 @@ class Context(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["head", b"head", "segments", b"segments", "task", b"task"]) -> None: ...
 
 Global___Context: typing_extensions.TypeAlias = Context
+
+@typing.final
+class EvaluateContextRequest(google.protobuf.message.Message):
+    """What to evaluate, and by which model. Nothing is generated: recorded calls are scored, so the same request has the
+    same report.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
+    CALLS_FIELD_NUMBER: builtins.int
+    BUDGET_TOKENS_FIELD_NUMBER: builtins.int
+    AUDIT_ALL_FIELD_NUMBER: builtins.int
+    SUGGEST_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    project: builtins.str
+    model: builtins.str
+    """A model that a node of the cluster has loaded. Empty: the task's own, else whichever is loaded."""
+    budget_tokens: builtins.int
+    """At most so many computed tokens, audit included; calls beyond are listed as skipped. 0: 1,000,000."""
+    audit_all: builtins.bool
+    """Every call is audited by exact removal, not one in twenty."""
+    suggest: builtins.bool
+    """Also the smallest context of each call, and the rules that give it."""
+    page: builtins.bool
+    """Also a page of it, which holds the texts."""
+    @property
+    def task(self) -> Global___TaskCalls: ...
+    @property
+    def calls(self) -> Global___RecordedCalls: ...
+    def __init__(
+        self,
+        *,
+        project: builtins.str = ...,
+        model: builtins.str = ...,
+        task: Global___TaskCalls | None = ...,
+        calls: Global___RecordedCalls | None = ...,
+        budget_tokens: builtins.int = ...,
+        audit_all: builtins.bool = ...,
+        suggest: builtins.bool = ...,
+        page: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["calls", b"calls", "of", b"of", "task", b"task"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["audit_all", b"audit_all", "budget_tokens", b"budget_tokens", "calls", b"calls", "model", b"model", "of", b"of", "page", b"page", "project", b"project", "suggest", b"suggest", "task", b"task"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["of", b"of"]) -> typing.Literal["task", "calls"] | None: ...
+
+Global___EvaluateContextRequest: typing_extensions.TypeAlias = EvaluateContextRequest
+
+@typing.final
+class TaskCalls(google.protobuf.message.Message):
+    """Model calls of a task, from its journal."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    TEAM_FIELD_NUMBER: builtins.int
+    task: builtins.str
+    step: builtins.int
+    """The step that called the model. 0: the last one that did."""
+    team: builtins.bool
+    """All calls of the task and of every task below it; what others had read and a reader did not get is looked at, too."""
+    def __init__(
+        self,
+        *,
+        task: builtins.str = ...,
+        step: builtins.int = ...,
+        team: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["step", b"step", "task", b"task", "team", b"team"]) -> None: ...
+
+Global___TaskCalls: typing_extensions.TypeAlias = TaskCalls
+
+@typing.final
+class RecordedCalls(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: builtins.int
+    @property
+    def calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RecordedCall]: ...
+    def __init__(
+        self,
+        *,
+        calls: collections.abc.Iterable[Global___RecordedCall] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calls", b"calls"]) -> None: ...
+
+Global___RecordedCalls: typing_extensions.TypeAlias = RecordedCalls
+
+@typing.final
+class RecordedCall(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SEGMENTS_FIELD_NUMBER: builtins.int
+    READER_FIELD_NUMBER: builtins.int
+    PROBE_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    WITHHELD_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """For people."""
+    reader: builtins.str
+    """The agent that read them."""
+    probe: builtins.str
+    """What it was asked last, and what it did then."""
+    action: builtins.str
+    @property
+    def segments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RecordedSegment]:
+        """In the order in which they were read."""
+
+    @property
+    def withheld(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RecordedSegment]:
+        """What others had and the reader did not get."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        segments: collections.abc.Iterable[Global___RecordedSegment] | None = ...,
+        reader: builtins.str = ...,
+        probe: builtins.str = ...,
+        action: builtins.str = ...,
+        withheld: collections.abc.Iterable[Global___RecordedSegment] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "name", b"name", "probe", b"probe", "reader", b"reader", "segments", b"segments", "withheld", b"withheld"]) -> None: ...
+
+Global___RecordedCall: typing_extensions.TypeAlias = RecordedCall
+
+@typing.final
+class RecordedSegment(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    REPLACES_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """Unique in its call."""
+    owner: builtins.str
+    kind: builtins.str
+    text: builtins.str
+    @property
+    def replaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of a summary: the withheld segments that it stands for."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        owner: builtins.str = ...,
+        kind: builtins.str = ...,
+        text: builtins.str = ...,
+        replaces: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "kind", b"kind", "owner", b"owner", "replaces", b"replaces", "text", b"text"]) -> None: ...
+
+Global___RecordedSegment: typing_extensions.TypeAlias = RecordedSegment
+
+@typing.final
+class EvaluateContextResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: builtins.int
+    SUGGESTIONS_FIELD_NUMBER: builtins.int
+    TABLE_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    TOKENS_SPENT_FIELD_NUMBER: builtins.int
+    SUGGESTED_FIELD_NUMBER: builtins.int
+    report: builtins.str
+    """JSON, as docs/evaluation.md has it: the same bytes for the same calls and model."""
+    table: builtins.str
+    """The report as lines for a terminal."""
+    page: builtins.str
+    """HTML, where it was asked for."""
+    model: builtins.str
+    node: builtins.str
+    """The node that computed it, and what it computed, audit included."""
+    tokens_spent: builtins.int
+    suggested: builtins.str
+    """The suggestions as lines for a terminal."""
+    @property
+    def suggestions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """JSON, one object a call, where it was asked for; a call without a suggestion says why."""
+
+    def __init__(
+        self,
+        *,
+        report: builtins.str = ...,
+        suggestions: collections.abc.Iterable[builtins.str] | None = ...,
+        table: builtins.str = ...,
+        page: builtins.str = ...,
+        model: builtins.str = ...,
+        node: builtins.str = ...,
+        tokens_spent: builtins.int = ...,
+        suggested: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "node", b"node", "page", b"page", "report", b"report", "suggested", b"suggested", "suggestions", b"suggestions", "table", b"table", "tokens_spent", b"tokens_spent"]) -> None: ...
+
+Global___EvaluateContextResponse: typing_extensions.TypeAlias = EvaluateContextResponse

@@ -45,6 +45,11 @@ class ContextServiceStub(object):
                 request_serializer=quorate_dot___proto_dot_context__pb2.GetContextRequest.SerializeToString,
                 response_deserializer=quorate_dot___proto_dot_context__pb2.Context.FromString,
                 _registered_method=True)
+        self.EvaluateContext = channel.unary_unary(
+                '/quorate.v1.ContextService/EvaluateContext',
+                request_serializer=quorate_dot___proto_dot_context__pb2.EvaluateContextRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_context__pb2.EvaluateContextResponse.FromString,
+                _registered_method=True)
 
 
 class ContextServiceServicer(object):
@@ -65,6 +70,14 @@ class ContextServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EvaluateContext(self, request, context):
+        """What each part of what agents read was worth for what they did: scored by an engine of some node, behind all
+        other work. Takes seconds to minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +90,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.GetContext,
                     request_deserializer=quorate_dot___proto_dot_context__pb2.GetContextRequest.FromString,
                     response_serializer=quorate_dot___proto_dot_context__pb2.Context.SerializeToString,
+            ),
+            'EvaluateContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvaluateContext,
+                    request_deserializer=quorate_dot___proto_dot_context__pb2.EvaluateContextRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_context__pb2.EvaluateContextResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +152,33 @@ class ContextService(object):
             '/quorate.v1.ContextService/GetContext',
             quorate_dot___proto_dot_context__pb2.GetContextRequest.SerializeToString,
             quorate_dot___proto_dot_context__pb2.Context.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvaluateContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ContextService/EvaluateContext',
+            quorate_dot___proto_dot_context__pb2.EvaluateContextRequest.SerializeToString,
+            quorate_dot___proto_dot_context__pb2.EvaluateContextResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,7 +57,23 @@ _ContextServiceGetContextType = typing_extensions.TypeVar(
     ],
 )
 
-class ContextServiceStub(typing.Generic[_ContextServiceReadSegmentType, _ContextServiceGetContextType]):
+_ContextServiceEvaluateContextType = typing_extensions.TypeVar(
+    '_ContextServiceEvaluateContextType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.context_pb2.EvaluateContextRequest,
+        quorate._proto.context_pb2.EvaluateContextResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.context_pb2.EvaluateContextRequest,
+        quorate._proto.context_pb2.EvaluateContextResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.context_pb2.EvaluateContextRequest,
+        quorate._proto.context_pb2.EvaluateContextResponse,
+    ],
+)
+
+class ContextServiceStub(typing.Generic[_ContextServiceReadSegmentType, _ContextServiceGetContextType, _ContextServiceEvaluateContextType]):
     """The text behind tasks: segments by hash, chains by task."""
 
     @typing.overload
@@ -69,6 +85,10 @@ class ContextServiceStub(typing.Generic[_ContextServiceReadSegmentType, _Context
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.context_pb2.GetContextRequest,
             quorate._proto.context_pb2.Context,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.context_pb2.EvaluateContextRequest,
+            quorate._proto.context_pb2.EvaluateContextResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -82,6 +102,10 @@ class ContextServiceStub(typing.Generic[_ContextServiceReadSegmentType, _Context
             quorate._proto.context_pb2.GetContextRequest,
             quorate._proto.context_pb2.Context,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.context_pb2.EvaluateContextRequest,
+            quorate._proto.context_pb2.EvaluateContextResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ReadSegment: _ContextServiceReadSegmentType
@@ -89,6 +113,11 @@ class ContextServiceStub(typing.Generic[_ContextServiceReadSegmentType, _Context
 
     GetContext: _ContextServiceGetContextType
     """The committed chain of a task: kinds, authors, tokens; text only where asked."""
+
+    EvaluateContext: _ContextServiceEvaluateContextType
+    """What each part of what agents read was worth for what they did: scored by an engine of some node, behind all
+    other work. Takes seconds to minutes.
+    """
 
 ContextServiceAsyncStub: typing_extensions.TypeAlias = ContextServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -98,6 +127,10 @@ ContextServiceAsyncStub: typing_extensions.TypeAlias = ContextServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         quorate._proto.context_pb2.GetContextRequest,
         quorate._proto.context_pb2.Context,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.context_pb2.EvaluateContextRequest,
+        quorate._proto.context_pb2.EvaluateContextResponse,
     ],
 ]
 
@@ -119,5 +152,15 @@ class ContextServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.context_pb2.Context, collections.abc.Awaitable[quorate._proto.context_pb2.Context]]:
         """The committed chain of a task: kinds, authors, tokens; text only where asked."""
+
+    @abc.abstractmethod
+    def EvaluateContext(
+        self,
+        request: quorate._proto.context_pb2.EvaluateContextRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.context_pb2.EvaluateContextResponse, collections.abc.Awaitable[quorate._proto.context_pb2.EvaluateContextResponse]]:
+        """What each part of what agents read was worth for what they did: scored by an engine of some node, behind all
+        other work. Takes seconds to minutes.
+        """
 
 def add_ContextServiceServicer_to_server(servicer: ContextServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

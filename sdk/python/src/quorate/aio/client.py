@@ -15,6 +15,7 @@ from .. import _requests, _settings
 from .._failures import failure_of
 from .._proto import context_pb2
 from .admin import AsyncAgents, AsyncCluster, AsyncQuotas
+from .contexts import AsyncContexts
 from .nodes import Nodes, Stubs
 from .prices import AsyncPrices
 from .schedules import AsyncSchedules
@@ -60,6 +61,7 @@ class AsyncClient:
         self.quotas = AsyncQuotas(self)
         self.prices = AsyncPrices(self)
         self.cluster = AsyncCluster(self)
+        self.context = AsyncContexts(self)
 
     @property
     def project(self) -> str:
@@ -85,9 +87,10 @@ class AsyncClient:
         method: Callable[[Stubs], grpc.aio.UnaryUnaryMultiCallable[_Ask, _Answer]],
         request: _Ask,
         request_id: Optional[str] = None,
+        timeout: Optional[float] = None,
     ) -> _Answer:
         """Asks until there is an answer, the time is up, or the answer is final."""
-        course = self._settings.course(request_id)
+        course = self._settings.course(request_id, timeout)
         while True:
             node = course.node()
             try:

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file quorate/v1/context.proto.
  */
 export const file_quorate_v1_context: GenFile = /*@__PURE__*/
-  fileDesc("ChhxdW9yYXRlL3YxL2NvbnRleHQucHJvdG8SCnF1b3JhdGUudjEiMwoSUmVhZFNlZ21lbnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEaGFzaBgCIAEoCSI5ChNSZWFkU2VnbWVudFJlc3BvbnNlEg0KBWNodW5rGAEgASgMEhMKC3RvdGFsX2J5dGVzGAIgASgEIkUKEUdldENvbnRleHRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEdGFzaxgCIAEoCRIRCgl3aXRoX3RleHQYAyABKAgiZgoHU2VnbWVudBIMCgRoYXNoGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYXV0aG9yGAMgASgJEhIKCnZpc2liaWxpdHkYBCABKAkSDQoFYnl0ZXMYBSABKAQSDAoEdGV4dBgGIAEoCSJMCgdDb250ZXh0EgwKBHRhc2sYASABKAkSDAoEaGVhZBgCIAEoCRIlCghzZWdtZW50cxgDIAMoCzITLnF1b3JhdGUudjEuU2VnbWVudDKkAQoOQ29udGV4dFNlcnZpY2USUAoLUmVhZFNlZ21lbnQSHi5xdW9yYXRlLnYxLlJlYWRTZWdtZW50UmVxdWVzdBofLnF1b3JhdGUudjEuUmVhZFNlZ21lbnRSZXNwb25zZTABEkAKCkdldENvbnRleHQSHS5xdW9yYXRlLnYxLkdldENvbnRleHRSZXF1ZXN0GhMucXVvcmF0ZS52MS5Db250ZXh0YgZwcm90bzM");
+  fileDesc("ChhxdW9yYXRlL3YxL2NvbnRleHQucHJvdG8SCnF1b3JhdGUudjEiMwoSUmVhZFNlZ21lbnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEaGFzaBgCIAEoCSI5ChNSZWFkU2VnbWVudFJlc3BvbnNlEg0KBWNodW5rGAEgASgMEhMKC3RvdGFsX2J5dGVzGAIgASgEIkUKEUdldENvbnRleHRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEdGFzaxgCIAEoCRIRCgl3aXRoX3RleHQYAyABKAgiZgoHU2VnbWVudBIMCgRoYXNoGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYXV0aG9yGAMgASgJEhIKCnZpc2liaWxpdHkYBCABKAkSDQoFYnl0ZXMYBSABKAQSDAoEdGV4dBgGIAEoCSJMCgdDb250ZXh0EgwKBHRhc2sYASABKAkSDAoEaGVhZBgCIAEoCRIlCghzZWdtZW50cxgDIAMoCzITLnF1b3JhdGUudjEuU2VnbWVudCLaAQoWRXZhbHVhdGVDb250ZXh0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBW1vZGVsGAIgASgJEiUKBHRhc2sYAyABKAsyFS5xdW9yYXRlLnYxLlRhc2tDYWxsc0gAEioKBWNhbGxzGAQgASgLMhkucXVvcmF0ZS52MS5SZWNvcmRlZENhbGxzSAASFQoNYnVkZ2V0X3Rva2VucxgFIAEoBBIRCglhdWRpdF9hbGwYBiABKAgSDwoHc3VnZ2VzdBgHIAEoCBIMCgRwYWdlGAggASgIQgQKAm9mIjUKCVRhc2tDYWxscxIMCgR0YXNrGAEgASgJEgwKBHN0ZXAYAiABKAQSDAoEdGVhbRgDIAEoCCI4Cg1SZWNvcmRlZENhbGxzEicKBWNhbGxzGAEgAygLMhgucXVvcmF0ZS52MS5SZWNvcmRlZENhbGwiqQEKDFJlY29yZGVkQ2FsbBIMCgRuYW1lGAEgASgJEi0KCHNlZ21lbnRzGAIgAygLMhsucXVvcmF0ZS52MS5SZWNvcmRlZFNlZ21lbnQSDgoGcmVhZGVyGAMgASgJEg0KBXByb2JlGAQgASgJEg4KBmFjdGlvbhgFIAEoCRItCgh3aXRoaGVsZBgGIAMoCzIbLnF1b3JhdGUudjEuUmVjb3JkZWRTZWdtZW50IloKD1JlY29yZGVkU2VnbWVudBIKCgJpZBgBIAEoCRINCgVvd25lchgCIAEoCRIMCgRraW5kGAMgASgJEgwKBHRleHQYBCABKAkSEAoIcmVwbGFjZXMYBSADKAkioQEKF0V2YWx1YXRlQ29udGV4dFJlc3BvbnNlEg4KBnJlcG9ydBgBIAEoCRITCgtzdWdnZXN0aW9ucxgCIAMoCRINCgV0YWJsZRgDIAEoCRIMCgRwYWdlGAQgASgJEg0KBW1vZGVsGAUgASgJEgwKBG5vZGUYBiABKAkSFAoMdG9rZW5zX3NwZW50GAcgASgEEhEKCXN1Z2dlc3RlZBgIIAEoCTKAAgoOQ29udGV4dFNlcnZpY2USUAoLUmVhZFNlZ21lbnQSHi5xdW9yYXRlLnYxLlJlYWRTZWdtZW50UmVxdWVzdBofLnF1b3JhdGUudjEuUmVhZFNlZ21lbnRSZXNwb25zZTABEkAKCkdldENvbnRleHQSHS5xdW9yYXRlLnYxLkdldENvbnRleHRSZXF1ZXN0GhMucXVvcmF0ZS52MS5Db250ZXh0EloKD0V2YWx1YXRlQ29udGV4dBIiLnF1b3JhdGUudjEuRXZhbHVhdGVDb250ZXh0UmVxdWVzdBojLnF1b3JhdGUudjEuRXZhbHVhdGVDb250ZXh0UmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message quorate.v1.ReadSegmentRequest
@@ -153,6 +153,285 @@ export const ContextSchema: GenMessage<Context> = /*@__PURE__*/
   messageDesc(file_quorate_v1_context, 4);
 
 /**
+ * What to evaluate, and by which model. Nothing is generated: recorded calls are scored, so the same request has the
+ * same report.
+ *
+ * @generated from message quorate.v1.EvaluateContextRequest
+ */
+export type EvaluateContextRequest = Message<"quorate.v1.EvaluateContextRequest"> & {
+  /**
+   * @generated from field: string project = 1;
+   */
+  project: string;
+
+  /**
+   * A model that a node of the cluster has loaded. Empty: the task's own, else whichever is loaded.
+   *
+   * @generated from field: string model = 2;
+   */
+  model: string;
+
+  /**
+   * @generated from oneof quorate.v1.EvaluateContextRequest.of
+   */
+  of: {
+    /**
+     * @generated from field: quorate.v1.TaskCalls task = 3;
+     */
+    value: TaskCalls;
+    case: "task";
+  } | {
+    /**
+     * @generated from field: quorate.v1.RecordedCalls calls = 4;
+     */
+    value: RecordedCalls;
+    case: "calls";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * At most so many computed tokens, audit included; calls beyond are listed as skipped. 0: 1,000,000.
+   *
+   * @generated from field: uint64 budget_tokens = 5;
+   */
+  budgetTokens: bigint;
+
+  /**
+   * Every call is audited by exact removal, not one in twenty.
+   *
+   * @generated from field: bool audit_all = 6;
+   */
+  auditAll: boolean;
+
+  /**
+   * Also the smallest context of each call, and the rules that give it.
+   *
+   * @generated from field: bool suggest = 7;
+   */
+  suggest: boolean;
+
+  /**
+   * Also a page of it, which holds the texts.
+   *
+   * @generated from field: bool page = 8;
+   */
+  page: boolean;
+};
+
+/**
+ * Describes the message quorate.v1.EvaluateContextRequest.
+ * Use `create(EvaluateContextRequestSchema)` to create a new message.
+ */
+export const EvaluateContextRequestSchema: GenMessage<EvaluateContextRequest> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 5);
+
+/**
+ * Model calls of a task, from its journal.
+ *
+ * @generated from message quorate.v1.TaskCalls
+ */
+export type TaskCalls = Message<"quorate.v1.TaskCalls"> & {
+  /**
+   * @generated from field: string task = 1;
+   */
+  task: string;
+
+  /**
+   * The step that called the model. 0: the last one that did.
+   *
+   * @generated from field: uint64 step = 2;
+   */
+  step: bigint;
+
+  /**
+   * All calls of the task and of every task below it; what others had read and a reader did not get is looked at, too.
+   *
+   * @generated from field: bool team = 3;
+   */
+  team: boolean;
+};
+
+/**
+ * Describes the message quorate.v1.TaskCalls.
+ * Use `create(TaskCallsSchema)` to create a new message.
+ */
+export const TaskCallsSchema: GenMessage<TaskCalls> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 6);
+
+/**
+ * @generated from message quorate.v1.RecordedCalls
+ */
+export type RecordedCalls = Message<"quorate.v1.RecordedCalls"> & {
+  /**
+   * @generated from field: repeated quorate.v1.RecordedCall calls = 1;
+   */
+  calls: RecordedCall[];
+};
+
+/**
+ * Describes the message quorate.v1.RecordedCalls.
+ * Use `create(RecordedCallsSchema)` to create a new message.
+ */
+export const RecordedCallsSchema: GenMessage<RecordedCalls> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 7);
+
+/**
+ * @generated from message quorate.v1.RecordedCall
+ */
+export type RecordedCall = Message<"quorate.v1.RecordedCall"> & {
+  /**
+   * For people.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * In the order in which they were read.
+   *
+   * @generated from field: repeated quorate.v1.RecordedSegment segments = 2;
+   */
+  segments: RecordedSegment[];
+
+  /**
+   * The agent that read them.
+   *
+   * @generated from field: string reader = 3;
+   */
+  reader: string;
+
+  /**
+   * What it was asked last, and what it did then.
+   *
+   * @generated from field: string probe = 4;
+   */
+  probe: string;
+
+  /**
+   * @generated from field: string action = 5;
+   */
+  action: string;
+
+  /**
+   * What others had and the reader did not get.
+   *
+   * @generated from field: repeated quorate.v1.RecordedSegment withheld = 6;
+   */
+  withheld: RecordedSegment[];
+};
+
+/**
+ * Describes the message quorate.v1.RecordedCall.
+ * Use `create(RecordedCallSchema)` to create a new message.
+ */
+export const RecordedCallSchema: GenMessage<RecordedCall> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 8);
+
+/**
+ * @generated from message quorate.v1.RecordedSegment
+ */
+export type RecordedSegment = Message<"quorate.v1.RecordedSegment"> & {
+  /**
+   * Unique in its call.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string owner = 2;
+   */
+  owner: string;
+
+  /**
+   * @generated from field: string kind = 3;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string text = 4;
+   */
+  text: string;
+
+  /**
+   * Of a summary: the withheld segments that it stands for.
+   *
+   * @generated from field: repeated string replaces = 5;
+   */
+  replaces: string[];
+};
+
+/**
+ * Describes the message quorate.v1.RecordedSegment.
+ * Use `create(RecordedSegmentSchema)` to create a new message.
+ */
+export const RecordedSegmentSchema: GenMessage<RecordedSegment> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 9);
+
+/**
+ * @generated from message quorate.v1.EvaluateContextResponse
+ */
+export type EvaluateContextResponse = Message<"quorate.v1.EvaluateContextResponse"> & {
+  /**
+   * JSON, as docs/evaluation.md has it: the same bytes for the same calls and model.
+   *
+   * @generated from field: string report = 1;
+   */
+  report: string;
+
+  /**
+   * JSON, one object a call, where it was asked for; a call without a suggestion says why.
+   *
+   * @generated from field: repeated string suggestions = 2;
+   */
+  suggestions: string[];
+
+  /**
+   * The report as lines for a terminal.
+   *
+   * @generated from field: string table = 3;
+   */
+  table: string;
+
+  /**
+   * HTML, where it was asked for.
+   *
+   * @generated from field: string page = 4;
+   */
+  page: string;
+
+  /**
+   * @generated from field: string model = 5;
+   */
+  model: string;
+
+  /**
+   * The node that computed it, and what it computed, audit included.
+   *
+   * @generated from field: string node = 6;
+   */
+  node: string;
+
+  /**
+   * @generated from field: uint64 tokens_spent = 7;
+   */
+  tokensSpent: bigint;
+
+  /**
+   * The suggestions as lines for a terminal.
+   *
+   * @generated from field: string suggested = 8;
+   */
+  suggested: string;
+};
+
+/**
+ * Describes the message quorate.v1.EvaluateContextResponse.
+ * Use `create(EvaluateContextResponseSchema)` to create a new message.
+ */
+export const EvaluateContextResponseSchema: GenMessage<EvaluateContextResponse> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 10);
+
+/**
  * The text behind tasks: segments by hash, chains by task.
  *
  * @generated from service quorate.v1.ContextService
@@ -177,6 +456,17 @@ export const ContextService: GenService<{
     methodKind: "unary";
     input: typeof GetContextRequestSchema;
     output: typeof ContextSchema;
+  },
+  /**
+   * What each part of what agents read was worth for what they did: scored by an engine of some node, behind all
+   * other work. Takes seconds to minutes.
+   *
+   * @generated from rpc quorate.v1.ContextService.EvaluateContext
+   */
+  evaluateContext: {
+    methodKind: "unary";
+    input: typeof EvaluateContextRequestSchema;
+    output: typeof EvaluateContextResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_quorate_v1_context, 0);
