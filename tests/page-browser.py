@@ -317,6 +317,9 @@ async def fill(node):
         await client.prices.set("scripted", input=3_000_000, output=15_000_000, cached=300_000, reason="as if it were bought")
         await client.tasks.create(agent="clerk", input="What is in the folder?", task_id="look-around", labels={"team": "docs"})
         await client.tasks.create(agent="team", inputs=[f"part {n}" for n in range(9)], task_id="weekly-report", labels={"team": "docs"})
+        if models():
+            await client.agents.apply('name = "essay"\nmodel = "smollm2"\nsystem = "You write plainly."\nmax_tokens = 24\n')
+            await (await client.tasks.create(agent="essay", input="What is a quorum? " * 12, task_id="essay")).wait()
         await client.tasks.create(agent="planner", input="Plan the week.", task_id="next-week")
         await client.tasks.create(agent="hostile", input=HOSTILE, task_id="markup")
         turns = asyncio.Semaphore(32)
