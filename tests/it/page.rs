@@ -30,7 +30,8 @@ impl Answer {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        let of = |line: &'_ str| line.split_once(": ").is_some_and(|(known, _)| known.eq_ignore_ascii_case(name));
+        let of =
+            |line: &'_ str| line.split_once(": ").is_some_and(|(known, _)| known.eq_ignore_ascii_case(name));
         self.head.lines().find(|line| of(line)).and_then(|line| line.split_once(": ")).map(|(_, value)| value)
     }
 
@@ -68,7 +69,13 @@ async fn get(node: &Process, path: &str, key: &str) -> anyhow::Result<Answer> {
     send(node, &format!("GET /page/api/{path}"), Asking { key, more: &[] }, "").await
 }
 
-async fn act(node: &Process, project: &str, id: &str, verb: &str, asking: Asking<'_>) -> anyhow::Result<Answer> {
+async fn act(
+    node: &Process,
+    project: &str,
+    id: &str,
+    verb: &str,
+    asking: Asking<'_>,
+) -> anyhow::Result<Answer> {
     let order = serde_json::json!({ "project": project, "id": id, "verb": verb, "request_id": format!("{verb}-{id}") });
     send(node, "POST /page/api/act", asking, &order.to_string()).await
 }
@@ -83,7 +90,8 @@ const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\"'&\u{202e}";
 #[tokio::test]
 async fn the_page_shows_what_a_key_may_see_and_no_more() -> anyhow::Result<()> {
     let slow = reply("slow", &words(2000), "tokens_per_second = 20");
-    let spec = Spec { coordinators: 1, workers: 1, secured: true, ..spec(&[slow, reply("quick", HOSTILE, "")]) };
+    let spec =
+        Spec { coordinators: 1, workers: 1, secured: true, ..spec(&[slow, reply("quick", HOSTILE, "")]) };
     on_cluster(spec, async |cluster| {
         let secured = cluster.secured.as_ref().context("keys")?;
         let made = [("a", "viewer"), ("a", "submitter"), ("a", "operator"), ("b", "admin")]
@@ -116,10 +124,18 @@ async fn the_page_shows_what_a_key_may_see_and_no_more() -> anyhow::Result<()> {
         let node = cluster.node("worker-1")?;
         for key in [&viewer, &submitter] {
             for verb in ["cancel", "pause", "resume"] {
-                refused(&act(node, "a", "long", verb, Asking { key, more: &[] }).await?, 403, "ROLE_TOO_LOW")?;
+                refused(
+                    &act(node, "a", "long", verb, Asking { key, more: &[] }).await?,
+                    403,
+                    "ROLE_TOO_LOW",
+                )?;
             }
         }
-        refused(&act(node, "a", "long", "pause", Asking { key: &other, more: &[] }).await?, 403, "PROJECT_DENIED")?;
+        refused(
+            &act(node, "a", "long", "pause", Asking { key: &other, more: &[] }).await?,
+            403,
+            "PROJECT_DENIED",
+        )?;
         let by = |more| Asking { key: &operator, more };
         let elsewhere = [("Origin", "https://evil.example")];
         refused(&act(node, "a", "long", "pause", by(&elsewhere)).await?, 403, "OTHER_SITE")?;
@@ -140,27 +156,37 @@ async fn files_have_their_guards(node: &Process) -> anyhow::Result<()> {
         let answer = send(node, &format!("GET {path}"), Asking::default(), "").await?;
         let policy = answer.header("content-security-policy").context("a policy")?;
         ensure!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-        for (name, value) in [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("referrer-policy", "no-referrer")] {
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+        ] {
             ensure!(answer.header(name) == Some(value), "{path}: {}", answer.head);
         }
         ensure!(answer.header("set-cookie").is_none(), "{path} sets a cookie");
     }
     let first = send(node, "GET /page/main.js", Asking::default(), "").await?;
     let tag = first.header("etag").context("a tag")?;
-    let again = send(node, "GET /page/main.js", Asking { key: "", more: &[("If-None-Match", tag)] }, "").await?;
+    let again =
+        send(node, "GET /page/main.js", Asking { key: "", more: &[("If-None-Match", tag)] }, "").await?;
     ensure!(again.status == 304 && again.body.is_empty(), "{}", again.head);
     Ok(())
 }
 
 async fn who_is_let_in(node: &Process, viewer: &str, admin: &str) -> anyhow::Result<()> {
-    for path in ["me", "cluster", "tasks", "queue", "tree?id=x", "task?id=x", "journal?id=x", "quotas", "watch?id=x"] {
+    for path in
+        ["me", "cluster", "tasks", "queue", "tree?id=x", "task?id=x", "journal?id=x", "quotas", "watch?id=x"]
+    {
         refused(&get(node, path, "").await?, 401, "UNAUTHENTICATED")?;
         refused(&get(node, path, "qk_wrong").await?, 401, "UNAUTHENTICATED")?;
     }
     // Never from an address that is written down somewhere.
     refused(&get(node, &format!("me?key={admin}&access_token={admin}"), "").await?, 401, "UNAUTHENTICATED")?;
     let me = get(node, "me", viewer).await?.json()?;
-    ensure!(me["role"] == "viewer" && me["project"] == "a" && me["may_act"] == false && me["bound"] == true, "{me}");
+    ensure!(
+        me["role"] == "viewer" && me["project"] == "a" && me["may_act"] == false && me["bound"] == true,
+        "{me}"
+    );
     refused(&get(node, "cluster", viewer).await?, 403, "PROJECT_DENIED")?;
     let seen = get(node, "cluster", admin).await?.json()?;
     ensure!(seen["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2), "{seen}");
@@ -175,7 +201,15 @@ async fn projects_are_kept_apart(node: &Process, other: &str, own: &str, uid: &s
     // The other project's key is told the same of what is there and of what is not.
     let theirs = get(node, "tasks", other).await?.json()?;
     ensure!(theirs["matched"] == 0, "{theirs}");
-    for path in ["tasks?project=a", "queue?project=a", "tree?project=a&id=long", "task?project=a&id=long", "journal?project=a&id=long", "watch?project=a&id=long", "explain?project=a&id=nothing"] {
+    for path in [
+        "tasks?project=a",
+        "queue?project=a",
+        "tree?project=a&id=long",
+        "task?project=a&id=long",
+        "journal?project=a&id=long",
+        "watch?project=a&id=long",
+        "explain?project=a&id=nothing",
+    ] {
         refused(&get(node, path, other).await?, 403, "PROJECT_DENIED")?;
     }
     for id in ["long", "nothing", uid] {
@@ -263,7 +297,10 @@ async fn ten_thousand_tasks_are_a_page_within_a_second() -> anyhow::Result<()> {
             figure(&format!("page_tasks_first_ms_{name}"), first_ms);
             figure(&format!("page_tasks_search_ms_{name}"), search_ms);
             let seen = first.json()?;
-            ensure!(seen["matched"] == TASKS && seen["tasks"].as_array().is_some_and(|rows| rows.len() == 100), "{seen}");
+            ensure!(
+                seen["matched"] == TASKS && seen["tasks"].as_array().is_some_and(|rows| rows.len() == 100),
+                "{seen}"
+            );
             ensure!(found["matched"] == 1, "{found}");
             ensure!(first_ms < 1000 && search_ms < 1000, "{first_ms} ms and {search_ms} ms from {name}");
             let tag = first.header("etag").context("a tag")?.to_string();
@@ -297,10 +334,21 @@ async fn top_prints_one_frame() -> anyhow::Result<()> {
             (text.contains("running") && text.contains("interactive        1")).then_some(text)
         })
         .await?;
-        for part in ["worker-1", "coordinator-1 leads", "AT WORK", "first", "projects/default", "100 %", "NEAR THE LIMIT"] {
+        for part in [
+            "worker-1",
+            "coordinator-1 leads",
+            "AT WORK",
+            "first",
+            "projects/default",
+            "100 %",
+            "NEAR THE LIMIT",
+        ] {
             ensure!(frame.contains(part), "{part} is not in\n{frame}");
         }
-        ensure!(!frame.contains('\u{1b}') && frame.lines().all(|line| line.chars().count() <= 120), "{frame}");
+        ensure!(
+            !frame.contains('\u{1b}') && frame.lines().all(|line| line.chars().count() <= 120),
+            "{frame}"
+        );
         let output = cli(&endpoint, &["top", "-o", "json"]).await?;
         let seen: Value = serde_json::from_slice(&output.stdout)?;
         ensure!(seen["running"][0]["agent"] == "slow" && seen["near"][0]["percent"] == 100, "{seen}");
