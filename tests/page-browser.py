@@ -306,16 +306,21 @@ async def fill(node):
     from quorate.aio import AsyncClient
 
     async with AsyncClient(f"127.0.0.1:{node.clients}") as client:
-        for name, more in (("reader", ""), ("writer", ""), ("narrator", "max_tokens = 4000"), ("hostile", ""), ("clerk", 'tools = ["files.list", "files.read", "files.write"]')):
+        for name, more in (("reader", ""), ("writer", ""), ("narrator", "max_tokens = 4000"), ("hostile", ""), ("planner", ""), ("clerk", 'tools = ["files.list", "files.read", "files.write"]')):
             await client.agents.apply(f'name = "{name}"\nmodel = "scripted"\nsystem = "You are the {name} of a small team."\n{more}\n')
         await client.agents.apply('name = "team"\nbackground = "One report for somebody in a hurry."\n[fan_out]\nover = "inputs"\nagent = "reader"\n[then]\nagent = "writer"\n')
         await client.quotas.set("cluster", {"running": 64, "micro_usd_day": 25_000_000}, reason="what the budget allows")
-        await client.quotas.set("projects/default", {"running": 16, "tokens_day": 2_000_000, "tokens_minute": 60_000}, reason="the team's share")
+        await client.quotas.set("projects/default", {"running": 16, "tokens_day": 2_000_000, "tokens_minute": 600_000}, reason="the team's share")
         await client.quotas.set("projects/default/agents/narrator", {"running": 2})
-        await client.quotas.set("projects/default/agents/clerk", {"running": 4, "tokens_day": 3_000})
+        await client.quotas.set("projects/default/agents/clerk", {"running": 4, "tokens_day": 20_000})
+        await client.quotas.set("projects/default/agents/planner", {"tokens_day": 100}, reason="nothing before Monday")
         await client.prices.set("scripted", input=3_000_000, output=15_000_000, cached=300_000, reason="as if it were bought")
         await client.tasks.create(agent="clerk", input="What is in the folder?", task_id="look-around", labels={"team": "docs"})
         await client.tasks.create(agent="team", inputs=[f"part {n}" for n in range(9)], task_id="weekly-report", labels={"team": "docs"})
+        if models():
+            await client.agents.apply('name = "essay"\nmodel = "smollm2"\nsystem = "You write plainly."\nmax_tokens = 24\n')
+            await (await client.tasks.create(agent="essay", input="What is a quorum? " * 12, task_id="essay")).wait()
+        await client.tasks.create(agent="planner", input="Plan the week.", task_id="next-week")
         await client.tasks.create(agent="hostile", input=HOSTILE, task_id="markup")
         turns = asyncio.Semaphore(32)
 

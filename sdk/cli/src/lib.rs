@@ -73,7 +73,7 @@ pub enum Command {
     /// Look at the cluster's machines, close and open them
     #[command(subcommand)]
     Node(node::Command),
-    /// The cluster on one screen: nodes, queue, tasks at work, limits that are nearly used up; `q` ends it
+    /// The cluster on one screen: nodes, queue, tasks at work, limits nearly used up
     Top(top::Top),
     /// Found a cluster, look at its consensus, change its voters
     #[command(subcommand)]

@@ -91,6 +91,8 @@ function engine(it) {
   const used = it.kv_blocks > 0 ? it.kv_blocks_used / it.kv_blocks : 0;
   const kept = it.kv_bytes > 0 ? Math.max(0, (tiers.memory || 0) / it.kv_bytes - used) : 0;
   const asked = it.tokens_computed + it.tokens_cached;
+  // A model that others compute has no KV here.
+  if (it.kv_blocks === 0) return h("div.engine", null, h("div.row", null, h("h3", null, it.model), h("span.faint.mono", null, it.kernels), h("span.more.soft", null, "computed elsewhere")));
   return h("div.engine", null,
     h("div.row", null, h("h3", null, it.model), h("span.faint.mono", null, it.kernels), h("span.more.soft", null, `window ${count(it.window)}`)),
     h("div.line", null, h("span.soft", null, "KV pool"),

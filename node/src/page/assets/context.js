@@ -13,7 +13,7 @@ export function contextCard(project, journal, task) {
   const kinds = byKind(pieces);
   const tokens = journal.steps.at(-1)?.chain_tokens;
   const over = pieces.length - SHOWN;
-  return card("Context", `${tokens ? `${count(tokens)} tokens · ` : ""}${count(pieces.length)} segments`, h("div.pad", null,
+  return card("Context", `${tokens ? `${count(tokens)} tokens · ` : ""}${count(pieces.length)} ${pieces.length === 1 ? "segment" : "segments"}`, h("div.pad", null,
     meter(kinds.map(([kind, sum]) => [sum.bytes / Math.max(1, size), `kind-${kind}`, `${kind}: ${bytes(sum.bytes)}`])),
     h("div.kinds", null, kinds.map(([kind, sum]) => [
       h("span", null, h("i.dot", { class: `kind-${kind}` }), kind), h("span.num.soft", null, count(sum.count)),

@@ -121,7 +121,7 @@ function askForKey(problem) {
   frame.me = undefined;
   drawFrame();
   drawNav("");
-  live("", "signed out");
+  live("late", "signed out");
   const field = h("input", { type: "password", id: "key", autocomplete: "off", spellcheck: "false", required: true, placeholder: "qk_…" });
   const submit = async (event) => {
     event.preventDefault();

@@ -63,7 +63,7 @@ function stepTimes(events) {
 // One bar a step: what was read from cache, what was computed, what was generated.
 function bars(steps, times, place) {
   const most = Math.max(1, ...steps.map((it) => it.prompt_tokens + it.generated_tokens));
-  return steps.filter((it) => times.has(it.step)).map((it) => {
+  return steps.filter((it) => times.has(it.step) && it.prompt_tokens + it.generated_tokens > 0).map((it) => {
     const part = (tokens) => `${(tokens / most) * 100}%`;
     const computed = Math.max(0, it.prompt_tokens - it.cached_tokens);
     return h("b", {
@@ -76,6 +76,7 @@ function bars(steps, times, place) {
 export function stepsTable(steps, events) {
   if (steps.length === 0) return undefined;
   const times = stepTimes(events);
+  const costs = new Map(events.filter((event) => event.kind.usage).map((event) => [event.kind.step, event.kind.usage.micro_usd]));
   const most = Math.max(1, ...steps.map((it) => it.prompt_tokens));
   const shown = steps.slice(-STEPS_SHOWN).reverse();
   const key = h("span.legend", null, [["c7", "from cache"], ["c1", "computed"], ["c2", "generated"]].map(([colour, words]) => h("span", null, h("i.dot", { class: colour }), words)));
@@ -84,9 +85,9 @@ export function stepsTable(steps, events) {
     ["Committed", "num soft", (it) => clock(times.get(it.step))],
     ["What", "what", (it) => h("div.cut", { title: it.decision.about }, it.decision.word, it.decision.about && h("span.soft", null, ` ${it.decision.about}`))],
     ["Prompt", "num", (it) => count(it.prompt_tokens)],
-    ["", "mini", (it) => meter([[it.cached_tokens / most, "c7", "from cache"], [Math.max(0, it.prompt_tokens - it.cached_tokens) / most, "c1", "computed"]])],
+    ["", "mini", (it) => it.prompt_tokens > 0 && meter([[it.cached_tokens / most, "c7", "from cache"], [Math.max(0, it.prompt_tokens - it.cached_tokens) / most, "c1", "computed"]])],
     ["Generated", "num", (it) => count(it.generated_tokens)],
-    ["Cost", "num", (it) => usd(it.micro_usd)],
+    ["Cost", "num", (it) => usd(Math.max(it.micro_usd, costs.get(it.step) || 0))],
     ["Context after", "num", (it) => count(it.chain_tokens)],
     ["Added", "nowrap", (it) => it.added.map((piece) => h("i.dot", { class: `kind-${piece.kind}`, title: `${piece.kind}, ${count(piece.bytes)} bytes` }))],
   ];
