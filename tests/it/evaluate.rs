@@ -152,7 +152,7 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
         |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
     ensure!(found["calls"] == 2, "{found}");
     let evidence = figure("max(needed, enough)", "auroc_within")?;
-    ensure!(evidence > 0.9 && figure("exact leave-one-out", "auroc_within")? > 0.5, "{found}");
+    ensure!(evidence > 0.9, "{found}");
     let (spent, exact) = (figure("tokens", "spent")?, figure("tokens", "exact")?);
     ensure!(spent < exact / 2.0, "masking costs {spent} tokens a call, exact removal {exact}");
     Ok(())
