@@ -285,7 +285,7 @@ async fn a_known_name_with_another_disk_is_refused() -> anyhow::Result<()> {
         cluster.node_mut("worker-1")?.kill()?;
         std::fs::rename(&data, cluster.folder().join("lost"))?;
         let config = cluster.node("worker-1")?.config().display().to_string();
-        says_all(&start_alone(&config).await?, &["worker-1", "another disk", "another `name`"])?;
+        says_all(&start_alone(&config).await?, &["worker-1", "disk was another one", "another `name`"])?;
         std::fs::remove_dir_all(&data)?;
         std::fs::rename(cluster.folder().join("lost"), &data)?;
         cluster.node_mut("worker-1")?.start()?;

@@ -77,8 +77,7 @@ async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeI
             Err(error) => {
                 let text = error.to_string();
                 if !said.contains(&text) && said.len() < JOIN_TROUBLES {
-                    let next = "a node that refuses this one's certificate says so in its own log";
-                    tracing::info!(why = text, next, "not joined yet; trying on");
+                    tracing::info!(why = text, next = next_step(&text), "not joined yet; trying on");
                     said.push(text);
                 }
             }
@@ -87,6 +86,23 @@ async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeI
             () = tokio::time::sleep(JOIN_PAUSE) => {}
             () = parts.stop.cancelled() => bail!("stopped before the node had joined"),
         }
+    }
+}
+
+/// What a person does about a trouble on the way in.
+fn next_step(trouble: &str) -> &'static str {
+    match trouble {
+        text if text.contains("UnknownIssuer") => {
+            "the other's certificate is not of this node's CA: tls.ca must be the cluster's ca.crt, and this node's own \
+             certificate signed by it"
+        }
+        text if text.contains("Expired") || text.contains("NotValidYet") => {
+            "the other's certificate does not hold now: `quorate cert show` there, and compare the two machines' clocks"
+        }
+        text if text.contains("refused") || text.contains("timed out") => {
+            "check that the nodes of `join` run, and that their internal port can be reached from here"
+        }
+        _ => "a node that refuses this one's certificate says so in its own log",
     }
 }
 
