@@ -3,6 +3,7 @@
 use super::{Door, Membership, identity, project, status};
 use context::{Kind, Segment, Visibility};
 use ledger::rows::TaskRow;
+use mind::StepRecord;
 use proto::v1 as pb;
 use proto::v1::context_service_server::ContextService;
 use std::pin::Pin;

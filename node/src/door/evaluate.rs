@@ -8,7 +8,6 @@ use context::{Kind, Segment};
 use evaluate::Settings;
 use ledger::query::{Answer, Query};
 use ledger::rows::{AgentKind, ModelRow, TaskRow};
-use mind::StepRecord;
 use proto::v1 as pb;
 use proto::v1::evaluate_context_request::Of;
 use std::collections::BTreeMap;

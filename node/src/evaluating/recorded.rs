@@ -123,7 +123,10 @@ fn opens(kind: Kind, step: u64) -> bool {
 /// Whether the step called a model.
 fn called(decision: &Decision) -> bool {
     match decision {
-        Decision::Called { .. } | Decision::Asked { .. } | Decision::Answered { .. } => true,
+        Decision::Called { .. }
+        | Decision::Asked { .. }
+        | Decision::Answered { .. }
+        | Decision::OffSchema { .. } => true,
         Decision::Finished { finish, .. } => finish.is_some(),
         Decision::Failed { generated_tokens, .. } => *generated_tokens > 0,
         Decision::Spawned { .. }
@@ -131,6 +134,9 @@ fn called(decision: &Decision) -> bool {
         | Decision::Paused { .. }
         | Decision::Moved { .. }
         | Decision::Heard { .. }
+        // A summary is made of other segments than the view has.
+        | Decision::Condensing { .. }
+        | Decision::Condensed { .. }
         | Decision::Rested => false,
     }
 }

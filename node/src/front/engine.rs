@@ -126,6 +126,8 @@ impl Meter {
                 let (prompt, cached) = (*prompt_tokens, (*cached_tokens).min(*prompt_tokens));
                 job.over = Some(Usage { prompt, cached, generated: tokens.len() as u64 });
             }
+            // An answer is no score.
+            JobEvent::Scored(_) => {}
             // The engine did not take it, or lost it on the way.
             JobEvent::Refused(_) if job.heard == 0 => job.over = Some(Usage::default()),
             JobEvent::Refused(_) => job.over = Some(job.so_far()),

@@ -59,12 +59,15 @@ fn order(places: &[Place], own: NodeId, model: &str, cached: Option<NodeId>) -> 
     favoured.chain(rest).filter(|(node, _)| seen.insert(*node)).collect()
 }
 
+/// What the members said last, and when.
+type Heard = (Instant, Vec<Place>);
+
 /// What is known of the nodes. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Places {
     own: NodeId,
     client: Client,
-    heard: Arc<tokio::sync::Mutex<Option<(Instant, Vec<Place>)>>>,
+    heard: Arc<tokio::sync::Mutex<Option<Heard>>>,
     prefixes: Arc<Mutex<Prefixes>>,
     under_way: Arc<Mutex<BTreeMap<NodeId, u64>>>,
 }

@@ -80,6 +80,10 @@ fn decision(decision: &Decision) -> Value {
         }
         Decision::Answered { finish, .. } => ("answered", finished(*finish)),
         Decision::Rested => ("rested", String::new()),
+        Decision::Condensing { count, .. } => ("lets old messages be summarised", count.to_string()),
+        Decision::Condensed { count, summary: Some(_), .. } => ("summarised old messages", count.to_string()),
+        Decision::Condensed { reason, .. } => ("found no summary", reason.clone()),
+        Decision::OffSchema { finish, .. } => ("answered off its schema", finished(*finish)),
     };
     json!({ "word": word, "about": about })
 }
