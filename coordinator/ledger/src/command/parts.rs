@@ -1,0 +1,159 @@
+//! What commands are made of: a task's terms, children, what comes after a step, why a lease is given back.
+
+use crate::keys::QuotaKey;
+use crate::rows::{Ask, Fork, InputRef, TaskError};
+use minicbor::{Decode, Encode};
+use types::{Hash, NodeId, TaskUid};
+
+/// When a task may begin, and limits of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Terms {
+    /// Limits of the task and everything below it, at `tasks/ID`.
+    #[n(0)]
+    pub limits: Vec<(QuotaKey, u64)>,
+    /// Not before this time, Unix milliseconds; 0: at once.
+    #[n(1)]
+    pub not_before_ms: u64,
+    /// Tasks of the project that have to succeed first. Where one doesn't, this one is cancelled.
+    #[n(2)]
+    pub after: Vec<TaskUid>,
+    /// It goes on from a step of another task.
+    #[n(3)]
+    pub fork: Option<Fork>,
+}
+
+/// What a child is: an agent of the same project on some inputs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ChildSpec {
+    #[n(0)]
+    pub agent: String,
+    #[n(1)]
+    pub inputs: Vec<InputRef>,
+    #[n(2)]
+    pub background: Vec<Hash>,
+    #[n(3)]
+    pub home: Vec<NodeId>,
+    /// Limits of the child and everything below it.
+    #[n(4)]
+    pub limits: Option<Vec<(QuotaKey, u64)>>,
+    /// Within its class, 0 to 9; none: as its parent.
+    #[n(5)]
+    pub priority: Option<u8>,
+    /// It starts together with the step's other children that say so, or not at all.
+    #[n(6)]
+    pub together: Option<bool>,
+}
+
+impl ChildSpec {
+    pub(super) fn form(&self) -> u16 {
+        match self {
+            ChildSpec { together: Some(_), .. } | ChildSpec { priority: Some(_), .. } => 4,
+            ChildSpec { limits: Some(_), .. } => 3,
+            _ => 2,
+        }
+    }
+}
+
+/// What a task does after a committed step.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Next {
+    /// Keeps its lease and goes on.
+    #[n(0)]
+    Continue,
+    /// Gives its lease back until every child is final.
+    #[n(1)]
+    WaitChildren,
+    #[n(2)]
+    Done {
+        #[n(0)]
+        result: Hash,
+        #[n(1)]
+        bytes: u64,
+    },
+    #[n(3)]
+    Failed {
+        #[n(0)]
+        error: TaskError,
+    },
+    /// Stands still until someone resumes it.
+    #[n(4)]
+    PausedError {
+        #[n(0)]
+        error: TaskError,
+    },
+    /// Keeps its lease and goes on; signals up to this number were heard.
+    #[n(5)]
+    GoOn {
+        #[n(0)]
+        heard: u64,
+    },
+    /// Keeps its lease, gives its slot back and waits for its tools.
+    #[n(6)]
+    WaitTool {
+        #[n(0)]
+        heard: u64,
+        /// What people can answer meanwhile.
+        #[n(1)]
+        asks: Vec<Ask>,
+        /// So many calls begin with this step, which is refused where a budget has no room for all of them.
+        #[n(2)]
+        begun: Option<u64>,
+    },
+    /// Gives its lease back until somebody answers.
+    #[n(7)]
+    WaitInput {
+        #[n(0)]
+        heard: u64,
+        #[n(1)]
+        asks: Vec<Ask>,
+    },
+    /// Gives its lease back for so long.
+    #[n(8)]
+    WaitFor {
+        #[n(0)]
+        heard: u64,
+        #[n(1)]
+        ms: u64,
+    },
+    /// Gives its lease back until every budget has room for so many calls of tools.
+    #[n(9)]
+    WaitBudget {
+        #[n(0)]
+        heard: u64,
+        #[n(1)]
+        calls: u64,
+    },
+}
+
+impl Next {
+    pub(super) fn form(&self) -> u16 {
+        match self {
+            Next::Continue
+            | Next::WaitChildren
+            | Next::Done { .. }
+            | Next::Failed { .. }
+            | Next::PausedError { .. } => 2,
+            Next::GoOn { .. }
+            | Next::WaitTool { .. }
+            | Next::WaitInput { .. }
+            | Next::WaitFor { .. }
+            | Next::WaitBudget { .. } => 3,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Release {
+    /// Everything of the cancelled task has stopped here.
+    #[n(0)]
+    Stopped,
+    /// The node shuts down or cannot run it (its model is gone, say): back to the queue.
+    #[n(1)]
+    Yielded,
+    /// The agent failed to start too often here: PAUSED(ERROR).
+    #[n(2)]
+    Broken,
+    /// The agent hung too often here: PAUSED(ERROR).
+    #[n(3)]
+    Stuck,
+}
