@@ -85,7 +85,7 @@ fn refused(answer: &Answer, status: u16, reason: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\"'&\u{202e}";
+const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\"'&ä";
 
 #[tokio::test]
 async fn the_page_shows_what_a_key_may_see_and_no_more() -> anyhow::Result<()> {
