@@ -169,7 +169,7 @@ async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Resu
         client.agents().apply(guard).send().await?;
         let team = "name = \"guards\"\nbackground = \"The vault is in the cellar.\"\n[fan_out]\nover = \"inputs\"\nagent = \"guard\"\n[then]\nagent = \"guard\"\n";
         client.agents().apply(team).send().await?;
-        let task = client.tasks().create("guard").input(&format!("{NEEDLE}What is the code?")).send().await?;
+        let task = client.tasks().create("guard").input(format!("{NEEDLE}What is the code?")).send().await?;
         succeeded(&client, &task.uid).await?;
         // Any node answers: a coordinator has no engine and asks the one that has.
         for node in ["coordinator-1", "worker-1"] {
