@@ -69,6 +69,7 @@ struct Inside {
     places: Places,
     relay: Relay,
     members: Members,
+    client: Client,
 }
 
 /// What there is at a member.
@@ -101,7 +102,7 @@ impl Front {
         let accounts = Accounts::start(own, client.clone(), face.stop());
         let places = Places::new(own, client.clone());
         let relay = Relay::new(client.cluster(), dialer);
-        let inside = Inside { own, face, gateway, accounts, places, relay, members };
+        let inside = Inside { own, face, gateway, accounts, places, relay, members, client };
         assert!(self.inside.set(inside).is_ok(), "a node joins one cluster, once");
     }
 
@@ -183,6 +184,14 @@ fn not_let_in(status: &Status) -> Failure {
 }
 
 impl Inside {
+    /// Whoever joined a moment ago is not in the list yet.
+    async fn address(&self, node: NodeId) -> Option<String> {
+        if self.members.get(node).is_none() {
+            self.members.refresh(&self.client).await;
+        }
+        self.members.get(node).map(|row| row.internal_addr)
+    }
+
     /// Finds out which node answers, and has it answer.
     async fn place(
         &self,
@@ -200,7 +209,10 @@ impl Inside {
             if node == self.own {
                 return self.told(node, why, model, self.here(kind, caller, body, room).await, &asking);
             }
-            let Some(address) = self.members.get(node).map(|row| row.internal_addr) else { continue };
+            let Some(address) = self.address(node).await else {
+                unheard = format!("{node} is no member here yet");
+                continue;
+            };
             let busy = self.places.busy(node);
             match self.relay.ask(&address, kind, caller, body.clone(), busy).await {
                 Ok(response) => return self.told(node, why, model, Ok(response), &asking),

@@ -47,9 +47,9 @@ async fn keys(cluster: &Cluster) -> anyhow::Result<Keys> {
     for node in &cluster.nodes {
         let listed = async || {
             let answer = answer(node, &keys.everybody, "GET", "/v1/models", "").await.ok()?;
-            answer.starts_with("HTTP/1.1 200").then_some(())
+            (answer.starts_with("HTTP/1.1 200") && answer.contains(MODEL)).then_some(())
         };
-        until("the node knows the keys", PATIENCE, listed).await?;
+        until("the node knows the keys and the model", PATIENCE, listed).await?;
     }
     Ok(keys)
 }

@@ -92,7 +92,7 @@ async fn until_joined(parts: &Parts, disk_id: [u8; 16]) -> anyhow::Result<(NodeI
 /// What a person does about a trouble on the way in.
 fn next_step(trouble: &str) -> &'static str {
     match trouble {
-        text if text.contains("UnknownIssuer") => {
+        text if text.contains("UnknownIssuer") || text.contains("BadSignature") => {
             "the other's certificate is not of this node's CA: tls.ca must be the cluster's ca.crt, and this node's own \
              certificate signed by it"
         }
