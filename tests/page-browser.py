@@ -319,7 +319,10 @@ async def fill(node):
         await client.tasks.create(agent="team", inputs=[f"part {n}" for n in range(9)], task_id="weekly-report", labels={"team": "docs"})
         if models():
             await client.agents.apply('name = "essay"\nmodel = "smollm2"\nsystem = "You write plainly."\nmax_tokens = 24\n')
-            await (await client.tasks.create(agent="essay", input="What is a quorum? " * 12, task_id="essay")).wait()
+            # A budget of money lets nothing begin that has no price.
+            await client.prices.set("smollm2", input=0, output=0)
+            essay = await client.tasks.create(agent="essay", input="What is a quorum? " * 12, task_id="essay")
+            await asyncio.wait_for(essay.wait(), PATIENCE_S)
         await client.tasks.create(agent="planner", input="Plan the week.", task_id="next-week")
         await client.tasks.create(agent="hostile", input=HOSTILE, task_id="markup")
         turns = asyncio.Semaphore(32)
