@@ -39,6 +39,7 @@ models = ["smollm2"]
 kv_bytes = 268435456
 host_kv_bytes = 268435456
 disk_kv_bytes = 0
+kv_copies = 0
 threads = 0
 evaluate_percent = 0
 
@@ -187,6 +188,8 @@ pub struct Engine {
     pub host_kv_bytes: u64,
     /// Bytes on disk of each model for KV blocks, found again after a restart; 0: none.
     pub disk_kv_bytes: u64,
+    /// 1: KV blocks of tasks follow their segments to a node with the same model; 0: none.
+    pub kv_copies: u8,
     /// Compute threads; 0 means: chosen from the cores.
     pub threads: u32,
     /// So many of a hundred steps are evaluated behind all other work, into metrics; 0: none.

@@ -5,8 +5,10 @@
 //! asked, `step()` until idle, then sleep until somebody asks. A panic of the engine ends every open job with a
 //! failure and the thread with it: the model is then gone from this node until the process is started again.
 //!
-//! Read: this file, then `real` (the one place that knows `worker_inference::Engine`).
+//! Read: this file, then `real` (the one place that knows `worker_inference::Engine`); `kv` (blocks that go to another
+//! node's engine).
 
+pub mod kv;
 pub mod real;
 mod scores;
 
@@ -160,6 +162,19 @@ pub trait Steps: Send {
     fn rest(&mut self) -> bool {
         false
     }
+    /// See [`EngineThread::held`]; an engine may have no blocks that others could use.
+    fn held(&self, chain: &kv::Chain) -> usize {
+        let _ = chain;
+        0
+    }
+    fn copy_out(&self, chain: &kv::Chain, from: usize, most: usize) -> Vec<Vec<u8>> {
+        let _ = (chain, from, most);
+        Vec::new()
+    }
+    fn copy_in(&mut self, chain: &kv::Chain, from: usize, blocks: &[Vec<u8>]) -> usize {
+        let _ = (chain, from, blocks);
+        0
+    }
     fn observe(&self) -> EngineObserved;
 }
 
@@ -184,6 +199,7 @@ enum Order {
     },
     /// Look whether a job was stopped.
     Look,
+    Blocks(kv::Blocks),
 }
 
 /// A handle to the thread. Clones share it; it ends with the last of them.
@@ -341,7 +357,11 @@ impl<E: Steps> Worker<E> {
     }
 
     fn take(&mut self, order: Order) {
-        let Order::Run { work, events, stop, place } = order else { return };
+        let (work, events, stop, place) = match order {
+            Order::Run { work, events, stop, place } => (work, events, stop, place),
+            Order::Blocks(question) => return question.answer(&mut self.engine),
+            Order::Look => return,
+        };
         let taken = match work {
             Work::Answer(job) => self.engine.submit(*job),
             Work::Score(scores) => self.engine.submit_scores(*scores),

@@ -102,6 +102,8 @@ pub struct Generated {
     /// What the call used beside tokens.
     pub extra: Amounts,
     pub numerics: Option<Hash>,
+    /// The prompt and the answer, from an engine beside us, which has blocks of them; else nothing.
+    pub chain: Vec<u32>,
     /// Tool calls, from a provider that says them apart from the text.
     pub calls: Option<Vec<SaidCall>>,
 }
@@ -500,6 +502,7 @@ impl Shown {
 
 /// Generates, passing pieces on as they come.
 async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>) -> ModelOutcome {
+    let mut chain = if provider.facts().numerics.is_some() { ask.prompt.ids.clone() } else { Vec::new() };
     let mut said = match provider.answer(ask).await {
         Ok(said) => said,
         Err(failure) => return ModelOutcome::Failed(failure),
@@ -517,7 +520,10 @@ async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>
                 let settled = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
                 let settled =
                     counted.map_or(settled.clone(), |counted| counted_by_others(settled, plan, counted));
-                let generated = Generated { calls, ..settled };
+                if !chain.is_empty() {
+                    chain.extend(&settled.token_ids);
+                }
+                let generated = Generated { calls, chain, ..settled };
                 return match why {
                     EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
                     EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
@@ -579,6 +585,7 @@ fn settle(
         chain_tokens: plan.prompt_tokens + generated_tokens,
         extra: Amounts::NONE,
         numerics: facts.numerics,
+        chain: Vec::new(),
         calls: None,
     }
 }

@@ -21,6 +21,7 @@ mod http;
 mod identity;
 pub mod keep;
 mod keys;
+mod kv_copies;
 pub mod link;
 pub mod live;
 pub mod local;

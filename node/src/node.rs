@@ -18,6 +18,7 @@ use crate::forgotten;
 use crate::front::{self, Front, FrontService};
 use crate::http;
 use crate::keep::Keep;
+use crate::kv_copies::{self, KvPlane};
 use crate::link::here::Here;
 use crate::live::LiveTokens;
 use crate::members::Members;
@@ -77,6 +78,7 @@ struct Parts {
     front: Front,
     /// Of the models that are loaded.
     evaluations: Arc<OnceLock<Evaluations>>,
+    kv_sources: Arc<OnceLock<kv_copies::Sources>>,
     internal: Option<TcpListener>,
     stop: CancellationToken,
     /// Another process on the same folder would destroy it.
@@ -124,6 +126,7 @@ impl Node {
             figures,
             front,
             evaluations: Arc::default(),
+            kv_sources: Arc::default(),
             internal,
             stop,
             _lock: lock,
@@ -202,6 +205,7 @@ impl Parts {
         let engines = worker::Engines::load(&self, &client, &keep).await?;
         let evaluations = engines.evaluations();
         let _ = self.evaluations.set(evaluations.clone());
+        let _ = self.kv_sources.set(engines.kv_sources());
         let (sampler, chosen) = Sampler::new(self.config.engine.evaluate_percent);
         let worker = worker::start(&self, member, &client, &keep, engines, &memories, sampler).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
@@ -258,6 +262,7 @@ impl Parts {
             cluster: Arc::new(OnceLock::from(member.cluster_id)),
             evaluations: self.evaluations.clone(),
         };
+        let kv = KvPlane::new(Arc::new(OnceLock::from(member.cluster_id)), self.kv_sources.clone());
         let mut router = tonic::transport::Server::builder()
             .initial_stream_window_size(2 << 20)
             .initial_connection_window_size(4 << 20)
@@ -265,6 +270,7 @@ impl Parts {
             .add_service(segments.service())
             .add_service(FrontService::new(self.front.clone(), member.cluster_id))
             .add_service(evaluator.service())
+            .add_service(kv.service())
             .add_service(MemberServer::new(Here { node: member.node_id, client: client.clone() }));
         if let Some(coordinator) = coordinator {
             let (ledger, link) = coordinator.services();

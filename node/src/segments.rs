@@ -25,8 +25,8 @@ use std::sync::{Arc, OnceLock};
 use types::ClusterId;
 
 pub use cap::LinkCap;
-pub(crate) use peers::endpoint;
 pub use peers::{Addresses, Dial, PeerError, Peers, PlainDial};
+pub(crate) use peers::{Wire, endpoint};
 pub use server::SegmentsPlane;
 
 use crate::telemetry::names;

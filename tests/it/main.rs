@@ -16,6 +16,7 @@ mod clocks;
 mod crowds;
 mod doctor;
 mod evaluate;
+mod failover;
 mod freeze;
 mod front;
 mod idle;

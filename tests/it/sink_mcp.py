@@ -2,8 +2,8 @@
 
     sink_mcp.py LOG
 
-`put` may be called again, `send` must not, `blob` answers with 5 KB that differ for each number. All wait as long as they
-are told.
+`put` may be called again, `send` must not, `blob` answers with 5 KB that differ for each number; they wait as long as they
+are told. `mark` may be called again and takes a number alone, so that a model can write its arguments.
 """
 
 import json
@@ -23,20 +23,22 @@ def send(message):
         sys.stdout.flush()
 
 
-def tool(name, hints):
+def tool(name, hints, **more):
     schema = {
         "type": "object",
-        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99999}, "wait_ms": {"type": "integer", "minimum": 0, "maximum": 60000}},
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99999}, **more},
         "required": ["n"],
         "additionalProperties": False,
     }
     return {"name": name, "description": f"Notes a number ({name}).", "inputSchema": schema, "annotations": hints}
 
 
+WAIT = {"type": "integer", "minimum": 0, "maximum": 60000}
 TOOLS = [
-    tool("put", {"idempotentHint": True}),
-    tool("send", {"idempotentHint": False}),
-    tool("blob", {"idempotentHint": True}),
+    tool("put", {"idempotentHint": True}, wait_ms=WAIT),
+    tool("send", {"idempotentHint": False}, wait_ms=WAIT),
+    tool("blob", {"idempotentHint": True}, wait_ms=WAIT),
+    tool("mark", {"idempotentHint": True}),
 ]
 
 

@@ -42,7 +42,7 @@ impl Noted {
     }
 
     /// Operations of a task, each with how often it came, in the order of the log.
-    fn of(&self, task: &str) -> anyhow::Result<BTreeMap<String, usize>> {
+    pub(crate) fn of(&self, task: &str) -> anyhow::Result<BTreeMap<String, usize>> {
         let text = std::fs::read_to_string(self.file()).unwrap_or_default();
         let mut operations = BTreeMap::new();
         for line in text.lines() {

@@ -28,6 +28,8 @@ pub struct Spec {
     pub scripts: Vec<(String, String)>,
     /// Engine threads of a worker; 0 lets the node choose.
     pub threads: u32,
+    /// More of the workers' `[engine]`.
+    pub engine: String,
     /// More of the workers' configuration, such as `[tools]`.
     pub more: String,
     /// Certificates for every node, and API keys for every caller.
@@ -45,6 +47,7 @@ impl Default for Spec {
             models: vec![],
             scripts: vec![],
             threads: 1,
+            engine: String::new(),
             more: String::new(),
             secured: false,
             clock_shim: None,
@@ -140,10 +143,11 @@ impl Cluster {
             let models: Vec<String> = spec.models.iter().map(|model| format!("\"{model}\"")).collect();
             let _ = write!(
                 text,
-                "\n[worker]\nslots = {}\n\n[engine]\nmodels = [{}]\nthreads = {}\n",
+                "\n[worker]\nslots = {}\n\n[engine]\nmodels = [{}]\nthreads = {}\n{}",
                 spec.slots,
                 models.join(", "),
-                spec.threads
+                spec.threads,
+                spec.engine
             );
             for (script, (name, _)) in spec.scripts.iter().enumerate() {
                 let file = self.script_path(script);

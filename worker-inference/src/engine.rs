@@ -3,6 +3,7 @@
 
 mod answer;
 mod config;
+mod copies;
 mod deliver;
 mod load;
 mod lower;

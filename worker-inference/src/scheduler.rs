@@ -220,6 +220,11 @@ impl Scheduler {
         self.contents.block_of(key)
     }
 
+    /// What stands before the first block of a scope's chains.
+    pub(crate) fn root(&self, scope: &Scope) -> Key {
+        self.naming.root(scope)
+    }
+
     /// A project's share of the computing beside other projects, 1 when nobody says otherwise.
     pub fn set_weight(&mut self, scope: Scope, weight: u32) {
         self.service.set_weight(scope, weight);

@@ -150,6 +150,11 @@ impl Tiers {
         self.host.get(key).map(|(meta, _)| meta).or_else(|| self.disk.meta(key))
     }
 
+    /// The bytes of a block that the host tier has.
+    pub fn held(&self, key: &Key) -> Option<&[u8]> {
+        self.host.get(key).map(|(_, held)| &held.bytes[..])
+    }
+
     /// Says what a block is worth from now on, in whatever tier it is.
     pub fn set_rank(&mut self, key: &Key, rank: u64) {
         self.host.set_rank(key, rank);

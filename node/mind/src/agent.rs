@@ -119,7 +119,7 @@ fn answer_tokens(mind: &Mind) -> u64 {
 pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
     let agent = mind.facts.definition.agent().expect("only an agent's mind decides to infer");
     let step = mind.journal.step + 1;
-    let began = mind.journal.answer.as_ref().map_or(step, |answer| answer.began);
+    let before = mind.journal.answer.as_ref().map_or(mind.journal.generated_tokens, |answer| answer.before);
     let max_tokens = room(mind, agent);
     let least = u64::from(agent.limits.min_tokens).saturating_sub(answer_tokens(mind));
     Effect::Infer {
@@ -133,7 +133,7 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         max_tokens,
         min_tokens: max_tokens.min(u32::try_from(least).unwrap_or(u32::MAX)),
         temperature_milli: agent.temperature_milli,
-        seed: sampling_seed(agent.seed.unwrap_or(mind.facts.seed), began),
+        seed: sampling_seed(agent.seed.unwrap_or(mind.facts.seed), before),
         wait_ms: wait_ms(call),
         choice: choice(mind, agent),
         full_at_milli: condense::mark(mind, agent),
@@ -161,10 +161,11 @@ fn choice(mind: &Mind, agent: &AgentDefinition) -> ToolChoice {
     if agent.tools.is_empty() || last { ToolChoice::None } else { agent.tool_choice }
 }
 
-/// Depends on the task's seed and the step in which the answer began: neither a repetition nor a budget that cuts the
-/// answer changes what is sampled.
-pub(crate) fn sampling_seed(task_seed: u64, step: u64) -> u64 {
-    let hash = Hash::of_parts(&[b"quorate sampling seed v1", &task_seed.to_le_bytes(), &step.to_le_bytes()]);
+/// Depends on the task's seed and the tokens that it generated before the answer: neither a repetition, nor a budget that
+/// cuts the answer, nor a crash that takes a step more changes what is sampled.
+pub(crate) fn sampling_seed(task_seed: u64, before: u64) -> u64 {
+    let hash =
+        Hash::of_parts(&[b"quorate sampling seed v2", &task_seed.to_le_bytes(), &before.to_le_bytes()]);
     let [a, b, c, d, e, f, g, h, ..] = hash.0;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

@@ -207,7 +207,7 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         max_tokens: agent.compaction.as_ref().map_or(1, |rules| rules.max_tokens),
         min_tokens: 0,
         temperature_milli: 0,
-        seed: agent::sampling_seed(agent.seed.unwrap_or(mind.facts.seed), step),
+        seed: agent::sampling_seed(agent.seed.unwrap_or(mind.facts.seed), mind.journal.generated_tokens),
         wait_ms: agent::wait_ms(call),
         choice: crate::ToolChoice::None,
         full_at_milli: None,

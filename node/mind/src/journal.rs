@@ -75,8 +75,8 @@ pub(crate) struct Condensing {
 /// The parts of an unfinished answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// The step in which it began: its sampling seed comes from there.
-    pub(crate) began: u64,
+    /// Tokens that the task generated before it: its sampling seed comes from there.
+    pub(crate) before: u64,
     pub(crate) parts: Vec<Hash>,
     pub(crate) generated_tokens: u64,
 }
@@ -243,11 +243,11 @@ impl Journal {
 
     fn take_call(&mut self, finish: Finish, generated_tokens: u64, added: Vec<Hash>) {
         self.turns = self.turns.saturating_add(1);
-        self.generated_tokens = self.generated_tokens.saturating_add(generated_tokens);
+        let before = self.generated_tokens;
+        self.generated_tokens = before.saturating_add(generated_tokens);
         match finish {
             Finish::Budget => {
-                let began = self.step;
-                let fresh = || Answer { began, parts: Vec::new(), generated_tokens: 0 };
+                let fresh = || Answer { before, parts: Vec::new(), generated_tokens: 0 };
                 let answer = self.answer.get_or_insert_with(fresh);
                 answer.parts.extend(added);
                 answer.generated_tokens = answer.generated_tokens.saturating_add(generated_tokens);

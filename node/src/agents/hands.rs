@@ -69,6 +69,8 @@ struct Known {
     tree: Option<TaskUid>,
     /// What the model call of a step used beside tokens, until the step is committed.
     used: (u64, Amounts),
+    /// The model and the tokens of a step's call, for the blocks that the engine has of them.
+    chain: Option<(u64, String, Vec<u32>)>,
     /// What calls of a step used whose outcome nobody knows: it is paid for with the step.
     lost: (u64, Lost),
 }

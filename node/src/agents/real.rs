@@ -2,7 +2,7 @@
 
 use super::HeldLeases;
 use super::counters::Counters;
-use super::seams::{LedgerDoor, Live, Seams, Segments, Stores, Tools};
+use super::seams::{KvDoor, LedgerDoor, Live, Seams, Segments, Stores, Tools};
 use crate::engine_thread::real::LoadedModel;
 use crate::evaluating::sampled::{Sampler, Step};
 use crate::gateway::external::PREFIX;
@@ -33,15 +33,16 @@ pub struct World {
     pub members: Members,
     pub live: LiveTokens,
     pub tools: Arc<dyn Tools>,
+    pub kv: Arc<dyn KvDoor>,
     /// Hears of steps that were committed.
     pub(crate) sampler: Sampler,
 }
 
 impl World {
     pub fn seams(self) -> Seams {
-        let (live, tools) = (Arc::new(self.live.clone()), self.tools.clone());
+        let (live, tools, kv) = (Arc::new(self.live.clone()), self.tools.clone(), self.kv.clone());
         let world = Arc::new(self);
-        Seams { ledger: world.clone(), stores: world, live, tools }
+        Seams { ledger: world.clone(), stores: world, live, tools, kv }
     }
 }
 

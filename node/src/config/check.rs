@@ -175,6 +175,10 @@ fn check_worker(config: &Config) -> Result<(), ConfigError> {
         let next = "leave the role \"worker\" out of a node that shall run nothing";
         return refuse("worker.slots", slots, format!("1 to {SLOTS_MAX} are possible"), next);
     }
+    if engine.kv_copies > 1 {
+        let why = "blocks are copied to one other node at most";
+        return refuse("engine.kv_copies", engine.kv_copies, why, "0 or 1");
+    }
     if engine.kv_bytes < KV_BYTES_MIN {
         let why = format!("a KV cache below {KV_BYTES_MIN} bytes holds no conversation");
         return refuse("engine.kv_bytes", engine.kv_bytes, why, "268435456 (256 MiB) is the default");

@@ -1,5 +1,6 @@
 //! `worker_inference::Engine` behind the thread.
 
+use super::kv::Chain;
 use super::scores::Runs;
 use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, KvHeld, RefusedJob, Scores, Steps};
 use crate::link::EngineFacts;
@@ -130,6 +131,18 @@ impl Steps for RealEngine {
 
     fn rest(&mut self) -> bool {
         self.engine.write_behind()
+    }
+
+    fn held(&self, chain: &Chain) -> usize {
+        self.engine.held(&chain.scope, &chain.tokens)
+    }
+
+    fn copy_out(&self, chain: &Chain, from: usize, most: usize) -> Vec<Vec<u8>> {
+        self.engine.copy_out(&chain.scope, &chain.tokens, from, most)
+    }
+
+    fn copy_in(&mut self, chain: &Chain, from: usize, blocks: &[Vec<u8>]) -> usize {
+        self.engine.copy_in(&chain.scope, chain.class, &chain.tokens, from, blocks)
     }
 
     fn observe(&self) -> EngineObserved {

@@ -65,7 +65,7 @@ pub fn scope_of(project: &ProjectName) -> [u8; 32] {
     Hash::keyed(project.as_str(), b"kv scope").0
 }
 
-fn class_number(class: Class) -> u8 {
+pub(crate) fn class_number(class: Class) -> u8 {
     match class {
         Class::System => 0,
         Class::Interactive => 1,

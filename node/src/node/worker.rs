@@ -4,6 +4,7 @@
 use super::{Parts, random};
 use crate::agents::counters::Counters;
 use crate::agents::real::{NodeVitals, World};
+use crate::agents::seams::{KvDoor, NoCopies};
 use crate::agents::{Agents, AgentsConfig, HeldLeases};
 use crate::boards::Boards;
 use crate::config::{Provider as Configured, Role};
@@ -16,6 +17,7 @@ use crate::gateway::local::Local;
 use crate::gateway::remote::Remote;
 use crate::gateway::scripted::Scripted;
 use crate::keep::Keep;
+use crate::kv_copies::{self, KvCopies};
 use crate::link::clock::SystemClock;
 use crate::link::dial::GrpcDial;
 use crate::link::real::ClientLeaders;
@@ -74,6 +76,10 @@ impl Engines {
 
     pub(super) fn evaluations(&self) -> Evaluations {
         Evaluations::new(&self.models)
+    }
+
+    pub(super) fn kv_sources(&self) -> kv_copies::Sources {
+        kv_copies::sources(&self.models)
     }
 
     fn held(&self) -> Vec<(String, Hash, u64)> {
@@ -160,6 +166,13 @@ pub(super) async fn start(
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let gateway = engines.gateway().with_served(parts.door.served().clone());
     report_models(client.clone(), member.node_id, engines.held(), parts);
+    let kv: Arc<dyn KvDoor> = match parts.config.engine.kv_copies {
+        0 => Arc::new(NoCopies),
+        _ => {
+            let sources = engines.kv_sources();
+            Arc::new(KvCopies::start(member.node_id, client.clone(), keep.peers.clone(), sources))
+        }
+    };
     let vitals = Arc::new(NodeVitals {
         held: held.clone(),
         counters: counters.clone(),
@@ -190,6 +203,7 @@ pub(super) async fn start(
         members: keep.members.clone(),
         live: parts.live.clone(),
         sampler,
+        kv,
         tools: Arc::new(NodeTools::new(
             &parts.config.tools,
             &parts.config.data_dir,

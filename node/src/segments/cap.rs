@@ -42,7 +42,7 @@ impl LinkCap {
     }
 
     /// Waits until so many bytes have had their time on the link.
-    pub(super) async fn pass(&self, node: NodeId, bytes: usize) {
+    pub(crate) async fn pass(&self, node: NodeId, bytes: usize) {
         let Some(capped) = &self.0 else { return };
         let now_us = capped.began.elapsed().as_micros() as u64;
         let wait_us = {
@@ -53,7 +53,7 @@ impl LinkCap {
     }
 
     /// What so many bytes take at the least.
-    pub(super) fn time_of(&self, bytes: usize) -> Duration {
+    pub(crate) fn time_of(&self, bytes: usize) -> Duration {
         let bytes_second = self.0.as_ref().map_or(u64::MAX, |capped| capped.bytes_second);
         Duration::from_secs((bytes as u64).div_ceil(bytes_second))
     }

@@ -139,6 +139,14 @@ pub struct Peers {
     cap: LinkCap,
 }
 
+/// A connection to a node, the cluster it is for, and the bound that it keeps to.
+pub(crate) struct Wire {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) cap: LinkCap,
+    pub(crate) channel: Channel,
+}
+
 /// One node, for one call.
 struct Peer {
     node: NodeId,
@@ -407,6 +415,14 @@ impl Peers {
         }
         let model = receiving.finish().await.map_err(|why| PeerError::Damaged { node, why })?;
         Ok(model.path)
+    }
+
+    /// A connection for another plane between nodes.
+    pub(crate) fn wire(&self, node: NodeId) -> Result<Wire, PeerError> {
+        let cluster = *self.cluster.get().ok_or(PeerError::NoCluster)?;
+        let address = self.addresses.address(node).ok_or(PeerError::NoAddress { node })?;
+        let channel = self.channel(node, &address)?;
+        Ok(Wire { node, cluster, cap: self.cap.clone(), channel })
     }
 
     fn peer(&self, node: NodeId) -> Result<Peer, PeerError> {

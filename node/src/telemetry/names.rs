@@ -74,6 +74,7 @@ table! {
     MODEL_CALLS_TOTAL = "quorate_model_calls_total", Counter, ["model", "outcome"], "Model calls by outcome";
     MODEL_FIRST_TOKEN_SECONDS = "quorate_model_first_token_seconds", Histogram, ["model"], "Time from a model call to its first token";
     KV_BYTES = "quorate_kv_bytes", Gauge, ["project", "class", "tier"], "Bytes of KV cache in use";
+    KV_COPIES_TOTAL = "quorate_kv_copies_total", Counter, ["outcome"], "KV blocks copied to a keeper, and chains that were not";
     KV_RESTORED_BYTES_TOTAL = "quorate_kv_restored_bytes_total", Counter, ["tier"], "Bytes of KV brought back from a lower tier";
     KV_VERBS_TOTAL = "quorate_kv_verbs_total", Counter, ["verb", "outcome"], "Calls about sequences and chains: pause, resume, fork, prefetch, pin, retain, drop";
     SEQUENCES_PREEMPTED_TOTAL = "quorate_sequences_preempted_total", Counter, [], "Sequences that gave up their place for more urgent ones";

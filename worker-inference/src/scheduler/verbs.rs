@@ -165,7 +165,7 @@ impl Scheduler {
     }
 
     /// The keys of a chain's whole blocks.
-    fn chain(&self, scope: &Scope, tokens: &[u32]) -> Vec<(Key, BlockTokens)> {
+    pub(crate) fn chain(&self, scope: &Scope, tokens: &[u32]) -> Vec<(Key, BlockTokens)> {
         let mut chain: Vec<(Key, BlockTokens)> = Vec::new();
         for tokens in tokens.as_chunks::<BLOCK_TOKENS>().0 {
             let key = self.naming.key(scope, chain.last().map(|(key, _)| key), tokens);

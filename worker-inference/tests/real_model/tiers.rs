@@ -140,3 +140,30 @@ fn a_paused_answer_goes_on_with_the_same_tokens() {
     }
     assert_eq!(seen, whole);
 }
+
+#[test]
+fn another_engine_goes_on_with_copied_blocks() {
+    let mut first = load(|config| with_tiers(config, None));
+    let tokens = prompts(&first).swap_remove(0);
+    let expected = logits(&mut first, &tokens);
+    let whole = tokens.len() / 16;
+    assert_eq!(first.held(&SCOPE, &tokens), whole);
+    let mut second = load(|config| with_tiers(config, None));
+    assert_eq!(second.held(&SCOPE, &tokens), 0);
+    // In two pieces, as they are copied while a chain grows.
+    for (from, most) in [(0, 20), (20, whole)] {
+        let blocks = first.copy_out(&SCOPE, &tokens, from, most);
+        assert_eq!(blocks.len(), most.min(whole - from));
+        assert_eq!(second.copy_in(&SCOPE, 0, &tokens, from, &blocks), blocks.len());
+    }
+    assert_eq!((second.held(&SCOPE, &tokens), second.held(&[9; 32], &tokens)), (whole, 0));
+    assert_eq!(logits(&mut second, &tokens), expected);
+    let computed = second.observe().tokens_computed as usize;
+    assert!(computed <= tokens.len() % 16 + 16, "{computed} of {} tokens were computed", tokens.len());
+
+    let short = vec![vec![0; 8]];
+    assert_eq!(second.copy_in(&SCOPE, 0, &tokens[100..], 0, &short), 0, "another engine's length");
+    let mut without = load(|config| config.host_kv_bytes = 0);
+    let blocks = first.copy_out(&SCOPE, &tokens, 0, 1);
+    assert_eq!(without.copy_in(&SCOPE, 0, &tokens, 0, &blocks), 0, "no host tier");
+}

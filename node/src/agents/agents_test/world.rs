@@ -3,7 +3,7 @@
 use super::bench::Bench;
 use super::fakes::Heard;
 use crate::agents::counters::Counters;
-use crate::agents::seams::{LedgerDoor, Seams, Segments, Stores};
+use crate::agents::seams::{LedgerDoor, NoCopies, Seams, Segments, Stores};
 use crate::agents::{Agents, AgentsConfig, HeldLeases, Silence};
 use crate::gateway::{Gateway, Provider};
 use crate::link::{LeaseName, News};
@@ -429,7 +429,8 @@ pub(super) async fn start_with(
     });
     let live = Arc::new(Heard::default());
     let tools = world.tools.clone();
-    let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools };
+    let seams =
+        Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools, kv: Arc::new(NoCopies) };
     let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
     let config = AgentsConfig { node, slots: 8, restart_ms: 1, silence };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));

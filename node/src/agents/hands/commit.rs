@@ -3,6 +3,8 @@
 use super::{Hands, Patience, Trouble};
 use crate::agents::course::Outcome;
 use crate::agents::seams::Segments;
+use crate::engine_thread::kv::Chain;
+use crate::gateway::local::{class_number, scope_of};
 use ledger::command::{Command, Next};
 use ledger::keys::Amounts;
 use ledger::reply::{Refusal, Reply};
@@ -47,13 +49,16 @@ impl Hands {
                     node: self.node(),
                     step,
                     head,
-                    home,
+                    home: home.clone(),
                     spent,
                     billed_tokens,
                     next: next.clone(),
                     extra: self.used(step),
                 };
                 if let Some(outcome) = self.propose_step(step, command, last).await {
+                    if matches!(outcome, Outcome::Happened(Event::Committed { .. })) {
+                        self.blocks_follow(step, &home);
+                    }
                     return outcome;
                 }
             }
@@ -80,6 +85,14 @@ impl Hands {
     fn used(&self, step: u64) -> Option<Amounts> {
         let (of_step, amounts) = self.known().used;
         (of_step == step && !amounts.is_none()).then_some(amounts)
+    }
+
+    /// The blocks that the engine has of a step go where its segments went.
+    fn blocks_follow(&self, step: u64, home: &[NodeId]) {
+        let chain = self.known().chain.take().filter(|(of_step, ..)| *of_step == step);
+        let Some((_, model, tokens)) = chain.filter(|(.., tokens)| !tokens.is_empty()) else { return };
+        let (scope, class) = (scope_of(self.project()), class_number(self.lease.row.class));
+        self.shared.seams.kv.follow(&model, Chain { scope, class, tokens: tokens.into() }, home);
     }
 
     /// None: not yet, try again.

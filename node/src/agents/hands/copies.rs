@@ -114,14 +114,17 @@ impl Hands {
         Ok(())
     }
 
-    /// Those that have everything already, then the task's home, then the others.
+    /// Those that have everything already, then those that could go on with the task's blocks, then its home, then the
+    /// others.
     fn keepers(&self) -> Vec<NodeId> {
         let complete = self.copies.state().complete.clone();
-        let first: Vec<NodeId> = complete.iter().chain(&self.lease.row.home).copied().collect();
+        let able = self.shared.seams.kv.holders(self.lease.row.model.as_str());
         let spread = Hash::of(self.lease.task.to_string().as_bytes());
+        let first: Vec<NodeId> = complete.iter().chain(&able).chain(&self.lease.row.home).copied().collect();
         let others = self.shared.seams.stores.keepers(&first, spread);
+        let (able, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|node| able.contains(node));
         let mut keepers = complete;
-        for node in others {
+        for node in able.into_iter().chain(others) {
             if node != self.node() && !keepers.contains(&node) {
                 keepers.push(node);
             }

@@ -89,9 +89,13 @@ impl Hands {
             live.push(task, piece.offset, piece.tokens, piece.text);
         };
         let reserve = StepReservation { hands: self, step };
+        let model = call.model.clone();
         match self.shared.gateway.call(call, &reserve, &show, stop).await {
-            ModelOutcome::Generated(generated) | ModelOutcome::Stopped(Some(generated)) => {
-                self.known().used = (step, generated.extra);
+            ModelOutcome::Generated(mut generated) | ModelOutcome::Stopped(Some(mut generated)) => {
+                let mut known = self.known();
+                known.used = (step, generated.extra);
+                known.chain = Some((step, model, std::mem::take(&mut generated.chain)));
+                drop(known);
                 Outcome::Happened(told(generated))
             }
             ModelOutcome::Stopped(None) => Outcome::Nothing,
