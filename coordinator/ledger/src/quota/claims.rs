@@ -160,7 +160,7 @@ impl<'a> Claims<'a> {
 
 impl State {
     pub(crate) fn check_slot(&self, row: &TaskRow) -> Result<(), Refusal> {
-        Claims::new(self).refusal(row).map_or(Ok(()), Err)
+        self.check_slots(std::slice::from_ref(row))
     }
 
     /// Whether there is room for all of them at the same time.
