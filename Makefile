@@ -4,13 +4,14 @@ INPUT ?=
 MODEL ?= smollm2
 NEXTEST := 0.9.143
 OPENAI := 3.57.0
+A2A := 1.3.0
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 # Where the tests of tools look for the servers that `make tool-servers` installs.
 export QUORATE_TOOL_SERVERS ?= $(CURDIR)/.tools/tool-servers
 
 SEEDS ?= 300
 
-.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools format lint fetched unit bench docs clean page-screens
+.PHONY: help demo test sim prove verify fix build model dist deploy-tests random-models vocabularies encoder openai-client a2a-client python-sdk-tools python-sdk typescript-sdk-tools typescript-sdk tool-servers provider-peers tools format lint fetched unit bench docs clean page-screens
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -67,6 +68,10 @@ openai-client: ## OpenAI's official Python client, for the test of the HTTP face
 	@.tools/openai/bin/python -c 'import openai; assert openai.__version__ == "$(OPENAI)"' 2>/dev/null || \
 		(python3 -m venv .tools/openai && .tools/openai/bin/pip install -q openai==$(OPENAI))
 
+a2a-client: ## A2A's official Python client, for the test of the A2A face
+	@.tools/a2a/bin/python -c 'from importlib.metadata import version; assert version("a2a-sdk") == "$(A2A)"' 2>/dev/null || \
+		(python3 -m venv .tools/a2a && .tools/a2a/bin/pip install -q a2a-sdk==$(A2A))
+
 python-sdk-tools: ## what checks the Python SDK
 	@sdk/python/tools.sh
 
@@ -88,7 +93,7 @@ tool-servers: ## real MCP servers from PyPI and npm, for the tests of tools
 provider-peers: build ## the clients of providers against real servers, see tests/providers-peers.sh
 	@tests/providers-peers.sh
 
-fetched: tool-servers random-models vocabularies encoder openai-client python-sdk-tools typescript-sdk-tools
+fetched: tool-servers random-models vocabularies encoder openai-client a2a-client python-sdk-tools typescript-sdk-tools
 
 unit: model deploy-tests fetched
 	$(LINTED) cargo nextest run --workspace

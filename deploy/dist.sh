@@ -31,6 +31,9 @@ mkdir -p "$tree"
 strip -o "$tree/quorate" "$program" 2>/dev/null || cp "$program" "$tree/quorate"
 chmod 755 "$tree/quorate"
 cp -r "$here/systemd" "$here/config" "$here/install.sh" "$here/RUNBOOK.md" "$here/../LICENSE" "$tree/"
+# Dashboards and alerts, with the page that the alerts' entries lead to.
+mkdir "$tree/monitoring"
+cp "$here"/grafana/*.json "$here/alerts.yml" "$here/../docs/alerts.md" "$tree/monitoring/"
 # Written by the program itself; one from before these verbs has none to give.
 if "$program" completions --help >/dev/null 2>&1; then
     share=$tree/share
@@ -52,7 +55,7 @@ package=$work/package
 QUORATE=$tree/quorate bash "$tree/install.sh" --root "$package" >/dev/null
 rm -rf "$package/etc" "$package/var"
 mkdir -p "$package/usr/share/quorate" "$package/DEBIAN"
-cp -r "$tree/systemd" "$tree/config" "$tree/install.sh" "$package/usr/share/quorate/"
+cp -r "$tree/systemd" "$tree/config" "$tree/monitoring" "$tree/install.sh" "$package/usr/share/quorate/"
 install -m 644 "$tree/RUNBOOK.md" "$package/usr/share/quorate/RUNBOOK.md"
 install -m 644 "$here/../LICENSE" "$package/usr/share/doc/quorate/copyright"
 size_kib=$(du -sk --apparent-size "$package/usr" | cut -f1)

@@ -218,6 +218,8 @@ class Dist(InFolder):
         self.assertEqual(checked.returncode, 0, checked.stdout)
         named = {line.split("./")[1] for line in (top / "SHA256SUMS").read_text().splitlines()}
         self.assertEqual(named | {"SHA256SUMS"}, {str(path) for path in tree(top)})
+        dashboards = {path.name for path in (HERE / "grafana").glob("*.json")}
+        self.assertEqual({path.name for path in (top / "monitoring").iterdir()}, dashboards | {"alerts.yml", "alerts.md"})
 
     def test_the_package_installs_and_asks_for_what_it_needs(self):
         package = next(self.pack("out").glob("*.deb"))
@@ -225,7 +227,7 @@ class Dist(InFolder):
         self.assertRegex(fields, r"(?s)Package: quorate\nVersion: 9.9.9\n.*Depends: .*curl")
         extracted = self.folder / "root"
         self.assertEqual(run("dpkg-deb", "-x", package, extracted).returncode, 0)
-        for path in ["usr/bin/quorate", "usr/lib/systemd/system/quorate-worker.service", "usr/share/quorate/install.sh"]:
+        for path in ["usr/bin/quorate", "usr/lib/systemd/system/quorate-worker.service", "usr/share/quorate/install.sh", "usr/share/quorate/monitoring/alerts.yml"]:
             self.assertTrue((extracted / path).is_file(), path)
         self.assertFalse((extracted / "etc").exists(), "configurations are not the package's")
 

@@ -1,5 +1,5 @@
 //! The HTTP port: `/healthz` (the process lives), `/readyz` (it serves), `/metrics` (Prometheus text), OpenAI's API below
-//! `/v1` (see `front`), and the web page of the cluster at `/` (see `page`).
+//! `/v1` (see `front`), A2A below `/a2a` (see `a2a`), and the web page of the cluster at `/` (see `page`).
 //!
 //! The first two are open to everyone who reaches the port; metrics name projects, so they are for callers who may see
 //! all of them. On loopback it is plain; beyond it speaks TLS where the node does.
@@ -37,8 +37,10 @@ pub(crate) struct Face {
 pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, face: Face, stop: CancellationToken) {
     let Ok(address) = listener.local_addr() else { return tracing::error!("the HTTP port has no address") };
     let tls = tls.filter(|_| !address.ip().is_loopback());
+    let secure = tls.is_some();
     let connections = Connections { incoming: incoming(listener, tls, Port::Http), address };
     let page = crate::page::routes(face.door.clone(), face.access.clone(), stop.clone());
+    let a2a = crate::a2a::routes(face.door.clone(), face.access.clone(), secure, stop.clone());
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -49,6 +51,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Tls>, face: Face, s
         .route("/v1/models/{*name}", get(model))
         .with_state(face)
         .merge(page)
+        .merge(a2a)
         .into_make_service_with_connect_info::<Remote>();
     let served = axum::serve(connections, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {

@@ -3,6 +3,7 @@
 //! Read: `config`, then `node` (what a node is made of), `door` (public services), `link` (to the leader),
 //! `agents` (the supervision tree), `gateway` (model calls), `store` and `segments` (context that moves).
 
+mod a2a;
 pub mod agents;
 mod backup;
 mod boards;

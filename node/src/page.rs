@@ -25,6 +25,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::map_response;
 use axum::routing::{get, post};
+pub(crate) use caller::Caller;
 use kept::Kept;
 use lines::Digest;
 use std::sync::Arc;
@@ -47,6 +48,12 @@ pub(crate) struct Page {
     waiting: Arc<Kept<ProjectName, Waiting>>,
     streams: Arc<Semaphore>,
     stop: CancellationToken,
+}
+
+impl AsRef<Access> for Page {
+    fn as_ref(&self) -> &Access {
+        &self.access
+    }
 }
 
 /// The page's files and what they ask for.

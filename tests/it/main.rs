@@ -5,6 +5,7 @@
 
 mod support;
 
+mod a2a;
 mod admin;
 mod all_killed;
 mod backup;

@@ -2,7 +2,6 @@
 //! keys a browser of this machine is the local admin whatever it shows, so two more things are looked at: that the request
 //! comes from this very page, and that the page was not opened under somebody else's name for this address.
 
-use super::Page;
 use super::answer::Failed;
 use crate::door::{Access, Identity, Role, status};
 use crate::http::Remote;
@@ -14,22 +13,22 @@ use axum::http::{HeaderMap, Method};
 use std::net::{IpAddr, SocketAddr};
 use tonic::{Code, Request, Status};
 
-/// Someone who asks the page.
+/// Someone who asks the page, or another face at the HTTP port.
 pub(crate) struct Caller {
     access: Access,
     pub(crate) headers: HeaderMap,
     peer: Peer,
 }
 
-impl FromRequestParts<Page> for Caller {
+impl<S: AsRef<Access> + Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Failed;
 
-    async fn from_request_parts(parts: &mut Parts, page: &Page) -> Result<Caller, Failed> {
-        let ConnectInfo(Remote(peer)) = ConnectInfo::from_request_parts(parts, page)
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Caller, Failed> {
+        let ConnectInfo(Remote(peer)) = ConnectInfo::from_request_parts(parts, state)
             .await
             .map_err(|_| Status::internal("a connection without an address"))?;
         same_site(&parts.method, &parts.headers)?;
-        Ok(Caller { access: page.access.clone(), headers: parts.headers.clone(), peer })
+        Ok(Caller { access: state.as_ref().clone(), headers: parts.headers.clone(), peer })
     }
 }
 
