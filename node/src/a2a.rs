@@ -98,15 +98,11 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let call = match Call::read(&headers, &body) {
-        Ok(call) => call,
-        Err((id, refused)) => return refused.response(&id),
+    let performed = match Call::read(&headers, &body) {
+        Ok(call) => perform(At { a2a, caller, place }, call).await,
+        Err(refused) => Err(refused),
     };
-    let id = call.id.clone();
-    match perform(At { a2a, caller, place }, call).await {
-        Ok(response) => response,
-        Err(refused) => refused.response(&id),
-    }
+    performed.unwrap_or_else(|refused| refused.response(&Call::id(&body)))
 }
 
 async fn perform(at: At, call: Call) -> Result<Response, Refused> {

@@ -50,21 +50,24 @@ struct Named {
 }
 
 impl Call {
-    /// # Errors
-    /// With the id of the call, as far as it could be read.
-    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Call, (Value, Refused)> {
+    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Call, Refused> {
         let value: Value = serde_json::from_slice(body)
-            .map_err(|error| (Value::Null, Refused::new(PARSE, &format!("the body is not JSON: {error}"))))?;
-        let id = value.get("id").cloned().unwrap_or_default();
+            .map_err(|error| Refused::new(PARSE, &format!("the body is not JSON: {error}")))?;
         let call: Envelope = serde_json::from_value(value).map_err(|error| {
-            (id.clone(), Refused::new(INVALID_REQUEST, &format!("this is no JSON-RPC request: {error}")))
+            Refused::new(INVALID_REQUEST, &format!("this is no JSON-RPC request: {error}"))
         })?;
-        if call.jsonrpc != "2.0" || !(id.is_string() || id.is_number()) {
+        if call.jsonrpc != "2.0" || !is_id(&call.id) {
             let why = "send jsonrpc \"2.0\" and an id, a string or a number";
-            return Err((Value::Null, Refused::new(INVALID_REQUEST, why)));
+            return Err(Refused::new(INVALID_REQUEST, why));
         }
-        version(headers, &call.method).map_err(|refused| (id, refused))?;
+        version(headers, &call.method)?;
         Ok(Call { id: call.id, method: call.method, params: call.params })
+    }
+
+    /// The id of a body that may be no call at all.
+    pub(super) fn id(body: &[u8]) -> Value {
+        let id = serde_json::from_slice::<Value>(body).ok().and_then(|value| value.get("id").cloned());
+        id.filter(is_id).unwrap_or_default()
     }
 
     pub(super) fn params<T: DeserializeOwned>(&self) -> Result<T, Refused> {
@@ -75,6 +78,10 @@ impl Call {
     pub(super) fn task_id(&self) -> Result<String, Refused> {
         self.params::<Named>().map(|named| named.id)
     }
+}
+
+fn is_id(id: &Value) -> bool {
+    id.is_string() || id.is_number()
 }
 
 /// Methods of the versions before have other names, so that a client that says nothing is known by them.
@@ -185,7 +192,7 @@ mod tests {
         if let Some(version) = version {
             headers.insert(VERSION_HEADER, version.parse().unwrap());
         }
-        Call::read(&headers, body.as_bytes()).map_err(|(_, refused)| refused.code)
+        Call::read(&headers, body.as_bytes()).map_err(|refused| refused.code)
     }
 
     #[test]
