@@ -1,6 +1,7 @@
 //! Random commands from several simulated nodes and people: most of them sensible, some stale, many sent twice.
 
 mod calls;
+mod homes;
 mod restored;
 mod world;
 
