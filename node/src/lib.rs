@@ -17,6 +17,7 @@ mod figures;
 mod forgotten;
 mod front;
 pub mod gateway;
+mod homes;
 mod http;
 mod identity;
 pub mod keep;

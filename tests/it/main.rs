@@ -18,6 +18,7 @@ mod doctor;
 mod evaluate;
 mod freeze;
 mod front;
+mod homes;
 mod idle;
 mod join;
 mod leader_kill;

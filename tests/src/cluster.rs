@@ -30,6 +30,8 @@ pub struct Spec {
     pub threads: u32,
     /// More of the workers' configuration, such as `[tools]`.
     pub more: String,
+    /// More of every node's configuration, behind all else, such as `[context]`.
+    pub everywhere: String,
     /// Certificates for every node, and API keys for every caller.
     pub secured: bool,
     /// The source of the shim that makes wall clocks settable; none: nodes have the machine's.
@@ -46,6 +48,7 @@ impl Default for Spec {
             scripts: vec![],
             threads: 1,
             more: String::new(),
+            everywhere: String::new(),
             secured: false,
             clock_shim: None,
         }
@@ -155,6 +158,7 @@ impl Cluster {
             }
             let _ = write!(text, "\n{}\n", spec.more);
         }
+        let _ = write!(text, "\n{}\n", spec.everywhere);
         text
     }
 

@@ -4,6 +4,11 @@ use super::*;
 use ledger::rows::{Chain, HeadRow, Kept};
 use types::{Hash, NodeId};
 
+fn projects() -> impl Iterator<Item = ProjectName> {
+    let projects = PROJECTS.iter().map(|name| ProjectName::parse(name).unwrap());
+    projects.chain([ProjectName::default()])
+}
+
 /// Enough for everything that random commands make.
 const ALL: u32 = 1_000;
 
@@ -29,8 +34,7 @@ impl World {
     }
 
     fn heads(&self) -> Vec<HeadRow> {
-        let projects = PROJECTS.iter().map(|name| ProjectName::parse(name).unwrap());
-        let all = projects.chain([ProjectName::default()]).map(|project| {
+        let all = projects().map(|project| {
             match self.state.answer(&Query::Heads { project, prefix: String::new() }, None) {
                 Answer::Heads(rows) => rows,
                 other => unreachable!("{other:?}"),
@@ -48,6 +52,9 @@ impl World {
         let right = head == row.head;
         let reply = self.run(Command::DropHead { project: row.project.clone(), path: row.path.clone(), head });
         assert_eq!(reply == Reply::Done, outlived && right, "{reply:?}");
+        if outlived && right {
+            self.kinds.insert("head dropped");
+        }
         assert_eq!(self.heads().contains(&row), !(outlived && right));
     }
 
@@ -66,6 +73,7 @@ impl World {
         let reply = self.run(Command::MoveHome { chain: chain.clone(), was, mark, home: home.clone() });
         let now = self.kept(&chain);
         if reply == Reply::Done {
+            self.kinds.insert("home moved");
             let now = now.expect("what has a home has a row");
             assert!(now.keepers.iter().all(|node| home.contains(node)), "{now:?}");
             assert!(same || now.keepers == home, "a stale look moved a home");
@@ -90,7 +98,7 @@ impl World {
     fn kept(&self, chain: &Chain) -> Option<Kept> {
         let node = NodeId(1);
         let mut found = vec![];
-        for project in PROJECTS.iter().map(|name| ProjectName::parse(name).unwrap()) {
+        for project in projects() {
             for homed in [true, false] {
                 let mut after = None;
                 loop {
