@@ -156,7 +156,11 @@ impl SegmentStore {
     }
 
     /// The first segments that are held behind one, by project and name.
-    pub async fn page(&self, after: Option<(ProjectName, Hash)>, most: usize) -> Result<Vec<Entry>, StoreError> {
+    pub async fn page(
+        &self,
+        after: Option<(ProjectName, Hash)>,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
         self.read(|done| ReadJob::Page { after, most, done }).await
     }
 

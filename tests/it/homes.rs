@@ -48,7 +48,8 @@ fn holders(cluster: &Cluster, text: &str) -> anyhow::Result<BTreeSet<String>> {
 
 /// Waits until exactly two nodes have it: its home, when nobody else has been given it.
 async fn home_of(cluster: &Cluster, text: &str) -> anyhow::Result<BTreeSet<String>> {
-    until("two copies", PATIENCE, || async { holders(cluster, text).ok().filter(|nodes| nodes.len() == 2) }).await
+    until("two copies", PATIENCE, || async { holders(cluster, text).ok().filter(|nodes| nodes.len() == 2) })
+        .await
 }
 
 /// A task that has committed one step and stands still.
@@ -176,9 +177,11 @@ async fn what_has_expired_leaves_every_disk() -> anyhow::Result<()> {
         until("the record expires", PATIENCE, || async { client.tasks().get(&task).await.err() }).await?;
         let begun = Instant::now();
         for text in [EXPIRES, NOTED] {
-            until("no bytes on any disk", PATIENCE, || async { on_disks(cluster, text).ok()?.is_empty().then_some(()) })
-                .await
-                .with_context(|| format!("{text}: {:?}", on_disks(cluster, text)))?;
+            until("no bytes on any disk", PATIENCE, || async {
+                on_disks(cluster, text).ok()?.is_empty().then_some(())
+            })
+            .await
+            .with_context(|| format!("{text}: {:?}", on_disks(cluster, text)))?;
         }
         figure("swept_after_expiry_ms", begun.elapsed().as_millis());
         // What another task needs, and what the project knows, is where it was.

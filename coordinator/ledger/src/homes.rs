@@ -107,7 +107,7 @@ pub(crate) struct Gap<'a> {
 pub(crate) struct Short {
     pub rows: Vec<Kept>,
     pub more: bool,
-    /// All that the holder has to bring to another store.
+    /// All that the holder has to bring to another store, where the page is the first.
     pub count: u64,
     /// All that no node keeps any more.
     pub lost: u64,
@@ -304,6 +304,10 @@ impl State {
         let most = (limit as usize).clamp(1, limits::PAGE_SIZE_MAX);
         let mut short = Short::default();
         for row in self.homes(None, after).filter(|row| row.is_ended() == gap.ended) {
+            // Counted with the first page alone.
+            if after.is_some() && short.more {
+                break;
+            }
             match self.holder_of(&row, gap) {
                 Holder::Enough => {}
                 Holder::Nobody => short.lost += 1,
@@ -322,8 +326,7 @@ impl State {
 
     fn holder_of(&self, row: &Row<'_>, gap: &Gap<'_>) -> Holder {
         let keepers = row.keepers();
-        let mut left =
-            keepers.iter().filter(|node| self.node(**node).is_some() && !gap.gone.contains(node));
+        let mut left = keepers.iter().filter(|node| self.node(**node).is_some() && !gap.gone.contains(node));
         let count = left.clone().count();
         let whole = count == keepers.len() && count >= self.copies() as usize;
         let proved = !gap.unproved || !row.is_unproved();

@@ -3,7 +3,8 @@
 use crate::keys::QuotaKey;
 use crate::reply::Refusal;
 use crate::rows::{
-    AgentRow, AuditRow, Chain, Event, HeadRow, Kept, ModelRow, NodeRow, PriceRow, QuotaRow, ScheduleRow, TaskRow,
+    AgentRow, AuditRow, Chain, Event, HeadRow, Kept, ModelRow, NodeRow, PriceRow, QuotaRow, ScheduleRow,
+    TaskRow,
 };
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid};
@@ -254,7 +255,7 @@ pub enum Answer {
         rows: Vec<Kept>,
         #[n(1)]
         more: bool,
-        /// All behind `after` that the holder has to bring, and all that no node keeps any more.
+        /// All that the holder has to bring, and all that no node keeps any more; only with the first page.
         #[n(2)]
         short: u64,
         #[n(3)]

@@ -14,8 +14,8 @@ use ledger::rows::{
     AgentKind, Ask, AskKind, Closed, EventKind, Fork, InputRef, Kept, Price, QuotaKey, QuotaRow, SignalKind,
     TaskError, TaskRow,
 };
-use std::collections::BTreeMap;
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
+use std::collections::BTreeMap;
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
 use words::{Words, admit, begin_call, end_call, hold, node, renew_call, set_quota, want};
 

@@ -11,7 +11,12 @@ pub(super) struct Absent {
 
 impl Absent {
     /// Hears which members there are and which of them are attached. True: one that was a member is none any more.
-    pub(super) fn see(&mut self, members: &BTreeSet<NodeId>, attached: &BTreeSet<NodeId>, now_ms: u64) -> bool {
+    pub(super) fn see(
+        &mut self,
+        members: &BTreeSet<NodeId>,
+        attached: &BTreeSet<NodeId>,
+        now_ms: u64,
+    ) -> bool {
         let away = members.difference(attached);
         let since = |node: &NodeId| (*node, self.since_ms.get(node).copied().unwrap_or(now_ms));
         self.since_ms = away.map(since).collect();

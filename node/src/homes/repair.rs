@@ -118,7 +118,13 @@ impl Repair {
         }
         if look.short > 0 {
             let Look { short, repaired, lost } = look;
-            tracing::info!(short, repaired, lost, ?gone, "chains with too few copies were brought to other stores");
+            tracing::info!(
+                short,
+                repaired,
+                lost,
+                ?gone,
+                "chains with too few copies were brought to other stores"
+            );
         }
         Ok(look)
     }
@@ -152,9 +158,7 @@ impl Repair {
 
     async fn bring(&self, row: Kept, gone: &[NodeId]) -> Option<Command> {
         match self.copy(&row, gone).await {
-            Ok(home) => {
-                Some(Command::MoveHome { chain: row.chain, was: row.keepers, mark: row.mark, home })
-            }
+            Ok(home) => Some(Command::MoveHome { chain: row.chain, was: row.keepers, mark: row.mark, home }),
             Err(error) => {
                 tracing::warn!(chain = ?row.chain, %error, "too few copies, and no other yet; trying again");
                 None

@@ -40,7 +40,9 @@ impl Garbage {
         let Some(doomed) = self.doomed.get_mut(project) else { return Vec::new() };
         let old = doomed.iter().filter(|(_, since)| **since <= since_ms);
         let taken: Vec<Hash> = old.map(|(hash, _)| *hash).take(most).collect();
-        taken.iter().for_each(|hash| drop(doomed.remove(hash)));
+        for hash in &taken {
+            doomed.remove(hash);
+        }
         self.going.extend(taken.iter().map(|hash| (project.clone(), *hash)));
         taken
     }

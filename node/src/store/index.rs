@@ -45,9 +45,8 @@ pub trait Index: Send + Sync {
     fn page(&self, after: Option<&(ProjectName, Hash)>, most: usize) -> Result<Vec<Entry>, IndexError> {
         let mut all = self.all()?;
         all.sort();
-        let behind = |entry: &Entry| {
-            after.is_none_or(|after| (&entry.project, &entry.hash) > (&after.0, &after.1))
-        };
+        let behind =
+            |entry: &Entry| after.is_none_or(|after| (&entry.project, &entry.hash) > (&after.0, &after.1));
         Ok(all.into_iter().filter(behind).take(most).collect())
     }
     fn stamp(&self) -> Result<Option<Stamp>, IndexError>;

@@ -218,7 +218,11 @@ mod tests {
         let (sled, memory) = (SledIndex::open(dir.path()).unwrap(), super::super::MemoryIndex::default());
         let projects = ["b", "a", "a/b", "a-b"].map(|name| ProjectName::parse(name).unwrap());
         let entries: Vec<Entry> = (0..40u64)
-            .map(|n| Entry { project: projects[n as usize % 4].clone(), hash: Hash::of(&[n as u8]), bytes: n })
+            .map(|n| Entry {
+                project: projects[n as usize % 4].clone(),
+                hash: Hash::of(&[n as u8]),
+                bytes: n,
+            })
             .collect();
         let mut sorted = entries.clone();
         sorted.sort();

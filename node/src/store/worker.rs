@@ -217,8 +217,7 @@ impl Shared {
             }
             ReadJob::Page { after, most, done } => {
                 let page = self.index.page(after.as_ref(), most);
-                let _caller_gone =
-                    done.send(page.map_err(|e| StoreError::Index { reason: e.to_string() }));
+                let _caller_gone = done.send(page.map_err(|e| StoreError::Index { reason: e.to_string() }));
             }
         }
     }

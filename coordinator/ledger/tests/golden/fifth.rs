@@ -62,14 +62,8 @@ fn fifth_commands(short: Vec<Kept>) -> Vec<Command> {
 
 fn state_before() -> State {
     let mut state = State::new();
-    let entries = [
-        admit(),
-        every_command(),
-        newer_commands(),
-        newest_commands(),
-        fourth_commands(),
-        before(),
-    ];
+    let entries =
+        [admit(), every_command(), newer_commands(), newest_commands(), fourth_commands(), before()];
     for (index, commands) in (1u64..).zip(entries) {
         let applied = state.apply_entry(index, &encode_entry(STAMP, &commands)).unwrap();
         assert!(index < 5 || applied.replies.iter().all(|reply| !matches!(reply, Reply::Refused(_))));

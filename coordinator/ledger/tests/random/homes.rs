@@ -50,7 +50,8 @@ impl World {
         let outlived = self.state.heads_outlived().any(|other| *other == row);
         let head = if b.is_multiple_of(5) { Hash([255; 32]) } else { row.head };
         let right = head == row.head;
-        let reply = self.run(Command::DropHead { project: row.project.clone(), path: row.path.clone(), head });
+        let reply =
+            self.run(Command::DropHead { project: row.project.clone(), path: row.path.clone(), head });
         assert_eq!(reply == Reply::Done, outlived && right, "{reply:?}");
         if outlived && right {
             self.kinds.insert("head dropped");
@@ -68,7 +69,8 @@ impl World {
             self.play((b as u8, c, a, b));
         }
         let home = if b.is_multiple_of(7) { self.home(c) } else { self.whole_home(holder, gone) };
-        let same = self.kept(&row.chain).is_some_and(|now| (&now.keepers, now.mark) == (&row.keepers, row.mark));
+        let same =
+            self.kept(&row.chain).is_some_and(|now| (&now.keepers, now.mark) == (&row.keepers, row.mark));
         let (chain, was, mark) = (row.chain.clone(), row.keepers.clone(), row.mark);
         let reply = self.run(Command::MoveHome { chain: chain.clone(), was, mark, home: home.clone() });
         let now = self.kept(&chain);
@@ -106,7 +108,9 @@ impl World {
                     let Answer::Kept { rows, more } = self.state.answer(&query, None) else {
                         unreachable!("it answers with what is kept")
                     };
-                    assert!(rows.iter().all(|row| row.home.contains(&node) == homed && row.project == project));
+                    assert!(
+                        rows.iter().all(|row| row.home.contains(&node) == homed && row.project == project)
+                    );
                     after = rows.last().map(|row| row.chain.clone());
                     found.extend(rows);
                     if !more {

@@ -26,7 +26,8 @@ impl Script {
                     return Err("it answers with chains".into());
                 };
                 if std::mem::take(&mut first) {
-                    lines.push(format!("{} {short} short, {lost} lost", if ended { "ended" } else { "open" }));
+                    lines
+                        .push(format!("{} {short} short, {lost} lost", if ended { "ended" } else { "open" }));
                 }
                 after = rows.last().map(|row| row.chain.clone());
                 lines.extend(rows.into_iter().map(|row| self.look_at(row)));
