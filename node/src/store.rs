@@ -132,7 +132,13 @@ impl SegmentStore {
     /// aside, logged and then not held.
     pub async fn get(&self, project: &ProjectName, hash: Hash) -> Result<Option<Bytes>, StoreError> {
         let project = project.clone();
-        self.read(|done| ReadJob::Get { project, hash, done }).await
+        self.read(|done| ReadJob::Get { project, hash, counts: true, done }).await
+    }
+
+    /// The same for whoever only wants to know what it says: what is doomed stays so.
+    pub async fn peek(&self, project: &ProjectName, hash: Hash) -> Result<Option<Bytes>, StoreError> {
+        let project = project.clone();
+        self.read(|done| ReadJob::Get { project, hash, counts: false, done }).await
     }
 
     /// Those of the hashes that are not held durably, in the order given, each once.

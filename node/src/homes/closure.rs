@@ -83,6 +83,6 @@ impl Homes {
     }
 
     async fn held(&self, project: &ProjectName, hash: Hash) -> Result<Option<Bytes>, Trouble> {
-        Ok(self.keep.store.get(project, hash).await?)
+        Ok(self.keep.store.peek(project, hash).await?)
     }
 }

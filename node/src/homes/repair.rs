@@ -27,8 +27,8 @@ const GROUP_BYTES: usize = 4 * limits::CHUNK_BYTES;
 const LOOK: Duration = Duration::from_secs(5);
 /// And the ledger is asked again after so long, where nothing has changed.
 const AGAIN_MS: u64 = 60_000;
-/// Or after so long, where something could not be done.
-const RETRY_MS: u64 = 5_000;
+/// Or after so long, and longer each time, where something could not be done.
+const RETRY_MS: u64 = 1_000;
 
 /// Who is a member, and who of them is gone.
 type Situation = (BTreeSet<NodeId>, Vec<NodeId>);
@@ -40,6 +40,8 @@ pub(crate) struct Repair {
     absent: Absent,
     /// A member was removed, and not everything was looked at since.
     unproved: bool,
+    /// Looks in a row that left something undone.
+    failures: u32,
     /// What was looked at, and when it is looked at again.
     looked: Option<(Situation, u64)>,
 }
@@ -55,7 +57,7 @@ struct Look {
 impl Repair {
     pub(crate) fn new(homes: Homes, after_ms: u64) -> Repair {
         let (began, absent) = (Instant::now(), Absent::default());
-        Repair { homes, after_ms, began, absent, unproved: false, looked: None }
+        Repair { homes, after_ms, began, absent, unproved: false, failures: 0, looked: None }
     }
 
     /// Repairs for the life of the node.
@@ -93,7 +95,9 @@ impl Repair {
         let look = self.repair(&gone).await?;
         let whole = look.short == look.repaired;
         self.unproved &= !whole;
-        self.looked = Some((situation, self.now_ms() + if whole { AGAIN_MS } else { RETRY_MS }));
+        self.failures = if whole { 0 } else { self.failures + 1 };
+        let again_ms = if whole { AGAIN_MS } else { (RETRY_MS << self.failures.min(8)).min(AGAIN_MS) };
+        self.looked = Some((situation, self.now_ms() + again_ms));
         Ok(())
     }
 
@@ -146,7 +150,17 @@ impl Repair {
     /// Answers how many of the chains have their copies now.
     async fn bring_all(&self, rows: Vec<Kept>, gone: &[NodeId]) -> Result<u64, Trouble> {
         let brought = futures::stream::iter(rows).map(|row| self.bring(row, gone)).buffer_unordered(TOGETHER);
-        let commands: Vec<Command> = brought.filter_map(std::future::ready).collect().await;
+        let (mut commands, mut failed) = (Vec::new(), Vec::new());
+        for outcome in brought.collect::<Vec<_>>().await {
+            match outcome {
+                Ok(command) => commands.push(command),
+                Err(why) => failed.push(why),
+            }
+        }
+        if let Some((chain, error)) = failed.first() {
+            let failed = failed.len();
+            tracing::warn!(failed, ?chain, %error, "too few copies, and no other yet; trying again");
+        }
         if commands.is_empty() {
             return Ok(0);
         }
@@ -156,13 +170,10 @@ impl Repair {
         Ok(done)
     }
 
-    async fn bring(&self, row: Kept, gone: &[NodeId]) -> Option<Command> {
+    async fn bring(&self, row: Kept, gone: &[NodeId]) -> Result<Command, (Chain, Trouble)> {
         match self.copy(&row, gone).await {
-            Ok(home) => Some(Command::MoveHome { chain: row.chain, was: row.keepers, mark: row.mark, home }),
-            Err(error) => {
-                tracing::warn!(chain = ?row.chain, %error, "too few copies, and no other yet; trying again");
-                None
-            }
+            Ok(home) => Ok(Command::MoveHome { chain: row.chain, was: row.keepers, mark: row.mark, home }),
+            Err(error) => Err((row.chain, error)),
         }
     }
 

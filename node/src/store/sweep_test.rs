@@ -52,6 +52,7 @@ async fn who_asks_for_it_or_stores_it_again_keeps_it() {
     store.doom(&a, all.iter().map(|(hash, _)| *hash), 10);
     store.put_all(&a, vec![all[0].clone()]).await.unwrap();
     assert!(store.get(&a, all[1].0).await.unwrap().is_some());
+    assert!(store.peek(&a, all[3].0).await.unwrap().is_some());
     assert_eq!(store.missing(&a, &[all[2].0]).await.unwrap(), []);
     assert_eq!(store.sweep(&a, 99).await.unwrap().segments, 1);
     let missing = store.missing(&a, &all.clone().map(|(hash, _)| hash)).await.unwrap();

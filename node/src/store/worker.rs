@@ -62,9 +62,23 @@ pub(super) enum WriteJob {
 
 /// What the reading thread is asked.
 pub(super) enum ReadJob {
-    Get { project: ProjectName, hash: Hash, done: Answer<Option<Bytes>> },
-    Missing { project: ProjectName, hashes: Vec<Hash>, done: Answer<Vec<Hash>> },
-    Page { after: Option<(ProjectName, Hash)>, most: usize, done: Answer<Vec<Entry>> },
+    /// `counts`: it is no garbage for a while, because somebody reads it.
+    Get {
+        project: ProjectName,
+        hash: Hash,
+        counts: bool,
+        done: Answer<Option<Bytes>>,
+    },
+    Missing {
+        project: ProjectName,
+        hashes: Vec<Hash>,
+        done: Answer<Vec<Hash>>,
+    },
+    Page {
+        after: Option<(ProjectName, Hash)>,
+        most: usize,
+        done: Answer<Vec<Entry>>,
+    },
 }
 
 /// What both threads and the handles look at.
@@ -202,8 +216,9 @@ impl Shared {
     // A caller that went away does not need its answer, here and below.
     fn answer(&self, job: ReadJob, writer: &mpsc::WeakSender<WriteJob>) {
         match job {
-            ReadJob::Get { project, hash, done } => {
-                let _caller_gone = done.send(self.get(&project, hash, writer));
+            ReadJob::Get { project, hash, counts, done } => {
+                let going = counts && !self.spare(&project, &hash);
+                let _caller_gone = done.send(if going { Ok(None) } else { self.get(&project, hash, writer) });
             }
             ReadJob::Missing { project, hashes, done } => {
                 let mut seen = BTreeSet::new();
@@ -228,7 +243,7 @@ impl Shared {
         hash: Hash,
         writer: &mpsc::WeakSender<WriteJob>,
     ) -> Result<Option<Bytes>, StoreError> {
-        if self.is_forgotten(project, &hash) || !self.spare(project, &hash) {
+        if self.is_forgotten(project, &hash) {
             return Ok(None);
         }
         match self.disk.read(&files::path(project, &hash)) {
