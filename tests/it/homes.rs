@@ -174,7 +174,10 @@ async fn what_has_expired_leaves_every_disk() -> anyhow::Result<()> {
         for name in names(cluster) {
             clocks.set(&name, 8 * DAY_MS)?;
         }
-        until("the record expires", PATIENCE, || async { client.tasks().get(&task).await.err() }).await?;
+        until("the record expires", PATIENCE, || async {
+            client.tasks().get(&task).await.err().filter(|error| error.reason == "NOT_FOUND")
+        })
+        .await?;
         let begun = Instant::now();
         for text in [EXPIRES, NOTED] {
             until("no bytes on any disk", PATIENCE, || async {
