@@ -169,7 +169,27 @@ impl Sweep {
             let answer = self.homes.keep.peers.lacks(*node, project, hashes).await;
             lacking.extend(answer.ok());
         }
-        let holders = |hash: &Hash| lacking.iter().filter(|lacking| !lacking.contains(hash)).count();
-        hashes.iter().copied().filter(|hash| holders(hash) < limits::COPIES).collect()
+        too_few(hashes, &lacking)
+    }
+}
+
+/// Of what some nodes lack these each, what fewer of them hold than there should be copies.
+fn too_few(hashes: &[Hash], lacking: &[BTreeSet<Hash>]) -> Vec<Hash> {
+    let holders = |hash: &Hash| lacking.iter().filter(|lacking| !lacking.contains(hash)).count();
+    hashes.iter().copied().filter(|hash| holders(hash) < limits::COPIES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_home_does_not_hold_twice_stays() {
+        let [held, once, never] = [1, 2, 3].map(|n| Hash([n; 32]));
+        let all = [held, once, never];
+        let lacking = [BTreeSet::from([never]), BTreeSet::from([once, never])];
+        assert_eq!(too_few(&all, &lacking), [once, never]);
+        assert_eq!(too_few(&all, &lacking[..1]), all, "one answer is no two copies");
+        assert_eq!(too_few(&all, &[]), all, "nobody answered");
     }
 }
