@@ -423,7 +423,7 @@ pub(crate) fn drop_head(
     if row.head != head {
         return Err(Refusal::WrongHead { path: path.to_string(), head: Some(row.head) });
     }
-    if !task_of(path).is_some_and(|uid| change.state.task(uid).is_none()) {
+    if task_of(path).is_none_or(|uid| change.state.task(uid).is_some()) {
         return Err(invalid("path", "is not of a task whose record is gone"));
     }
     change.state.heads.remove(&key);
