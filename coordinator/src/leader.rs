@@ -16,7 +16,8 @@ use ledger::command::Command;
 use ledger::effect::Effect;
 use ledger::placement;
 use ledger::plan::plan;
-use ledger::rows::{EventKind, Role, ScheduleRow};
+use ledger::rows::{EventKind, HeadRow, Role, ScheduleRow};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -28,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const TICK_MS: u64 = 200;
 /// How often members that are not attached are called. Not at once: most attach by themselves.
 const CALL_MS: u64 = 500;
+/// How often memories and boards are looked for whose task is gone.
+const OUTLIVED_MS: u64 = 5_000;
 /// How often attached nodes hear again everything they hold.
 const TELL_MS: u64 = 5_000;
 /// Pauses between tries to make consensus follow the members.
@@ -45,6 +48,7 @@ pub(crate) struct Office {
     ticked_ms: u64,
     called_ms: u64,
     told_ms: u64,
+    outlived_ms: u64,
     plan_wanted: bool,
 }
 
@@ -62,6 +66,7 @@ impl Office {
             ticked_ms: 0,
             called_ms: 0,
             told_ms: 0,
+            outlived_ms: 0,
             plan_wanted: false,
         };
         let mut look = tokio::time::interval(LOOK);
@@ -141,6 +146,10 @@ impl Office {
             self.told_ms = now_ms;
             self.coordinator.inner.link.tell_full_sets(|node| self.coordinator.full_set(node));
         }
+        if now_ms.saturating_sub(self.outlived_ms) >= OUTLIVED_MS {
+            self.outlived_ms = now_ms;
+            self.end_outlived().await;
+        }
         if now_ms.saturating_sub(self.ticked_ms) >= TICK_MS {
             self.ticked_ms = now_ms;
             self.let_time_pass().await;
@@ -173,6 +182,23 @@ impl Office {
             && let Err(error) = self.coordinator.propose(due).await
         {
             tracing::debug!(%error, "schedules not fired; they are due again at once");
+        }
+    }
+
+    /// The memory of a task and the board of its tree end with its record. Not in the middle of an upgrade: an older
+    /// coordinator would not know the command, and halt.
+    async fn end_outlived(&self) {
+        let outlived: Vec<Command> = {
+            let locked = self.coordinator.locked();
+            let voting = locked.state.nodes().filter(|row| row.roles.contains(&Role::Coordinator));
+            let versions: BTreeSet<&str> = voting.map(|row| row.version.as_str()).collect();
+            let most = if versions.len() > 1 { 0 } else { limits::BATCH_COMMANDS };
+            locked.state.heads_outlived().take(most).map(drop_head).collect()
+        };
+        if !outlived.is_empty()
+            && let Err(error) = self.coordinator.propose(outlived).await
+        {
+            tracing::debug!(%error, "chains of tasks that are gone not dropped; they are looked for again");
         }
     }
 
@@ -284,6 +310,10 @@ pub(crate) async fn follow_members(coordinator: &Coordinator) -> Result<(), Stri
     let members = coordinator.nodes().into_iter().filter(is_coordinator);
     let coordinators: Vec<(NodeId, String)> = members.map(|row| (row.id, row.internal_addr)).collect();
     members::follow(coordinator.raft(), &coordinators).await
+}
+
+fn drop_head(row: &HeadRow) -> Command {
+    Command::DropHead { project: row.project.clone(), path: row.path.clone(), head: row.head }
 }
 
 fn fire(row: &ScheduleRow, wall_ms: u64) -> Command {

@@ -52,7 +52,7 @@ pub(crate) enum BackupError {
 
 /// What a segment of a backup is. Records name more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Is {
+pub(crate) enum Is {
     Text,
     Step,
     Memory,
@@ -60,7 +60,7 @@ enum Is {
 }
 
 /// What a segment names, and the record of its kind before it.
-fn named_by(
+pub(crate) fn named_by(
     is: Is,
     project: &ProjectName,
     hash: Hash,

@@ -264,11 +264,21 @@ pub struct Memory {
 }
 
 /// Segments between nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Context {
     /// What this node moves over one link, with all transfers that it begins there; 0: no bound.
     pub link_bytes_second: u64,
+    /// A node that is away for so long is taken for lost: what it kept is brought to another store.
+    pub repair_after_ms: u64,
+    /// What nothing names for so long is deleted here; 0: nothing is.
+    pub sweep_after_ms: u64,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Context { link_bytes_second: 0, repair_after_ms: 60_000, sweep_after_ms: 3_600_000 }
+    }
 }
 
 /// The tool `shell`: commands in a sandbox, in the task's own folder, without a network.

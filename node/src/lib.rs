@@ -18,6 +18,7 @@ mod figures;
 mod forgotten;
 mod front;
 pub mod gateway;
+mod homes;
 mod http;
 mod identity;
 pub mod keep;

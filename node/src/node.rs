@@ -16,6 +16,7 @@ use crate::evaluating::sampled::{self, Sampler};
 use crate::figures::Figures;
 use crate::forgotten;
 use crate::front::{self, Front, FrontService};
+use crate::homes::{Homes, Repair, Sweep};
 use crate::http;
 use crate::keep::Keep;
 use crate::kv_copies::{self, KvPlane};
@@ -202,6 +203,7 @@ impl Parts {
         let memories = Memories::new(client.clone(), keep.clone(), encoder);
         let erasing = forgotten::follow(client.clone(), self.store.clone(), memories.clone());
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(erasing));
+        self.look_after(Homes { client: client.clone(), keep: keep.clone() });
         let engines = worker::Engines::load(&self, &client, &keep).await?;
         let evaluations = engines.evaluations();
         let _ = self.evaluations.set(evaluations.clone());
@@ -233,6 +235,16 @@ impl Parts {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(sampling));
         tracing::info!(node = %member.node_id, cluster = %member.cluster_id, "the node serves");
         Ok(Node { parts: self, coordinator, worker, client, stop_internal })
+    }
+
+    /// Copies that have to be made again, and what nothing names.
+    fn look_after(&self, homes: Homes) {
+        let config::Context { repair_after_ms, sweep_after_ms, .. } = self.config.context;
+        let repair = Repair::new(homes.clone(), repair_after_ms).follow();
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(repair));
+        if let Some(sweep) = Sweep::new(homes, sweep_after_ms) {
+            tokio::spawn(self.stop.clone().run_until_cancelled_owned(sweep.follow()));
+        }
     }
 
     fn keep(&self, member: Member, members: &Members) -> Keep {

@@ -4,11 +4,12 @@
 //! hold this?" without touching the disk, and is rebuilt from the files whenever it cannot be trusted. The
 //! store knows nothing of what a segment says: it checks names, moves bytes, and never answers before fsync.
 //!
-//! Read: this file (the API), `files` (layout and the order of syncs), `worker` (two threads, group commit),
+//! Read: this file (the API), `files` (layout and the order of syncs), `worker` (two threads, group commit), `garbage`,
 //! `index` and `sled_index`, `identity` (who this node is), `lock` (one process a folder).
 
 mod files;
 mod frame;
+mod garbage;
 pub mod identity;
 mod index;
 mod journal;
@@ -18,6 +19,8 @@ mod worker;
 
 #[cfg(test)]
 mod crash_test;
+#[cfg(test)]
+mod sweep_test;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -129,7 +132,13 @@ impl SegmentStore {
     /// aside, logged and then not held.
     pub async fn get(&self, project: &ProjectName, hash: Hash) -> Result<Option<Bytes>, StoreError> {
         let project = project.clone();
-        self.read(|done| ReadJob::Get { project, hash, done }).await
+        self.read(|done| ReadJob::Get { project, hash, counts: true, done }).await
+    }
+
+    /// The same for whoever only wants to know what it says: what is doomed stays so.
+    pub async fn peek(&self, project: &ProjectName, hash: Hash) -> Result<Option<Bytes>, StoreError> {
+        let project = project.clone();
+        self.read(|done| ReadJob::Get { project, hash, counts: false, done }).await
     }
 
     /// Those of the hashes that are not held durably, in the order given, each once.
@@ -150,6 +159,28 @@ impl SegmentStore {
         let (project, hashes) = (project.clone(), hashes.to_vec());
         self.shared.forget(&project, &hashes);
         self.write(|done| WriteJob::Erase { project, hashes, done }).await
+    }
+
+    /// The first segments that are held behind one, by project and name.
+    pub async fn page(
+        &self,
+        after: Option<(ProjectName, Hash)>,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.read(|done| ReadJob::Page { after, most, done }).await
+    }
+
+    /// These and no others are what nothing in a project names any more. Whoever puts one of them, reads it or asks
+    /// whether it is here takes it out again.
+    pub fn doom(&self, project: &ProjectName, hashes: impl IntoIterator<Item = Hash>, now_ms: u64) {
+        self.shared.garbage().doom(project, hashes, now_ms);
+    }
+
+    /// Removes some of what is doomed since this time or longer, with every byte of it, and answers how much it was:
+    /// nothing when there is no more. Unlike what is erased it may come again.
+    pub async fn sweep(&self, project: &ProjectName, since_ms: u64) -> Result<StoreStats, StoreError> {
+        let project = project.clone();
+        self.write(|done| WriteJob::Sweep { project, since_ms, done }).await
     }
 
     /// A node that was away does not know what was forgotten meanwhile: until [`SegmentStore::serve`] nobody else gets

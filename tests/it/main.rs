@@ -20,6 +20,7 @@ mod evaluate;
 mod failover;
 mod freeze;
 mod front;
+mod homes;
 mod idle;
 mod join;
 mod leader_kill;

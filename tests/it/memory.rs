@@ -134,7 +134,7 @@ async fn redacted(cluster: &Cluster, node: &str, hash: &str) -> Option<()> {
 }
 
 /// Every file below a folder that holds these bytes.
-fn holding(folder: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn holding(folder: &Path, bytes: &[u8]) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

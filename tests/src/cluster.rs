@@ -32,6 +32,8 @@ pub struct Spec {
     pub engine: String,
     /// More of the workers' configuration, such as `[tools]`.
     pub more: String,
+    /// More of every node's configuration, behind all else, such as `[context]`.
+    pub everywhere: String,
     /// Certificates for every node, and API keys for every caller.
     pub secured: bool,
     /// The source of the shim that makes wall clocks settable; none: nodes have the machine's.
@@ -49,6 +51,7 @@ impl Default for Spec {
             threads: 1,
             engine: String::new(),
             more: String::new(),
+            everywhere: String::new(),
             secured: false,
             clock_shim: None,
         }
@@ -159,6 +162,7 @@ impl Cluster {
             }
             let _ = write!(text, "\n{}\n", spec.more);
         }
+        let _ = write!(text, "\n{}\n", spec.everywhere);
         text
     }
 

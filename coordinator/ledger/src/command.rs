@@ -4,6 +4,7 @@ mod parts;
 
 pub use parts::{ChildSpec, Next, Release, Terms};
 
+use crate::homes::Chain;
 use crate::keys::{Amounts, Holding, QuotaKey};
 use crate::rows::{AgentKind, CallId, Closed, InputRef, Price, Role, ScheduleRow, SignalKind, Want};
 use minicbor::{Decode, Encode};
@@ -445,12 +446,39 @@ pub enum Command {
         #[n(0)]
         leases: Vec<(TaskUid, NodeId)>,
     },
+    /// Other nodes keep what a chain needs from now on, because one that did is gone. Refused unless the chain's keepers
+    /// and everything it names are as they were when it was copied.
+    #[n(40)]
+    MoveHome {
+        #[n(0)]
+        chain: Chain,
+        /// The keepers that were seen.
+        #[n(1)]
+        was: Vec<NodeId>,
+        #[n(2)]
+        mark: Hash,
+        /// Nodes that durably hold all of it.
+        #[n(3)]
+        home: Vec<NodeId>,
+    },
+    /// The leader saw that the task of a memory or a board has no record any more: the chain ends with it.
+    #[n(41)]
+    DropHead {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        path: String,
+        /// The head that was seen.
+        #[n(2)]
+        head: Hash,
+    },
 }
 
 impl Command {
     /// The oldest form of an entry whose readers understand the command.
     pub(crate) fn form(&self) -> u16 {
         match self {
+            Command::MoveHome { .. } | Command::DropHead { .. } => 5,
             Command::BeginCall { .. } | Command::RenewCalls { .. } | Command::EndCall { .. } => 4,
             Command::Signal { .. }
             | Command::MoveHead { .. }

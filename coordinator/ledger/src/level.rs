@@ -5,7 +5,8 @@
 //! served; and it keeps an audit log. It begins with the first entry of form 2. Level 3 has signals, heads and
 //! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it. Level 4 has
 //! children that start together, and model calls without a task; it begins with the first entry of form 4, and nothing
-//! that was there before changes with it.
+//! that was there before changes with it. Level 5 has homes that move and chains that end with their task; it begins with the
+//! first entry of form 5, and has no new rows.
 
 use crate::change::holds_slot;
 use crate::keys::Amounts;

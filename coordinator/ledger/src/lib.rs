@@ -7,8 +7,8 @@
 //!
 //! Read in this order: [`rows`] (what is remembered), [`command`], [`reply`], [`effect`]; then [`State`] and the
 //! verbs behind it: `create` (tasks and children), `steps` (assign, reserve, commit, release), `gang` (children that start
-//! together), `stop` (cancel, pause, deadlines), `calls` (of models, without a task), `quota`, `nodes`, `agents`, `requests`,
-//! `tick`. Proposals that change nothing: [`placement`]
+//! together), `stop` (cancel, pause, deadlines), `calls` (of models, without a task), `quota`, `nodes`, `agents`, `homes`,
+//! `requests`, `tick`. Proposals that change nothing: [`placement`]
 //! (who should get which task) with [`routing`] (on which node), [`explain`] (why a task waits), [`query`] and `read`
 //! (answers). [`invariants`] says what must hold after every command.
 #![deny(clippy::disallowed_types, clippy::float_arithmetic)]
@@ -39,6 +39,7 @@ mod create;
 mod fair;
 mod gang;
 mod heads;
+mod homes;
 mod level;
 mod nodes;
 mod quota;

@@ -3,10 +3,11 @@
 use crate::keys::QuotaKey;
 use crate::reply::Refusal;
 use crate::rows::{
-    AgentRow, AuditRow, Event, HeadRow, ModelRow, NodeRow, PriceRow, QuotaRow, ScheduleRow, TaskRow,
+    AgentRow, AuditRow, Chain, Event, HeadRow, Kept, ModelRow, NodeRow, PriceRow, QuotaRow, ScheduleRow,
+    TaskRow,
 };
 use minicbor::{Decode, Encode};
-use types::{ClusterId, Hash, ProjectName, TaskUid};
+use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid};
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Query {
@@ -132,6 +133,38 @@ pub enum Query {
         #[n(2)]
         limit: u32,
     },
+    /// What the rows of a project name, behind a chain: of those with a node in their home, or of all others.
+    #[n(40)]
+    Kept {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        node: NodeId,
+        #[n(2)]
+        homed: bool,
+        #[n(3)]
+        after: Option<Chain>,
+        #[n(4)]
+        limit: u32,
+    },
+    /// Chains that too few nodes keep while these are gone, and that this holder has to bring to another store.
+    #[n(41)]
+    Short {
+        #[n(0)]
+        holder: NodeId,
+        #[n(1)]
+        gone: Vec<NodeId>,
+        /// Also those whose keepers may each hold a part only.
+        #[n(2)]
+        unproved: bool,
+        /// Of ended tasks, or all others.
+        #[n(3)]
+        ended: bool,
+        #[n(4)]
+        after: Option<Chain>,
+        #[n(5)]
+        limit: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -208,6 +241,25 @@ pub enum Answer {
         rows: Vec<ForgottenRow>,
         #[n(1)]
         more: bool,
+    },
+    #[n(40)]
+    Kept {
+        #[n(0)]
+        rows: Vec<Kept>,
+        #[n(1)]
+        more: bool,
+    },
+    #[n(41)]
+    Short {
+        #[n(0)]
+        rows: Vec<Kept>,
+        #[n(1)]
+        more: bool,
+        /// All that the holder has to bring, and all that no node keeps any more; only with the first page.
+        #[n(2)]
+        short: u64,
+        #[n(3)]
+        lost: u64,
     },
 }
 

@@ -3,6 +3,7 @@
 use crate::command::RequestKey;
 use crate::explain::explain;
 use crate::filter::Filter;
+use crate::homes::Gap;
 use crate::placement::Soft;
 use crate::query::{Answer, ClusterFacts, Query};
 use crate::quota::{Cut, blank, preview, read_path};
@@ -47,6 +48,15 @@ impl State {
                 let rows = self.forgotten_since(*since_ms, after.as_ref());
                 let (rows, more) = page(rows, *limit);
                 Answer::Forgotten { rows, more }
+            }
+            Query::Kept { project, node, homed, after, limit } => {
+                let (rows, more) = page(self.kept_of(project, *node, *homed, after.as_ref()), *limit);
+                Answer::Kept { rows, more }
+            }
+            Query::Short { holder, gone, unproved, ended, after, limit } => {
+                let gap = Gap { holder: *holder, gone, unproved: *unproved, ended: *ended };
+                let short = self.short_of_copies(&gap, after.as_ref(), *limit);
+                Answer::Short { rows: short.rows, more: short.more, short: short.count, lost: short.lost }
             }
             Query::Prices => Answer::Prices(self.prices.values().cloned().collect()),
             Query::Audit { after, subject, limit } => {

@@ -21,8 +21,8 @@ pub struct Founder {
 
 /// Segments that a row of the ledger needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Needed<'a> {
-    pub project: &'a ProjectName,
+pub struct Needed {
+    pub project: ProjectName,
     pub segments: Vec<Hash>,
     /// The newest step record. It names further segments and the record before it.
     pub journal: Option<Hash>,
@@ -31,54 +31,20 @@ pub struct Needed<'a> {
     /// The sheet of a board. It names the texts of its notes.
     pub board: Option<Hash>,
     /// Nodes that are said to hold them.
-    pub home: &'a [NodeId],
+    pub home: Vec<NodeId>,
 }
 
 impl State {
     /// Everything outside of the ledger that its rows name.
-    pub fn needed(&self) -> impl Iterator<Item = Needed<'_>> {
-        let agents = self.agents.values().map(|row| Needed {
-            project: &row.project,
-            segments: vec![row.definition],
-            journal: None,
-            memory: None,
-            board: None,
-            home: &row.home,
-        });
-        let tasks = self.tasks().map(|row| {
-            let inputs = row.inputs.iter().map(|input| input.segment);
-            let error = row.error.as_ref().and_then(|error| error.text);
-            let given = std::iter::once(*row.definition).chain(row.background.iter().copied()).chain(inputs);
-            let talk = row.talk.iter().flat_map(|talk| {
-                let asked = talk.asks.iter().filter_map(|ask| ask.text);
-                asked.chain(talk.inbox.iter().filter_map(|signal| signal.text))
-            });
-            Needed {
-                project: &row.project,
-                segments: given.chain(row.result).chain(error).chain(talk).collect(),
-                journal: row.head,
-                memory: None,
-                board: None,
-                home: &row.home,
-            }
-        });
-        let schedules = self.schedules.values().map(|row| Needed {
-            project: &row.project,
-            segments: row.inputs.iter().map(|input| input.segment).collect(),
-            journal: None,
-            memory: None,
-            board: None,
-            home: &row.home,
-        });
-        let heads = self.heads.values().map(|row| Needed {
-            project: &row.project,
-            segments: Vec::new(),
-            journal: None,
-            memory: row.path.starts_with("memory/").then_some(row.head),
-            board: row.path.starts_with("boards/").then_some(row.head),
-            home: &row.home,
-        });
-        agents.chain(tasks).chain(schedules).chain(heads)
+    pub fn needed(&self) -> impl Iterator<Item = Needed> {
+        self.homes(None, None).map(|row| Needed {
+            project: row.project().clone(),
+            segments: row.segments(),
+            journal: row.journal(),
+            memory: row.memory(),
+            board: row.board(),
+            home: row.home().to_vec(),
+        })
     }
 
     /// Turns the state of a backup into the first state of a new cluster, the same for everybody who is given the same.

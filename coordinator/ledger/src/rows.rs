@@ -5,6 +5,7 @@ mod stored;
 
 pub use crate::calls::{CallId, CallRow};
 pub use crate::heads::HeadRow;
+pub use crate::homes::{Chain, Kept};
 pub use crate::keys::QuotaKey;
 pub use crate::schedules::ScheduleRow;
 pub use crate::talk::{Ask, AskKind, Signal, SignalKind, Talk};

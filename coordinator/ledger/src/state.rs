@@ -13,7 +13,7 @@ use crate::rows::{
 };
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
-use crate::{agents, create, gang, heads, nodes, quota, schedules, steps, stop, talk, tick};
+use crate::{agents, create, gang, heads, homes, nodes, quota, schedules, steps, stop, talk, tick};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits};
 
@@ -414,6 +414,8 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             change,
             &heads::Move { project, path, after: *after, head: *head, home, forget, request },
         ),
+        Command::MoveHome { chain, was, mark, home } => homes::move_home(change, chain, was, *mark, home),
+        Command::DropHead { project, path, head } => homes::drop_head(change, project, path, *head),
         Command::SetSchedule { row, request } => schedules::set(change, row, request),
         Command::DropSchedule { project, name, request } => schedules::drop(change, project, name, request),
         Command::FireSchedule { project, name, due_ms, next_ms } => {

@@ -310,7 +310,7 @@ fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
     change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent });
 }
 
-fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Nodes {
+pub(crate) fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Nodes {
     std::iter::once(node).chain(keepers.iter().copied().filter(|kept| *kept != node)).collect()
 }
 

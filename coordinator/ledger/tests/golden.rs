@@ -1,6 +1,7 @@
 //! The stored forms, kept as files from the first day: today's code reads what the first version wrote and writes
 //! it back the same. A new form gets new files beside these; these stay. `UPDATE=1` writes missing files only.
 
+mod fifth;
 mod fourth;
 
 use ledger::command::{ChildSpec, Command, Entry, Next, Release, RequestKey, Stamp, Terms};

@@ -1,6 +1,7 @@
 //! Random commands from several simulated nodes and people: most of them sensible, some stale, many sent twice.
 
 mod calls;
+mod homes;
 mod restored;
 mod world;
 
@@ -86,9 +87,11 @@ fn random_commands_reach_what_they_should() {
         "price",
         "head",
         "busy",
+        "home moved",
+        "head dropped",
         "call",
     ] {
-        assert!(refusals.contains(kind), "no refusal {kind} in {refusals:?}");
+        assert!(refusals.contains(kind), "no {kind} in {refusals:?}");
     }
     for state in [
         "RUNNING",

@@ -1,6 +1,7 @@
 //! The small language of the transcripts. `t1`, `t2` are tasks in order of creation, `e1`, `e2` epochs in order of
 //! assignment, `n1` nodes by their id; `key=value` words follow the verb.
 
+mod homes;
 mod words;
 
 use ledger::command::{ChildSpec, Command, Next, Release, Stamp, Terms};
@@ -10,10 +11,11 @@ use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
 use ledger::rows::{
-    AgentKind, Ask, AskKind, Closed, EventKind, Fork, InputRef, Price, QuotaKey, QuotaRow, SignalKind,
+    AgentKind, Ask, AskKind, Closed, EventKind, Fork, InputRef, Kept, Price, QuotaKey, QuotaRow, SignalKind,
     TaskError, TaskRow,
 };
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
+use std::collections::BTreeMap;
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
 use words::{Words, admit, begin_call, end_call, hold, node, renew_call, set_quota, want};
 
@@ -26,6 +28,8 @@ pub(crate) struct Script {
     soft: Soft,
     tasks: Vec<TaskUid>,
     epochs: Vec<Epoch>,
+    /// Chains as they were when they were looked at, by name.
+    looked: BTreeMap<String, Kept>,
 }
 
 type Lines = Result<Vec<String>, String>;
@@ -40,6 +44,8 @@ impl Script {
             "plan" => self.plan(),
             "explain" => self.explain(&words),
             "list" => self.list(line),
+            "short" => self.short(&words),
+            "heads" => self.heads(),
             "snapshot" => self.snapshot(),
             _ => {
                 let command = self.command(verb, &words)?;
@@ -261,6 +267,9 @@ impl Script {
             "end" => end_call(words)?,
             "signal" => self.signal(words)?,
             "tick" => Command::Tick,
+            "home" => self.move_home(words)?,
+            "head" => self.move_head(words)?,
+            "drop-head" => self.drop_head(words)?,
             "price" => Command::SetPrice {
                 model: words.plain(0)?.to_string(),
                 price: Price {

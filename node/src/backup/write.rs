@@ -118,7 +118,7 @@ impl Walk {
             let memories = needed.memory.map(|hash| (hash, Is::Memory));
             let boards = needed.board.map(|hash| (hash, Is::Board));
             for (hash, is) in texts.chain(steps).chain(memories).chain(boards) {
-                walk.want(needed.project, hash, is, needed.home);
+                walk.want(&needed.project, hash, is, &needed.home);
             }
         }
         walk

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use types::limits;
 
-use super::{Config, ConfigError, Exposure, Provider, Role, Tools};
+use super::{Config, ConfigError, Context, Exposure, Provider, Role, Tools};
 
 /// After a leader dies: its lease and one election at the slowest, and what a busy machine adds.
 const ELECTION_SLACK_MS: u64 = 300;
@@ -30,10 +30,26 @@ pub(super) fn check(config: &Config, exposure: Exposure) -> Result<(), ConfigErr
     check_log(config)
 }
 
+/// A month.
+const AWAY_MAX_MS: u64 = 30 * 86_400_000;
+
 /// A chunk of a megabyte takes four seconds at this bound; a receiver waits twenty.
 const LINK_BYTES_SECOND_MIN: u64 = 1 << 18;
 
+/// A task is created some seconds after its inputs are stored.
+const SWEEP_AFTER_MIN_MS: u64 = 2_000;
+
 fn check_context(config: &Config) -> Result<(), ConfigError> {
+    let Context { repair_after_ms, sweep_after_ms, .. } = config.context;
+    if repair_after_ms == 0 || repair_after_ms > AWAY_MAX_MS {
+        let next = format!("write 1 to {AWAY_MAX_MS}; a restart takes some seconds");
+        return refuse("context.repair_after_ms", repair_after_ms, "it is no time that a node is away", next);
+    }
+    if sweep_after_ms != 0 && !(SWEEP_AFTER_MIN_MS..=AWAY_MAX_MS).contains(&sweep_after_ms) {
+        let next = format!("write 0 for never, or {SWEEP_AFTER_MIN_MS} to {AWAY_MAX_MS}");
+        let why = "what was stored a moment ago would go before it is named";
+        return refuse("context.sweep_after_ms", sweep_after_ms, why, next);
+    }
     match config.context.link_bytes_second {
         0 | LINK_BYTES_SECOND_MIN.. => Ok(()),
         given => {

@@ -196,7 +196,8 @@ impl Peers {
         }
         let mut bytes = 0;
         for group in segments.chunks(HASHES_PER_REQUEST) {
-            let (wanted, takes_zstd) = peer.want(project, group).await?;
+            let hashes: Vec<Hash> = group.iter().map(|(hash, _)| *hash).collect();
+            let (wanted, takes_zstd) = peer.want(project, &hashes).await?;
             if takes_zstd {
                 peer.client = peer.client.clone().send_compressed(CompressionEncoding::Zstd);
             }
@@ -204,6 +205,21 @@ impl Peers {
             bytes += peer.send(project, chosen, &self.traffic).await?;
         }
         Ok(bytes)
+    }
+
+    /// Those of the segments that a node does not hold. The others it keeps for a while from now on.
+    pub async fn lacks(
+        &self,
+        node: NodeId,
+        project: &ProjectName,
+        hashes: &[Hash],
+    ) -> Result<BTreeSet<Hash>, PeerError> {
+        let mut peer = self.peer(node)?;
+        let mut lacking = BTreeSet::new();
+        for group in hashes.chunks(HASHES_PER_REQUEST) {
+            lacking.extend(peer.want(project, group).await?.0);
+        }
+        Ok(lacking)
     }
 
     async fn push_together(&self, lane: Lane, segments: Vec<(Hash, Bytes)>) -> Result<(), PeerError> {
@@ -456,12 +472,12 @@ impl Peer {
     async fn want(
         &mut self,
         project: &ProjectName,
-        segments: &[(Hash, Bytes)],
+        hashes: &[Hash],
     ) -> Result<(BTreeSet<Hash>, bool), PeerError> {
         let request = WantRequest {
             cluster_id: Bytes::copy_from_slice(&self.cluster.0),
             project: project.to_string(),
-            hashes: segments.iter().map(|(hash, _)| parcel::wire(hash)).collect(),
+            hashes: hashes.iter().map(parcel::wire).collect(),
         };
         let answer = timeout(PATIENCE, self.client.want(request)).await;
         let answer = answer.map_err(|_| self.timed_out("answer", PATIENCE))?.map_err(|e| self.failed(e))?;

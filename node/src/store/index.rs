@@ -41,6 +41,14 @@ pub trait Index: Send + Sync {
     fn remove(&self, project: &ProjectName, hashes: &[Hash]) -> Result<(), IndexError>;
     /// Every entry; ones that cannot be read are left out.
     fn all(&self) -> Result<Vec<Entry>, IndexError>;
+    /// The first entries behind one, by project and hash.
+    fn page(&self, after: Option<&(ProjectName, Hash)>, most: usize) -> Result<Vec<Entry>, IndexError> {
+        let mut all = self.all()?;
+        all.sort();
+        let behind =
+            |entry: &Entry| after.is_none_or(|after| (&entry.project, &entry.hash) > (&after.0, &after.1));
+        Ok(all.into_iter().filter(behind).take(most).collect())
+    }
     fn stamp(&self) -> Result<Option<Stamp>, IndexError>;
     fn set_stamp(&self, stamp: Stamp) -> Result<(), IndexError>;
     /// Makes everything so far durable.

@@ -7,6 +7,7 @@
 //! we fsync the file ourselves.
 
 use std::fs::{self, File};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -152,6 +153,22 @@ impl Index for SledIndex {
         Ok(entries)
     }
 
+    fn page(&self, after: Option<&(ProjectName, Hash)>, most: usize) -> Result<Vec<Entry>, IndexError> {
+        let from = match after {
+            Some((project, hash)) => Bound::Excluded(key(project, hash)),
+            None => Bound::Included(vec![SEGMENT]),
+        };
+        let mut entries = Vec::new();
+        for row in self.db.range::<Vec<u8>, _>((from, Bound::Excluded(vec![SEGMENT + 1]))) {
+            if entries.len() == most {
+                break;
+            }
+            let (key, framed) = row.map_err(failed)?;
+            entries.extend(parse(&key, &framed));
+        }
+        Ok(entries)
+    }
+
     fn stamp(&self) -> Result<Option<Stamp>, IndexError> {
         let found = self.db.get(STAMP_KEY).map_err(failed)?;
         Ok(found.and_then(|framed| types::decode(frame::unwrap(&framed)?).ok()))
@@ -193,6 +210,35 @@ mod tests {
         assert_eq!(index.all().unwrap(), std::slice::from_ref(&two));
         assert_eq!(index.get(&two.project, &two.hash).unwrap(), Some(5));
         assert_eq!(index.stamp().unwrap(), Some(stamp));
+    }
+
+    #[test]
+    fn pages_are_every_entry_once_by_project_and_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sled, memory) = (SledIndex::open(dir.path()).unwrap(), super::super::MemoryIndex::default());
+        let projects = ["b", "a", "a/b", "a-b"].map(|name| ProjectName::parse(name).unwrap());
+        let entries: Vec<Entry> = (0..40u64)
+            .map(|n| Entry {
+                project: projects[n as usize % 4].clone(),
+                hash: Hash::of(&[n as u8]),
+                bytes: n,
+            })
+            .collect();
+        let mut sorted = entries.clone();
+        sorted.sort();
+        let indexes: [&dyn Index; 2] = [&sled, &memory];
+        for index in indexes {
+            index.put(&entries).unwrap();
+            let (mut paged, mut after) = (Vec::new(), None);
+            loop {
+                let page = index.page(after.as_ref(), 7).unwrap();
+                let Some(last) = page.last() else { break };
+                assert!(page.len() <= 7);
+                after = Some((last.project.clone(), last.hash));
+                paged.extend(page);
+            }
+            assert_eq!(paged, sorted);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use types::{Hash, ProjectName};
 
 use super::files::{self, Files, Item, WriteError};
+use super::garbage::Garbage;
 use super::index::{Entry, Index, Stamp};
 use super::{Answer, STORED_BYTES, StoreError, StoreStats, is_named};
 use crate::telemetry::names;
@@ -21,6 +22,9 @@ use crate::telemetry::names;
 const GROUP_FILES: usize = 256;
 /// And at this many bytes, so that the first caller does not wait for everybody else's.
 const GROUP_BYTES: usize = 32 << 20;
+
+/// Segments that one job sweeps: others wait meanwhile.
+const SWEPT_AT_ONCE: usize = 1024;
 
 /// What the writing thread is asked.
 pub(super) enum WriteJob {
@@ -40,6 +44,12 @@ pub(super) enum WriteJob {
         hashes: Vec<Hash>,
         done: Answer<()>,
     },
+    /// As `Erase`, of what is garbage for so long.
+    Sweep {
+        project: ProjectName,
+        since_ms: u64,
+        done: Answer<StoreStats>,
+    },
     /// A reader found the file absent or damaged.
     Recheck {
         project: ProjectName,
@@ -52,8 +62,23 @@ pub(super) enum WriteJob {
 
 /// What the reading thread is asked.
 pub(super) enum ReadJob {
-    Get { project: ProjectName, hash: Hash, done: Answer<Option<Bytes>> },
-    Missing { project: ProjectName, hashes: Vec<Hash>, done: Answer<Vec<Hash>> },
+    /// `counts`: it is no garbage for a while, because somebody reads it.
+    Get {
+        project: ProjectName,
+        hash: Hash,
+        counts: bool,
+        done: Answer<Option<Bytes>>,
+    },
+    Missing {
+        project: ProjectName,
+        hashes: Vec<Hash>,
+        done: Answer<Vec<Hash>>,
+    },
+    Page {
+        after: Option<(ProjectName, Hash)>,
+        most: usize,
+        done: Answer<Vec<Entry>>,
+    },
 }
 
 /// What both threads and the handles look at.
@@ -66,6 +91,7 @@ pub(super) struct Shared {
     bytes: AtomicU64,
     /// What is neither given nor taken any more.
     forgotten: RwLock<BTreeSet<(ProjectName, Hash)>>,
+    garbage: Mutex<Garbage>,
 }
 
 impl Shared {
@@ -75,8 +101,8 @@ impl Shared {
         disk_id: [u8; 16],
         failed: watch::Sender<Option<String>>,
     ) -> Result<(Shared, Files), StoreError> {
-        let (segments, bytes, forgotten) = Default::default();
-        let shared = Shared { disk, index, disk_id, failed, segments, bytes, forgotten };
+        let (segments, bytes, forgotten, garbage) = Default::default();
+        let shared = Shared { disk, index, disk_id, failed, segments, bytes, forgotten, garbage };
         let index_failed = |e: super::IndexError| StoreError::Index { reason: e.to_string() };
         let mut files =
             Files::open(shared.disk.clone()).map_err(|e| StoreError::Failed { reason: e.to_string() })?;
@@ -126,6 +152,18 @@ impl Shared {
     pub(super) fn is_forgotten(&self, project: &ProjectName, hash: &Hash) -> bool {
         let forgotten = self.forgotten.read().expect("no panic while held");
         !forgotten.is_empty() && forgotten.contains(&(project.clone(), *hash))
+    }
+
+    pub(super) fn garbage(&self) -> MutexGuard<'_, Garbage> {
+        self.garbage.lock().expect("nothing panics while it holds the garbage")
+    }
+
+    /// Somebody counts on a segment: it is no garbage. Before it is looked whether it is held, so that it either stays or
+    /// is said to be missing. False: it is going just now.
+    fn spare(&self, project: &ProjectName, hash: &Hash) -> bool {
+        let mut garbage = self.garbage();
+        garbage.spare(project, hash);
+        !garbage.is_going(project, hash)
     }
 
     fn count(&self, entry: &Entry) {
@@ -178,15 +216,23 @@ impl Shared {
     // A caller that went away does not need its answer, here and below.
     fn answer(&self, job: ReadJob, writer: &mpsc::WeakSender<WriteJob>) {
         match job {
-            ReadJob::Get { project, hash, done } => {
-                let _caller_gone = done.send(self.get(&project, hash, writer));
+            ReadJob::Get { project, hash, counts, done } => {
+                let going = counts && !self.spare(&project, &hash);
+                let _caller_gone = done.send(if going { Ok(None) } else { self.get(&project, hash, writer) });
             }
             ReadJob::Missing { project, hashes, done } => {
                 let mut seen = BTreeSet::new();
-                let held =
-                    |hash: &Hash| self.held(&project, hash).is_some() && !self.is_forgotten(&project, hash);
+                let held = |hash: &Hash| {
+                    self.spare(&project, hash)
+                        && self.held(&project, hash).is_some()
+                        && !self.is_forgotten(&project, hash)
+                };
                 let missing = |hash: &Hash| seen.insert(*hash) && !held(hash);
                 let _caller_gone = done.send(Ok(hashes.into_iter().filter(missing).collect()));
+            }
+            ReadJob::Page { after, most, done } => {
+                let page = self.index.page(after.as_ref(), most);
+                let _caller_gone = done.send(page.map_err(|e| StoreError::Index { reason: e.to_string() }));
             }
         }
     }
@@ -246,6 +292,9 @@ impl Writer {
                     WriteJob::Erase { project, hashes, done } => {
                         let _caller_gone = done.send(self.erase(&project, &hashes));
                     }
+                    WriteJob::Sweep { project, since_ms, done } => {
+                        let _caller_gone = done.send(self.sweep(&project, since_ms));
+                    }
                     WriteJob::Recheck { project, hash } => self.recheck(&project, hash),
                     WriteJob::Close { done } => {
                         self.finish();
@@ -294,6 +343,7 @@ impl Writer {
             return;
         }
         for (hash, bytes) in segments {
+            self.shared.spare(&project, &hash);
             let new = self.shared.held(&project, &hash).is_none();
             if new && group.names.insert((project.clone(), hash)) {
                 group.bytes += bytes.len();
@@ -378,6 +428,16 @@ impl Writer {
             .try_for_each(|hash| self.files.remove_leftovers(project, hash))
             .map_err(|c| self.fail(c))?;
         self.remove(project, &there)
+    }
+
+    /// Puts wait behind this: what is put again while it goes is written anew.
+    fn sweep(&mut self, project: &ProjectName, since_ms: u64) -> Result<StoreStats, StoreError> {
+        self.refuse_if_failed()?;
+        let going = self.shared.garbage().take(project, since_ms, SWEPT_AT_ONCE);
+        let bytes = going.iter().filter_map(|hash| self.shared.held(project, hash)).sum();
+        let erased = self.erase(project, &going);
+        self.shared.garbage().gone();
+        erased.map(|()| StoreStats { segments: going.len() as u64, bytes })
     }
 
     /// Looks again at a segment that a reader could not use, and forgets it if that is still so.

@@ -65,6 +65,12 @@ table! {
     CONTEXT_BYTES_SENT_TOTAL = "quorate_context_bytes_sent_total", Counter, [], "Bytes of segments sent to other nodes";
     CONTEXT_BYTES_RECEIVED_TOTAL = "quorate_context_bytes_received_total", Counter, [], "Bytes of segments received from other nodes";
     CONTEXT_BYTES_FULL_TOTAL = "quorate_context_bytes_full_total", Counter, [], "Bytes that would have moved if every assignment and model call had carried its whole chain";
+    CHAINS_SHORT = "quorate_chains_short", Gauge, [], "Tasks, memories and definitions with too few copies that this node has to bring to another store";
+    CHAINS_LOST = "quorate_chains_lost", Gauge, [], "Tasks, memories and definitions that no node keeps any more, as this node counts them";
+    CHAINS_REPAIRED_TOTAL = "quorate_chains_repaired_total", Counter, [], "Tasks, memories and definitions that this node brought to another store";
+    SEGMENTS_SWEPT_TOTAL = "quorate_segments_swept_total", Counter, [], "Segments deleted here because nothing named them any more";
+    SEGMENT_BYTES_SWEPT_TOTAL = "quorate_segment_bytes_swept_total", Counter, [], "Bytes of those";
+    SWEEPS_HELD_UP = "quorate_sweeps_held_up", Gauge, [], "Projects that the last sweep left alone because a record of them could not be read";
     EVALUATED_STEPS_TOTAL = "quorate_evaluated_steps_total", Counter, ["outcome"], "Steps that this node chose to evaluate: judged, blind, failed, passed-over";
     EVALUATED_TOKENS_TOTAL = "quorate_evaluated_tokens_total", Counter, ["project", "team", "what"], "Context tokens of evaluated steps: read, repeated, judged, inert, received from others, useful of those";
     // Models.

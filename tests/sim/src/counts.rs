@@ -45,6 +45,7 @@ kinds! {
     StaleWakeUp, "worker woke after its lease", "something it then did was refused as fenced";
     WorkerCrashed, "worker crashed", "it was running something";
     NodeLost, "node declared lost", "a task went back to the queue, or a cancel was confirmed";
+    HomeMoved, "home moved off a silent node", "others keep the chain from then on";
     NodeDrained, "node drained", "it gave a lease back at a step boundary";
     LeaseEnded, "lease ended for the worker", "a call was cut short";
     FollowerRestored, "replica restored from a snapshot", "it stood at another index before";

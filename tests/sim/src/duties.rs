@@ -6,11 +6,16 @@ use crate::net::{Message, Peer};
 use crate::plan::Plant;
 use crate::sim::Sim;
 use ledger::command::Command;
+use ledger::query::{Answer, Query};
 use ledger::{Soft, SoftNode};
 use types::{NodeId, limits};
 
 const FULL_SET_MS: u64 = 2_000;
 const PLAN_MAX: usize = 8;
+/// A node that is silent for so long is taken for lost for good.
+const GONE_MS: u64 = 6_000;
+/// Homes that move together, of each holder.
+const MOVED: u32 = 4;
 /// A leader that heard its quorum this lately can't have a successor yet: others campaign after 400 ms at least.
 const QUORUM_MS: u64 = 400;
 /// After this a lease whose node is silent has outlived every rule: two leases, a failover, the slowest disk.
@@ -105,6 +110,7 @@ impl Sim {
         let Some(who) = self.office.as_ref().map(|office| office.who) else { return };
         self.look_for_lost();
         self.let_time_pass();
+        self.move_homes();
         self.plan_work();
         self.tell_full_sets(who);
     }
@@ -147,6 +153,34 @@ impl Sim {
         if !office.planning && self.cluster.truth.tick_due(stamp.ledger_ms, stamp.wall_ms) {
             self.propose(Asker::Leader, Command::Tick);
         }
+    }
+
+    /// Who kept what a silent node kept brings it to another store; here the bytes are everywhere, and what is tried is that
+    /// homes move while everything else goes on.
+    fn move_homes(&mut self) {
+        let Some(office) = self.office.as_ref().filter(|office| !office.planning) else { return };
+        let silent_ms = |node: NodeId| {
+            self.now_ms - office.last_beat_ms.get(&node).copied().unwrap_or(0).max(office.began_ms)
+        };
+        let (gone, here): (Vec<NodeId>, Vec<NodeId>) =
+            self.cluster.truth.nodes().map(|row| row.id).partition(|node| silent_ms(*node) > GONE_MS);
+        if gone.is_empty() || here.len() < limits::COPIES {
+            return;
+        }
+        let mut moves = Vec::new();
+        for holder in here.iter().copied() {
+            let (gone, after) = (gone.clone(), None);
+            let query = Query::Short { holder, gone, unproved: false, ended: false, after, limit: MOVED };
+            let Answer::Short { rows, .. } = self.cluster.truth.answer(&query, None) else { return };
+            let other = here.iter().copied().find(|node| *node != holder).unwrap_or(holder);
+            moves.extend(rows.into_iter().map(|row| Command::MoveHome {
+                chain: row.chain,
+                was: row.keepers,
+                mark: row.mark,
+                home: vec![holder, other],
+            }));
+        }
+        moves.into_iter().for_each(|command| self.propose(Asker::Leader, command));
     }
 
     fn plan_work(&mut self) {

@@ -243,7 +243,7 @@ impl Sim {
         if let Command::NodeLost { node } = command {
             office.losing.remove(node);
             office.attached.remove(node);
-        } else {
+        } else if !matches!(command, Command::MoveHome { .. }) {
             office.planning = false;
         }
     }

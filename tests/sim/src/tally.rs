@@ -24,6 +24,7 @@ impl Sim {
             (Command::NodeLost { .. }, _) => {
                 self.counts.count(Kind::NodeLost, states(effects).next().is_some())
             }
+            (Command::MoveHome { .. }, _) => self.counts.count(Kind::HomeMoved, *reply == Reply::Done),
             (Command::Reserve { .. }, Reply::Refused(Refusal::OverQuota { .. })) => {
                 let paused = states(effects).any(|state| state == TaskState::Paused(PauseReason::Budget));
                 self.counts.count(Kind::BudgetRefused, paused);

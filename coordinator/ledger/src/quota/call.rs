@@ -75,8 +75,10 @@ impl State {
     /// Every limited budget and rate above the task at that time, with what the call wants of it at least.
     fn rooms(&self, row: &TaskRow, call: &Call, clock: Stamp) -> Vec<Room> {
         let amounts = call.cost(call.min_tokens);
+        // What costs nothing at the least may cost something at the most. Since level 4.
+        let most = if self.makes_calls() { call.cost(call.max_tokens) } else { amounts };
         let rows = self.places(row).into_iter().filter_map(|path| self.quotas.get(&path));
-        rows.flat_map(|row| rooms_at(row, amounts, clock)).collect()
+        rows.flat_map(|row| rooms_at(row, (amounts, most), clock)).collect()
     }
 
     /// Money is limited somewhere above the task.
@@ -97,7 +99,7 @@ impl State {
             return None;
         }
         let rows = self.places(row).into_iter().filter_map(|path| self.quotas.get(&path));
-        let rooms = rows.flat_map(|row| budgets_at(row, amounts, self.clock()));
+        let rooms = rows.flat_map(|row| budgets_at(row, (amounts, amounts), self.clock()));
         rooms.filter(Room::is_short).min_by_key(|room| room.available)
     }
 
@@ -151,8 +153,9 @@ impl Short {
     }
 }
 
-fn rooms_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> Vec<Room> {
-    let mut rooms: Vec<Room> = budgets_at(row, amounts, clock).collect();
+/// `amounts` are wanted at the least, `most` at the most.
+fn rooms_at(row: &QuotaRow, (amounts, most): (Amounts, Amounts), clock: Stamp) -> Vec<Room> {
+    let mut rooms: Vec<Room> = budgets_at(row, (amounts, most), clock).collect();
     for (rate, requested) in [(Rate::Tokens, amounts.tokens), (Rate::Requests, 1)] {
         if let Some(bucket) = row.bucket(rate, clock.ledger_ms) {
             let (path, key) = (row.path.clone(), rate_key(rate));
@@ -169,8 +172,13 @@ fn rooms_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> Vec<Room> {
     rooms
 }
 
-fn budgets_at(row: &QuotaRow, amounts: Amounts, clock: Stamp) -> impl Iterator<Item = Room> + '_ {
-    let budgets = Budget::ALL.into_iter().filter(move |budget| amounts.of(*budget) > 0);
+fn budgets_at(
+    row: &QuotaRow,
+    (amounts, most): (Amounts, Amounts),
+    clock: Stamp,
+) -> impl Iterator<Item = Room> + '_ {
+    let wanted = move |budget: &Budget| amounts.of(*budget).max(most.of(*budget)) > 0;
+    let budgets = Budget::ALL.into_iter().filter(wanted);
     let meters = budgets.flat_map(|budget| Window::ALL.map(|window| (budget, window)));
     meters.filter_map(move |(budget, window)| {
         let meter = row.budget(budget, window, clock.wall_ms);

@@ -90,7 +90,7 @@ fn team_commands() -> Vec<Command> {
 }
 
 /// What form 4 has more.
-fn fourth_commands() -> Vec<Command> {
+pub(super) fn fourth_commands() -> Vec<Command> {
     [team_commands(), call_commands()].concat()
 }
 
