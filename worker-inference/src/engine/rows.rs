@@ -64,7 +64,7 @@ impl RowBuffers {
             let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
             self.add(chunk, sequence, sink);
             let scoring = scoring(chunk.id);
-            self.add_spans(chunk, sequence, scoring.map_or(&[], |scoring| &scoring.omit));
+            self.add_spans(chunk, sequence, scoring);
             scoring.into_iter().for_each(|scoring| self.watch(chunk, sequence, scoring));
         }
     }
@@ -117,15 +117,17 @@ impl RowBuffers {
         }
     }
 
-    /// The chunk's block tables: one, or two where the rows that ask see less than those before them.
-    fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
-        let first = self.tokens.len() - chunk.rows.len();
-        let before = match omitted {
-            [] => chunk.rows.len(),
-            _ => sequence.private_from().saturating_sub(chunk.rows.start).min(chunk.rows.len()),
-        };
-        self.add_span(first..first + before, chunk, sequence, &[]);
-        self.add_span(first + before..self.tokens.len(), chunk, sequence, omitted);
+    /// The chunk's block tables: one, or another wherever rows see less than those before them.
+    fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, scoring: Option<&Scoring>) {
+        let begin = self.tokens.len() - chunk.rows.len();
+        let mut from = chunk.rows.start;
+        while from < chunk.rows.end {
+            let (hidden, until) = unseen(scoring, sequence.private_from(), from);
+            let until = until.min(chunk.rows.end);
+            let rows = begin + from - chunk.rows.start..begin + until - chunk.rows.start;
+            self.add_span(rows, chunk, sequence, &hidden);
+            from = until;
+        }
     }
 
     /// Watches the rows of the chunk that ask, if its sequence wants to know segments. They read the last span's
@@ -140,9 +142,6 @@ impl RowBuffers {
     }
 
     fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
-        if rows.is_empty() {
-            return;
-        }
         let refs = self.refs.len();
         let stored = sequence.stored().max(chunk.rows.end);
         let blocks = sequence.table().iter().enumerate();
@@ -152,6 +151,19 @@ impl RowBuffers {
             BlockRef { block: block.0, mask: mask(stored.saturating_sub(start)) & !hidden }
         }));
         self.spans.push(Span { rows, refs: refs..self.refs.len() });
+    }
+}
+
+/// What the row at a position does not see, and up to where that holds: what its own part's being read by itself hides, or,
+/// for private rows, what is left out.
+fn unseen(scoring: Option<&Scoring>, private_from: usize, position: usize) -> (Vec<Range<usize>>, usize) {
+    match scoring {
+        None => (Vec::new(), usize::MAX),
+        Some(scoring) if position >= private_from => (scoring.omit.clone(), usize::MAX),
+        Some(scoring) => {
+            let (hidden, until) = scoring.hidden_at(position);
+            (vec![hidden], until.min(private_from))
+        }
     }
 }
 
