@@ -7,7 +7,7 @@ use kernels::{BlockRef, Place};
 
 use super::scoring::Scoring;
 use crate::blocks::BLOCK_TOKENS;
-use crate::model::decoder::{Decoder, Rows, Watched};
+use crate::model::decoder::{Decoder, Nearer, Rows, Watched};
 use crate::scheduler::{Batch, Chunk, Scheduler};
 use crate::sequence::{Sequence, SequenceId};
 
@@ -22,6 +22,10 @@ pub(super) struct RowBuffers {
     owners: Vec<(SequenceId, usize)>,
     refs: Vec<BlockRef>,
     spans: Vec<Span>,
+    /// Rows that look from nearer, as in [`Nearer`].
+    near_rows: Vec<usize>,
+    near_positions: Vec<u32>,
+    near_spans: Vec<Span>,
     watches: Vec<Watch>,
 }
 
@@ -59,6 +63,9 @@ impl RowBuffers {
         self.owners.clear();
         self.refs.clear();
         self.spans.clear();
+        self.near_rows.clear();
+        self.near_positions.clear();
+        self.near_spans.clear();
         self.watches.clear();
         for chunk in &batch.chunks {
             let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
@@ -83,12 +90,14 @@ impl RowBuffers {
             rows: span.rows.clone(),
         };
         let sequences: Vec<kernels::Sequence<'_>> = self.spans.iter().map(sequence).collect();
+        let near: Vec<kernels::Sequence<'_>> = self.near_spans.iter().map(sequence).collect();
         let rows = Rows {
             tokens: &self.tokens,
             positions: &self.positions,
             places: &self.places,
             sequences: &sequences,
             wanted: &self.wanted,
+            nearer: Nearer { rows: &self.near_rows, positions: &self.near_positions, sequences: &near },
         };
         let mut owners = self.owners.iter();
         let mut watched: Vec<Watched<'_>> =
@@ -141,16 +150,40 @@ impl RowBuffers {
         self.watches.push(Watch { id: chunk.id, span, segments: Arc::clone(&scoring.segments) });
     }
 
-    fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
+    /// Some rows that don't see the same tokens, `hidden` ascending. What stands behind the last of those they see from where
+    /// they stand. What stands before one they see from nearer, as if the hidden ones had never been there.
+    fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, hidden: &[Range<usize>]) {
+        let mut between: usize = hidden.iter().map(|range| range.len()).sum();
+        let mut from = 0;
+        for range in hidden.iter().filter(|range| !range.is_empty()) {
+            if from < range.start {
+                let refs = self.add_refs(chunk, sequence, from..range.start);
+                self.look_nearer(rows.clone(), refs, between);
+            }
+            (from, between) = (range.end, between - range.len());
+        }
+        let refs = self.add_refs(chunk, sequence, from..usize::MAX);
+        self.spans.push(Span { rows, refs });
+    }
+
+    /// A table in which only the tokens at `seen` positions are present.
+    fn add_refs(&mut self, chunk: &Chunk, sequence: &Sequence, seen: Range<usize>) -> Range<usize> {
         let refs = self.refs.len();
         let stored = sequence.stored().max(chunk.rows.end);
         let blocks = sequence.table().iter().enumerate();
         self.refs.extend(blocks.map(|(index, block)| {
             let start = index * BLOCK_TOKENS;
-            let hidden = omitted.iter().fold(0, |hidden, range| hidden | hidden_in_block(range, start));
-            BlockRef { block: block.0, mask: mask(stored.saturating_sub(start)) & !hidden }
+            let mask = mask(stored.saturating_sub(start)) & in_block(&seen, start);
+            BlockRef { block: block.0, mask }
         }));
-        self.spans.push(Span { rows, refs: refs..self.refs.len() });
+        refs..self.refs.len()
+    }
+
+    fn look_nearer(&mut self, rows: Range<usize>, refs: Range<usize>, between: usize) {
+        let begin = self.near_rows.len();
+        self.near_positions.extend(self.positions[rows.clone()].iter().map(|row| row - between as u32));
+        self.near_rows.extend(rows);
+        self.near_spans.push(Span { rows: begin..self.near_rows.len(), refs });
     }
 }
 
@@ -177,7 +210,7 @@ fn mask(tokens: usize) -> u16 {
 }
 
 /// The tokens of a range that lie in the block that begins at position `start`.
-fn hidden_in_block(range: &Range<usize>, start: usize) -> u16 {
+fn in_block(range: &Range<usize>, start: usize) -> u16 {
     mask(range.end.saturating_sub(start)) & !mask(range.start.saturating_sub(start))
 }
 
@@ -187,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_range_hides_its_tokens_in_every_block_that_it_touches() {
-        let hidden = |range: Range<usize>, start| hidden_in_block(&range, start);
+        let hidden = |range: Range<usize>, start| in_block(&range, start);
         assert_eq!(hidden(3..5, 0), 0b1_1000);
         assert_eq!(hidden(14..18, 0), 0b1100_0000_0000_0000);
         assert_eq!(hidden(14..18, 16), 0b11);

@@ -19,7 +19,7 @@ pub struct ScoreRequest {
     /// So many tokens at the beginning of the continuation are read and not scored: they cost less.
     pub unscored: usize,
     /// Positions in the prefix, before its last token, that the tokens from that one on do not see. The rest of the
-    /// prefix stays as it was computed with them, at its positions.
+    /// prefix stays as it was computed with them, and is seen as if it had moved up to where they were.
     pub omit: Vec<Range<usize>>,
     /// Parts of the prefix and the continuation, ascending, that are read each by itself: its tokens see what stands before
     /// the first part, and their own part. What is computed for them depends on this, so requests may share a scope only
@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// Like [`Engine::submit_score`], as if the `omit`ted tokens of the prefix were not there: the continuation
-    /// doesn't see them. The rest of the prefix stays as it was computed with them, at its positions. `omit` are
+    /// doesn't see them. The rest of the prefix stays as it was computed with them, moved up. `omit` are
     /// positions in the prefix, none of which may be its last token: that one asks for the continuation.
     ///
     /// With a cached prefix it costs the rows of the continuation.

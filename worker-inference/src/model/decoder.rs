@@ -10,7 +10,7 @@ mod ropes;
 mod shape;
 mod watched;
 
-use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
+use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place, RopeTable, Weight, join_seen};
 
 pub use architecture::Architecture;
 pub use shape::{Shape, Sliding};
@@ -46,6 +46,19 @@ pub struct Rows<'a> {
     pub sequences: &'a [kernels::Sequence<'a>],
     /// Rows whose logits are wanted, ascending.
     pub wanted: &'a [usize],
+    pub nearer: Nearer<'a>,
+}
+
+/// What rows see from nearer than they stand: as if the tokens between were not there. Each looks once more, at other
+/// tokens than its table among [`Rows::sequences`] shows it, and both are joined.
+#[derive(Clone, Copy)]
+pub struct Nearer<'a> {
+    /// The row of the batch that each of these looks for; a row may look more than once.
+    pub rows: &'a [usize],
+    /// Where it stands for these tokens.
+    pub positions: &'a [u32],
+    /// Which of these reads which table.
+    pub sequences: &'a [kernels::Sequence<'a>],
 }
 
 /// Working memory for `max_rows` rows, allocated once.
@@ -61,7 +74,17 @@ struct Buffers {
     delta: Vec<f32>,
     chosen: Vec<f32>,
     logits: Vec<f32>,
+    nearer: NearerBuffers,
     activations: Activations,
+}
+
+/// Grown when rows look from nearer, which few do.
+#[derive(Default)]
+struct NearerBuffers {
+    q: Vec<f32>,
+    mixed: Vec<f32>,
+    weights: Vec<Weight>,
+    own_weights: Vec<Weight>,
 }
 
 impl Decoder {
@@ -155,11 +178,16 @@ impl Decoder {
             cpu.rmsnorm_in_place(q, &norm.q, shape.epsilon);
             cpu.rmsnorm_in_place(k, &norm.k, shape.epsilon);
         }
+        buffers.nearer.turn(cpu, rope, &rows.nearer, q, shape.q_width());
         cpu.rope(rope, q, rows.positions);
         cpu.rope(rope, k, rows.positions);
         cpu.store_kv(kv, index, rows.places, k, v);
-        let scale = shape.attention_scale;
-        cpu.attention(kv, index, rows.sequences, rows.positions, scale, layer.sliding, q, mixed);
+        let (scale, heads) = (shape.attention_scale, shape.q_width() / shape.head_dim);
+        let weights = buffers.nearer.own_weights(&rows.nearer, count * heads);
+        let (sequences, positions) = (rows.sequences, rows.positions);
+        cpu.attention_and_weights(kv, index, sequences, positions, scale, layer.sliding, q, mixed, weights);
+        let seen = Seen { kv, layer: index, scale, sliding: layer.sliding, heads };
+        buffers.nearer.join(cpu, &rows.nearer, &seen, mixed);
         cpu.prepare(&mut buffers.activations, mixed, count, &[&layer.o]);
         cpu.matmul(&layer.o, &buffers.activations, delta);
         if let Some(norm) = &layer.post_attention_norm {
@@ -228,6 +256,52 @@ impl Decoder {
     }
 }
 
+/// Whose keys and values are looked at, and how.
+struct Seen<'a> {
+    kv: &'a KvPool,
+    layer: usize,
+    scale: f32,
+    sliding: Option<usize>,
+    heads: usize,
+}
+
+impl NearerBuffers {
+    /// Turns the queries of rows that look from nearer to where they stand for it. `q` is not turned yet.
+    fn turn(&mut self, cpu: &Cpu, rope: &RopeTable, nearer: &Nearer<'_>, q: &[f32], width: usize) {
+        self.q.clear();
+        nearer.rows.iter().for_each(|row| self.q.extend_from_slice(&q[row * width..(row + 1) * width]));
+        cpu.rope(rope, &mut self.q, nearer.positions);
+    }
+
+    /// A place for the weights of all rows and heads of the batch, if somebody needs them.
+    fn own_weights(&mut self, nearer: &Nearer<'_>, count: usize) -> &mut [Weight] {
+        self.own_weights.clear();
+        self.own_weights.resize(if nearer.rows.is_empty() { 0 } else { count }, Weight::NOTHING);
+        &mut self.own_weights
+    }
+
+    /// Looks, and joins what is seen with what the rows have seen: `mixed` has a row of values for each row of the batch.
+    fn join(&mut self, cpu: &Cpu, nearer: &Nearer<'_>, seen: &Seen<'_>, mixed: &mut [f32]) {
+        if nearer.rows.is_empty() {
+            return;
+        }
+        let NearerBuffers { q, mixed: found, weights, own_weights } = self;
+        let (width, heads) = (q.len() / nearer.rows.len(), seen.heads);
+        found.resize(q.len(), 0.0);
+        weights.clear();
+        weights.resize(nearer.rows.len() * heads, Weight::NOTHING);
+        let (sequences, positions) = (nearer.sequences, nearer.positions);
+        let Seen { kv, layer, scale, sliding, .. } = *seen;
+        cpu.attention_and_weights(kv, layer, sequences, positions, scale, sliding, q, found, weights);
+        for ((row, found), weights) in
+            nearer.rows.iter().zip(found.chunks_exact(width)).zip(weights.chunks_exact(heads))
+        {
+            let own = &mut own_weights[row * heads..(row + 1) * heads];
+            join_seen(&mut mixed[row * width..(row + 1) * width], own, found, weights);
+        }
+    }
+}
+
 impl Buffers {
     fn new(shape: &Shape, rows: usize) -> Buffers {
         // The read-out reuses `normed` for up to LOGIT_ROWS rows.
@@ -244,6 +318,7 @@ impl Buffers {
             delta: vec![0.0; rows * shape.hidden],
             chosen: vec![0.0; LOGIT_ROWS * shape.hidden],
             logits: vec![0.0; LOGIT_ROWS * shape.vocabulary],
+            nearer: NearerBuffers::default(),
             activations: Activations::new(),
         }
     }

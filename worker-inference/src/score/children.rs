@@ -81,10 +81,11 @@ pub struct Removed {
 /// sequences go on meanwhile; their events come with the next [`Engine::step`].
 ///
 /// The context is computed once, or found. A child costs the rows of probe and action but the last, and at most three of
-/// the context where what is left out ends it. Of that the probe is not told by a gap: it stands right behind the last
-/// token that the child keeps. So a child that leaves out the end is an exact removal, and another one keeps its positions.
-/// The bits of the results don't depend on the cache, on other work, on how many children run together or on threads:
-/// each child's are those of [`super::score_without`], with the first token of the probe as the prefix's last.
+/// the context where what is left out ends it. Probe and action see what a child keeps without gaps, as if it had moved
+/// up: a gap is worth nats that no segment is. What was computed behind the left out part still knows of it; what ends the
+/// context is removed exactly. The bits of the results don't depend on the cache, on other work, on how many children run
+/// together or on threads: each child's are those of [`super::score_without`], with the first token of the probe as the
+/// prefix's last.
 pub fn score_children(
     engine: &mut Engine,
     call: Call,
@@ -203,8 +204,7 @@ impl Call {
     }
 }
 
-/// What is left out at the end of a context is cut off, so that the probe stands right behind the last token that it
-/// sees. Models read much of a question from what stands just before it: a gap there is worth nats that no segment is.
+/// What is left out at the end of a context is cut off: nothing behind it knows of it.
 fn closed_up(omit: &[Range<usize>], context: usize) -> (&[Range<usize>], usize) {
     let (mut inside, mut end) = (omit, context);
     while let Some((last, before)) = inside.split_last() {
