@@ -6,6 +6,7 @@
     bench/evaluator.py sessions [-m MODEL] [--of miniswe|tau] [--sample N] [--exact]
     bench/evaluator.py suggest  [-m MODEL] [--of miniswe|tau|bfcl] [--sample N]
     bench/evaluator.py masked   FILE...       masked against exact, over the files that runs with --exact wrote
+    bench/evaluator.py verdicts FILE...       which part of the tokens has which verdict, over reports of sessions
     bench/evaluator.py cost     --example target/release/examples/evaluate-cost -m GGUF
 
 Common: --exact, --independent (see `quorate context eval --help`), --quorate BINARY, --data ../shared/data, --out FOLDER
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 import evaluator_calls as data_sets
+import evaluator_figures as figures
 import evaluator_planted
 from common import run, say
 
@@ -49,7 +51,7 @@ def out_of_time(options):
     return options.seconds and time.monotonic() - BEGUN > options.seconds
 
 
-def parts(calls, group, most=8):
+def parts(calls, group, most=4):
     """At most so many together, or all of a group."""
     part = []
     for place, call in enumerate(calls):
@@ -80,18 +82,6 @@ def part_report(options, name, calls, *more):
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def auroc(good, bad):
-    """How often a good one stands above a bad one; ties count half."""
-    wins = sum((g > b) + 0.5 * (g == b) for g in good for b in bad)
-    return wins / (len(good) * len(bad)) if good and bad else math.nan
-
-
-def pearson(pairs):
-    if len(pairs) < 3:
-        return math.nan
-    return statistics.correlation([a for a, _ in pairs], [b for _, b in pairs])
-
-
 WAYS = {
     "max(needed, enough)": lambda s: max(s["necessity"], s["sufficiency"]),
     "needed": lambda s: s["necessity"],
@@ -112,9 +102,9 @@ def ranked(calls, labels, worth):
         first += mine[0] > max(others)
         good += mine
         bad += others
-        within.append(auroc(mine, others))
+        within.append(figures.auroc(mine, others))
     n = max(1, len(calls))
-    return {"first": first / n, "auroc": auroc(good, bad), "auroc_within": statistics.fmean(within or [math.nan])}
+    return {"first": first / n, "auroc": figures.auroc(good, bad), "auroc_within": statistics.fmean(within or [math.nan])}
 
 
 def bfcl(options):
@@ -292,16 +282,62 @@ def pairs_of(calls):
 
 
 def masked_row(name, calls):
-    pairs = pairs_of(calls)
-    strong = [(m, e) for m, e in pairs if abs(e) > 1]
-    agree = sum((m > 0) == (e > 0) for m, e in strong) / max(1, len(strong))
-    rms = lambda some: math.sqrt(statistics.fmean([(m - e) ** 2 for m, e in some] or [math.nan]))
+    it = figures.agreement(pairs_of(calls))
     judged = sum(not call["gated"] for call in calls)
-    apart = sum(abs(m - e) > 2 for m, e in pairs)
     print(
-        f"| {name} | {judged} | {len(pairs)} | {len(strong)} | {pearson(strong):.3f} | {agree:.1%} | {rms(strong):.2f}"
-        f" | {pearson(pairs):.3f} | {rms(pairs):.2f} | {apart} |"
+        f"| {name} | {judged} | {it['segments']} | {it['above_1_nat']} | {it['pearson']:.3f} | {it['signs']:.1%}"
+        f" | {it['rms']:.2f} | {it['pearson_all']:.3f} | {it['rms_all']:.2f} | {it['above_2_apart']} |"
     )
+
+
+# --- tokens by verdict ------------------------------------------------------------------------------------------------
+
+VERDICTS = {
+    "essential": "#2e8b57",
+    "redundant-with": "#8fbc5a",
+    "inert": "#b9c0c8",
+    "foreign-inert": "#8d99a6",
+    "harmful": "#c0392b",
+    "blind": "#ece7d8",
+}
+
+
+def verdicts(options):
+    """Of each set of files: which part of the context's tokens has which verdict."""
+    rows = {}
+    for file in map(Path, options.files):
+        of_set = rows.setdefault(file.stem.split("-")[0], dict.fromkeys(VERDICTS, 0))
+        for call in json.loads(file.read_text())["calls"]:
+            for segment in call["segments"]:
+                of_set[segment["verdict"]] += segment["tokens"]
+    shares = {name: {v: n / max(1, sum(of_set.values())) for v, n in of_set.items()} for name, of_set in rows.items()}
+    print("\n| set | tokens | " + " | ".join(VERDICTS) + " |\n|---|---|" + "---|" * len(VERDICTS))
+    for name, of_set in shares.items():
+        print(f"| {name} | {sum(rows[name].values())} | " + " | ".join(f"{share:.1%}" for share in of_set.values()) + " |")
+    if options.svg:
+        Path(options.svg).write_text(bars("Tokens by verdict", shares))
+
+
+def bars(title, shares):
+    height = 80 + 44 * len(shares) + 30
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/><text x="{EDGE}" y="22" font-size="14">{title}</text>',
+    ]
+    for number, (verdict, colour) in enumerate(VERDICTS.items()):
+        x = EDGE + 95 * number
+        parts.append(f'<rect x="{x}" y="36" width="12" height="12" fill="{colour}" stroke="#777"/>')
+        parts.append(f'<text x="{x + 16}" y="46">{verdict}</text>')
+    for number, (name, of_set) in enumerate(shares.items()):
+        x, y = float(EDGE + 10), 66 + 44 * number
+        parts.append(f'<text x="{EDGE + 4}" y="{y + 20}" text-anchor="end">{name}</text>')
+        for verdict, share in of_set.items():
+            width = share * (WIDTH - EDGE - 30)
+            bar = f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="32" fill="{VERDICTS[verdict]}" stroke="#777"/>'
+            label = f'<text x="{x + width / 2:.1f}" y="{y + 20}" text-anchor="middle">{share:.0%}</text>'
+            parts += [bar, label] if share > 0.04 else [bar]
+            x += width
+    return "\n".join([*parts, "</svg>", ""])
 
 
 # --- what removing by value does --------------------------------------------------------------------------------------
@@ -469,7 +505,7 @@ def curves(file, title, across, up, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["bfcl", "planted", "sessions", "suggest", "masked", "cost"])
+    parser.add_argument("what", choices=["bfcl", "planted", "sessions", "suggest", "masked", "verdicts", "cost"])
     parser.add_argument("files", nargs="*")
     parser.add_argument("-m", "--model", default="smollm2")
     parser.add_argument("--quorate", default=ROOT / "target/release/quorate")
@@ -477,7 +513,7 @@ def main():
     parser.add_argument("--data", default=ROOT.parent / "shared/data")
     parser.add_argument("--out", default=ROOT / "target/evaluator")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--wording", choices=data_sets.WORDINGS, default="plain")
+    parser.add_argument("--wording", choices=data_sets.WORDINGS, default="asked")
     parser.add_argument("--rule", choices=["nearest", "alike"], default="nearest")
     parser.add_argument("--of", choices=["miniswe", "tau", "bfcl"], default="miniswe")
     parser.add_argument("--sample", type=int, default=0)
@@ -488,9 +524,9 @@ def main():
     parser.add_argument("--seconds", type=int, default=0, help="begin no new part after so many")
     parser.add_argument("--svg")
     options = parser.parse_args()
-    if options.what not in ("masked", "cost") and not Path(options.data).is_dir():
+    if options.what not in ("masked", "verdicts", "cost") and not Path(options.data).is_dir():
         sys.exit(f"{options.data} is not there: give the folder of the data sets with --data")
-    {"bfcl": bfcl, "planted": planted, "sessions": sessions, "suggest": suggest, "masked": masked, "cost": cost}[options.what](options)
+    {"bfcl": bfcl, "planted": planted, "sessions": sessions, "suggest": suggest, "masked": masked, "verdicts": verdicts, "cost": cost}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class Maker:
         self.sentences = self.random.sample(TRIVIA, len(TRIVIA)) + self.random.sample(TRIVIA, len(TRIVIA))
 
     def trivia(self):
-        """Two sentences that nothing depends on."""
-        return " ".join(self.sentence() for _ in range(2))
+        """One or two sentences that nothing depends on."""
+        return " ".join(self.sentence() for _ in range(self.random.choice((1, 2))))
 
     def sentence(self):
         a, b = self.random.sample(PEOPLE, 2)
