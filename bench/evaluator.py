@@ -7,6 +7,7 @@
     bench/evaluator.py suggest  [-m MODEL] [--of miniswe|tau|bfcl] [--sample N]
     bench/evaluator.py masked   FILE...       masked against exact, over the files that runs with --exact wrote
     bench/evaluator.py verdicts FILE...       which part of the tokens has which verdict, over reports of sessions
+    bench/evaluator.py growth   --svg FILE    how tokens grow with the context, counted
     bench/evaluator.py cost     --example target/release/examples/evaluate-cost -m GGUF
 
 Common: --exact, --independent (see `quorate context eval --help`), --quorate BINARY, --data ../shared/data, --out FOLDER
@@ -442,6 +443,23 @@ def cost(options):
             curves(file, title, "tokens of context", unit, lines)
 
 
+def growth(options):
+    """How tokens grow to the window of SmolLM2, counted by the rule of docs/evaluation.md."""
+    t, sizes = 96, range(500, 8193, 250)
+    segments = lambda size: size // 125
+    exact = lambda size: (segments(size) - 1) * size // 2 + segments(size) * t
+    ours = lambda size: (2 * segments(size) + 3) * t
+    lines = {
+        "exact leave-one-out, prefix reused": [(size, exact(size)) for size in sizes],
+        "the context, read once": [(size, size) for size in sizes],
+        "needed, enough, cluster (ours)": [(size, ours(size)) for size in sizes],
+    }
+    for name, line in lines.items():
+        print(f"{name}: {dict(line[2::5])}")
+    title = "Tokens computed, one segment each 125 tokens, 96 of probe and action"
+    curves(options.svg or "growth.svg", title, "tokens of context", "tokens computed", lines)
+
+
 # --- plots ------------------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT, EDGE = 640, 420, 60
@@ -505,7 +523,7 @@ def curves(file, title, across, up, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["bfcl", "planted", "sessions", "suggest", "masked", "verdicts", "cost"])
+    parser.add_argument("what", choices=["bfcl", "planted", "sessions", "suggest", "masked", "verdicts", "growth", "cost"])
     parser.add_argument("files", nargs="*")
     parser.add_argument("-m", "--model", default="smollm2")
     parser.add_argument("--quorate", default=ROOT / "target/release/quorate")
@@ -524,9 +542,9 @@ def main():
     parser.add_argument("--seconds", type=int, default=0, help="begin no new part after so many")
     parser.add_argument("--svg")
     options = parser.parse_args()
-    if options.what not in ("masked", "verdicts", "cost") and not Path(options.data).is_dir():
+    if options.what not in ("masked", "verdicts", "growth", "cost") and not Path(options.data).is_dir():
         sys.exit(f"{options.data} is not there: give the folder of the data sets with --data")
-    {"bfcl": bfcl, "planted": planted, "sessions": sessions, "suggest": suggest, "masked": masked, "verdicts": verdicts, "cost": cost}[options.what](options)
+    {"bfcl": bfcl, "planted": planted, "sessions": sessions, "suggest": suggest, "masked": masked, "verdicts": verdicts, "growth": growth, "cost": cost}[options.what](options)
 
 
 if __name__ == "__main__":

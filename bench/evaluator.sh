@@ -41,6 +41,7 @@ gguf=$(python3 -c 'import os; print(os.environ.get("QUORATE_HOME") or os.path.ex
     say masked $(ls "$out"/*-exact-*.json | grep -v independent) --svg docs/images/evaluator-masked.svg
     say masked "$out"/*-independent-*.json
     say verdicts $(ls "$out"/{miniswe,tau}-*.json | grep -v exact) --svg docs/images/evaluator-verdicts.svg
+    say growth --svg docs/images/evaluator-growth.svg
     say cost --example target/release/examples/evaluate-cost -m "$gguf" --svg docs/images/evaluator-cost.svg
 } > "bench/results/$date-evaluator.md"
 echo "bench/results/$date-evaluator.md"

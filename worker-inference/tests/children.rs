@@ -172,8 +172,9 @@ fn parts_that_are_read_by_themselves_know_nothing_of_each_other() {
         };
         assert_ne!(call.context, other.context);
         let without_it = [vec![37..55], vec![0..7, 37..55, 90..131]];
-        let mut engine =
-            load(random_model(model), |config| (config.step_tokens, config.chunk_tokens) = (48, 32));
+        let mut engine = load(random_model(model), |config| {
+            (config.running, config.step_tokens, config.chunk_tokens) = (8, 40, 32)
+        });
         let found = score_children(&mut engine, call.clone(), &without_it).expect("fits");
         let others = score_children(&mut engine, other.clone(), &without_it).expect("fits");
         assert_ne!(bits(&found.full), bits(&others.full), "{model}");

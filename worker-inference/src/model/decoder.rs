@@ -6,13 +6,15 @@
 
 mod architecture;
 mod layer;
+mod nearer;
 mod ropes;
 mod shape;
 mod watched;
 
-use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place, RopeTable, Weight, join_seen};
+use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
 
 pub use architecture::Architecture;
+pub use nearer::Nearer;
 pub use shape::{Shape, Sliding};
 pub use watched::Watched;
 
@@ -20,6 +22,7 @@ use super::gguf::Gguf;
 use super::weights::{ModelError, Weights};
 use architecture::Gate;
 use layer::Layer;
+use nearer::{NearerBuffers, Seen};
 use ropes::Ropes;
 
 /// Rows whose logits are computed together: enough for the fast matrix path, little enough memory.
@@ -49,18 +52,6 @@ pub struct Rows<'a> {
     pub nearer: Nearer<'a>,
 }
 
-/// What rows see from nearer than they stand: as if the tokens between were not there. Each looks once more, at other
-/// tokens than its table among [`Rows::sequences`] shows it, and both are joined.
-#[derive(Clone, Copy)]
-pub struct Nearer<'a> {
-    /// The row of the batch that each of these looks for; a row may look more than once.
-    pub rows: &'a [usize],
-    /// Where it stands for these tokens.
-    pub positions: &'a [u32],
-    /// Which of these reads which table.
-    pub sequences: &'a [kernels::Sequence<'a>],
-}
-
 /// Working memory for `max_rows` rows, allocated once.
 struct Buffers {
     x: Vec<f32>,
@@ -76,15 +67,6 @@ struct Buffers {
     logits: Vec<f32>,
     nearer: NearerBuffers,
     activations: Activations,
-}
-
-/// Grown when rows look from nearer, which few do.
-#[derive(Default)]
-struct NearerBuffers {
-    q: Vec<f32>,
-    mixed: Vec<f32>,
-    weights: Vec<Weight>,
-    own_weights: Vec<Weight>,
 }
 
 impl Decoder {
@@ -252,52 +234,6 @@ impl Decoder {
             cpu.matmul(output, &buffers.activations, logits);
             let rows = logits.chunks_exact(shape.vocabulary);
             group.iter().zip(rows).for_each(|(&row, logits)| on_logits(row, logits));
-        }
-    }
-}
-
-/// Whose keys and values are looked at, and how.
-struct Seen<'a> {
-    kv: &'a KvPool,
-    layer: usize,
-    scale: f32,
-    sliding: Option<usize>,
-    heads: usize,
-}
-
-impl NearerBuffers {
-    /// Turns the queries of rows that look from nearer to where they stand for it. `q` is not turned yet.
-    fn turn(&mut self, cpu: &Cpu, rope: &RopeTable, nearer: &Nearer<'_>, q: &[f32], width: usize) {
-        self.q.clear();
-        nearer.rows.iter().for_each(|row| self.q.extend_from_slice(&q[row * width..(row + 1) * width]));
-        cpu.rope(rope, &mut self.q, nearer.positions);
-    }
-
-    /// A place for the weights of all rows and heads of the batch, if somebody needs them.
-    fn own_weights(&mut self, nearer: &Nearer<'_>, count: usize) -> &mut [Weight] {
-        self.own_weights.clear();
-        self.own_weights.resize(if nearer.rows.is_empty() { 0 } else { count }, Weight::NOTHING);
-        &mut self.own_weights
-    }
-
-    /// Looks, and joins what is seen with what the rows have seen: `mixed` has a row of values for each row of the batch.
-    fn join(&mut self, cpu: &Cpu, nearer: &Nearer<'_>, seen: &Seen<'_>, mixed: &mut [f32]) {
-        if nearer.rows.is_empty() {
-            return;
-        }
-        let NearerBuffers { q, mixed: found, weights, own_weights } = self;
-        let (width, heads) = (q.len() / nearer.rows.len(), seen.heads);
-        found.resize(q.len(), 0.0);
-        weights.clear();
-        weights.resize(nearer.rows.len() * heads, Weight::NOTHING);
-        let (sequences, positions) = (nearer.sequences, nearer.positions);
-        let Seen { kv, layer, scale, sliding, .. } = *seen;
-        cpu.attention_and_weights(kv, layer, sequences, positions, scale, sliding, q, found, weights);
-        for ((row, found), weights) in
-            nearer.rows.iter().zip(found.chunks_exact(width)).zip(weights.chunks_exact(heads))
-        {
-            let own = &mut own_weights[row * heads..(row + 1) * heads];
-            join_seen(&mut mixed[row * width..(row + 1) * width], own, found, weights);
         }
     }
 }
