@@ -73,7 +73,7 @@ def part_report(options, name, calls, *more):
     file.write_text("".join(json.dumps(call) + "\n" for call in calls))
     words = [options.quorate, "-o", "json", "context", "eval", "--calls", file, "-m", options.model]
     begun = time.monotonic()
-    found = json.loads(run(*words, "--threads", options.threads, *more, nice=19))
+    found = json.loads(run(*words, "--threads", options.threads, *more))
     found["seconds"] = round(time.monotonic() - begun, 1)
     said.write_text(json.dumps(found))
     say(f"{name}: {len(calls)} calls in {found['seconds']} s")
@@ -397,7 +397,7 @@ def part_suggestions(options, name, calls):
         file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps(call) + "\n" for call in calls))
         words = [options.quorate, "-o", "json", "context", "suggest", "--calls", file, "-m", options.model]
-        said.write_text(run(*words, "--threads", options.threads, nice=19))
+        said.write_text(run(*words, "--threads", options.threads))
     return [json.loads(line) for line in said.read_text().splitlines()]
 
 
