@@ -1,27 +1,35 @@
 #!/usr/bin/env python3
 """What `quorate context eval` finds on real data, beside exact removal and attention, and what each costs.
 
-    bench/evaluator.py bfcl     [-m MODEL] [--wording plain|notes|chat|quiz] [--rule nearest|alike] [--sample N] [--exact]
+    bench/evaluator.py bfcl     [-m MODEL] [--wording plain|notes|asked|chat|quiz] [--rule nearest|alike] [--sample N]
+    bench/evaluator.py planted  [-m MODEL] [--seeds N]
     bench/evaluator.py sessions [-m MODEL] [--of miniswe|tau] [--sample N] [--exact]
     bench/evaluator.py suggest  [-m MODEL] [--of miniswe|tau|bfcl] [--sample N]
     bench/evaluator.py masked   FILE...       masked against exact, over the files that runs with --exact wrote
+    bench/evaluator.py verdicts FILE...       which part of the tokens has which verdict, over reports of sessions
+    bench/evaluator.py growth   --svg FILE    how tokens grow with the context, counted
     bench/evaluator.py cost     --example target/release/examples/evaluate-cost -m GGUF
 
-Common: --quorate BINARY, --data ../shared/data, --out FOLDER (reports are kept there and not made twice), --threads N.
+Common: --exact, --independent (see `quorate context eval --help`), --quorate BINARY, --data ../shared/data, --out FOLDER
+(reports are kept there and not made twice), --seconds N (begin no new part later; run again to go on), --threads N.
 Prints Markdown and one JSON object a run. `bench/evaluator.sh` runs all of it.
 """
 
 import argparse
 import json
 import math
+import random
 import statistics
 import sys
 import time
 from pathlib import Path
 
 import evaluator_calls as data_sets
+import evaluator_figures as figures
+import evaluator_planted
 from common import run, say
 
+BEGUN = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,6 +38,9 @@ def report(options, name, calls, *more, group=lambda call: None):
     report. Calls of a group stay together, because what was sent before is looked for among them."""
     whole = {"calls": [], "skipped": [], "seconds": 0.0}
     for number, part in enumerate(parts(calls, group)):
+        if out_of_time(options) and not (Path(options.out) / f"{name}-{number}.json").exists():
+            say(f"{name}: {len(whole['calls'])} of {len(calls)} calls, no time for more; run again to go on")
+            break
         found = part_report(options, f"{name}-{number}", part, *more)
         whole["calls"] += found["calls"]
         whole["skipped"] += found.get("skipped", [])
@@ -37,7 +48,11 @@ def report(options, name, calls, *more, group=lambda call: None):
     return whole
 
 
-def parts(calls, group, most=8):
+def out_of_time(options):
+    return options.seconds and time.monotonic() - BEGUN > options.seconds
+
+
+def parts(calls, group, most=4):
     """At most so many together, or all of a group."""
     part = []
     for place, call in enumerate(calls):
@@ -58,7 +73,7 @@ def part_report(options, name, calls, *more):
     file.write_text("".join(json.dumps(call) + "\n" for call in calls))
     words = [options.quorate, "-o", "json", "context", "eval", "--calls", file, "-m", options.model]
     begun = time.monotonic()
-    found = json.loads(run(*words, "--threads", options.threads, *more, nice=19))
+    found = json.loads(run(*words, "--threads", options.threads, *more))
     found["seconds"] = round(time.monotonic() - begun, 1)
     said.write_text(json.dumps(found))
     say(f"{name}: {len(calls)} calls in {found['seconds']} s")
@@ -66,18 +81,6 @@ def part_report(options, name, calls, *more):
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def auroc(good, bad):
-    """How often a good one stands above a bad one; ties count half."""
-    wins = sum((g > b) + 0.5 * (g == b) for g in good for b in bad)
-    return wins / (len(good) * len(bad)) if good and bad else math.nan
-
-
-def pearson(pairs):
-    if len(pairs) < 3:
-        return math.nan
-    return statistics.correlation([a for a, _ in pairs], [b for _, b in pairs])
 
 
 WAYS = {
@@ -100,16 +103,18 @@ def ranked(calls, labels, worth):
         first += mine[0] > max(others)
         good += mine
         bad += others
-        within.append(auroc(mine, others))
+        within.append(figures.auroc(mine, others))
     n = max(1, len(calls))
-    return {"first": first / n, "auroc": auroc(good, bad), "auroc_within": statistics.fmean(within or [math.nan])}
+    return {"first": first / n, "auroc": figures.auroc(good, bad), "auroc_within": statistics.fmean(within or [math.nan])}
 
 
 def bfcl(options):
     calls, labels = data_sets.bfcl(options.data, options.wording, options.rule)
     calls = sampled(calls, options.sample)
-    name = f"bfcl-{options.model}-{options.wording}-{options.rule}-{len(calls)}" + ("-exact" if options.exact else "")
-    found = report(options, name, calls, *(["--exact"] if options.exact else []))
+    random.Random(data_sets.SEED).shuffle(calls)
+    suffix, more = mode(options)
+    name = f"bfcl-{options.model}-{options.wording}-{options.rule}-{len(calls)}{suffix}"
+    found = report(options, name, calls, *more)
     open_calls = [call for call in found["calls"] if not call["gated"]]
     gated = 1 - len(open_calls) / max(1, len(found["calls"]))
     print(f"\n{name}: {len(found['calls'])} calls, {gated:.1%} gated, {len(found.get('skipped', []))} skipped\n")
@@ -135,6 +140,12 @@ def tokens(calls):
     }
 
 
+def mode(options):
+    """What a run's files are named by, and the options that make it so."""
+    chosen = [name for name in ("exact", "independent") if getattr(options, name)]
+    return "".join(f"-{name}" for name in chosen), [f"--{name}" for name in chosen]
+
+
 def context_tokens(call):
     return sum(segment["tokens"] for segment in call["segments"])
 
@@ -151,6 +162,43 @@ def sampled(calls, count):
     return [named[call["call"]] for _, call in chosen]
 
 
+# --- planted ----------------------------------------------------------------------------------------------------------
+
+
+def planted(options):
+    """What was planted is known: the part that must be found, case by case."""
+    calls, labels = evaluator_planted.planted(options.seeds)
+    suffix, more = mode(options)
+    name = f"planted-{options.model}-{options.seeds}{suffix}"
+    found = report(options, name, calls, *more)
+    print(f"\n{name}: {len(found['calls'])} calls\n")
+    print("| case | calls | gated | planted ones that matter | others that do | first | needed ones essential |")
+    print("|---|---|---|---|---|---|---|")
+    result = {"run": name, "calls": len(found["calls"]), "seconds": found["seconds"]}
+    for case in evaluator_planted.CASES:
+        of_case = [call for call in found["calls"] if call["call"].startswith(case.__name__ + "/")]
+        result[case.__name__] = planted_row(case.__name__, of_case, labels)
+    print("\n" + json.dumps(result))
+
+
+def planted_row(case, calls, labels):
+    judged = [call for call in calls if not call["gated"]]
+    mattering = lambda s: s["verdict"] in ("essential", "redundant-with")
+    share = lambda some: sum(some) / len(some) if some else math.nan
+    row = {"calls": len(calls), "gated": share([call["gated"] for call in calls])}
+    inside = [mattering(s) for call in judged for s in call["segments"] if s["id"] in labels[call["call"]]]
+    outside = [mattering(s) for call in judged for s in call["segments"] if s["id"] not in labels[call["call"]]]
+    row["planted_matter"], row["others_matter"] = share(inside), share(outside)
+    best = lambda call: max(call["segments"], key=WAYS["max(needed, enough)"])["id"]
+    row["first"] = share([best(call) in labels[call["call"]] for call in judged])
+    needed = lambda call: [labels[call["call"]][at] for at in evaluator_planted.NEEDED.get(case, [])]
+    essential = [s["verdict"] == "essential" for call in judged for s in call["segments"] if s["id"] in needed(call)]
+    row["needed_essential"] = share(essential)
+    shown = [f"{row[key]:.0%}" for key in ("gated", "planted_matter", "others_matter", "first", "needed_essential")]
+    print(f"| {case} | {row['calls']} | " + " | ".join(shown).replace("nan%", "-") + " |")
+    return row
+
+
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
@@ -161,9 +209,9 @@ def session_calls(options):
 
 def sessions(options):
     chosen = session_calls(options)
-    name = f"{options.of}-{options.model}-{len(chosen)}" + ("-exact" if options.exact else "")
+    suffix, more = mode(options)
+    name = f"{options.of}-{options.model}-{len(chosen)}{suffix}"
     session_of = {call["call"]: session for session, call in chosen}
-    more = ["--exact"] if options.exact else []
     found = report(options, name, [call for _, call in chosen], *more, group=lambda call: session_of[call["call"]])
     by_session = {}
     for call in found["calls"]:
@@ -215,28 +263,82 @@ def twice(call):
 
 
 def masked(options):
-    calls = [call for file in options.files for call in json.loads(Path(file).read_text())["calls"]]
-    pairs = [(s["necessity"], s["exact"]) for c in calls if not c["gated"] for s in c["segments"] if "exact" in s]
-    strong = [(m, e) for m, e in pairs if abs(e) > 1]
-    either = [(m, e) for m, e in pairs if max(abs(e), abs(m)) > 1]
-    agree = lambda some: sum((m > 0) == (e > 0) for m, e in some) / max(1, len(some))
-    rms = lambda some: math.sqrt(statistics.fmean((m - e) ** 2 for m, e in some))
-    result = {
-        "calls": sum(any("exact" in s for s in c["segments"]) for c in calls),
-        "segments": len(pairs),
-        "above_1_nat": len(strong),
-        "pearson": round(pearson(strong), 4),
-        "pearson_all": round(pearson(pairs), 4),
-        "signs_agree": round(agree(strong), 4),
-        "signs_agree_either": round(agree(either), 4),
-        "rms_nats": round(rms(strong), 3),
-        "rms_nats_all": round(rms(pairs), 3),
-        "more_than_2_nats_apart": sum(abs(m - e) > 2 for m, e in pairs),
-    }
-    print(json.dumps(result))
+    """Each set of files by the name before its first digit, and all together."""
+    sets = {}
+    for file in map(Path, options.files):
+        sets.setdefault(file.stem.split("-")[0], []).extend(json.loads(file.read_text())["calls"])
+    every = [call for calls in sets.values() for call in calls]
+    print("\n| set | calls | segments | above 1 nat | Pearson | signs agree | RMS | Pearson, all | RMS, all | > 2 nats apart |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name, calls in [*sets.items(), ("together", every)]:
+        masked_row(name, calls)
     if options.svg:
-        title = f"Leaving a segment out: masked against exact ({len(pairs)} segments of {result['calls']} calls)"
+        pairs = pairs_of(every)
+        title = f"Leaving a segment out: masked against exact ({len(pairs)} segments of {len(every)} calls)"
         scatter(options.svg, title, "exact removal, nats", "masked, nats", pairs)
+
+
+def pairs_of(calls):
+    return [(s["necessity"], s["exact"]) for c in calls if not c["gated"] for s in c["segments"] if "exact" in s]
+
+
+def masked_row(name, calls):
+    it = figures.agreement(pairs_of(calls))
+    judged = sum(not call["gated"] for call in calls)
+    print(
+        f"| {name} | {judged} | {it['segments']} | {it['above_1_nat']} | {it['pearson']:.3f} | {it['signs']:.1%}"
+        f" | {it['rms']:.2f} | {it['pearson_all']:.3f} | {it['rms_all']:.2f} | {it['above_2_apart']} |"
+    )
+
+
+# --- tokens by verdict ------------------------------------------------------------------------------------------------
+
+VERDICTS = {
+    "essential": "#2e8b57",
+    "redundant-with": "#8fbc5a",
+    "inert": "#b9c0c8",
+    "foreign-inert": "#8d99a6",
+    "harmful": "#c0392b",
+    "blind": "#ece7d8",
+}
+
+
+def verdicts(options):
+    """Of each set of files: which part of the context's tokens has which verdict."""
+    rows = {}
+    for file in map(Path, options.files):
+        of_set = rows.setdefault(file.stem.split("-")[0], dict.fromkeys(VERDICTS, 0))
+        for call in json.loads(file.read_text())["calls"]:
+            for segment in call["segments"]:
+                of_set[segment["verdict"]] += segment["tokens"]
+    shares = {name: {v: n / max(1, sum(of_set.values())) for v, n in of_set.items()} for name, of_set in rows.items()}
+    print("\n| set | tokens | " + " | ".join(VERDICTS) + " |\n|---|---|" + "---|" * len(VERDICTS))
+    for name, of_set in shares.items():
+        print(f"| {name} | {sum(rows[name].values())} | " + " | ".join(f"{share:.1%}" for share in of_set.values()) + " |")
+    if options.svg:
+        Path(options.svg).write_text(bars("Tokens by verdict", shares))
+
+
+def bars(title, shares):
+    height = 80 + 44 * len(shares) + 30
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/><text x="{EDGE}" y="22" font-size="14">{title}</text>',
+    ]
+    for number, (verdict, colour) in enumerate(VERDICTS.items()):
+        x = EDGE + 95 * number
+        parts.append(f'<rect x="{x}" y="36" width="12" height="12" fill="{colour}" stroke="#777"/>')
+        parts.append(f'<text x="{x + 16}" y="46">{verdict}</text>')
+    for number, (name, of_set) in enumerate(shares.items()):
+        x, y = float(EDGE + 10), 66 + 44 * number
+        parts.append(f'<text x="{EDGE + 4}" y="{y + 20}" text-anchor="end">{name}</text>')
+        for verdict, share in of_set.items():
+            width = share * (WIDTH - EDGE - 30)
+            bar = f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="32" fill="{VERDICTS[verdict]}" stroke="#777"/>'
+            label = f'<text x="{x + width / 2:.1f}" y="{y + 20}" text-anchor="middle">{share:.0%}</text>'
+            parts += [bar, label] if share > 0.04 else [bar]
+            x += width
+    return "\n".join([*parts, "</svg>", ""])
 
 
 # --- what removing by value does --------------------------------------------------------------------------------------
@@ -295,7 +397,7 @@ def part_suggestions(options, name, calls):
         file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps(call) + "\n" for call in calls))
         words = [options.quorate, "-o", "json", "context", "suggest", "--calls", file, "-m", options.model]
-        said.write_text(run(*words, "--threads", options.threads, nice=19))
+        said.write_text(run(*words, "--threads", options.threads))
     return [json.loads(line) for line in said.read_text().splitlines()]
 
 
@@ -339,6 +441,23 @@ def cost(options):
             file = str(options.svg).replace(".svg", f"-{'tokens' if what == 'rows' else 'seconds'}.svg")
             title = f"{unit}, one segment each 125 tokens, 96 of probe and action"
             curves(file, title, "tokens of context", unit, lines)
+
+
+def growth(options):
+    """How tokens grow to the window of SmolLM2, counted by the rule of docs/evaluation.md."""
+    t, sizes = 96, range(500, 8193, 250)
+    segments = lambda size: size // 125
+    exact = lambda size: (segments(size) - 1) * size // 2 + segments(size) * t
+    ours = lambda size: (2 * segments(size) + 3) * t
+    lines = {
+        "exact leave-one-out, prefix reused": [(size, exact(size)) for size in sizes],
+        "the context, read once": [(size, size) for size in sizes],
+        "needed, enough, cluster (ours)": [(size, ours(size)) for size in sizes],
+    }
+    for name, line in lines.items():
+        print(f"{name}: {dict(line[2::5])}")
+    title = "Tokens computed, one segment each 125 tokens, 96 of probe and action"
+    curves(options.svg or "growth.svg", title, "tokens of context", "tokens computed", lines)
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------
@@ -404,7 +523,7 @@ def curves(file, title, across, up, lines):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["bfcl", "sessions", "suggest", "masked", "cost"])
+    parser.add_argument("what", choices=["bfcl", "planted", "sessions", "suggest", "masked", "verdicts", "growth", "cost"])
     parser.add_argument("files", nargs="*")
     parser.add_argument("-m", "--model", default="smollm2")
     parser.add_argument("--quorate", default=ROOT / "target/release/quorate")
@@ -412,17 +531,20 @@ def main():
     parser.add_argument("--data", default=ROOT.parent / "shared/data")
     parser.add_argument("--out", default=ROOT / "target/evaluator")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--wording", choices=data_sets.WORDINGS, default="plain")
+    parser.add_argument("--wording", choices=data_sets.WORDINGS, default="asked")
     parser.add_argument("--rule", choices=["nearest", "alike"], default="nearest")
     parser.add_argument("--of", choices=["miniswe", "tau", "bfcl"], default="miniswe")
     parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000, 6000, 8000])
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--independent", action="store_true")
+    parser.add_argument("--seconds", type=int, default=0, help="begin no new part after so many")
     parser.add_argument("--svg")
     options = parser.parse_args()
-    if options.what not in ("masked", "cost") and not Path(options.data).is_dir():
+    if options.what not in ("masked", "verdicts", "growth", "cost") and not Path(options.data).is_dir():
         sys.exit(f"{options.data} is not there: give the folder of the data sets with --data")
-    {"bfcl": bfcl, "sessions": sessions, "suggest": suggest, "masked": masked, "cost": cost}[options.what](options)
+    {"bfcl": bfcl, "planted": planted, "sessions": sessions, "suggest": suggest, "masked": masked, "verdicts": verdicts, "growth": growth, "cost": cost}[options.what](options)
 
 
 if __name__ == "__main__":

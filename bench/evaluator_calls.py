@@ -68,6 +68,7 @@ def bfcl_questions(data):
 WORDINGS = {
     "plain": ("{text}\n\n", "Question: {question}\nAnswer:", " {answer}"),
     "notes": ('The user said: "{text}"\n', "\nQuestion about the user: {question}\nShort answer:", " {answer}\n"),
+    "asked": ('The user said: "{text}"\n', "\nQuestion: {question}\nAnswer:", " {answer}\n"),
     "chat": (
         "<|im_start|>user\n{text}<|im_end|>\n",
         "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n",

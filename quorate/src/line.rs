@@ -133,6 +133,9 @@ pub(crate) struct Source {
     /// Compute the removal of every segment anew, too: exact leave-one-out, with its cost, beside masking
     #[arg(long, conflicts_with_all = ["audit_all", "task"])]
     exact: bool,
+    /// Let the model read each segment by itself: masking is then removing, but the model understands less
+    #[arg(long, conflicts_with = "task")]
+    independent: bool,
     /// Compute at most so many tokens; calls beyond that are listed as skipped
     #[arg(long, value_name = "TOKENS")]
     budget: Option<u64>,
@@ -162,6 +165,7 @@ impl Source {
             threads: self.threads,
             audit_all: self.audit_all,
             exact: self.exact,
+            independent: self.independent,
             budget_tokens: self.budget,
             json,
         }

@@ -150,8 +150,10 @@ impl One<'_> {
     }
 
     fn evaluate<S: Scorer>(&self, scorer: &mut S) -> Result<CallReport, EvaluateError<S::Error>> {
-        let mut measured = Measured::begin(self.call(), &self.tokens[self.index], scorer)?;
-        let seen = measured.scorer().observe(&self.tokens[self.index]).map_err(EvaluateError::Scorer)?;
+        let tokens = &self.tokens[self.index];
+        // First: it reads the whole context, and leaves it in the engine's cache.
+        let seen = scorer.observe(tokens).map_err(EvaluateError::Scorer)?;
+        let mut measured = Measured::begin(self.call(), tokens, scorer)?;
         let mut report = self.bare(&seen);
         report.gain_nats = round(measured.gain());
         report.gated = measured.gain() <= GATE_NATS;

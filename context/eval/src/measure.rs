@@ -101,10 +101,6 @@ impl<'a, S: Scorer> Measured<'a, S> {
         self.scores[&meaning]
     }
 
-    pub(crate) fn scorer(&mut self) -> &mut S {
-        self.scorer
-    }
-
     /// Necessity, sufficiency and clusters of every segment, and the threshold.
     pub(crate) fn values(
         &mut self,

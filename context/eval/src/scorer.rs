@@ -59,7 +59,7 @@ pub trait Scorer {
     /// `call.probe`. Answers in the order of the children, one each. How they are batched must not change a bit.
     fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, Self::Error>;
 
-    /// Attention and bits, where the engine has them. Called once a call, after its first scores.
+    /// Attention and bits, where the engine has them. Called once a call, before its scores.
     fn observe(&mut self, call: &Tokenised) -> Result<Observed, Self::Error> {
         let _ = call;
         Ok(Observed::default())

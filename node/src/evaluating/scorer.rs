@@ -69,14 +69,16 @@ pub(crate) struct EngineScorer<A> {
     start: u32,
     /// Whose keys and values are shared.
     scope: [u8; 32],
+    /// Segments are read each by itself.
+    independent: bool,
 }
 
 impl EngineScorer<Engine> {
-    /// `sha256` is that of the model's file.
-    pub(crate) fn own(engine: Engine, sha256: String) -> Result<Self, ScoreFailure> {
+    /// `sha256` is that of the model's file; `independent`: no segment has seen another.
+    pub(crate) fn own(engine: Engine, sha256: String, independent: bool) -> Result<Self, ScoreFailure> {
         let (text, window) = (engine.text(), engine.info().window);
         let start = start(&text)?;
-        Ok(EngineScorer { engine, text, window, sha256, start, scope: [0; 32] })
+        Ok(EngineScorer { engine, text, window, sha256, start, scope: [0; 32], independent })
     }
 }
 
@@ -91,7 +93,7 @@ impl EngineScorer<Shared> {
         let (text, window) = (model.text.clone(), model.window() as usize);
         let start = start(&text)?;
         let engine = Shared { thread: model.thread.clone(), stop };
-        Ok(EngineScorer { engine, text, window, sha256, start, scope })
+        Ok(EngineScorer { engine, text, window, sha256, start, scope, independent: false })
     }
 }
 
@@ -102,10 +104,11 @@ impl<A: Ask> EngineScorer<A> {
 
     /// A context of these pieces, in this order.
     fn tokens(&self, call: &Tokenised, pieces: impl Iterator<Item = usize>) -> Tokens {
-        let pieces = pieces.flat_map(|at| call.piece(at).iter().copied());
-        let context = std::iter::once(self.start).chain(pieces).collect();
+        let pieces: Vec<&[u32]> = pieces.map(|at| call.piece(at)).collect();
+        let apart = if self.independent { places(pieces.iter().copied()) } else { Vec::new() };
+        let context = std::iter::once(self.start).chain(pieces.into_iter().flatten().copied()).collect();
         let (probe, action) = (call.probe.clone(), call.action.clone());
-        Tokens { scope: self.scope, context, probe, action, ..Tokens::default() }
+        Tokens { scope: self.scope, context, probe, action, apart, ..Tokens::default() }
     }
 
     fn whole(&self, call: &Tokenised) -> Tokens {
@@ -136,15 +139,19 @@ pub(crate) fn sha256(file: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Where each segment lies in a context that has all of them.
-fn places(call: &Tokenised) -> Vec<Range<usize>> {
+/// Where each piece lies in a context that has all of them, one after another.
+fn places<'p>(pieces: impl Iterator<Item = &'p [u32]>) -> Vec<Range<usize>> {
     let mut end = 1;
-    let place = |ids: &Vec<u32>| {
+    let place = |ids: &[u32]| {
         let begin = end;
         end += ids.len();
         begin..end
     };
-    call.segments.iter().map(place).collect()
+    pieces.map(place).collect()
+}
+
+fn segments(call: &Tokenised) -> Vec<Range<usize>> {
+    places(call.segments.iter().map(Vec::as_slice))
 }
 
 impl<A: Ask> Scorer for EngineScorer<A> {
@@ -172,7 +179,7 @@ impl<A: Ask> Scorer for EngineScorer<A> {
     }
 
     fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, ScoreFailure> {
-        let places = places(call);
+        let places = segments(call);
         let masked: Vec<&Child> = children.iter().filter(|child| child.how == How::Masked).collect();
         let omit = |child: &&Child| -> Vec<Range<usize>> {
             child.omitted(places.len()).into_iter().map(|at| places[at].clone()).collect()
@@ -195,7 +202,7 @@ impl<A: Ask> Scorer for EngineScorer<A> {
     }
 
     fn observe(&mut self, call: &Tokenised) -> Result<Observed, ScoreFailure> {
-        let whole = Tokens { segments: places(call), bits: true, ..self.whole(call) };
+        let whole = Tokens { segments: segments(call), bits: true, ..self.whole(call) };
         let found = self.engine.ask(whole, Vec::new())?;
         Ok(Observed { attention: Some(found.attention), bits: Some(found.bits) })
     }

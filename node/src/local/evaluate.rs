@@ -21,6 +21,8 @@ pub struct Recorded {
     pub audit_all: bool,
     /// Every segment of every call is.
     pub exact: bool,
+    /// Segments are read each by itself.
+    pub independent: bool,
     /// At most so many computed tokens.
     pub budget_tokens: Option<u64>,
     pub json: bool,
@@ -45,7 +47,7 @@ impl Recorded {
     fn scorer(&self) -> anyhow::Result<EngineScorer<Engine>> {
         let path = super::model_path(&self.model)?;
         let sha256 = sha256(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(EngineScorer::own(load(&self.model, self.threads)?, sha256)?)
+        Ok(EngineScorer::own(load(&self.model, self.threads)?, sha256, self.independent)?)
     }
 }
 

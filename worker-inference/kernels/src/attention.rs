@@ -20,6 +20,7 @@ mod mass;
 mod plan;
 mod scalar;
 mod vector;
+mod weight;
 
 use crate::cpu::Cpu;
 use crate::kv::{BLOCK_TOKENS, BlockRef, CUT_TOKENS, HEAD_DIM_MAX, KvPool};
@@ -28,6 +29,7 @@ use crate::simd::{Operation, Sixteen};
 use gathered::{Gathered, Slots};
 use plan::{Item, Part, Plan, Row, Shape};
 use std::ops::Range;
+pub use weight::{Weight, join_seen};
 
 /// Blocks of a cut.
 const CUT_BLOCKS: usize = CUT_TOKENS / BLOCK_TOKENS;
@@ -80,6 +82,25 @@ impl Cpu {
         q: &[f32],
         out: &mut [f32],
     ) {
+        self.attention_and_weights(pool, layer, sequences, positions, scale, window, q, out, &mut []);
+    }
+
+    /// [`Cpu::attention`] that also tells, for each row and query head, with what weight its output speaks, so that it can be
+    /// joined with the output of another call ([`join_seen`]). `weights` is empty or has one for each; those of rows in no
+    /// sequence are left as they are.
+    #[allow(clippy::too_many_arguments)]
+    pub fn attention_and_weights(
+        &self,
+        pool: &KvPool,
+        layer: usize,
+        sequences: &[Sequence<'_>],
+        positions: &[u32],
+        scale: f32,
+        window: Option<usize>,
+        q: &[f32],
+        out: &mut [f32],
+        weights: &mut [Weight],
+    ) {
         let layout = pool.layout();
         let window = window.unwrap_or(usize::MAX);
         assert!(window > 0, "a window of 0 tokens");
@@ -92,6 +113,8 @@ impl Cpu {
         }
         let group = q.len() / head_rows;
         assert!(group > 0 && q.len() == group * head_rows, "query heads are no multiple of the KV heads");
+        let has_weights = !weights.is_empty();
+        assert!(!has_weights || weights.len() * layout.head_dim == out.len(), "one weight a row and head");
         let seen: u64 = positions.iter().map(|&position| (u64::from(position) + 1).min(window as u64)).sum();
         let numbers = usize::try_from(seen).unwrap_or(usize::MAX).saturating_mul(group * layout.head_dim)
             / PRODUCTS_A_NUMBER;
@@ -103,8 +126,9 @@ impl Cpu {
         slots.resize(plan.slots() * Slots::floats(layout.head_dim), 0.0);
         let (workspaces, slots) = (Shards::new(workspaces), Shards::new(slots));
         let slots = Slots { floats: &slots, head_dim: layout.head_dim };
-        let attend =
-            Attend { pool, layer, sequences, plan, slots, window, scale, q, out: &Shards::new(out), group };
+        let (out, weights) = (&Shards::new(out), &Shards::new(weights));
+        let weights = has_weights.then_some(weights);
+        let attend = Attend { pool, layer, sequences, plan, slots, window, scale, q, out, weights, group };
         self.run(threads, &|thread| {
             // SAFETY: each thread is run once and has a workspace of its own.
             let workspace = unsafe { &mut workspaces.slice(thread..thread + 1)[0] };
@@ -147,6 +171,7 @@ struct Attend<'a> {
     scale: f32,
     q: &'a [f32],
     out: &'a Shards<'a, f32>,
+    weights: Option<&'a Shards<'a, Weight>>,
     group: usize,
 }
 
@@ -194,8 +219,14 @@ impl Attend<'_> {
 
     #[inline(always)]
     fn write(&self, part: &Part, query: usize, total: &Gathered) {
+        let place = self.place(part, query);
+        if let Some(weights) = self.weights {
+            let index = place.start / self.head_dim();
+            // SAFETY: one thread writes this row and head, and the slice dies here.
+            unsafe { weights.slice(index..index + 1)[0] = Weight { max: total.max, sum: total.sum } };
+        }
         // SAFETY: one thread writes this row and head, and the slice dies here.
-        let out = unsafe { self.out.slice(self.place(part, query)) };
+        let out = unsafe { self.out.slice(place) };
         if total.sum == 0.0 {
             return out.fill(0.0);
         }

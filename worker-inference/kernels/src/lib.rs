@@ -49,7 +49,7 @@ mod kv;
 mod sampling;
 
 pub use activations::Activations;
-pub use attention::Sequence;
+pub use attention::{Sequence, Weight, join_seen};
 pub use cpu::Cpu;
 pub use isa::{Isa, IsaError};
 pub use kv::{BLOCK_TOKENS, BlockRef, CUT_TOKENS, HEAD_DIM_MAX, KvLayout, KvPool, Place};

@@ -7,7 +7,7 @@ use kernels::{BlockRef, Place};
 
 use super::scoring::Scoring;
 use crate::blocks::BLOCK_TOKENS;
-use crate::model::decoder::{Decoder, Rows, Watched};
+use crate::model::decoder::{Decoder, Nearer, Rows, Watched};
 use crate::scheduler::{Batch, Chunk, Scheduler};
 use crate::sequence::{Sequence, SequenceId};
 
@@ -22,6 +22,10 @@ pub(super) struct RowBuffers {
     owners: Vec<(SequenceId, usize)>,
     refs: Vec<BlockRef>,
     spans: Vec<Span>,
+    /// Rows that look from nearer, as in [`Nearer`].
+    near_rows: Vec<usize>,
+    near_positions: Vec<u32>,
+    near_spans: Vec<Span>,
     watches: Vec<Watch>,
 }
 
@@ -59,12 +63,15 @@ impl RowBuffers {
         self.owners.clear();
         self.refs.clear();
         self.spans.clear();
+        self.near_rows.clear();
+        self.near_positions.clear();
+        self.near_spans.clear();
         self.watches.clear();
         for chunk in &batch.chunks {
             let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
             self.add(chunk, sequence, sink);
             let scoring = scoring(chunk.id);
-            self.add_spans(chunk, sequence, scoring.map_or(&[], |scoring| &scoring.omit));
+            self.add_spans(chunk, sequence, scoring);
             scoring.into_iter().for_each(|scoring| self.watch(chunk, sequence, scoring));
         }
     }
@@ -83,12 +90,14 @@ impl RowBuffers {
             rows: span.rows.clone(),
         };
         let sequences: Vec<kernels::Sequence<'_>> = self.spans.iter().map(sequence).collect();
+        let near: Vec<kernels::Sequence<'_>> = self.near_spans.iter().map(sequence).collect();
         let rows = Rows {
             tokens: &self.tokens,
             positions: &self.positions,
             places: &self.places,
             sequences: &sequences,
             wanted: &self.wanted,
+            nearer: Nearer { rows: &self.near_rows, positions: &self.near_positions, sequences: &near },
         };
         let mut owners = self.owners.iter();
         let mut watched: Vec<Watched<'_>> =
@@ -117,15 +126,17 @@ impl RowBuffers {
         }
     }
 
-    /// The chunk's block tables: one, or two where the rows that ask see less than those before them.
-    fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
-        let first = self.tokens.len() - chunk.rows.len();
-        let before = match omitted {
-            [] => chunk.rows.len(),
-            _ => sequence.private_from().saturating_sub(chunk.rows.start).min(chunk.rows.len()),
-        };
-        self.add_span(first..first + before, chunk, sequence, &[]);
-        self.add_span(first + before..self.tokens.len(), chunk, sequence, omitted);
+    /// The chunk's block tables: one, or another wherever rows see less than those before them.
+    fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, scoring: Option<&Scoring>) {
+        let begin = self.tokens.len() - chunk.rows.len();
+        let mut from = chunk.rows.start;
+        while from < chunk.rows.end {
+            let (hidden, until) = unseen(scoring, sequence.private_from(), from);
+            let until = until.min(chunk.rows.end);
+            let rows = begin + from - chunk.rows.start..begin + until - chunk.rows.start;
+            self.add_span(rows, chunk, sequence, &hidden);
+            from = until;
+        }
     }
 
     /// Watches the rows of the chunk that ask, if its sequence wants to know segments. They read the last span's
@@ -139,19 +150,53 @@ impl RowBuffers {
         self.watches.push(Watch { id: chunk.id, span, segments: Arc::clone(&scoring.segments) });
     }
 
-    fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, omitted: &[Range<usize>]) {
-        if rows.is_empty() {
-            return;
+    /// Some rows that don't see the same tokens, `hidden` ascending. What stands behind the last of those they see from where
+    /// they stand. What stands before one they see from nearer, as if the hidden ones had never been there.
+    fn add_span(&mut self, rows: Range<usize>, chunk: &Chunk, sequence: &Sequence, hidden: &[Range<usize>]) {
+        let mut between: usize = hidden.iter().map(|range| range.len()).sum();
+        let mut from = 0;
+        for range in hidden.iter().filter(|range| !range.is_empty()) {
+            if from < range.start {
+                let refs = self.add_refs(chunk, sequence, from..range.start);
+                self.look_nearer(rows.clone(), refs, between);
+            }
+            (from, between) = (range.end, between - range.len());
         }
+        let refs = self.add_refs(chunk, sequence, from..usize::MAX);
+        self.spans.push(Span { rows, refs });
+    }
+
+    /// A table in which only the tokens at `seen` positions are present.
+    fn add_refs(&mut self, chunk: &Chunk, sequence: &Sequence, seen: Range<usize>) -> Range<usize> {
         let refs = self.refs.len();
         let stored = sequence.stored().max(chunk.rows.end);
         let blocks = sequence.table().iter().enumerate();
         self.refs.extend(blocks.map(|(index, block)| {
             let start = index * BLOCK_TOKENS;
-            let hidden = omitted.iter().fold(0, |hidden, range| hidden | hidden_in_block(range, start));
-            BlockRef { block: block.0, mask: mask(stored.saturating_sub(start)) & !hidden }
+            let mask = mask(stored.saturating_sub(start)) & in_block(&seen, start);
+            BlockRef { block: block.0, mask }
         }));
-        self.spans.push(Span { rows, refs: refs..self.refs.len() });
+        refs..self.refs.len()
+    }
+
+    fn look_nearer(&mut self, rows: Range<usize>, refs: Range<usize>, between: usize) {
+        let begin = self.near_rows.len();
+        self.near_positions.extend(self.positions[rows.clone()].iter().map(|row| row - between as u32));
+        self.near_rows.extend(rows);
+        self.near_spans.push(Span { rows: begin..self.near_rows.len(), refs });
+    }
+}
+
+/// What the row at a position does not see, and up to where that holds: what its own part's being read by itself hides, or,
+/// for private rows, what is left out.
+fn unseen(scoring: Option<&Scoring>, private_from: usize, position: usize) -> (Vec<Range<usize>>, usize) {
+    match scoring {
+        None => (Vec::new(), usize::MAX),
+        Some(scoring) if position >= private_from => (scoring.omit.clone(), usize::MAX),
+        Some(scoring) => {
+            let (hidden, until) = scoring.hidden_at(position);
+            (vec![hidden], until.min(private_from))
+        }
     }
 }
 
@@ -165,7 +210,7 @@ fn mask(tokens: usize) -> u16 {
 }
 
 /// The tokens of a range that lie in the block that begins at position `start`.
-fn hidden_in_block(range: &Range<usize>, start: usize) -> u16 {
+fn in_block(range: &Range<usize>, start: usize) -> u16 {
     mask(range.end.saturating_sub(start)) & !mask(range.start.saturating_sub(start))
 }
 
@@ -175,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_range_hides_its_tokens_in_every_block_that_it_touches() {
-        let hidden = |range: Range<usize>, start| hidden_in_block(&range, start);
+        let hidden = |range: Range<usize>, start| in_block(&range, start);
         assert_eq!(hidden(3..5, 0), 0b1_1000);
         assert_eq!(hidden(14..18, 0), 0b1100_0000_0000_0000);
         assert_eq!(hidden(14..18, 16), 0b11);

@@ -6,6 +6,7 @@
 
 mod architecture;
 mod layer;
+mod nearer;
 mod ropes;
 mod shape;
 mod watched;
@@ -13,6 +14,7 @@ mod watched;
 use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
 
 pub use architecture::Architecture;
+pub use nearer::Nearer;
 pub use shape::{Shape, Sliding};
 pub use watched::Watched;
 
@@ -20,6 +22,7 @@ use super::gguf::Gguf;
 use super::weights::{ModelError, Weights};
 use architecture::Gate;
 use layer::Layer;
+use nearer::{NearerBuffers, Seen};
 use ropes::Ropes;
 
 /// Rows whose logits are computed together: enough for the fast matrix path, little enough memory.
@@ -46,6 +49,7 @@ pub struct Rows<'a> {
     pub sequences: &'a [kernels::Sequence<'a>],
     /// Rows whose logits are wanted, ascending.
     pub wanted: &'a [usize],
+    pub nearer: Nearer<'a>,
 }
 
 /// Working memory for `max_rows` rows, allocated once.
@@ -61,6 +65,7 @@ struct Buffers {
     delta: Vec<f32>,
     chosen: Vec<f32>,
     logits: Vec<f32>,
+    nearer: NearerBuffers,
     activations: Activations,
 }
 
@@ -155,11 +160,16 @@ impl Decoder {
             cpu.rmsnorm_in_place(q, &norm.q, shape.epsilon);
             cpu.rmsnorm_in_place(k, &norm.k, shape.epsilon);
         }
+        buffers.nearer.turn(cpu, rope, &rows.nearer, q, shape.q_width());
         cpu.rope(rope, q, rows.positions);
         cpu.rope(rope, k, rows.positions);
         cpu.store_kv(kv, index, rows.places, k, v);
-        let scale = shape.attention_scale;
-        cpu.attention(kv, index, rows.sequences, rows.positions, scale, layer.sliding, q, mixed);
+        let (scale, heads) = (shape.attention_scale, shape.q_width() / shape.head_dim);
+        let weights = buffers.nearer.own_weights(&rows.nearer, count * heads);
+        let (sequences, positions) = (rows.sequences, rows.positions);
+        cpu.attention_and_weights(kv, index, sequences, positions, scale, layer.sliding, q, mixed, weights);
+        let seen = Seen { kv, layer: index, scale, sliding: layer.sliding, heads };
+        buffers.nearer.join(cpu, &rows.nearer, &seen, mixed);
         cpu.prepare(&mut buffers.activations, mixed, count, &[&layer.o]);
         cpu.matmul(&layer.o, &buffers.activations, delta);
         if let Some(norm) = &layer.post_attention_norm {
@@ -244,6 +254,7 @@ impl Buffers {
             delta: vec![0.0; rows * shape.hidden],
             chosen: vec![0.0; LOGIT_ROWS * shape.hidden],
             logits: vec![0.0; LOGIT_ROWS * shape.vocabulary],
+            nearer: NearerBuffers::default(),
             activations: Activations::new(),
         }
     }

@@ -25,6 +25,10 @@ pub struct Call {
     /// The context's segments, ascending, for [`Children::attention`] and [`Children::bits`]; may have gaps, may be
     /// empty, and none need be given.
     pub segments: Vec<Range<usize>>,
+    /// Parts of the context, ascending, that are read each by itself, after what stands before the first of them. Such a part
+    /// has the same keys and values whatever its neighbours are, so leaving it out takes nothing from them. Usually none,
+    /// or the segments.
+    pub apart: Vec<Range<usize>>,
     /// Whether [`Children::bits`] are wanted: one pass over the context, which leaves its keys and values behind.
     pub bits: bool,
     /// Smaller is more urgent.
@@ -76,9 +80,12 @@ pub struct Removed {
 /// Scores a call and its children; each child leaves `omits[i]` of the context out, ascending ranges. Others'
 /// sequences go on meanwhile; their events come with the next [`Engine::step`].
 ///
-/// The context is computed once, or found. A child costs the rows of probe and action but the last. The bits of the
-/// results don't depend on the cache, on other work, on how many children run together or on threads: each child's are those of
-/// [`super::score_without`], with the first token of the probe as the prefix's last.
+/// The context is computed once, or found. A child costs the rows of probe and action but the last, and at most three of
+/// the context where what is left out ends it. Probe and action see what a child keeps without gaps, as if it had moved
+/// up: a gap is worth nats that no segment is. What was computed behind the left out part still knows of it; what ends the
+/// context is removed exactly. The bits of the results don't depend on the cache, on other work, on how many children run
+/// together or on threads: each child's are those of [`super::score_without`], with the first token of the probe as the
+/// prefix's last.
 pub fn score_children(
     engine: &mut Engine,
     call: Call,
@@ -118,7 +125,9 @@ pub fn score_removed(
         from = range.end;
     }
     kept.extend(&call.context[from..]);
-    let request = Call { context: kept, segments: Vec::new(), ..call.clone() }.request(&[], &[].into());
+    let apart = call.apart.iter().map(|part| moved(part.start, removed)..moved(part.end, removed)).collect();
+    let request =
+        Call { context: kept, segments: Vec::new(), apart, ..call.clone() }.request(&[], &[].into());
     let id = engine.submit_scoring(request)?;
     match super::run_until(engine, id) {
         Event::Scored { log_likelihood, usage, .. } => {
@@ -126,6 +135,12 @@ pub fn score_removed(
         }
         _ => Err(ScoreError::Cancelled),
     }
+}
+
+/// Where a token comes to stand when others are removed; for one that is, what stands behind it.
+fn moved(token: usize, removed: &[Range<usize>]) -> usize {
+    let before = |range: &Range<usize>| range.end.min(token).saturating_sub(range.start);
+    token - removed.iter().map(before).sum::<usize>()
 }
 
 impl Call {
@@ -141,14 +156,36 @@ impl Call {
         if tokens - 1 > window {
             return Err(ScoreError::TooLong { tokens, window });
         }
+        check_ranges(&self.apart, self.context.len())?;
         check_ranges(&self.segments, self.context.len())
     }
 
+    /// The scope, and for a context in parts one that only the same parts share.
+    fn scope(&self) -> Scope {
+        if self.apart.is_empty() {
+            return self.scope;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("quorate v1 context read in parts");
+        hasher.update(&self.scope);
+        for part in &self.apart {
+            hasher.update(&(part.start as u64).to_le_bytes()).update(&(part.end as u64).to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The parts that lie before a position.
+    fn apart_before(&self, end: usize) -> Arc<[Range<usize>]> {
+        let begun = self.apart.iter().take_while(|part| part.start < end);
+        begun.map(|part| part.start..part.end.min(end)).collect()
+    }
+
     fn request(&self, omit: &[Range<usize>], segments: &Arc<[Range<usize>]>) -> ScoreRequest {
+        let (omit, end) = closed_up(omit, self.context.len());
         // The first token of the probe asks: so any of the context may be left out.
         ScoreRequest {
-            scope: self.scope,
-            prefix: [&self.context[..], &self.probe[..1]].concat(),
+            scope: self.scope(),
+            apart: self.apart_before(end),
+            prefix: [&self.context[..end], &self.probe[..1]].concat(),
             continuation: [&self.probe[1..], &self.action[..]].concat(),
             unscored: self.probe.len() - 1,
             omit: omit.to_vec(),
@@ -161,10 +198,23 @@ impl Call {
     fn bits_request(&self) -> Option<ScoreRequest> {
         let (first, rest) = self.context.split_at(1);
         let (prefix, continuation) = (first.to_vec(), rest.to_vec());
-        let (scope, class) = (self.scope, self.class);
-        let request = ScoreRequest { scope, prefix, continuation, class, ..ScoreRequest::default() };
+        let (scope, class, apart) = (self.scope(), self.class, self.apart_before(self.context.len()));
+        let request = ScoreRequest { scope, prefix, continuation, class, apart, ..ScoreRequest::default() };
         (self.bits && !rest.is_empty()).then_some(request)
     }
+}
+
+/// What is left out at the end of a context is cut off: nothing behind it knows of it.
+fn closed_up(omit: &[Range<usize>], context: usize) -> (&[Range<usize>], usize) {
+    let (mut inside, mut end) = (omit, context);
+    while let Some((last, before)) = inside.split_last() {
+        if last.end < end && !last.is_empty() {
+            break;
+        }
+        inside = before;
+        end = if last.is_empty() { end } else { last.start };
+    }
+    (inside, end)
 }
 
 fn check_ranges(ranges: &[Range<usize>], context: usize) -> Result<(), ScoreError> {

@@ -295,3 +295,50 @@ fn a_block_outside_the_pool_is_refused() {
     scene.tables[0][1].block = 7;
     scene.attend(Isa::Scalar, 1, &[(0, 0..32)]);
 }
+
+/// Looking twice, at a part each time, and joining what was seen is looking once at all.
+#[test]
+fn what_is_seen_in_two_looks_is_joined() {
+    let scene = Scene::new(layout(2, 64), 3, &[600]);
+    let whole = scene.attend(Isa::Scalar, 1, &[(0, 590..600)]);
+    for isa in Isa::available() {
+        for split in [1, 16, 37, 256, 580] {
+            let (mut front, mut back) = (scene.tables[0].clone(), scene.tables[0].clone());
+            for token in 0..front.len() * 16 {
+                let table = if token < split { &mut back } else { &mut front };
+                table[token / 16].mask &= !(1 << (token % 16));
+            }
+            let positions: Vec<u32> = (590..600).collect();
+            let q: Vec<f32> = (590..600).flat_map(|position| scene.query(0, position)).collect();
+            let cpu = Cpu::new(isa, 2, |_| ());
+            let look = |blocks: &[BlockRef]| {
+                let (mut out, mut weights) = (vec![f32::NAN; q.len()], vec![Weight::NOTHING; q.len() / 64]);
+                let sequences = [Sequence { blocks, rows: 0..10 }];
+                let pool = &scene.pool;
+                cpu.attention_and_weights(
+                    pool,
+                    1,
+                    &sequences,
+                    &positions,
+                    0.125,
+                    None,
+                    &q,
+                    &mut out,
+                    &mut weights,
+                );
+                (out, weights)
+            };
+            let ((mut out, mut weights), (more, more_weights)) = (look(&back), look(&front));
+            join_seen(&mut out, &mut weights, &more, &more_weights);
+            let nothing = vec![Weight::NOTHING; weights.len()];
+            let once = out.clone();
+            join_seen(&mut out, &mut weights, &more, &nothing);
+            assert_eq!(out, once, "nothing adds nothing");
+            for (row, whole) in out.chunks(scene.row_len()).zip(&whole) {
+                let whole: Vec<f64> = whole.iter().map(|x| f64::from(f32::from_bits(*x))).collect();
+                let row: Vec<u32> = row.iter().map(|x| x.to_bits()).collect();
+                assert_close(&row, &whole, &format!("{isa:?}, split at {split}"));
+            }
+        }
+    }
+}
