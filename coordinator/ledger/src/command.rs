@@ -2,7 +2,7 @@
 
 mod parts;
 
-pub use parts::{ChildSpec, Next, Release, Terms};
+pub use parts::{ChildSpec, Next, Release, Removal, Terms};
 
 use crate::keys::{Amounts, Holding, QuotaKey};
 use crate::rows::{AgentKind, CallId, Closed, InputRef, Price, Role, ScheduleRow, SignalKind, Want};
@@ -48,6 +48,9 @@ pub struct RequestKey {
     pub body: Hash,
 }
 
+/// The form that knows of levels raised by command, and of who removed a node.
+const LEVELS: u16 = 5;
+
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// The first command of a cluster.
@@ -79,6 +82,9 @@ pub enum Command {
     RemoveNode {
         #[n(0)]
         node: NodeId,
+        /// Who wants it and why; without it, as before form 5, nothing is audited and nothing remembered.
+        #[n(1)]
+        wish: Option<Removal>,
     },
     /// The leader saw the node's lease end: its tasks go back to the queue, cancelling ones become CANCELLED.
     #[n(3)]
@@ -445,12 +451,24 @@ pub enum Command {
         #[n(0)]
         leases: Vec<(TaskUid, NodeId)>,
     },
+    /// From here on entries may be of this form: every member reads it, and no older version may come back.
+    #[n(50)]
+    RaiseLevel {
+        #[n(0)]
+        level: u32,
+        #[n(1)]
+        reason: String,
+        #[n(2)]
+        request: RequestKey,
+    },
 }
 
 impl Command {
     /// The oldest form of an entry whose readers understand the command.
-    pub(crate) fn form(&self) -> u16 {
+    pub fn form(&self) -> u16 {
         match self {
+            Command::RaiseLevel { level, .. } => LEVELS.max(u16::try_from(*level).unwrap_or(u16::MAX)),
+            Command::RemoveNode { wish: Some(_), .. } => LEVELS,
             Command::BeginCall { .. } | Command::RenewCalls { .. } | Command::EndCall { .. } => 4,
             Command::Signal { .. }
             | Command::MoveHead { .. }
