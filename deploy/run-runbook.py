@@ -52,7 +52,7 @@ class Hosts:
     def make(self, name):
         if name in self.names:
             return
-        number = 21 if name == "r1" else 11 if name == "w1" else 100 if name == "admin" else int(name[1:])
+        number = 100 if name == "admin" else {"c": 0, "w": 10, "r": 20}[name[0]] + int(name[1:])
         space, port = f"{self.prefix}-{name}", f"p{name}"
         run("ip", "netns", "add", space)
         self.names.append(name)
@@ -77,7 +77,7 @@ class Hosts:
     def execute(self, name, commands):
         self.make(name)
         text = "set -euo pipefail\n" + "\n".join(self.kept[name] + commands)
-        environment = {"PATH": f"/usr/local/bin:{os.environ['PATH']}", "HOME": "/", "LC_ALL": "C.UTF-8"}
+        environment = {"PATH": f"/usr/local/bin:{os.environ['PATH']}", "HOME": "/", "LC_ALL": "C.UTF-8", "NAME": name}
         line = ["ip", "netns", "exec", f"{self.prefix}-{name}", "chroot", str(self.folder / name / "root"), "bash", "-c", text]
         done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=300)
         return done.returncode, done.stdout
@@ -103,11 +103,21 @@ def run(*line):
 
 
 def judge(hosts, options, commands):
-    """The output of a block that did what it says; None and the output where it did not."""
+    """Whether a block did what it says on each of its hosts, and its output there, up to the first where it did not."""
+    said = ""
+    for host in options["on"].split():
+        good, output = judge_on(hosts, host, options, commands)
+        said += output
+        if not good:
+            return False, said
+    return True, said
+
+
+def judge_on(hosts, host, options, commands):
     wanted = options.get("until") or options.get("retry")
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        code, output = hosts.execute(options["on"], commands)
+        code, output = hosts.execute(host, commands)
         if code == 0 and (wanted or options.get("expect", "")) in output:
             return True, output
         if not wanted or time.monotonic() > deadline:
@@ -130,6 +140,7 @@ def count_commands(runbook):
 
 def execute(hosts, runbook):
     ran = left_out = 0
+    took = collections.Counter()
     for section, options, commands in blocks(runbook):
         if "not" in options:
             print(f"NOT RUN  {section}: {options['not'].removeprefix('run: ')}")
@@ -137,6 +148,7 @@ def execute(hosts, runbook):
             continue
         started = time.monotonic()
         good, output = judge(hosts, options, commands)
+        took[section] += time.monotonic() - started
         print(f"{'ok' if good else 'FAILED':8} {time.monotonic() - started:5.1f} s  {section} on {options['on']}", flush=True)
         if not good:
             print(*commands, "gave:", output, sep="\n")
@@ -145,6 +157,8 @@ def execute(hosts, runbook):
         if "keep" in options:
             hosts.kept[options["on"]] += commands
         ran += 1
+    for section, seconds in took.items():
+        print(f"{seconds:6.1f} s  {section}")
     print(f"{ran} blocks ran, {left_out} were left out")
     return ran > 0
 

@@ -41,6 +41,13 @@ prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynce
 prove simulator make sim SEEDS="$SIM_SEEDS"
 prove leader-kills env QUORATE_KILLS="${QUORATE_LEADER_KILLS:-50}" "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'
 prove transfers env QUORATE_TRANSFERS=20 "${nextest[@]}" -p quorate-tests -E 'test(/transfer/)'
+# An upgrade from the newest tag before this commit, or from OLD_REF, back and again; without either there is nothing to do.
+if [ -n "${OLD_REF:-$(git describe --tags --abbrev=0 HEAD^ 2>/dev/null)}" ]; then
+    prove upgrade deploy/test-upgrade.sh
+else
+    say "upgrade left out: no tag before HEAD; OLD_REF=TAG_OR_COMMIT names what to upgrade from"
+fi
+prove rolling "${nextest[@]}" -p quorate-tests -E 'test(/^(rolling|rotation|capacity)::/)'
 prove clocks env QUORATE_JUMPS=5 "${nextest[@]}" -p quorate-tests -E 'test(/clocks/)'
 prove busy env QUORATE_BUSY_SECONDS="${QUORATE_BUSY_SECONDS:-600}" "${nextest[@]}" -p quorate-tests -E 'test(/busy/)'
 prove backup "${nextest[@]}" -p quorate-tests -E 'test(/backup/)'

@@ -5,6 +5,7 @@
 
 mod snapshot;
 
+use crate::changes::Wish;
 use crate::coordinator::{Coordinator, NodeFacts, ReadError};
 use crate::cost::{CostLine, CostQuestion};
 use crate::proposer::ProposeFailed;
@@ -187,17 +188,18 @@ impl Client {
     }
 
     /// Changes who votes or leads, at the leader.
-    pub async fn change(&self, kind: pb::ChangeKind, node: NodeId) -> Result<(), ClientError> {
-        self.until_answered(|client| async move {
-            let address = client.target()?;
-            let cluster_id = client.inner.cluster.0.to_vec().into();
-            let request = pb::ChangeRequest { cluster_id, kind: kind.into(), node_id: node.0 };
-            let mut rpc = client.rpc(&address)?;
-            match rpc.change(request).await {
-                Err(status) if status.code() == Code::Aborted => {
-                    Err(Miss::Final(ClientError::Refused(status.message().to_string())))
+    pub async fn change(&self, wish: Wish) -> Result<(), ClientError> {
+        self.until_answered(|client| {
+            let wish = wish.clone();
+            async move {
+                let address = client.target()?;
+                let mut rpc = client.rpc(&address)?;
+                match rpc.change(wish.to_wire(client.inner.cluster)).await {
+                    Err(status) if status.code() == Code::Aborted => {
+                        Err(Miss::Final(ClientError::Refused(status.message().to_string())))
+                    }
+                    answer => client.settle(&address, Ok(answer)).map(|_| ()),
                 }
-                answer => client.settle(&address, Ok(answer)).map(|_| ()),
             }
         })
         .await
@@ -490,6 +492,7 @@ fn propose_miss(failed: ProposeFailed) -> Miss {
     match failed {
         ProposeFailed::NotLeader { leader } => Miss::Elsewhere(leader, failed_text("moved")),
         ProposeFailed::TooLarge { bytes, limit } => Miss::Final(ClientError::TooLarge { bytes, limit }),
+        other @ ProposeFailed::Level { .. } => Miss::Final(ClientError::Refused(other.to_string())),
         other => Miss::Elsewhere(None, other.to_string()),
     }
 }

@@ -173,10 +173,12 @@ impl Coordinator {
     /// Makes this node the only voter of a new cluster, and its first member.
     pub async fn init(&self, facts: NodeFacts) -> Result<NodeId, String> {
         self.raft().initialize(&facts.internal_addr).await.map_err(|e| e.to_string())?;
-        let commands = vec![Command::InitCluster { cluster_id: self.inner.cluster }, facts.admit()];
+        let cluster_id = self.inner.cluster;
+        let commands =
+            vec![Command::InitCluster { cluster_id }, crate::changes::newest_level(), facts.admit()];
         for _ in 0..100 {
-            match self.propose(commands.clone()).await {
-                Ok(replies) => match replies.last() {
+            match self.propose_unasked(commands.clone()).await {
+                Ok((_, replies)) => match replies.last() {
                     Some(Reply::Node(id)) => return Ok(*id),
                     other => return Err(format!("the first node was not admitted: {other:?}")),
                 },
@@ -199,6 +201,15 @@ impl Coordinator {
     }
 
     pub(crate) async fn propose_at(
+        &self,
+        commands: Vec<Command>,
+    ) -> Result<(u64, Vec<Reply>), ProposeFailed> {
+        self.allowed(&commands)?;
+        self.propose_unasked(commands).await
+    }
+
+    /// Without asking whether older versions could read it.
+    pub(crate) async fn propose_unasked(
         &self,
         commands: Vec<Command>,
     ) -> Result<(u64, Vec<Reply>), ProposeFailed> {
@@ -297,43 +308,6 @@ impl Coordinator {
             attached: self.inner.link.attached(),
             wall_ms: self.inner.clock.wall_ms(),
         }
-    }
-
-    /// Changes who votes or leads. Errors say why not and what to do.
-    pub(crate) async fn change(&self, kind: pb::ChangeKind, node: NodeId) -> Result<(), String> {
-        let row = self.nodes().into_iter().find(|row| row.id == node);
-        let row = row.ok_or_else(|| format!("{node} is not a member; `quorate node list` shows who is"))?;
-        if !row.roles.contains(&Role::Coordinator) {
-            return Err(format!("{node} is no coordinator; start one with the role and let it join"));
-        }
-        match kind {
-            pb::ChangeKind::AddVoter => self.add_voter(node).await,
-            pb::ChangeKind::RemoveVoter => self.remove_voter(node).await,
-            pb::ChangeKind::TransferLeader => {
-                self.raft().transfer_leader(node).await.map_err(|e| e.to_string())
-            }
-            pb::ChangeKind::Unspecified => Err("the request names no change".into()),
-        }
-    }
-
-    /// Coordinators vote by themselves as soon as their number is odd; this says why one does not.
-    async fn add_voter(&self, node: NodeId) -> Result<(), String> {
-        crate::leader::follow_members(self).await?;
-        match self.raft().status().voters.contains_key(&node) {
-            true => Ok(()),
-            false => Err(format!(
-                "{node} stays a learner: an even number of voters survives no more failures than one less; \
-                 let another coordinator join and both will vote"
-            )),
-        }
-    }
-
-    async fn remove_voter(&self, node: NodeId) -> Result<(), String> {
-        if self.raft().id() == node {
-            return Err(format!("{node} leads; run `quorate cluster transfer-leader` first"));
-        }
-        self.propose(vec![Command::RemoveNode { node }]).await.map_err(|e| e.to_string())?;
-        crate::leader::follow_members(self).await
     }
 
     pub(crate) fn stamp(&self) -> Stamp {

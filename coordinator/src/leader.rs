@@ -204,7 +204,7 @@ impl Office {
 
     async fn declare_lost(&mut self, node: NodeId, now_ms: u64) {
         let link = &self.coordinator.inner.link;
-        if !self.leaves_something(node) {
+        if !self.coordinator.holds_something(node) {
             return link.lost_is_known(node);
         }
         tracing::warn!(%node, "the node's lease is over; its tasks go back to the queue");
@@ -213,12 +213,6 @@ impl Office {
             Err(_) => link.still_lost(node, now_ms),
         }
         self.plan_wanted = true;
-    }
-
-    /// Tasks or model calls of the node have to end with it.
-    fn leaves_something(&self, node: NodeId) -> bool {
-        let machine = self.coordinator.locked();
-        machine.state.leases_of(node).next().is_some() || machine.state.calls_of(node).next().is_some()
     }
 
     async fn plan(&mut self) {

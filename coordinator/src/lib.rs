@@ -1,8 +1,9 @@
 //! The coordinator: the ledger made durable and shared by raft, and what only its leader does.
 //!
 //! Not here: decisions (they are in `ledger`), agents, text. Read: `machine` (the ledger behind raft), `coordinator`
-//! (propose, read, watch; `suppose` and `cost` read at length), `leader` (what an office does), `link` (nodes attach; `shared`: calls that leave the cluster), `client` (the same from any node).
+//! (propose, read, watch; `suppose` and `cost` read at length), `leader` (what an office does), `changes` (what operators ask of it), `link` (nodes attach; `shared`: calls that leave the cluster), `client` (the same from any node).
 
+mod changes;
 pub mod client;
 pub mod clock;
 pub mod coordinator;
@@ -21,6 +22,7 @@ pub mod wal;
 mod what_if_test;
 mod wire;
 
+pub use changes::{Change, Wish};
 pub use client::{Client, ClientError};
 pub use clock::{Clock, SystemClock};
 pub use coordinator::{Coordinator, CoordinatorOptions, NodeFacts, ReadError};

@@ -149,7 +149,7 @@ impl LinkServer {
         table.open = false;
     }
 
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.table().open
     }
 
@@ -183,6 +183,12 @@ impl LinkServer {
         for id in ids {
             self.send(id, ToNode::FullSet(full_set(id)));
         }
+    }
+
+    /// Its lease may not be over yet, or that it is lost is not known yet.
+    pub(crate) fn may_live(&self, node: NodeId) -> bool {
+        let table = self.table();
+        table.lease_ends_ms.contains_key(&node) || table.losing.contains(&node)
     }
 
     /// The outcome of declaring this node lost is not known yet.
@@ -338,6 +344,12 @@ impl LinkRpc {
         // A leader that has just been elected must have applied what its predecessor admitted.
         self.coordinator.raft().read_barrier().await.map_err(|e| Status::unavailable(e.to_string()))?;
         let id = NodeId(hello.node_id);
+        let level = u32::from(self.coordinator.locked().state.form_allowed());
+        if level > ledger::BY_USE && hello.reads_form < level {
+            return Err(Status::failed_precondition(format!(
+                "the cluster is at feature level {level}, which this version does not know; upgrade quorate on this node"
+            )));
+        }
         if self.coordinator.inner.link.is_losing(id) {
             return Err(Status::unavailable("the node was silent and is being declared lost; attach again"));
         }
@@ -365,6 +377,7 @@ impl Session {
             slots: hello.slots,
             beat: Some(pb::Beat { running: hello.leases.len() as u32, ..Default::default() }),
             engines: hello.engines,
+            reads_form: hello.reads_form,
         };
         let stream =
             inner.link.attach(node, self.outbox.clone(), hello.wall_ms, now_ms, self.lease_end(now_ms));
@@ -423,10 +436,10 @@ impl Session {
         tokio::spawn(async move {
             let (reply, unknown) = match types::decode::<Command>(&request.command) {
                 Err(error) => (Some(never(format!("unreadable: {error}"))), String::new()),
-                Ok(command) => match coordinator.propose(vec![command]).await {
+                Ok(command) => match coordinator.propose(vec![coordinator.as_allowed(command)]).await {
                     Ok(replies) => (replies.into_iter().next(), String::new()),
                     // Asking again would not help.
-                    Err(error @ ProposeFailed::TooLarge { .. }) => {
+                    Err(error @ (ProposeFailed::TooLarge { .. } | ProposeFailed::Level { .. })) => {
                         (Some(never(error.to_string())), String::new())
                     }
                     Err(error) => (None, error.to_string()),

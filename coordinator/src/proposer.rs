@@ -26,6 +26,12 @@ pub enum ProposeFailed {
     TooLarge { bytes: usize, limit: usize },
     #[error("this node has stopped: {0}")]
     Stopped(String),
+    /// Older nodes could not read it, and nobody said yet that there are none any more.
+    #[error(
+        "this needs feature level {needed}, and the cluster is at level {level}; when every node runs the newer version, \
+         `quorate cluster raise-level` begins it"
+    )]
+    Level { needed: u32, level: u32 },
 }
 
 struct Call {

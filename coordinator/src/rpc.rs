@@ -1,5 +1,6 @@
 //! The `Ledger` service between nodes: decode, ask the coordinator, encode.
 
+use crate::changes::{NotChanged, Wish};
 use crate::coordinator::{Coordinator, NodeFacts, ReadError};
 use crate::cost::CostQuestion;
 use crate::proposer::ProposeFailed;
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use types::{NodeId, ProjectName, TaskUid};
+use types::{ProjectName, TaskUid};
 
 /// Metadata that tells where the leader is.
 pub(crate) const LEADER_HEADER: &str = "quorate-leader";
@@ -117,9 +118,12 @@ impl pb::ledger_server::Ledger for LedgerRpc {
         if !self.coordinator.raft().is_leader() {
             return Err(not_leader(self.coordinator.leader_address()));
         }
-        let (kind, node) = (request.kind(), NodeId(request.node_id));
-        self.coordinator.change(kind, node).await.map_err(Status::aborted)?;
-        Ok(Response::new(pb::ChangeResponse {}))
+        let changed = async { self.coordinator.change(&Wish::of(request)?).await };
+        match changed.await {
+            Ok(()) => Ok(Response::new(pb::ChangeResponse {})),
+            Err(NotChanged::Moved) => Err(not_leader(self.coordinator.leader_address())),
+            Err(NotChanged::Because(why)) => Err(Status::aborted(why)),
+        }
     }
 
     async fn suppose(
@@ -252,7 +256,9 @@ fn propose_status(failed: ProposeFailed) -> Status {
             status.metadata_mut().insert(UNKNOWN_HEADER, "1".parse().expect("ascii"));
             status
         }
-        ProposeFailed::TooLarge { .. } => Status::out_of_range(failed.to_string()),
+        ProposeFailed::TooLarge { .. } | ProposeFailed::Level { .. } => {
+            Status::out_of_range(failed.to_string())
+        }
         ProposeFailed::Busy | ProposeFailed::Stopped(_) => Status::unavailable(failed.to_string()),
     }
 }

@@ -18,7 +18,9 @@ mod up;
 
 pub use self::sandbox::{sandbox_check, sandbox_stage};
 pub use backup::{RestoreOptions, cluster_restore, cluster_verify};
-pub use cert::{CA_DAYS, CLIENT_DAYS, NODE_DAYS, cert_client, cert_init, cert_node, cert_show};
+pub use cert::{
+    CA_DAYS, CLIENT_DAYS, NODE_DAYS, RotateStep, cert_client, cert_init, cert_node, cert_rotate, cert_show,
+};
 pub use chaos::{ChaosOptions, Harm, chaos};
 pub use check::config_check;
 pub use daemon::{DevOptions, dev, start};

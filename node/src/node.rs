@@ -194,7 +194,7 @@ impl Parts {
         membership::only_here(&self, member, &client).await?;
         let stop_internal = CancellationToken::new();
         self.serve_internal(member, coordinator.as_ref(), &client, &stop_internal)?;
-        membership::announce(&self, member, &client).await;
+        membership::announce(&self, member, &client).await?;
         let members = Members::default();
         members.refresh(&client).await;
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(members.clone().follow(client.clone())));

@@ -3,13 +3,14 @@
 //! Connections ask for what is in force when they begin, so a reload needs no restart and breaks nothing that is open.
 //!
 //! Read: this file (what is in force), `certificate` (what one says), `accept` and `dial` (the two ends), `issue`
-//! (makes them).
+//! (makes them), `rotate` (from one CA to the next).
 
 pub(crate) mod accept;
 pub(crate) mod certificate;
 pub(crate) mod dial;
 pub(crate) mod issue;
 mod nodes_only;
+pub(crate) mod rotate;
 
 use crate::config::TlsFiles;
 use certificate::{Certificate, Who};

@@ -219,8 +219,29 @@ pub(crate) enum Cert {
         #[arg(long, default_value_t = CLIENT_DAYS, value_parser = days())]
         days: u32,
     },
+    /// From this CA to a new one, in three steps; after each, copy the files it names to the nodes and reload them
+    Rotate {
+        #[command(subcommand)]
+        step: Rotate,
+        /// Where the CA is and what it signed
+        #[arg(long, value_name = "FOLDER", global = true, default_value = "pki")]
+        dir: PathBuf,
+    },
     /// What a certificate says: whose it is, where it answers, until when it holds
     Show { file: PathBuf },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Rotate {
+    /// First: make the new CA in next/, and trust both
+    Trust {
+        #[arg(long, default_value_t = CA_DAYS, value_parser = days())]
+        days: u32,
+    },
+    /// Second: let the new CA issue every certificate of the folder again
+    Issue,
+    /// Third: trust the new CA alone
+    Finish,
 }
 
 /// Longer than any machine: what is meant to hold so long was not meant.

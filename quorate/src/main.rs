@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use cli::{ClusterCommand, Command, Exit, Failure, Format, Restore, Up};
-use line::{Cert, Config, Context, Dev, DevVerb, Engine, Key, Line, Model, Sandbox, Verb};
-use node::local::{self, DevOptions, DoctorOptions, NewKeyOptions, RestoreOptions, ScoreOptions, UpOptions};
+use line::{Cert, Config, Context, Dev, DevVerb, Engine, Key, Line, Model, Rotate, Sandbox, Verb};
+use node::local::{
+    self, DevOptions, DoctorOptions, NewKeyOptions, RestoreOptions, RotateStep, ScoreOptions, UpOptions,
+};
 
 fn main() -> ExitCode {
     // Before anything else: a stage of a sandbox must have one thread and no ideas of its own.
@@ -93,6 +95,11 @@ fn certificates(cert: Cert, project: Option<String>, json: bool) -> anyhow::Resu
         Cert::Client { dir, name, role, days } => {
             local::cert_client(&dir, &name, &named(project)?, &role, days, json)
         }
+        Cert::Rotate { step, dir } => match step {
+            Rotate::Trust { days } => local::cert_rotate(&dir, RotateStep::Trust, days, json),
+            Rotate::Issue => local::cert_rotate(&dir, RotateStep::Issue, 0, json),
+            Rotate::Finish => local::cert_rotate(&dir, RotateStep::Finish, 0, json),
+        },
         Cert::Show { file } => local::cert_show(&file, json),
     }
 }

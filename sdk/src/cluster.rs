@@ -39,13 +39,31 @@ impl<'a> Cluster<'a> {
         status_call!(self, Kind::Repeatable, get_cluster_status, v1::GetClusterStatusRequest {})
     }
 
-    /// Makes a member node vote. Ids like `n7`, or names. Harmless to repeat, as are the next two.
+    /// Makes a member node vote. Ids like `n7`, or names. Harmless to repeat.
     pub async fn add_voter(&self, id: &str) -> Result<ClusterStatus, Error> {
         status_call!(self, Kind::Repeatable, add_voter, v1::AddVoterRequest { id: id.into() })
     }
 
-    pub async fn remove_voter(&self, id: &str) -> Result<ClusterStatus, Error> {
-        status_call!(self, Kind::Repeatable, remove_voter, v1::RemoveVoterRequest { id: id.into() })
+    /// The coordinator leaves the cluster for good; one that leads hands over first. `reason`: why, for whoever reads it
+    /// later.
+    pub async fn remove_voter(&self, id: &str, reason: &str) -> Result<ClusterStatus, Error> {
+        let (id, reason, request_id) = (id.into(), reason.into(), request_id_or_fresh(None)?);
+        let message = v1::RemoveVoterRequest { id, reason, request_id };
+        status_call!(self, Kind::Repeatable, remove_voter, message)
+    }
+
+    /// A member that is lost leaves the cluster for good. Refused while it is attached or holds leases.
+    pub async fn remove_node(&self, id: &str, reason: &str) -> Result<ClusterStatus, Error> {
+        let (id, reason, request_id) = (id.into(), reason.into(), request_id_or_fresh(None)?);
+        let message = v1::RemoveNodeRequest { id, reason, request_id };
+        status_call!(self, Kind::Repeatable, remove_node, message)
+    }
+
+    /// Begins the newest feature level that every member knows: the last step of an upgrade, after which no node can go
+    /// back to the version before.
+    pub async fn raise_level(&self, reason: &str) -> Result<ClusterStatus, Error> {
+        let message = v1::RaiseLevelRequest { reason: reason.into(), request_id: request_id_or_fresh(None)? };
+        status_call!(self, Kind::Repeatable, raise_level, message)
     }
 
     pub async fn transfer_leader(&self, id: &str) -> Result<ClusterStatus, Error> {

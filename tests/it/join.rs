@@ -111,7 +111,7 @@ async fn a_worker_without_join_says_so(cluster: &Cluster) -> anyhow::Result<()> 
 }
 
 /// A node beside those that the cluster was started with.
-fn configured(cluster: &Cluster, name: &str, role: &str, join: &str) -> anyhow::Result<Process> {
+pub(crate) fn configured(cluster: &Cluster, name: &str, role: &str, join: &str) -> anyhow::Result<Process> {
     let at = Ports { clients: ports::free(), internal: ports::free(), http: ports::free() };
     let (folder, config) = (cluster.folder().join(name), cluster.folder().join(format!("{name}.toml")));
     let text = format!(
@@ -172,9 +172,9 @@ async fn lost_coordinators_are_removed_and_the_rest_go_on() -> anyhow::Result<()
             let lost = alive.map(|node| node.name.clone()).next_back().context("one that does not lead")?;
             cluster.node_mut(&lost)?.kill()?;
             let client = cluster.client_of(&leader)?;
-            let status = client.cluster().remove_voter(&lost).await?;
+            let status = client.cluster().remove_voter(&lost, "burnt").await?;
             ensure!(!status.voters.contains(&lost) && !status.learners.contains(&lost), "{status:?}");
-            let gone = client.cluster().remove_voter(&lost).await;
+            let gone = client.cluster().remove_voter(&lost, "burnt").await;
             ensure!(gone.is_err(), "removed twice: {gone:?}");
             let status = voters(cluster, votes).await?;
             ensure!(status.voters.len() + status.learners.len() == left, "{left} are left: {status:?}");

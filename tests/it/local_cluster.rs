@@ -43,6 +43,20 @@ impl Up {
         Ok(Client::connect(&endpoints)?)
     }
 
+    /// Nothing is left to stop the nodes, one of which stands still: they end all the same.
+    async fn killed(mut self, folder: &Path) -> anyhow::Result<()> {
+        let pids = pids(folder);
+        ensure!(pids.len() == 4, "{pids:?} run");
+        let still = Pid::from_raw(pids[0] as i32).context("a pid")?;
+        kill_process(still, Signal::STOP)?;
+        self.child.kill().await?;
+        let begun = Instant::now();
+        let gone = async || (!pids.iter().any(|pid| lives(*pid))).then_some(());
+        until("the nodes end with what started them", PATIENCE, gone).await?;
+        figure("local_cluster_killed_ms", begun.elapsed().as_millis());
+        Ok(())
+    }
+
     /// Ctrl-C, then the end of every process.
     async fn stop(mut self, folder: &Path) -> anyhow::Result<()> {
         let pids = pids(folder);
@@ -56,6 +70,12 @@ impl Up {
         ensure!(left.is_empty(), "{left:?} run on");
         Ok(())
     }
+}
+
+/// Whoever has ended may stay in the list until somebody asks how.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()).is_some_and(|state| state != 'Z')
 }
 
 /// Process ids that the folder names.
@@ -110,7 +130,10 @@ async fn it_comes_up_is_hurt_heals_stops_and_comes_again() -> anyhow::Result<()>
     ensure!(client.tasks().get("before").await?.state == TaskState::Succeeded, "the second run forgot");
     client.tasks().create("quick").input("x").task_id("after").send().await?;
     succeeded(&client, "after").await?;
-    again.stop(&folder).await
+    again.killed(&folder).await?;
+
+    // What a kill leaves behind is no obstacle.
+    Up::start(&folder, &more).await?.stop(&folder).await
 }
 
 /// One cluster a folder, and one number of nodes; chaos is for folders of running clusters.

@@ -20,7 +20,7 @@ pub(crate) fn sink(log: &Path) -> String {
 }
 
 /// So many calls, one after the other, and then an answer with the last result.
-fn turns(agent: &str, tool: &str, calls: usize, wait_ms: u64) -> String {
+pub(crate) fn turns(agent: &str, tool: &str, calls: usize, wait_ms: u64) -> String {
     format!(
         "[[reply]]\nwhen_agent = {agent:?}\nwhen_results_below = {calls}\ntext = 'I go on.'\ndelay_ms = 10\n\
          calls = [{{ name = {tool:?}, arguments = '{{\"n\": {{results}}, \"wait_ms\": {wait_ms}}}' }}]\n\

@@ -44,6 +44,16 @@ impl Process {
         self.environment = environment;
     }
 
+    /// Another build, for its next start.
+    pub fn set_binary(&mut self, binary: &Path) {
+        self.binary = binary.into();
+    }
+
+    /// What it runs, or will.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// Its configuration file.
     pub fn config(&self) -> &Path {
         &self.config

@@ -2,7 +2,7 @@
 
 mod parts;
 
-pub use parts::{ChildSpec, Next, Release, Terms};
+pub use parts::{ChildSpec, Next, Release, Removal, Terms};
 
 use crate::homes::Chain;
 use crate::keys::{Amounts, Holding, QuotaKey};
@@ -49,6 +49,9 @@ pub struct RequestKey {
     pub body: Hash,
 }
 
+/// The form that knows of levels raised by command, and of who removed a node.
+const LEVELS: u16 = 5;
+
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// The first command of a cluster.
@@ -80,6 +83,9 @@ pub enum Command {
     RemoveNode {
         #[n(0)]
         node: NodeId,
+        /// Who wants it and why; without it, as before form 5, nothing is audited and nothing remembered.
+        #[n(1)]
+        wish: Option<Removal>,
     },
     /// The leader saw the node's lease end: its tasks go back to the queue, cancelling ones become CANCELLED.
     #[n(3)]
@@ -472,13 +478,25 @@ pub enum Command {
         #[n(2)]
         head: Hash,
     },
+    /// From here on entries may be of this form: every member reads it, and no older version may come back.
+    #[n(50)]
+    RaiseLevel {
+        #[n(0)]
+        level: u32,
+        #[n(1)]
+        reason: String,
+        #[n(2)]
+        request: RequestKey,
+    },
 }
 
 impl Command {
     /// The oldest form of an entry whose readers understand the command.
-    pub(crate) fn form(&self) -> u16 {
+    pub fn form(&self) -> u16 {
         match self {
             Command::MoveHome { .. } | Command::DropHead { .. } => 5,
+            Command::RaiseLevel { level, .. } => LEVELS.max(u16::try_from(*level).unwrap_or(u16::MAX)),
+            Command::RemoveNode { wish: Some(_), .. } => LEVELS,
             Command::BeginCall { .. } | Command::RenewCalls { .. } | Command::EndCall { .. } => 4,
             Command::Signal { .. }
             | Command::MoveHead { .. }

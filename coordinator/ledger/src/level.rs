@@ -5,12 +5,19 @@
 //! served; and it keeps an audit log. It begins with the first entry of form 2. Level 3 has signals, heads and
 //! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it. Level 4 has
 //! children that start together, and model calls without a task; it begins with the first entry of form 4, and nothing
-//! that was there before changes with it. Level 5 has homes that move and chains that end with their task; it begins with the
-//! first entry of form 5, and has no new rows.
+//! that was there before changes with it. Level 5 knows who removed a node and why, and has homes that move and chains that
+//! end with their task; it has no new rows.
+//!
+//! Up to level 3 levels began by use. From level 4 on leaders let them begin by
+//! [`RaiseLevel`](crate::command::Command::RaiseLevel) alone, when every member reads what comes then: until that, every
+//! node may go back to the version before. A new cluster begins at the newest level.
 
-use crate::change::holds_slot;
+use crate::change::{Change, check_text, holds_slot};
+use crate::command::RequestKey;
 use crate::keys::Amounts;
 use crate::quota::{When, needs, of_agent};
+use crate::reply::{Refusal, Reply};
+use crate::requests::Memory;
 use crate::state::State;
 
 /// Entries of this form and newer are applied at level 2.
@@ -18,8 +25,34 @@ const FINE_FORMAT: u16 = 2;
 const FINE: u32 = 2;
 const TALKS: u32 = 3;
 const CALLS: u32 = 4;
+/// Levels up to this begin with the first command that needs them.
+pub const BY_USE: u32 = 3;
+
+/// The level has begun with the entry; here it is written down who wanted it.
+pub(crate) fn raise(
+    change: &mut Change<'_>,
+    level: u32,
+    reason: &str,
+    request: &RequestKey,
+) -> Result<Reply, Refusal> {
+    check_text("reason", reason)?;
+    if let Some(reply) = change.recall(request, "cluster")? {
+        return Ok(reply);
+    }
+    // The founder's own command has no author.
+    if !request.author.is_empty() {
+        change.audit(&request.author, "cluster.raise-level", "cluster", &format!("level -> {level}"), reason);
+    }
+    change.remember(request, "cluster", Memory::Reply(Box::new(Reply::Done)));
+    Ok(Reply::Done)
+}
 
 impl State {
+    /// The newest form of entries that may be written now.
+    pub fn form_allowed(&self) -> u16 {
+        u16::try_from(self.meta().feature_level.max(BY_USE)).unwrap_or(u16::MAX)
+    }
+
     /// Whether there may be rows that older versions do not know.
     pub(crate) fn talks(&self) -> bool {
         self.meta().feature_level >= TALKS

@@ -2,7 +2,7 @@
 
 use crate::calls;
 use crate::change::{Change, check_name, check_text, invalid, not_found};
-use crate::command::RequestKey;
+use crate::command::{Removal, RequestKey};
 use crate::effect::Effect;
 use crate::reply::{Refusal, Reply};
 use crate::requests::Memory;
@@ -11,6 +11,8 @@ use types::{ClusterId, Hash, NodeId, TaskState, TaskUid};
 
 /// Models one node may report: far above what fits a disk.
 const MODELS_PER_NODE: usize = 256;
+/// Where requests to remove a node are remembered: not with the node, which is gone then.
+const REMOVALS: &str = "nodes";
 
 type Outcome = Result<Reply, Refusal>;
 
@@ -125,7 +127,24 @@ fn lose(change: &mut Change<'_>, uid: TaskUid) {
     change.enter(uid, TaskState::Pending, "node-lost");
 }
 
-pub(crate) fn remove(change: &mut Change<'_>, node: NodeId) -> Outcome {
+/// Takes a member out for good. Asked again under the same request id it is answered as the first time, also when its
+/// name leads nowhere any more.
+pub(crate) fn remove(change: &mut Change<'_>, node: NodeId, wish: Option<&Removal>) -> Outcome {
+    let Some(wish) = wish else { return take_out(change, node) };
+    check_text("reason", &wish.reason)?;
+    if let Some(reply) = change.recall(&wish.request, REMOVALS)? {
+        return Ok(reply);
+    }
+    let scope = format!("nodes/{node}");
+    let row = change.state.node(node).ok_or_else(|| not_found("node", &node.to_string()))?;
+    let what = format!("{} -> removed", row.name);
+    take_out(change, node)?;
+    change.audit(&wish.request.author, "node.remove", &scope, &what, &wish.reason);
+    change.remember(&wish.request, REMOVALS, Memory::Reply(Box::new(Reply::Node(node))));
+    Ok(Reply::Node(node))
+}
+
+fn take_out(change: &mut Change<'_>, node: NodeId) -> Outcome {
     if change.state.node(node).is_none() {
         return Ok(Reply::Done);
     }

@@ -13,7 +13,7 @@ use crate::rows::{
 };
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
-use crate::{agents, create, gang, heads, homes, nodes, quota, schedules, steps, stop, talk, tick};
+use crate::{agents, create, gang, heads, homes, level, nodes, quota, schedules, steps, stop, talk, tick};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits};
 
@@ -294,7 +294,8 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
             change,
             &nodes::Candidate { name, roles, client_addr, internal_addr, disk_id: *disk_id, version },
         ),
-        Command::RemoveNode { node } => nodes::remove(change, *node),
+        Command::RemoveNode { node, wish } => nodes::remove(change, *node, wish.as_ref()),
+        Command::RaiseLevel { level, reason, request } => level::raise(change, *level, reason, request),
         Command::NodeLost { node } => nodes::lost(change, *node),
         Command::ApplyAgent {
             project,

@@ -3,6 +3,7 @@
 
 mod fifth;
 mod fourth;
+mod members;
 
 use ledger::command::{ChildSpec, Command, Entry, Next, Release, RequestKey, Stamp, Terms};
 use ledger::keys::{Amounts, Bound, Budget, Holding, Window};
@@ -360,7 +361,7 @@ fn every_command() -> Vec<Command> {
         Command::Release { task: uid(3), epoch: epoch(9), node, why: Release::Broken },
         Command::CancelTask { project, task: uid(3), request: request("cancel") },
         Command::NodeLost { node: NodeId(77) },
-        Command::RemoveNode { node: NodeId(78) },
+        Command::RemoveNode { node: NodeId(78), wish: None },
         Command::Tick,
     ]
 }

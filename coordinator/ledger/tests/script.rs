@@ -205,7 +205,7 @@ impl Script {
         Ok(match verb {
             "init" => Command::InitCluster { cluster_id: ClusterId([words.number_or("id", 7)? as u8; 16]) },
             "admit" => admit(words)?,
-            "remove" => Command::RemoveNode { node: node(words.plain(0)?)? },
+            "remove" => Command::RemoveNode { node: node(words.plain(0)?)?, wish: None },
             "lost" => Command::NodeLost { node: node(words.plain(0)?)? },
             "agent" => self.agent(words, AgentKind::Agent)?,
             "team" => self.agent(words, AgentKind::Team)?,

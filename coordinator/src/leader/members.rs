@@ -12,12 +12,17 @@ const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Which of the coordinators should vote, given who votes now: an even number tolerates no more failures than the odd
-/// one below it. Voters in office stay before newcomers.
-pub(crate) fn voters(coordinators: &[NodeId], now: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+/// one below it. Voters in office stay before newcomers, and who leads before all: a leader that made itself a stranger
+/// could not make the next change.
+pub(crate) fn voters(
+    coordinators: &[NodeId],
+    now: &BTreeSet<NodeId>,
+    leader: Option<NodeId>,
+) -> BTreeSet<NodeId> {
     let odd = |n: usize| if n.is_multiple_of(2) { n.saturating_sub(1) } else { n };
     let wanted = odd(coordinators.len().min(VOTERS_MAX));
     let mut order: Vec<NodeId> = coordinators.to_vec();
-    order.sort_by_key(|id| (!now.contains(id), *id));
+    order.sort_by_key(|id| (Some(*id) != leader, !now.contains(id), *id));
     order.into_iter().take(wanted).collect()
 }
 
@@ -27,7 +32,7 @@ pub(crate) async fn follow(raft: &RaftNode, coordinators: &[(NodeId, String)]) -
     teach(raft, coordinators).await?;
     let ids: Vec<NodeId> = coordinators.iter().map(|(id, _)| *id).collect();
     let now: BTreeSet<NodeId> = raft.status().voters.keys().copied().collect();
-    let wanted = voters(&ids, &now);
+    let wanted = voters(&ids, &now, Some(raft.id()));
     if wanted != now && !wanted.is_empty() {
         settled(|| raft.change_voters(wanted.clone())).await?;
         // A voter that is left out leaves altogether: one that is a coordinator still goes on learning.
@@ -78,16 +83,22 @@ mod tests {
     #[test]
     fn an_even_coordinator_waits_as_a_learner() {
         let now = BTreeSet::from([NodeId(1)]);
-        assert_eq!(voters(&ids(&[1]), &now).len(), 1);
-        assert_eq!(voters(&ids(&[1, 4]), &now), now);
-        assert_eq!(voters(&ids(&[1, 4, 6]), &now).len(), 3);
-        assert_eq!(voters(&ids(&[1, 4, 6, 7, 8, 9, 10]), &now).len(), 5);
+        assert_eq!(voters(&ids(&[1]), &now, Some(NodeId(1))).len(), 1);
+        assert_eq!(voters(&ids(&[1, 4]), &now, Some(NodeId(1))), now);
+        assert_eq!(voters(&ids(&[1, 4, 6]), &now, Some(NodeId(1))).len(), 3);
+        assert_eq!(voters(&ids(&[1, 4, 6, 7, 8, 9, 10]), &now, Some(NodeId(1))).len(), 5);
     }
 
     #[test]
     fn voters_in_office_stay() {
         let now = BTreeSet::from([NodeId(4), NodeId(6), NodeId(9)]);
-        assert_eq!(voters(&ids(&[1, 4, 6, 9]), &now), now);
-        assert_eq!(voters(&ids(&[1, 4, 6]), &now).len(), 3);
+        assert_eq!(voters(&ids(&[1, 4, 6, 9]), &now, Some(NodeId(4))), now);
+        assert_eq!(voters(&ids(&[1, 4, 6]), &now, Some(NodeId(1))).len(), 3);
+    }
+
+    #[test]
+    fn a_leader_never_leaves_itself_out() {
+        let now = BTreeSet::from([NodeId(4), NodeId(6), NodeId(9), NodeId(12)]);
+        assert!(voters(&ids(&[4, 6, 9, 12]), &now, Some(NodeId(12))).contains(&NodeId(12)));
     }
 }

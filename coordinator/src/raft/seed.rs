@@ -36,7 +36,8 @@ impl Seed {
         let last = log_id(EntryId { term: 0, node: 0, index: self.index });
         let members = self.members.iter().map(|(id, address)| (id.0, address.clone())).collect();
         let ids: Vec<NodeId> = self.members.keys().copied().collect();
-        let voters = crate::leader::voters(&ids, &Default::default()).into_iter().map(|id| id.0).collect();
+        let voters =
+            crate::leader::voters(&ids, &Default::default(), None).into_iter().map(|id| id.0).collect();
         let membership = membership(vec![voters], members).map_err(io::Error::other)?;
         let last_membership = StoredMembership::new(Some(last), membership);
         let meta = SnapshotMeta { last_log_id: Some(last), last_membership };

@@ -69,6 +69,8 @@ pub(crate) const TABLE: &[(&str, Role, Scope)] = &[
     ("/quorate.v1.ClusterService/AddVoter", Role::Admin, Scope::Cluster),
     ("/quorate.v1.ClusterService/RemoveVoter", Role::Admin, Scope::Cluster),
     ("/quorate.v1.ClusterService/TransferLeader", Role::Admin, Scope::Cluster),
+    ("/quorate.v1.ClusterService/RemoveNode", Role::Admin, Scope::Cluster),
+    ("/quorate.v1.ClusterService/RaiseLevel", Role::Admin, Scope::Cluster),
     ("/quorate.v1.ClusterService/ListModels", Role::Viewer, Scope::Open),
     ("/quorate.v1.ClusterService/CordonNode", Role::Operator, Scope::Cluster),
     ("/quorate.v1.ClusterService/UncordonNode", Role::Operator, Scope::Cluster),

@@ -1,7 +1,9 @@
 //! `ClusterService`: founding a cluster, its state, its nodes.
 
 use super::nodes::{Closing, GRACE_MS};
+use super::tasks::short;
 use super::{Door, Membership, convert, identity, status};
+use coordinator::{Change, ClientError, Wish};
 use ledger::query::{Answer, ClusterFacts, Query};
 use ledger::rows::{Closed, NodeRow, Role};
 use prost::Message;
@@ -62,21 +64,44 @@ impl ClusterService for Door {
         &self,
         request: Request<pb::AddVoterRequest>,
     ) -> Result<Response<pb::ClusterStatus>, Status> {
-        self.change_voters(link::ChangeKind::AddVoter, &request.into_inner().id).await
+        let author = identity(&request).author();
+        self.change_one(Wish::named(Change::AddVoter, request.into_inner().id, author)).await
     }
 
     async fn remove_voter(
         &self,
         request: Request<pb::RemoveVoterRequest>,
     ) -> Result<Response<pb::ClusterStatus>, Status> {
-        self.change_voters(link::ChangeKind::RemoveVoter, &request.into_inner().id).await
+        let author = identity(&request).author();
+        let pb::RemoveVoterRequest { id, reason, request_id } = request.into_inner();
+        self.change_one(Wish { reason, request_id, ..Wish::named(Change::RemoveVoter, id, author) }).await
     }
 
     async fn transfer_leader(
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::ClusterStatus>, Status> {
-        self.change_voters(link::ChangeKind::TransferLeader, &request.into_inner().id).await
+        let author = identity(&request).author();
+        self.change_one(Wish::named(Change::TransferLeader, request.into_inner().id, author)).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<pb::ClusterStatus>, Status> {
+        let author = identity(&request).author();
+        let pb::RemoveNodeRequest { id, reason, request_id } = request.into_inner();
+        self.change_one(Wish { reason, request_id, ..Wish::named(Change::RemoveNode, id, author) }).await
+    }
+
+    async fn raise_level(
+        &self,
+        request: Request<pb::RaiseLevelRequest>,
+    ) -> Result<Response<pb::ClusterStatus>, Status> {
+        let author = identity(&request).author();
+        let pb::RaiseLevelRequest { reason, request_id } = request.into_inner();
+        let wish = Wish { reason, request_id, ..Wish::named(Change::RaiseLevel, String::new(), author) };
+        self.change_cluster(wish).await
     }
 
     async fn list_models(
@@ -137,15 +162,28 @@ impl ClusterService for Door {
 }
 
 impl Door {
-    async fn change_voters(
-        &self,
-        kind: link::ChangeKind,
-        node: &str,
-    ) -> Result<Response<pb::ClusterStatus>, Status> {
+    /// A change that is about one node. A name that leads nowhere may be a request that is repeated.
+    async fn change_one(&self, mut wish: Wish) -> Result<Response<pb::ClusterStatus>, Status> {
         let inside = self.inside()?;
-        let row =
-            inside.members.find(node).ok_or_else(|| status::not_found("node", node, "quorate node list"))?;
-        inside.client.change(kind, row.id).await.map_err(status::from_client)?;
+        // What this node remembers may have been removed meanwhile.
+        inside.members.refresh(&inside.client).await;
+        wish.node = inside.members.find(&wish.wanted).map(|row| row.id);
+        if wish.node.is_none() && wish.request_id.is_empty() {
+            return Err(status::not_found("node", &wish.wanted, "quorate node list"));
+        }
+        self.change_cluster(wish).await
+    }
+
+    async fn change_cluster(&self, wish: Wish) -> Result<Response<pb::ClusterStatus>, Status> {
+        short("reason", &wish.reason)?;
+        short("request_id", &wish.request_id)?;
+        let inside = self.inside()?;
+        let stranger = wish.node.is_none() && !wish.wanted.is_empty();
+        let wanted = wish.wanted.clone();
+        inside.client.change(wish).await.map_err(|failed| match failed {
+            ClientError::Refused(_) if stranger => status::not_found("node", &wanted, "quorate node list"),
+            failed => status::from_client(failed),
+        })?;
         inside.cluster_status().await.map(Response::new)
     }
 }

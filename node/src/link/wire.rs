@@ -23,6 +23,7 @@ pub(super) fn hello(
         engines: engines.into_iter().map(engine).collect(),
         leases: leases.into_iter().map(held).collect(),
         wall_ms,
+        reads_form: u32::from(ledger::READER),
     };
     message(node_message::Body::Hello(hello))
 }

@@ -1,8 +1,9 @@
-//! `cert init|node|client|show`: the cluster's CA, and what it signs. Files only: no node is asked.
+//! `cert init|node|client|rotate|show`: the cluster's CA, and what it signs. Files only: no node is asked.
 
 use crate::identity::{Identity, Role};
 use crate::tls::certificate::{Certificate, Who, day};
 use crate::tls::issue::{self, Made};
+use crate::tls::rotate;
 use serde_json::json;
 use std::path::Path;
 use time::OffsetDateTime;
@@ -64,6 +65,39 @@ fn told(made: &Made, json: bool) {
     } else {
         println!("{}\n{}", made.certificate.display(), made.key.display());
     }
+}
+
+/// The three steps from one CA to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotateStep {
+    Trust,
+    Issue,
+    Finish,
+}
+
+pub fn cert_rotate(folder: &Path, step: RotateStep, days: u32, json: bool) -> anyhow::Result<()> {
+    let now = OffsetDateTime::now_utc();
+    let (files, next) = match step {
+        RotateStep::Trust => (
+            rotate::trust(folder, days, now)?,
+            "copy ca.crt to every node and every client, and reload each node; when all have it: `quorate cert rotate issue`",
+        ),
+        RotateStep::Issue => (
+            rotate::issue_all(folder, now)?,
+            "copy ca.crt and its own two files to each node, and reload it; when all have them: `quorate cert rotate finish`",
+        ),
+        RotateStep::Finish => (
+            rotate::finish(folder)?,
+            "copy ca.crt to every node and every client, reload each node, and restart the nodes one after another: \
+             connections that are open are not looked at again",
+        ),
+    };
+    match json {
+        true => println!("{}", json!({ "files": files, "next": next })),
+        false => files.iter().for_each(|file| println!("{}", file.display())),
+    }
+    eprintln!("{next}");
+    Ok(())
 }
 
 pub fn cert_show(file: &Path, json: bool) -> anyhow::Result<()> {

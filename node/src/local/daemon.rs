@@ -26,6 +26,7 @@ pub struct DevOptions {
 
 /// Runs a node from its configuration file.
 pub fn start(file: &Path, insecure: bool) -> anyhow::Result<()> {
+    super::up::live_with_parent()?;
     let exposure = if insecure { Exposure::Insecure } else { Exposure::LoopbackOnly };
     let config = Config::load(file, exposure)?;
     if insecure {

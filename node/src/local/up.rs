@@ -49,6 +49,23 @@ pub struct UpOptions {
     pub json: bool,
 }
 
+/// Names the process that a node of a local cluster doesn't outlive.
+const LIVES_WITH: &str = "QUORATE_LIVES_WITH";
+
+/// Of a node that `cluster up` started: it ends with that process, also where nothing is left to stop it. At once,
+/// because a node that stands still (`dev chaos pause`) hears nothing gentler; its data is safe as at any kill.
+pub(super) fn live_with_parent() -> anyhow::Result<()> {
+    let Some(wanted) = std::env::var(LIVES_WITH).ok().and_then(|pid| pid.parse::<i32>().ok()) else {
+        return Ok(());
+    };
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("ending with the parent")?;
+    // It may be gone already, and then no signal comes.
+    match rustix::process::getppid() == Pid::from_raw(wanted) {
+        true => Ok(()),
+        false => bail!("`quorate cluster up` (process {wanted}), which started this node, is gone"),
+    }
+}
+
 /// Where a local cluster is when nobody says.
 pub(super) fn default_folder() -> anyhow::Result<PathBuf> {
     Ok(home()?.join("local"))
@@ -334,6 +351,7 @@ fn start(folder: &Folder, node: &mut Kept) -> anyhow::Result<()> {
     let child = Command::new(&program)
         .args(["start", "--config"])
         .arg(folder.config(name))
+        .env(LIVES_WITH, std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

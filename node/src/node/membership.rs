@@ -192,10 +192,13 @@ pub(super) async fn only_here(parts: &Parts, member: Member, client: &Client) ->
 }
 
 /// Tells the cluster where this node is now: its addresses may have changed since it last ran.
-pub(super) async fn announce(parts: &Parts, member: Member, client: &Client) {
+pub(super) async fn announce(parts: &Parts, member: Member, client: &Client) -> anyhow::Result<()> {
     let disk_id = match Identity::open(parts.disk.as_ref(), &parts.config.name, random()) {
         Ok(identity) => identity.disk_id,
-        Err(error) => return tracing::warn!(%error, "the identity file cannot be read again"),
+        Err(error) => {
+            tracing::warn!(%error, "the identity file cannot be read again");
+            return Ok(());
+        }
     };
     let rows = client.read_stale(ledger::query::Query::Nodes).await;
     let facts = facts(parts, disk_id);
@@ -207,17 +210,49 @@ pub(super) async fn announce(parts: &Parts, member: Member, client: &Client) {
         }),
         _ => false,
     });
-    if !known && let Err(error) = client.admit(facts.clone()).await {
-        // The cluster may have no leader while all its nodes start: the link carries on by itself.
-        tracing::info!(%error, "this node's addresses are not announced yet; trying on");
-        let again = announce_again(client.clone(), facts);
-        tokio::spawn(parts.stop.clone().run_until_cancelled_owned(again));
+    if known {
+        return Ok(());
     }
+    match announce_once(client, member, &facts).await {
+        Ok(true) => {}
+        Ok(false) => bail!("{}", removed(member)),
+        Err(error) => {
+            // The cluster may have no leader while all its nodes start: the link carries on by itself.
+            tracing::info!(%error, "this node's addresses are not announced yet; trying on");
+            let again = announce_again(client.clone(), member, facts);
+            tokio::spawn(parts.stop.clone().run_until_cancelled_owned(again));
+        }
+    }
+    Ok(())
+}
+
+fn removed(member: Member) -> String {
+    format!(
+        "this node ({}) was removed from its cluster and is nobody's member; to let the machine join anew, give it an empty \
+         data_dir and another `name`",
+        member.node_id
+    )
 }
 
 /// Founders of a restored cluster may be started minutes apart, and say first where clients find them.
-async fn announce_again(client: Client, facts: NodeFacts) {
-    while client.admit(facts.clone()).await.is_err() {
-        tokio::time::sleep(JOIN_PAUSE).await;
+async fn announce_again(client: Client, member: Member, facts: NodeFacts) {
+    loop {
+        match announce_once(&client, member, &facts).await {
+            Ok(true) => return,
+            Ok(false) => return tracing::error!("{}", removed(member)),
+            Err(_) => tokio::time::sleep(JOIN_PAUSE).await,
+        }
     }
+}
+
+/// False where this is no member any more: whoever was removed is not to come back by saying its addresses, which would
+/// make it a member under another id.
+async fn announce_once(client: &Client, member: Member, facts: &NodeFacts) -> Result<bool, ClientError> {
+    let ledger::query::Answer::Nodes(rows) = client.read(ledger::query::Query::Nodes).await? else {
+        return Ok(true);
+    };
+    if !rows.iter().any(|row| row.id == member.node_id) {
+        return Ok(false);
+    }
+    client.admit(facts.clone()).await.map(|_| true)
 }

@@ -226,3 +226,62 @@ async fn a_clients_certificate_says_who_calls() {
     mine.unwrap();
     assert_eq!(theirs.unwrap().unwrap().peer.certified, Some(identity));
 }
+
+/// Each node does its part of a step when it likes: whoever has done this step and whoever has not yet still meet.
+#[tokio::test]
+async fn a_ca_is_followed_by_another_and_nobody_is_left_out() {
+    let pki = folder();
+    let step =
+        |files: &[PathBuf]| files.iter().map(|file| file.file_name().unwrap().to_owned()).collect::<Vec<_>>();
+    made(pki.path(), "n1");
+    made(pki.path(), "n2");
+    let identity = Identity::new("ci", "*", Role::Admin).unwrap();
+    issue::client(pki.path(), &identity, 10, now()).unwrap();
+    assert!(rotate::issue_all(pki.path(), now()).is_err() && rotate::finish(pki.path()).is_err());
+    let first = copied(pki.path(), "n2");
+
+    assert_eq!(step(&rotate::trust(pki.path(), 10, now()).unwrap()), ["ca.crt"]);
+    assert!(rotate::trust(pki.path(), 10, now()).is_err() && rotate::finish(pki.path()).is_err());
+    assert_eq!(issue::show(&pki.path().join("ca.crt")).unwrap().len(), 2);
+    let second = copied(pki.path(), "n2");
+    meet(&first, &second).await.unwrap();
+
+    let made = step(&rotate::issue_all(pki.path(), now()).unwrap());
+    assert_eq!(made, ["ci.crt", "ci.key", "n1.crt", "n1.key", "n2.crt", "n2.key"]);
+    assert!(rotate::trust(pki.path(), 10, now()).is_err() && rotate::issue_all(pki.path(), now()).is_err());
+    let shown = &issue::show(&pki.path().join("n1.crt")).unwrap()[0];
+    assert_eq!(shown.addresses, ["127.0.0.1", "localhost"]);
+    let third = copied(pki.path(), "n2");
+    meet(&second, &third).await.unwrap();
+    assert!(meet(&first, &third).await.is_err(), "whoever trusts the old CA alone is left behind");
+
+    assert_eq!(step(&rotate::finish(pki.path()).unwrap()), ["ca.crt"]);
+    assert!(rotate::finish(pki.path()).is_err());
+    let fourth = copied(pki.path(), "n2");
+    meet(&third, &fourth).await.unwrap();
+    assert!(meet(&second, &fourth).await.is_err(), "the old CA still counts");
+    // The folder goes on as any other, and the next change begins with the new CA.
+    issue::node(pki.path(), "n3", &["127.0.0.1".into()], 10, now()).unwrap();
+    rotate::trust(pki.path(), 10, now()).unwrap();
+}
+
+/// A node's files as they are now, in a folder of its own.
+fn copied(from: &Path, node: &str) -> (tempfile::TempDir, TlsFiles) {
+    let own = folder();
+    for file in ["ca.crt".to_string(), format!("{node}.crt"), format!("{node}.key")] {
+        std::fs::copy(from.join(&file), own.path().join(&file)).unwrap();
+    }
+    let files = files(own.path(), node);
+    (own, files)
+}
+
+type Copied = (tempfile::TempDir, TlsFiles);
+
+/// Each dials the other.
+async fn meet(one: &Copied, other: &Copied) -> Result<(), tonic::Status> {
+    for (dials, serves) in [(one, other), (other, one)] {
+        let address = serve(Tls::load(&serves.1).unwrap(), Port::Internal).await;
+        asks(&dialer(&dials.1), &address).await?;
+    }
+    Ok(())
+}

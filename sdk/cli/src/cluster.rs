@@ -1,4 +1,4 @@
-//! `cluster init|status|add-voter|remove-voter|transfer-leader|snapshot`. `restore`, `verify` and `up` are about this
+//! `cluster init|status|add-voter|remove-voter|transfer-leader|raise-level|snapshot`. `restore`, `verify` and `up` are about this
 //! machine: they are understood here and performed by the program that a node is.
 
 mod snapshot;
@@ -17,10 +17,16 @@ pub enum Command {
     Status,
     /// Let a member vote
     AddVoter(One),
-    /// Take a coordinator out of the cluster for good
-    RemoveVoter(One),
+    /// Take a coordinator out of the cluster for good; one that leads hands over first
+    RemoveVoter(Leaving),
     /// Make a voter the leader
     TransferLeader(One),
+    /// Begin the newest feature level that every node knows: the last step of an upgrade, after which no node can go back
+    RaiseLevel {
+        /// Why, for whoever reads it later
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Write a backup while the cluster works: the ledger and every segment that it names
     Snapshot(snapshot::Snapshot),
     /// Make this machine's empty data folder a founder's of a new cluster that begins from a backup; the node must not run
@@ -83,13 +89,23 @@ pub struct One {
     node: String,
 }
 
+#[derive(clap::Args, Debug)]
+pub struct Leaving {
+    /// Id like n7, or its name
+    pub(crate) node: String,
+    /// Why, for whoever reads it later
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
 pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>) -> Result<Exit, Failure> {
     let cluster = client.cluster();
     let status = match command {
         Command::Init => cluster.init().await?,
         Command::Status => cluster.status().await?,
         Command::AddVoter(it) => cluster.add_voter(&it.node).await?,
-        Command::RemoveVoter(it) => cluster.remove_voter(&it.node).await?,
+        Command::RemoveVoter(it) => cluster.remove_voter(&it.node, &it.reason).await?,
+        Command::RaiseLevel { reason } => cluster.raise_level(&reason).await?,
         Command::TransferLeader(it) => cluster.transfer_leader(&it.node).await?,
         Command::Snapshot(it) => return snapshot::perform(&it, client, out).await,
         Command::Restore(_) | Command::Verify(_) | Command::Up(_) => {

@@ -1,4 +1,4 @@
-//! `node list|get|cordon|uncordon|drain`.
+//! `node list|get|cordon|uncordon|drain|remove`.
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Out, bytes, fields, table};
@@ -28,6 +28,8 @@ pub enum Command {
         #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
         grace: Duration,
     },
+    /// Take a worker that is lost for good out of the cluster; refused while it is attached or has leases
+    Remove(crate::cluster::Leaving),
 }
 
 #[derive(clap::Args, Debug)]
@@ -55,6 +57,10 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
             let change = client.cluster().drain(&close.node).reason(close.reason);
             let change = change.grace_ms(grace.as_millis() as u64);
             out.one(&change.send().await?, in_full)?;
+        }
+        Command::Remove(it) => {
+            let status = client.cluster().remove_node(&it.node, &it.reason).await?;
+            out.one(&status, crate::cluster::in_full)?;
         }
     }
     Ok(Exit::Ok)

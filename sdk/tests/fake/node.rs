@@ -308,6 +308,14 @@ impl cluster_service_server::ClusterService for Fake {
         Ok(Response::new(ClusterStatus::default()))
     }
 
+    async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Answered<ClusterStatus> {
+        Ok(Response::new(ClusterStatus::default()))
+    }
+
+    async fn raise_level(&self, _: Request<RaiseLevelRequest>) -> Answered<ClusterStatus> {
+        Ok(Response::new(ClusterStatus::default()))
+    }
+
     async fn list_models(&self, _: Request<ListModelsRequest>) -> Answered<ListModelsResponse> {
         Ok(Response::new(ListModelsResponse::default()))
     }

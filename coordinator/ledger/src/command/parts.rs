@@ -1,5 +1,6 @@
 //! What commands are made of: a task's terms, children, what comes after a step, why a lease is given back.
 
+use super::RequestKey;
 use crate::keys::QuotaKey;
 use crate::rows::{Ask, Fork, InputRef, TaskError};
 use minicbor::{Decode, Encode};
@@ -156,4 +157,13 @@ pub enum Release {
     /// The agent hung too often here: PAUSED(ERROR).
     #[n(3)]
     Stuck,
+}
+
+/// Who takes a member out, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Removal {
+    #[n(0)]
+    pub reason: String,
+    #[n(1)]
+    pub request: RequestKey,
 }

@@ -451,7 +451,7 @@ impl World {
 
     fn members(&mut self, a: u16, b: u16) {
         match a % 4 {
-            0 => drop(self.run(Command::RemoveNode { node: self.node(b) })),
+            0 => drop(self.run(Command::RemoveNode { node: self.node(b), wish: None })),
             1 => drop(self.run(admit(["one", "two", "three", "four"][b as usize % 4], b as u8 % 5))),
             _ => {
                 let digest = Hash([b as u8 % 2; 32]);

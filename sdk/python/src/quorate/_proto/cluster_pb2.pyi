@@ -84,13 +84,19 @@ class RemoveVoterRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     id: builtins.str
+    reason: builtins.str
+    request_id: builtins.str
     def __init__(
         self,
         *,
         id: builtins.str = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
 
 Global___RemoveVoterRequest: typing_extensions.TypeAlias = RemoveVoterRequest
 
@@ -191,6 +197,45 @@ class DrainNodeRequest(google.protobuf.message.Message):
 Global___DrainNodeRequest: typing_extensions.TypeAlias = DrainNodeRequest
 
 @typing.final
+class RemoveNodeRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    reason: builtins.str
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+Global___RemoveNodeRequest: typing_extensions.TypeAlias = RemoveNodeRequest
+
+@typing.final
+class RaiseLevelRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+Global___RaiseLevelRequest: typing_extensions.TypeAlias = RaiseLevelRequest
+
+@typing.final
 class ListAuditEventsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -230,7 +275,7 @@ class AuditEvent(google.protobuf.message.Message):
     author: builtins.str
     """Empty: the ledger itself."""
     action: builtins.str
-    """`quota.set`, `quota.crossed`, `price.set`, `node.close`."""
+    """`quota.set`, `quota.crossed`, `price.set`, `node.close`, `node.remove`, `cluster.raise-level`."""
     subject: builtins.str
     change: builtins.str
     """`running 4 -> 8`."""

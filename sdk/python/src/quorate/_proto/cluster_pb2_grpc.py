@@ -90,6 +90,16 @@ class ClusterServiceStub(object):
                 request_serializer=quorate_dot___proto_dot_cluster__pb2.DrainNodeRequest.SerializeToString,
                 response_deserializer=quorate_dot___proto_dot_cluster__pb2.Node.FromString,
                 _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/quorate.v1.ClusterService/RemoveNode',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.ClusterStatus.FromString,
+                _registered_method=True)
+        self.RaiseLevel = channel.unary_unary(
+                '/quorate.v1.ClusterService/RaiseLevel',
+                request_serializer=quorate_dot___proto_dot_cluster__pb2.RaiseLevelRequest.SerializeToString,
+                response_deserializer=quorate_dot___proto_dot_cluster__pb2.ClusterStatus.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/quorate.v1.ClusterService/ListAuditEvents',
                 request_serializer=quorate_dot___proto_dot_cluster__pb2.ListAuditEventsRequest.SerializeToString,
@@ -138,7 +148,8 @@ class ClusterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveVoter(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The coordinator leaves the cluster for good. One that leads hands over first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -171,6 +182,20 @@ class ClusterServiceServicer(object):
 
     def DrainNode(self, request, context):
         """The node gets nothing new, and its tasks move to others at their next step, or when their grace is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """A member that is lost for good leaves the cluster. Refused while it is attached or holds leases.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RaiseLevel(self, request, context):
+        """Begins the newest feature level that every member knows. Until then each node may go back to the version before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +273,16 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.DrainNode,
                     request_deserializer=quorate_dot___proto_dot_cluster__pb2.DrainNodeRequest.FromString,
                     response_serializer=quorate_dot___proto_dot_cluster__pb2.Node.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.ClusterStatus.SerializeToString,
+            ),
+            'RaiseLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RaiseLevel,
+                    request_deserializer=quorate_dot___proto_dot_cluster__pb2.RaiseLevelRequest.FromString,
+                    response_serializer=quorate_dot___proto_dot_cluster__pb2.ClusterStatus.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -558,6 +593,60 @@ class ClusterService(object):
             '/quorate.v1.ClusterService/DrainNode',
             quorate_dot___proto_dot_cluster__pb2.DrainNodeRequest.SerializeToString,
             quorate_dot___proto_dot_cluster__pb2.Node.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ClusterService/RemoveNode',
+            quorate_dot___proto_dot_cluster__pb2.RemoveNodeRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.ClusterStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RaiseLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quorate.v1.ClusterService/RaiseLevel',
+            quorate_dot___proto_dot_cluster__pb2.RaiseLevelRequest.SerializeToString,
+            quorate_dot___proto_dot_cluster__pb2.ClusterStatus.FromString,
             options,
             channel_credentials,
             insecure,

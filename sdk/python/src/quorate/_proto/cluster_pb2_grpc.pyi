@@ -201,6 +201,38 @@ _ClusterServiceDrainNodeType = typing_extensions.TypeVar(
     ],
 )
 
+_ClusterServiceRemoveNodeType = typing_extensions.TypeVar(
+    '_ClusterServiceRemoveNodeType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RemoveNodeRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RemoveNodeRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RemoveNodeRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+)
+
+_ClusterServiceRaiseLevelType = typing_extensions.TypeVar(
+    '_ClusterServiceRaiseLevelType',
+    grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RaiseLevelRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RaiseLevelRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RaiseLevelRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+)
+
 _ClusterServiceListAuditEventsType = typing_extensions.TypeVar(
     '_ClusterServiceListAuditEventsType',
     grpc.UnaryUnaryMultiCallable[
@@ -233,7 +265,7 @@ _ClusterServiceSnapshotClusterType = typing_extensions.TypeVar(
     ],
 )
 
-class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _ClusterServiceGetClusterStatusType, _ClusterServiceListNodesType, _ClusterServiceGetNodeType, _ClusterServiceAddVoterType, _ClusterServiceRemoveVoterType, _ClusterServiceTransferLeaderType, _ClusterServiceListModelsType, _ClusterServiceCordonNodeType, _ClusterServiceUncordonNodeType, _ClusterServiceDrainNodeType, _ClusterServiceListAuditEventsType, _ClusterServiceSnapshotClusterType]):
+class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _ClusterServiceGetClusterStatusType, _ClusterServiceListNodesType, _ClusterServiceGetNodeType, _ClusterServiceAddVoterType, _ClusterServiceRemoveVoterType, _ClusterServiceTransferLeaderType, _ClusterServiceListModelsType, _ClusterServiceCordonNodeType, _ClusterServiceUncordonNodeType, _ClusterServiceDrainNodeType, _ClusterServiceRemoveNodeType, _ClusterServiceRaiseLevelType, _ClusterServiceListAuditEventsType, _ClusterServiceSnapshotClusterType]):
     """The machines and the consensus between them."""
 
     @typing.overload
@@ -281,6 +313,14 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.cluster_pb2.DrainNodeRequest,
             quorate._proto.cluster_pb2.Node,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.RemoveNodeRequest,
+            quorate._proto.cluster_pb2.ClusterStatus,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.RaiseLevelRequest,
+            quorate._proto.cluster_pb2.ClusterStatus,
         ],
         grpc.UnaryUnaryMultiCallable[
             quorate._proto.cluster_pb2.ListAuditEventsRequest,
@@ -339,6 +379,14 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
             quorate._proto.cluster_pb2.Node,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.RemoveNodeRequest,
+            quorate._proto.cluster_pb2.ClusterStatus,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            quorate._proto.cluster_pb2.RaiseLevelRequest,
+            quorate._proto.cluster_pb2.ClusterStatus,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             quorate._proto.cluster_pb2.ListAuditEventsRequest,
             quorate._proto.cluster_pb2.ListAuditEventsResponse,
         ],
@@ -360,6 +408,7 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
     AddVoter: _ClusterServiceAddVoterType
 
     RemoveVoter: _ClusterServiceRemoveVoterType
+    """The coordinator leaves the cluster for good. One that leads hands over first."""
 
     TransferLeader: _ClusterServiceTransferLeaderType
 
@@ -373,6 +422,12 @@ class ClusterServiceStub(typing.Generic[_ClusterServiceInitClusterType, _Cluster
 
     DrainNode: _ClusterServiceDrainNodeType
     """The node gets nothing new, and its tasks move to others at their next step, or when their grace is over."""
+
+    RemoveNode: _ClusterServiceRemoveNodeType
+    """A member that is lost for good leaves the cluster. Refused while it is attached or holds leases."""
+
+    RaiseLevel: _ClusterServiceRaiseLevelType
+    """Begins the newest feature level that every member knows. Until then each node may go back to the version before."""
 
     ListAuditEvents: _ClusterServiceListAuditEventsType
     """Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent."""
@@ -428,6 +483,14 @@ ClusterServiceAsyncStub: typing_extensions.TypeAlias = ClusterServiceStub[
         quorate._proto.cluster_pb2.Node,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RemoveNodeRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        quorate._proto.cluster_pb2.RaiseLevelRequest,
+        quorate._proto.cluster_pb2.ClusterStatus,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         quorate._proto.cluster_pb2.ListAuditEventsRequest,
         quorate._proto.cluster_pb2.ListAuditEventsResponse,
     ],
@@ -481,7 +544,8 @@ class ClusterServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: quorate._proto.cluster_pb2.RemoveVoterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[quorate._proto.cluster_pb2.ClusterStatus, collections.abc.Awaitable[quorate._proto.cluster_pb2.ClusterStatus]]: ...
+    ) -> typing.Union[quorate._proto.cluster_pb2.ClusterStatus, collections.abc.Awaitable[quorate._proto.cluster_pb2.ClusterStatus]]:
+        """The coordinator leaves the cluster for good. One that leads hands over first."""
 
     @abc.abstractmethod
     def TransferLeader(
@@ -520,6 +584,22 @@ class ClusterServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[quorate._proto.cluster_pb2.Node, collections.abc.Awaitable[quorate._proto.cluster_pb2.Node]]:
         """The node gets nothing new, and its tasks move to others at their next step, or when their grace is over."""
+
+    @abc.abstractmethod
+    def RemoveNode(
+        self,
+        request: quorate._proto.cluster_pb2.RemoveNodeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.cluster_pb2.ClusterStatus, collections.abc.Awaitable[quorate._proto.cluster_pb2.ClusterStatus]]:
+        """A member that is lost for good leaves the cluster. Refused while it is attached or holds leases."""
+
+    @abc.abstractmethod
+    def RaiseLevel(
+        self,
+        request: quorate._proto.cluster_pb2.RaiseLevelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[quorate._proto.cluster_pb2.ClusterStatus, collections.abc.Awaitable[quorate._proto.cluster_pb2.ClusterStatus]]:
+        """Begins the newest feature level that every member knows. Until then each node may go back to the version before."""
 
     @abc.abstractmethod
     def ListAuditEvents(

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file quorate/v1/cluster.proto.
  */
 export const file_quorate_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("ChhxdW9yYXRlL3YxL2NsdXN0ZXIucHJvdG8SCnF1b3JhdGUudjEiFAoSSW5pdENsdXN0ZXJSZXF1ZXN0IhkKF0dldENsdXN0ZXJTdGF0dXNSZXF1ZXN0IhIKEExpc3ROb2Rlc1JlcXVlc3QiHAoOR2V0Tm9kZVJlcXVlc3QSCgoCaWQYASABKAkiHQoPQWRkVm90ZXJSZXF1ZXN0EgoKAmlkGAEgASgJIiAKElJlbW92ZVZvdGVyUmVxdWVzdBIKCgJpZBgBIAEoCSIjChVUcmFuc2ZlckxlYWRlclJlcXVlc3QSCgoCaWQYASABKAkiEwoRTGlzdE1vZGVsc1JlcXVlc3QiQwoRQ29yZG9uTm9kZVJlcXVlc3QSCgoCaWQYASABKAkSDgoGcmVhc29uGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiRQoTVW5jb3Jkb25Ob2RlUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJmChBEcmFpbk5vZGVSZXF1ZXN0EgoKAmlkGAEgASgJEhUKCGdyYWNlX21zGAIgASgESACIAQESDgoGcmVhc29uGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAlCCwoJX2dyYWNlX21zIksKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDQoFYWZ0ZXIYASABKAQSDwoHc3ViamVjdBgCIAEoCRIRCglwYWdlX3NpemUYAyABKA0ifAoKQXVkaXRFdmVudBIOCgZudW1iZXIYASABKAQSDQoFYXRfbXMYAiABKAQSDgoGYXV0aG9yGAMgASgJEg4KBmFjdGlvbhgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEg4KBmNoYW5nZRgGIAEoCRIOCgZyZWFzb24YByABKAkiVQoXTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USJgoGZXZlbnRzGAEgAygLMhYucXVvcmF0ZS52MS5BdWRpdEV2ZW50EhIKCm5leHRfYWZ0ZXIYAiABKAQiiQMKDUNsdXN0ZXJTdGF0dXMSEgoKY2x1c3Rlcl9pZBgBIAEoCRIOCgZsZWFkZXIYAiABKAkSDAoEdGVybRgDIAEoBBIVCg1hcHBsaWVkX2luZGV4GAQgASgEEhcKD2NvbW1pdHRlZF9pbmRleBgFIAEoBBIOCgZ2b3RlcnMYBiADKAkSEAoIbGVhcm5lcnMYByADKAkSEwoLYW5zd2VyZWRfYnkYCCABKAkSEgoKc3RhdGVfaGFzaBgJIAEoCRIOCgZjb3BpZXMYCiABKA0SFQoNZmVhdHVyZV9sZXZlbBgLIAEoDRJDCg50YXNrc19ieV9zdGF0ZRgMIAMoCzIrLnF1b3JhdGUudjEuQ2x1c3RlclN0YXR1cy5UYXNrc0J5U3RhdGVFbnRyeRIQCgh3YXJuaW5ncxgNIAMoCRIYChBzdGF0ZV9oYXNoX2luZGV4GA4gASgEGjMKEVRhc2tzQnlTdGF0ZUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEipgIKBkVuZ2luZRINCgVtb2RlbBgBIAEoCRIUCgxtb2RlbF9kaWdlc3QYAiABKAkSEwoLbnVtZXJpY3NfaWQYAyABKAkSDgoGd2luZG93GAQgASgEEhEKCWt2X2Jsb2NrcxgFIAEoBBIWCg5rdl9ibG9ja3NfdXNlZBgGIAEoBBIQCghrdl9ieXRlcxgHIAEoBBIPCgdrZXJuZWxzGAggASgJEhcKD3Rva2Vuc19jb21wdXRlZBgJIAEoBBIVCg10b2tlbnNfY2FjaGVkGAogASgEEhgKEHRva2Vuc19nZW5lcmF0ZWQYCyABKAQSFAoMd2VpZ2h0X2J5dGVzGAwgASgEEiQKCGt2X3RpZXJzGA0gAygLMhIucXVvcmF0ZS52MS5LdlRpZXIiJQoGS3ZUaWVyEgwKBHRpZXIYASABKAkSDQoFYnl0ZXMYAiABKAQiwQIKBkRldmljZRIRCgRjcHVzGAEgASgNSACIAQESGQoMbWVtb3J5X2J5dGVzGAIgASgESAGIAQESHgoRbWVtb3J5X2ZyZWVfYnl0ZXMYAyABKARIAogBARIfChJjcHVfcHJlc3N1cmVfbWlsbGkYBCABKA1IA4gBARIiChVtZW1vcnlfcHJlc3N1cmVfbWlsbGkYBSABKA1IBIgBARIdCgRncHVzGAYgAygLMg8ucXVvcmF0ZS52MS5HcHUSFgoJcnNzX2J5dGVzGAcgASgESAWIAQFCBwoFX2NwdXNCDwoNX21lbW9yeV9ieXRlc0IUChJfbWVtb3J5X2ZyZWVfYnl0ZXNCFQoTX2NwdV9wcmVzc3VyZV9taWxsaUIYChZfbWVtb3J5X3ByZXNzdXJlX21pbGxpQgwKCl9yc3NfYnl0ZXMi0wIKA0dwdRIRCgR1dWlkGAEgASgJSACIAQESEQoEbmFtZRgCIAEoCUgBiAEBEh8KEm1lbW9yeV90b3RhbF9ieXRlcxgDIAEoBEgCiAEBEh4KEW1lbW9yeV91c2VkX2J5dGVzGAQgASgESAOIAQESIAoTdXRpbGl6YXRpb25fcGVyY2VudBgFIAEoDUgEiAEBEh0KEHBvd2VyX21pbGxpd2F0dHMYBiABKA1IBYgBARIgChN0ZW1wZXJhdHVyZV9jZWxzaXVzGAcgASgNSAaIAQFCBwoFX3V1aWRCBwoFX25hbWVCFQoTX21lbW9yeV90b3RhbF9ieXRlc0IUChJfbWVtb3J5X3VzZWRfYnl0ZXNCFgoUX3V0aWxpemF0aW9uX3BlcmNlbnRCEwoRX3Bvd2VyX21pbGxpd2F0dHNCFgoUX3RlbXBlcmF0dXJlX2NlbHNpdXMi/QIKBE5vZGUSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVyb2xlcxgDIAMoCRITCgtjbGllbnRfYWRkchgEIAEoCRIVCg1pbnRlcm5hbF9hZGRyGAUgASgJEg0KBXN0YXRlGAYgASgJEg8KB3J1bm5pbmcYByABKA0SDQoFc2xvdHMYCCABKA0SIwoHZW5naW5lcxgJIAMoCzISLnF1b3JhdGUudjEuRW5naW5lEiIKBmRldmljZRgKIAEoCzISLnF1b3JhdGUudjEuRGV2aWNlEhYKDmZlbmNlZF9jb21taXRzGAsgASgEEhAKCHNlZ21lbnRzGAwgASgEEhUKDXNlZ21lbnRfYnl0ZXMYDSABKAQSHgoWY29udGV4dF9ieXRlc19yZWNlaXZlZBgOIAEoBBIaChJjb250ZXh0X2J5dGVzX3NlbnQYDyABKAQSDwoHdmVyc2lvbhgQIAEoCRIaChJjb250ZXh0X2J5dGVzX2Z1bGwYESABKAQiNAoRTGlzdE5vZGVzUmVzcG9uc2USHwoFbm9kZXMYASADKAsyEC5xdW9yYXRlLnYxLk5vZGUiRQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAkSDQoFYnl0ZXMYAyABKAQSDwoHaG9sZGVycxgEIAMoCSI3ChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEucXVvcmF0ZS52MS5Nb2RlbCIvChZTbmFwc2hvdENsdXN0ZXJSZXF1ZXN0EhUKDWFsbG93X21pc3NpbmcYASABKAgiVQoXU25hcHNob3RDbHVzdGVyUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIsCgdzdW1tYXJ5GAIgASgLMhsucXVvcmF0ZS52MS5TbmFwc2hvdFN1bW1hcnkikQEKD1NuYXBzaG90U3VtbWFyeRISCgpjbHVzdGVyX2lkGAEgASgJEhUKDWFwcGxpZWRfaW5kZXgYAiABKAQSEgoKc3RhdGVfaGFzaBgDIAEoCRINCgV0YXNrcxgEIAEoBBIQCghzZWdtZW50cxgFIAEoBBINCgVieXRlcxgGIAEoBBIPCgdtaXNzaW5nGAcgASgEMtUHCg5DbHVzdGVyU2VydmljZRJICgtJbml0Q2x1c3RlchIeLnF1b3JhdGUudjEuSW5pdENsdXN0ZXJSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzElIKEEdldENsdXN0ZXJTdGF0dXMSIy5xdW9yYXRlLnYxLkdldENsdXN0ZXJTdGF0dXNSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzEkgKCUxpc3ROb2RlcxIcLnF1b3JhdGUudjEuTGlzdE5vZGVzUmVxdWVzdBodLnF1b3JhdGUudjEuTGlzdE5vZGVzUmVzcG9uc2USNwoHR2V0Tm9kZRIaLnF1b3JhdGUudjEuR2V0Tm9kZVJlcXVlc3QaEC5xdW9yYXRlLnYxLk5vZGUSQgoIQWRkVm90ZXISGy5xdW9yYXRlLnYxLkFkZFZvdGVyUmVxdWVzdBoZLnF1b3JhdGUudjEuQ2x1c3RlclN0YXR1cxJICgtSZW1vdmVWb3RlchIeLnF1b3JhdGUudjEuUmVtb3ZlVm90ZXJSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzEk4KDlRyYW5zZmVyTGVhZGVyEiEucXVvcmF0ZS52MS5UcmFuc2ZlckxlYWRlclJlcXVlc3QaGS5xdW9yYXRlLnYxLkNsdXN0ZXJTdGF0dXMSSwoKTGlzdE1vZGVscxIdLnF1b3JhdGUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHi5xdW9yYXRlLnYxLkxpc3RNb2RlbHNSZXNwb25zZRI9CgpDb3Jkb25Ob2RlEh0ucXVvcmF0ZS52MS5Db3Jkb25Ob2RlUmVxdWVzdBoQLnF1b3JhdGUudjEuTm9kZRJBCgxVbmNvcmRvbk5vZGUSHy5xdW9yYXRlLnYxLlVuY29yZG9uTm9kZVJlcXVlc3QaEC5xdW9yYXRlLnYxLk5vZGUSOwoJRHJhaW5Ob2RlEhwucXVvcmF0ZS52MS5EcmFpbk5vZGVSZXF1ZXN0GhAucXVvcmF0ZS52MS5Ob2RlEloKD0xpc3RBdWRpdEV2ZW50cxIiLnF1b3JhdGUudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBojLnF1b3JhdGUudjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USXAoPU25hcHNob3RDbHVzdGVyEiIucXVvcmF0ZS52MS5TbmFwc2hvdENsdXN0ZXJSZXF1ZXN0GiMucXVvcmF0ZS52MS5TbmFwc2hvdENsdXN0ZXJSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("ChhxdW9yYXRlL3YxL2NsdXN0ZXIucHJvdG8SCnF1b3JhdGUudjEiFAoSSW5pdENsdXN0ZXJSZXF1ZXN0IhkKF0dldENsdXN0ZXJTdGF0dXNSZXF1ZXN0IhIKEExpc3ROb2Rlc1JlcXVlc3QiHAoOR2V0Tm9kZVJlcXVlc3QSCgoCaWQYASABKAkiHQoPQWRkVm90ZXJSZXF1ZXN0EgoKAmlkGAEgASgJIkQKElJlbW92ZVZvdGVyUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSIjChVUcmFuc2ZlckxlYWRlclJlcXVlc3QSCgoCaWQYASABKAkiEwoRTGlzdE1vZGVsc1JlcXVlc3QiQwoRQ29yZG9uTm9kZVJlcXVlc3QSCgoCaWQYASABKAkSDgoGcmVhc29uGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiRQoTVW5jb3Jkb25Ob2RlUmVxdWVzdBIKCgJpZBgBIAEoCRIOCgZyZWFzb24YAiABKAkSEgoKcmVxdWVzdF9pZBgDIAEoCSJmChBEcmFpbk5vZGVSZXF1ZXN0EgoKAmlkGAEgASgJEhUKCGdyYWNlX21zGAIgASgESACIAQESDgoGcmVhc29uGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAlCCwoJX2dyYWNlX21zIkMKEVJlbW92ZU5vZGVSZXF1ZXN0EgoKAmlkGAEgASgJEg4KBnJlYXNvbhgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIjcKEVJhaXNlTGV2ZWxSZXF1ZXN0Eg4KBnJlYXNvbhgBIAEoCRISCgpyZXF1ZXN0X2lkGAIgASgJIksKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSDQoFYWZ0ZXIYASABKAQSDwoHc3ViamVjdBgCIAEoCRIRCglwYWdlX3NpemUYAyABKA0ifAoKQXVkaXRFdmVudBIOCgZudW1iZXIYASABKAQSDQoFYXRfbXMYAiABKAQSDgoGYXV0aG9yGAMgASgJEg4KBmFjdGlvbhgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEg4KBmNoYW5nZRgGIAEoCRIOCgZyZWFzb24YByABKAkiVQoXTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USJgoGZXZlbnRzGAEgAygLMhYucXVvcmF0ZS52MS5BdWRpdEV2ZW50EhIKCm5leHRfYWZ0ZXIYAiABKAQiiQMKDUNsdXN0ZXJTdGF0dXMSEgoKY2x1c3Rlcl9pZBgBIAEoCRIOCgZsZWFkZXIYAiABKAkSDAoEdGVybRgDIAEoBBIVCg1hcHBsaWVkX2luZGV4GAQgASgEEhcKD2NvbW1pdHRlZF9pbmRleBgFIAEoBBIOCgZ2b3RlcnMYBiADKAkSEAoIbGVhcm5lcnMYByADKAkSEwoLYW5zd2VyZWRfYnkYCCABKAkSEgoKc3RhdGVfaGFzaBgJIAEoCRIOCgZjb3BpZXMYCiABKA0SFQoNZmVhdHVyZV9sZXZlbBgLIAEoDRJDCg50YXNrc19ieV9zdGF0ZRgMIAMoCzIrLnF1b3JhdGUudjEuQ2x1c3RlclN0YXR1cy5UYXNrc0J5U3RhdGVFbnRyeRIQCgh3YXJuaW5ncxgNIAMoCRIYChBzdGF0ZV9oYXNoX2luZGV4GA4gASgEGjMKEVRhc2tzQnlTdGF0ZUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEipgIKBkVuZ2luZRINCgVtb2RlbBgBIAEoCRIUCgxtb2RlbF9kaWdlc3QYAiABKAkSEwoLbnVtZXJpY3NfaWQYAyABKAkSDgoGd2luZG93GAQgASgEEhEKCWt2X2Jsb2NrcxgFIAEoBBIWCg5rdl9ibG9ja3NfdXNlZBgGIAEoBBIQCghrdl9ieXRlcxgHIAEoBBIPCgdrZXJuZWxzGAggASgJEhcKD3Rva2Vuc19jb21wdXRlZBgJIAEoBBIVCg10b2tlbnNfY2FjaGVkGAogASgEEhgKEHRva2Vuc19nZW5lcmF0ZWQYCyABKAQSFAoMd2VpZ2h0X2J5dGVzGAwgASgEEiQKCGt2X3RpZXJzGA0gAygLMhIucXVvcmF0ZS52MS5LdlRpZXIiJQoGS3ZUaWVyEgwKBHRpZXIYASABKAkSDQoFYnl0ZXMYAiABKAQiwQIKBkRldmljZRIRCgRjcHVzGAEgASgNSACIAQESGQoMbWVtb3J5X2J5dGVzGAIgASgESAGIAQESHgoRbWVtb3J5X2ZyZWVfYnl0ZXMYAyABKARIAogBARIfChJjcHVfcHJlc3N1cmVfbWlsbGkYBCABKA1IA4gBARIiChVtZW1vcnlfcHJlc3N1cmVfbWlsbGkYBSABKA1IBIgBARIdCgRncHVzGAYgAygLMg8ucXVvcmF0ZS52MS5HcHUSFgoJcnNzX2J5dGVzGAcgASgESAWIAQFCBwoFX2NwdXNCDwoNX21lbW9yeV9ieXRlc0IUChJfbWVtb3J5X2ZyZWVfYnl0ZXNCFQoTX2NwdV9wcmVzc3VyZV9taWxsaUIYChZfbWVtb3J5X3ByZXNzdXJlX21pbGxpQgwKCl9yc3NfYnl0ZXMi0wIKA0dwdRIRCgR1dWlkGAEgASgJSACIAQESEQoEbmFtZRgCIAEoCUgBiAEBEh8KEm1lbW9yeV90b3RhbF9ieXRlcxgDIAEoBEgCiAEBEh4KEW1lbW9yeV91c2VkX2J5dGVzGAQgASgESAOIAQESIAoTdXRpbGl6YXRpb25fcGVyY2VudBgFIAEoDUgEiAEBEh0KEHBvd2VyX21pbGxpd2F0dHMYBiABKA1IBYgBARIgChN0ZW1wZXJhdHVyZV9jZWxzaXVzGAcgASgNSAaIAQFCBwoFX3V1aWRCBwoFX25hbWVCFQoTX21lbW9yeV90b3RhbF9ieXRlc0IUChJfbWVtb3J5X3VzZWRfYnl0ZXNCFgoUX3V0aWxpemF0aW9uX3BlcmNlbnRCEwoRX3Bvd2VyX21pbGxpd2F0dHNCFgoUX3RlbXBlcmF0dXJlX2NlbHNpdXMi/QIKBE5vZGUSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVyb2xlcxgDIAMoCRITCgtjbGllbnRfYWRkchgEIAEoCRIVCg1pbnRlcm5hbF9hZGRyGAUgASgJEg0KBXN0YXRlGAYgASgJEg8KB3J1bm5pbmcYByABKA0SDQoFc2xvdHMYCCABKA0SIwoHZW5naW5lcxgJIAMoCzISLnF1b3JhdGUudjEuRW5naW5lEiIKBmRldmljZRgKIAEoCzISLnF1b3JhdGUudjEuRGV2aWNlEhYKDmZlbmNlZF9jb21taXRzGAsgASgEEhAKCHNlZ21lbnRzGAwgASgEEhUKDXNlZ21lbnRfYnl0ZXMYDSABKAQSHgoWY29udGV4dF9ieXRlc19yZWNlaXZlZBgOIAEoBBIaChJjb250ZXh0X2J5dGVzX3NlbnQYDyABKAQSDwoHdmVyc2lvbhgQIAEoCRIaChJjb250ZXh0X2J5dGVzX2Z1bGwYESABKAQiNAoRTGlzdE5vZGVzUmVzcG9uc2USHwoFbm9kZXMYASADKAsyEC5xdW9yYXRlLnYxLk5vZGUiRQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAkSDQoFYnl0ZXMYAyABKAQSDwoHaG9sZGVycxgEIAMoCSI3ChJMaXN0TW9kZWxzUmVzcG9uc2USIQoGbW9kZWxzGAEgAygLMhEucXVvcmF0ZS52MS5Nb2RlbCIvChZTbmFwc2hvdENsdXN0ZXJSZXF1ZXN0EhUKDWFsbG93X21pc3NpbmcYASABKAgiVQoXU25hcHNob3RDbHVzdGVyUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIsCgdzdW1tYXJ5GAIgASgLMhsucXVvcmF0ZS52MS5TbmFwc2hvdFN1bW1hcnkikQEKD1NuYXBzaG90U3VtbWFyeRISCgpjbHVzdGVyX2lkGAEgASgJEhUKDWFwcGxpZWRfaW5kZXgYAiABKAQSEgoKc3RhdGVfaGFzaBgDIAEoCRINCgV0YXNrcxgEIAEoBBIQCghzZWdtZW50cxgFIAEoBBINCgVieXRlcxgGIAEoBBIPCgdtaXNzaW5nGAcgASgEMuUICg5DbHVzdGVyU2VydmljZRJICgtJbml0Q2x1c3RlchIeLnF1b3JhdGUudjEuSW5pdENsdXN0ZXJSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzElIKEEdldENsdXN0ZXJTdGF0dXMSIy5xdW9yYXRlLnYxLkdldENsdXN0ZXJTdGF0dXNSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzEkgKCUxpc3ROb2RlcxIcLnF1b3JhdGUudjEuTGlzdE5vZGVzUmVxdWVzdBodLnF1b3JhdGUudjEuTGlzdE5vZGVzUmVzcG9uc2USNwoHR2V0Tm9kZRIaLnF1b3JhdGUudjEuR2V0Tm9kZVJlcXVlc3QaEC5xdW9yYXRlLnYxLk5vZGUSQgoIQWRkVm90ZXISGy5xdW9yYXRlLnYxLkFkZFZvdGVyUmVxdWVzdBoZLnF1b3JhdGUudjEuQ2x1c3RlclN0YXR1cxJICgtSZW1vdmVWb3RlchIeLnF1b3JhdGUudjEuUmVtb3ZlVm90ZXJSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzEk4KDlRyYW5zZmVyTGVhZGVyEiEucXVvcmF0ZS52MS5UcmFuc2ZlckxlYWRlclJlcXVlc3QaGS5xdW9yYXRlLnYxLkNsdXN0ZXJTdGF0dXMSSwoKTGlzdE1vZGVscxIdLnF1b3JhdGUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHi5xdW9yYXRlLnYxLkxpc3RNb2RlbHNSZXNwb25zZRI9CgpDb3Jkb25Ob2RlEh0ucXVvcmF0ZS52MS5Db3Jkb25Ob2RlUmVxdWVzdBoQLnF1b3JhdGUudjEuTm9kZRJBCgxVbmNvcmRvbk5vZGUSHy5xdW9yYXRlLnYxLlVuY29yZG9uTm9kZVJlcXVlc3QaEC5xdW9yYXRlLnYxLk5vZGUSOwoJRHJhaW5Ob2RlEhwucXVvcmF0ZS52MS5EcmFpbk5vZGVSZXF1ZXN0GhAucXVvcmF0ZS52MS5Ob2RlEkYKClJlbW92ZU5vZGUSHS5xdW9yYXRlLnYxLlJlbW92ZU5vZGVSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzEkYKClJhaXNlTGV2ZWwSHS5xdW9yYXRlLnYxLlJhaXNlTGV2ZWxSZXF1ZXN0GhkucXVvcmF0ZS52MS5DbHVzdGVyU3RhdHVzEloKD0xpc3RBdWRpdEV2ZW50cxIiLnF1b3JhdGUudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBojLnF1b3JhdGUudjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USXAoPU25hcHNob3RDbHVzdGVyEiIucXVvcmF0ZS52MS5TbmFwc2hvdENsdXN0ZXJSZXF1ZXN0GiMucXVvcmF0ZS52MS5TbmFwc2hvdENsdXN0ZXJSZXNwb25zZTABYgZwcm90bzM");
 
 /**
  * @generated from message quorate.v1.InitClusterRequest
@@ -95,6 +95,16 @@ export type RemoveVoterRequest = Message<"quorate.v1.RemoveVoterRequest"> & {
    * @generated from field: string id = 1;
    */
   id: string;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
 };
 
 /**
@@ -224,6 +234,55 @@ export const DrainNodeRequestSchema: GenMessage<DrainNodeRequest> = /*@__PURE__*
   messageDesc(file_quorate_v1_cluster, 10);
 
 /**
+ * @generated from message quorate.v1.RemoveNodeRequest
+ */
+export type RemoveNodeRequest = Message<"quorate.v1.RemoveNodeRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message quorate.v1.RemoveNodeRequest.
+ * Use `create(RemoveNodeRequestSchema)` to create a new message.
+ */
+export const RemoveNodeRequestSchema: GenMessage<RemoveNodeRequest> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_cluster, 11);
+
+/**
+ * @generated from message quorate.v1.RaiseLevelRequest
+ */
+export type RaiseLevelRequest = Message<"quorate.v1.RaiseLevelRequest"> & {
+  /**
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message quorate.v1.RaiseLevelRequest.
+ * Use `create(RaiseLevelRequestSchema)` to create a new message.
+ */
+export const RaiseLevelRequestSchema: GenMessage<RaiseLevelRequest> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_cluster, 12);
+
+/**
  * @generated from message quorate.v1.ListAuditEventsRequest
  */
 export type ListAuditEventsRequest = Message<"quorate.v1.ListAuditEventsRequest"> & {
@@ -252,7 +311,7 @@ export type ListAuditEventsRequest = Message<"quorate.v1.ListAuditEventsRequest"
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 11);
+  messageDesc(file_quorate_v1_cluster, 13);
 
 /**
  * @generated from message quorate.v1.AuditEvent
@@ -278,7 +337,7 @@ export type AuditEvent = Message<"quorate.v1.AuditEvent"> & {
   author: string;
 
   /**
-   * `quota.set`, `quota.crossed`, `price.set`, `node.close`.
+   * `quota.set`, `quota.crossed`, `price.set`, `node.close`, `node.remove`, `cluster.raise-level`.
    *
    * @generated from field: string action = 4;
    */
@@ -307,7 +366,7 @@ export type AuditEvent = Message<"quorate.v1.AuditEvent"> & {
  * Use `create(AuditEventSchema)` to create a new message.
  */
 export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 12);
+  messageDesc(file_quorate_v1_cluster, 14);
 
 /**
  * @generated from message quorate.v1.ListAuditEventsResponse
@@ -331,7 +390,7 @@ export type ListAuditEventsResponse = Message<"quorate.v1.ListAuditEventsRespons
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 13);
+  messageDesc(file_quorate_v1_cluster, 15);
 
 /**
  * @generated from message quorate.v1.ClusterStatus
@@ -417,7 +476,7 @@ export type ClusterStatus = Message<"quorate.v1.ClusterStatus"> & {
  * Use `create(ClusterStatusSchema)` to create a new message.
  */
 export const ClusterStatusSchema: GenMessage<ClusterStatus> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 14);
+  messageDesc(file_quorate_v1_cluster, 16);
 
 /**
  * @generated from message quorate.v1.Engine
@@ -496,7 +555,7 @@ export type Engine = Message<"quorate.v1.Engine"> & {
  * Use `create(EngineSchema)` to create a new message.
  */
 export const EngineSchema: GenMessage<Engine> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 15);
+  messageDesc(file_quorate_v1_cluster, 17);
 
 /**
  * Bytes of KV in one place.
@@ -522,7 +581,7 @@ export type KvTier = Message<"quorate.v1.KvTier"> & {
  * Use `create(KvTierSchema)` to create a new message.
  */
 export const KvTierSchema: GenMessage<KvTier> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 16);
+  messageDesc(file_quorate_v1_cluster, 18);
 
 /**
  * What the machine has; a field that could not be read is unset.
@@ -573,7 +632,7 @@ export type Device = Message<"quorate.v1.Device"> & {
  * Use `create(DeviceSchema)` to create a new message.
  */
 export const DeviceSchema: GenMessage<Device> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 17);
+  messageDesc(file_quorate_v1_cluster, 19);
 
 /**
  * @generated from message quorate.v1.Gpu
@@ -620,7 +679,7 @@ export type Gpu = Message<"quorate.v1.Gpu"> & {
  * Use `create(GpuSchema)` to create a new message.
  */
 export const GpuSchema: GenMessage<Gpu> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 18);
+  messageDesc(file_quorate_v1_cluster, 20);
 
 /**
  * @generated from message quorate.v1.Node
@@ -721,7 +780,7 @@ export type Node = Message<"quorate.v1.Node"> & {
  * Use `create(NodeSchema)` to create a new message.
  */
 export const NodeSchema: GenMessage<Node> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 19);
+  messageDesc(file_quorate_v1_cluster, 21);
 
 /**
  * @generated from message quorate.v1.ListNodesResponse
@@ -738,7 +797,7 @@ export type ListNodesResponse = Message<"quorate.v1.ListNodesResponse"> & {
  * Use `create(ListNodesResponseSchema)` to create a new message.
  */
 export const ListNodesResponseSchema: GenMessage<ListNodesResponse> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 20);
+  messageDesc(file_quorate_v1_cluster, 22);
 
 /**
  * @generated from message quorate.v1.Model
@@ -770,7 +829,7 @@ export type Model = Message<"quorate.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 21);
+  messageDesc(file_quorate_v1_cluster, 23);
 
 /**
  * @generated from message quorate.v1.ListModelsResponse
@@ -787,7 +846,7 @@ export type ListModelsResponse = Message<"quorate.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 22);
+  messageDesc(file_quorate_v1_cluster, 24);
 
 /**
  * @generated from message quorate.v1.SnapshotClusterRequest
@@ -806,7 +865,7 @@ export type SnapshotClusterRequest = Message<"quorate.v1.SnapshotClusterRequest"
  * Use `create(SnapshotClusterRequestSchema)` to create a new message.
  */
 export const SnapshotClusterRequestSchema: GenMessage<SnapshotClusterRequest> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 23);
+  messageDesc(file_quorate_v1_cluster, 25);
 
 /**
  * @generated from message quorate.v1.SnapshotClusterResponse
@@ -830,7 +889,7 @@ export type SnapshotClusterResponse = Message<"quorate.v1.SnapshotClusterRespons
  * Use `create(SnapshotClusterResponseSchema)` to create a new message.
  */
 export const SnapshotClusterResponseSchema: GenMessage<SnapshotClusterResponse> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 24);
+  messageDesc(file_quorate_v1_cluster, 26);
 
 /**
  * What an archive holds.
@@ -883,7 +942,7 @@ export type SnapshotSummary = Message<"quorate.v1.SnapshotSummary"> & {
  * Use `create(SnapshotSummarySchema)` to create a new message.
  */
 export const SnapshotSummarySchema: GenMessage<SnapshotSummary> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_cluster, 25);
+  messageDesc(file_quorate_v1_cluster, 27);
 
 /**
  * The machines and the consensus between them.
@@ -934,6 +993,8 @@ export const ClusterService: GenService<{
     output: typeof ClusterStatusSchema;
   },
   /**
+   * The coordinator leaves the cluster for good. One that leads hands over first.
+   *
    * @generated from rpc quorate.v1.ClusterService.RemoveVoter
    */
   removeVoter: {
@@ -986,6 +1047,26 @@ export const ClusterService: GenService<{
     methodKind: "unary";
     input: typeof DrainNodeRequestSchema;
     output: typeof NodeSchema;
+  },
+  /**
+   * A member that is lost for good leaves the cluster. Refused while it is attached or holds leases.
+   *
+   * @generated from rpc quorate.v1.ClusterService.RemoveNode
+   */
+  removeNode: {
+    methodKind: "unary";
+    input: typeof RemoveNodeRequestSchema;
+    output: typeof ClusterStatusSchema;
+  },
+  /**
+   * Begins the newest feature level that every member knows. Until then each node may go back to the version before.
+   *
+   * @generated from rpc quorate.v1.ClusterService.RaiseLevel
+   */
+  raiseLevel: {
+    methodKind: "unary";
+    input: typeof RaiseLevelRequestSchema;
+    output: typeof ClusterStatusSchema;
   },
   /**
    * Who changed limits, prices and nodes, when and why; and which budgets ran up to 50, 80, 100 percent.
