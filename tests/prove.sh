@@ -47,7 +47,9 @@ if [ -n "${OLD_REF:-$(git describe --tags --abbrev=0 HEAD^ 2>/dev/null)}" ]; the
 else
     say "upgrade left out: no tag before HEAD; OLD_REF=TAG_OR_COMMIT names what to upgrade from"
 fi
-prove rolling "${nextest[@]}" -p quorate-tests -E 'test(/^(rolling|rotation|capacity)::/)'
+prove rolling "${nextest[@]}" -p quorate-tests -E 'test(/^(rotation|capacity)::/) | test(every_node_is_restarted)'
+# The local engine's tasks go on to the letter wherever their node dies.
+prove failover "${nextest[@]}" -p quorate-tests -E 'test(/^failover::/)'
 prove clocks env QUORATE_JUMPS=5 "${nextest[@]}" -p quorate-tests -E 'test(/clocks/)'
 prove busy env QUORATE_BUSY_SECONDS="${QUORATE_BUSY_SECONDS:-600}" "${nextest[@]}" -p quorate-tests -E 'test(/busy/)'
 prove backup "${nextest[@]}" -p quorate-tests -E 'test(/backup/)'
