@@ -114,8 +114,7 @@ fn kept(layout: Layout, options: &UpOptions, folder: &Folder) -> anyhow::Result<
             folder.end(&node.name, STOP)?;
         }
     }
-    let taken = layout.ports().find(|port| !is_free(*port));
-    match taken {
+    match still_taken(&layout, STOP) {
         Some(port) => bail!(
             "port {port} of the cluster in {} is in use by another program; stop that one (`ss -ltnp` names it), or take \
              another --folder",
@@ -154,6 +153,17 @@ fn wanted_models(names: &[String]) -> anyhow::Result<Vec<String>> {
         .try_for_each(|name| models.resolve(name).map(|_| ()))
         .context("--model none starts without one")?;
     Ok(names.to_vec())
+}
+
+/// A node that was killed a moment ago holds its ports until its last thread has ended.
+fn still_taken(layout: &Layout, patience: Duration) -> Option<u16> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match layout.ports().find(|port| !is_free(*port)) {
+            Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            taken => return taken,
+        }
+    }
 }
 
 fn is_free(port: u16) -> bool {
