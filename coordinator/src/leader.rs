@@ -17,7 +17,6 @@ use ledger::effect::Effect;
 use ledger::placement;
 use ledger::plan::plan;
 use ledger::rows::{EventKind, HeadRow, Role, ScheduleRow};
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -185,14 +184,12 @@ impl Office {
         }
     }
 
-    /// The memory of a task and the board of its tree end with its record. Not in the middle of an upgrade: an older
-    /// coordinator would not know the command, and halt.
+    /// The memory of a task and the board of its tree end with its record. Not before the level that has the command: an
+    /// older coordinator would not know it, and halt.
     async fn end_outlived(&self) {
         let outlived: Vec<Command> = {
             let locked = self.coordinator.locked();
-            let voting = locked.state.nodes().filter(|row| row.roles.contains(&Role::Coordinator));
-            let versions: BTreeSet<&str> = voting.map(|row| row.version.as_str()).collect();
-            let most = if versions.len() > 1 { 0 } else { limits::BATCH_COMMANDS };
+            let most = if locked.state.moves_homes() { limits::BATCH_COMMANDS } else { 0 };
             locked.state.heads_outlived().take(most).map(drop_head).collect()
         };
         if !outlived.is_empty()

@@ -25,6 +25,8 @@ const FINE_FORMAT: u16 = 2;
 const FINE: u32 = 2;
 const TALKS: u32 = 3;
 const CALLS: u32 = 4;
+/// From here on homes move, and chains end with their task.
+pub const HOMES: u32 = 5;
 /// Levels up to this begin with the first command that needs them.
 pub const BY_USE: u32 = 3;
 
@@ -73,6 +75,11 @@ impl State {
     /// Whether there may be rows of model calls.
     pub(crate) fn makes_calls(&self) -> bool {
         self.meta().feature_level >= CALLS
+    }
+
+    /// Whether every member knows the commands about homes.
+    pub fn moves_homes(&self) -> bool {
+        self.meta().feature_level >= HOMES
     }
 
     pub(crate) fn counts_finely(&self) -> bool {

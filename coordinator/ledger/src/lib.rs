@@ -67,7 +67,7 @@ mod strategy;
 mod strategy_test;
 
 pub use entry::{FORMAT, Halt, READER, encode_entry};
-pub use level::BY_USE;
+pub use level::{BY_USE, HOMES};
 pub use placement::{Soft, SoftNode};
 pub use queue::QueueKey;
 pub use restored::{Founder, Needed};

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use ledger::command::Command;
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{Chain, Kept, NodeRow, Role};
+use ledger::rows::{Chain, Kept};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use types::{Hash, NodeId, limits};
@@ -92,7 +92,7 @@ impl Repair {
         let situation = (members, gone.clone());
         let nothing_new = |(seen, until_ms): &(Situation, u64)| *seen == situation && now_ms < *until_ms;
         let alone = situation.0.len() < limits::COPIES || !situation.0.contains(&self.homes.own());
-        if alone || self.looked.as_ref().is_some_and(nothing_new) || !same_version(&rows, &gone) {
+        if alone || self.looked.as_ref().is_some_and(nothing_new) || !self.may_move().await? {
             return Ok(());
         }
         let look = self.repair(&gone).await?;
@@ -102,6 +102,14 @@ impl Repair {
         let again_ms = if whole { AGAIN_MS } else { (RETRY_MS << self.failures.min(8)).min(AGAIN_MS) };
         self.looked = Some((situation, self.now_ms() + again_ms));
         Ok(())
+    }
+
+    /// An older coordinator would not know the command, and halt: so nothing moves before the level that has it.
+    async fn may_move(&self) -> Result<bool, Trouble> {
+        match self.homes.client.read_stale(Query::Cluster).await?.0 {
+            Answer::Cluster(facts) => Ok(facts.feature_level >= ledger::HOMES),
+            _ => Err(Trouble::OtherAnswer),
+        }
     }
 
     /// Brings everything that is short: what goes on first, then what has ended.
@@ -237,11 +245,4 @@ struct Page {
     more: bool,
     short: u64,
     lost: u64,
-}
-
-/// An older coordinator would not know the command, and halt: so nothing moves in the middle of an upgrade.
-fn same_version(rows: &[NodeRow], gone: &[NodeId]) -> bool {
-    let voting = |row: &&NodeRow| row.roles.contains(&Role::Coordinator) && !gone.contains(&row.id);
-    let versions: BTreeSet<&str> = rows.iter().filter(voting).map(|row| row.version.as_str()).collect();
-    versions.len() <= 1
 }

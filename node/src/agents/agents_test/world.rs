@@ -15,7 +15,7 @@ use ledger::effect::Effect;
 use ledger::keys::{Budget, Window};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, InputRef, QuotaKey, Role, SignalKind, TaskRow};
+use ledger::rows::{AgentKind, Fork, InputRef, QuotaKey, Role, SignalKind, TaskRow};
 use ledger::{Place, Soft, SoftNode, State};
 use mind::{Definition, StepRecord};
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +160,18 @@ impl World {
             InputRef { name: (*name).into(), segment, bytes }
         });
         let inputs = inputs.collect();
+        let terms = (!limits.is_empty()).then(|| Terms { limits: limits.to_vec(), ..Terms::default() });
+        self.create_on(agent, inputs, terms)
+    }
+
+    /// A task that goes on from another one's step.
+    pub(super) fn fork(&self, task: TaskUid, step: u64, head: Option<Hash>) -> TaskUid {
+        let row = self.row(task);
+        let terms = Terms { fork: Some(Fork { task, step, head }), ..Terms::default() };
+        self.create_on(&row.agent, row.inputs.to_vec(), Some(terms))
+    }
+
+    fn create_on(&self, agent: &str, inputs: Vec<InputRef>, terms: Option<Terms>) -> TaskUid {
         let reply = self.ok(Command::CreateTask {
             project: project(),
             agent: agent.into(),
@@ -171,10 +183,16 @@ impl World {
             deadline_ms: 0,
             home: self.home(),
             request: RequestKey::default(),
-            terms: (!limits.is_empty()).then(|| Terms { limits: limits.to_vec(), ..Terms::default() }),
+            terms,
         });
         let Reply::Task(row) = reply else { panic!("{reply:?}") };
         row.uid
+    }
+
+    /// Time passes, and the ledger notices.
+    pub(super) fn pass(&self, ms: u64) {
+        self.ms.fetch_add(ms, Ordering::SeqCst);
+        self.ok(Command::Tick);
     }
 
     pub(super) fn cancel(&self, task: TaskUid) {
@@ -227,6 +245,10 @@ impl World {
         self.lock().state.task(task).expect("the task exists").clone()
     }
 
+    pub(super) fn knows(&self, task: TaskUid) -> bool {
+        self.lock().state.task(task).is_some()
+    }
+
     pub(super) fn settled_calls(&self) -> u64 {
         let world = self.lock();
         let budgets = world.state.quota("projects/default").unwrap().budgets_at(0);
@@ -250,6 +272,10 @@ impl World {
     pub(super) fn text(&self, hash: Hash, node: NodeId) -> Option<String> {
         let bytes = self.lock().stores[&node].get(&hash).cloned()?;
         Some(context::open(&project(), hash, &bytes).unwrap().text)
+    }
+
+    pub(super) fn segment(&self, hash: Hash, node: NodeId) -> Segment {
+        context::open(&project(), hash, &self.lock().stores[&node][&hash]).unwrap()
     }
 
     /// A task's records, the oldest first.

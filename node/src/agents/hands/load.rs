@@ -48,7 +48,7 @@ impl Hands {
         let closure: Vec<Hash> = std::iter::once(*row.definition).chain(chain).chain(journal).collect();
         self.shared.counters.full_context(self.stored_bytes(closure.iter().copied()));
         self.copies.loaded(closure);
-        let tree = self.root().await?;
+        let tree = self.root(&chain).await?;
         self.known().tree = Some(tree);
         let mut mind = Mind::new(self.facts(definition, tree, said_to(row)));
         for (hash, record) in &records {
@@ -59,11 +59,8 @@ impl Hands {
 
     /// The task's row by now: an agent that is started again has committed steps since its lease began.
     async fn row_now(&self) -> Result<TaskRow, Trouble> {
-        let query = Query::TaskByUid { uid: self.lease.task };
-        match self.shared.seams.ledger.read(query).await.map_err(Trouble::Missing)? {
-            Answer::Task(Some(row)) if row.epoch == Some(self.lease.epoch) => Ok(*row),
-            _ => Ok(self.lease.row.clone()),
-        }
+        let row = self.task(self.lease.task).await?.filter(|row| row.epoch == Some(self.lease.epoch));
+        Ok(row.unwrap_or_else(|| self.lease.row.clone()))
     }
 
     fn facts(&self, definition: Definition, tree: TaskUid, inbox: Vec<mind::Signal>) -> TaskFacts {
@@ -121,20 +118,39 @@ impl Hands {
 
     /// The root of the task's tree: its oldest ancestor. A fork belongs to the tree that it came from: it reads what was
     /// said there.
-    async fn root(&self) -> Result<TaskUid, Trouble> {
+    async fn root(&self, chain: &[Hash]) -> Result<TaskUid, Trouble> {
         let mut root = self.lease.task;
         let mut parent = above(&self.lease.row);
         for _ in 0..=limits::TASK_DEPTH {
             let Some(uid) = parent else { return Ok(root) };
             root = uid;
-            let answer =
-                self.shared.seams.ledger.read(Query::TaskByUid { uid }).await.map_err(Trouble::Missing)?;
-            let Answer::Task(Some(row)) = answer else {
-                return Err(Trouble::Missing(format!("the ledger does not know the ancestor {uid}")));
-            };
-            parent = above(&row);
+            match self.task(uid).await? {
+                Some(row) => parent = above(&row),
+                None => return self.root_by_its_words(chain, uid).await,
+            }
         }
         Err(Trouble::Corrupt(format!("more than {} ancestors", limits::TASK_DEPTH)))
+    }
+
+    /// A fork may outlive the records of the tree that it came from. What was said there tells its root still.
+    async fn root_by_its_words(&self, chain: &[Hash], unknown: TaskUid) -> Result<TaskUid, Trouble> {
+        if self.task(self.lease.task).await?.is_none() {
+            return Err(Trouble::Missing(format!("the ledger does not know the ancestor {unknown} yet")));
+        }
+        for hash in chain {
+            let segment = self.segment(*hash).await?;
+            if let Ok(root) = TaskUid::parse(&segment.tree) {
+                return Ok(root);
+            }
+        }
+        Ok(unknown)
+    }
+
+    async fn task(&self, uid: TaskUid) -> Result<Option<TaskRow>, Trouble> {
+        match self.shared.seams.ledger.read(Query::TaskByUid { uid }).await.map_err(Trouble::Missing)? {
+            Answer::Task(row) => Ok(row.map(|row| *row)),
+            other => Err(Trouble::Missing(format!("asked for a task, the ledger answered {other:?}"))),
+        }
     }
 
     /// Answers the mind's wish to see segments again.
