@@ -6,8 +6,9 @@
 //! failure and the thread with it: the model is then gone from this node until the process is started again.
 //!
 //! Read: this file, then `real` (the one place that knows `worker_inference::Engine`); `kv` (blocks that go to another
-//! node's engine).
+//! node's engine), `hints` (what is known of a conversation's future).
 
+pub mod hints;
 pub mod kv;
 pub mod real;
 mod scores;
@@ -162,6 +163,10 @@ pub trait Steps: Send {
     fn rest(&mut self) -> bool {
         false
     }
+    /// Takes note of what will become of a chain; an engine may have no use for it.
+    fn hint(&mut self, chain: &kv::Chain, hint: hints::Hint) {
+        let _ = (chain, hint);
+    }
     /// See [`EngineThread::held`]; an engine may have no blocks that others could use.
     fn held(&self, chain: &kv::Chain) -> usize {
         let _ = chain;
@@ -200,6 +205,7 @@ enum Order {
     /// Look whether a job was stopped.
     Look,
     Blocks(kv::Blocks),
+    Hint(kv::Chain, hints::Hint),
 }
 
 /// A handle to the thread. Clones share it; it ends with the last of them.
@@ -218,8 +224,14 @@ impl EngineThread {
         let shown = observed.clone();
         let name = format!("engine {name}");
         let alive = Arc::new(AtomicBool::new(true));
-        let worker =
-            Worker { engine, open: BTreeMap::new(), shown, shown_last: Instant::now(), alive: alive.clone() };
+        let worker = Worker {
+            engine,
+            open: BTreeMap::new(),
+            shown,
+            shown_last: Instant::now(),
+            unshown: false,
+            alive: alive.clone(),
+        };
         std::thread::Builder::new().name(name).spawn(move || worker.run(inbox))?;
         Ok(EngineThread { orders, observed, alive })
     }
@@ -300,6 +312,8 @@ struct Worker<E> {
     open: BTreeMap<u64, Open>,
     shown: Arc<Mutex<EngineObserved>>,
     shown_last: Instant,
+    /// Something was counted since, and no step may follow that would show it.
+    unshown: bool,
     alive: Arc<AtomicBool>,
 }
 
@@ -353,6 +367,9 @@ impl<E: Steps> Worker<E> {
                 Err(channel::RecvTimeoutError::Disconnected) => return Err(channel::RecvError),
             }
         }
+        if self.unshown {
+            self.show();
+        }
         inbox.recv()
     }
 
@@ -360,6 +377,11 @@ impl<E: Steps> Worker<E> {
         let (work, events, stop, place) = match order {
             Order::Run { work, events, stop, place } => (work, events, stop, place),
             Order::Blocks(question) => return question.answer(&mut self.engine),
+            Order::Hint(chain, hint) => {
+                self.engine.hint(&chain, hint);
+                self.unshown = true;
+                return;
+            }
             Order::Look => return,
         };
         let taken = match work {
@@ -405,7 +427,7 @@ impl<E: Steps> Worker<E> {
 
     fn show(&mut self) {
         *self.shown.lock().expect("nothing panics while it holds the figures") = self.engine.observe();
-        self.shown_last = Instant::now();
+        (self.shown_last, self.unshown) = (Instant::now(), false);
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) mod gateway_test;
 
 use crate::served::Served;
 use crate::telemetry::names;
-use context::Message;
+use context::{Message, Role};
 use external::External;
 use futures::future::BoxFuture;
 use ledger::keys::Amounts;
@@ -104,6 +104,8 @@ pub struct Generated {
     pub numerics: Option<Hash>,
     /// The prompt and the answer, from an engine beside us, which has blocks of them; else nothing.
     pub chain: Vec<u32>,
+    /// How many of them are of the first messages, which the agent has in all of its tasks.
+    pub chain_head: usize,
     /// Tool calls, from a provider that says them apart from the text.
     pub calls: Option<Vec<SaidCall>>,
 }
@@ -275,6 +277,10 @@ pub trait Provider: Send + Sync + 'static {
         messages: &'a Arc<Vec<Message>>,
         tools: Option<&'a Arc<str>>,
     ) -> BoxFuture<'a, Result<Prompt, ModelFailure>>;
+    /// The prompt will be asked for in a moment. Must not block.
+    fn foresee(&self, project: &ProjectName, class: Class, prompt: &Prompt) {
+        let _ = (project, class, prompt);
+    }
     /// Begins to answer. The receiver must never make the provider wait: it holds `max_new` pieces and the end.
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>>;
 }
@@ -421,6 +427,8 @@ async fn ask(
         known_tokens: prompt_tokens - new_tokens,
         extra: Amounts { kv_block_seconds: kv, ..Amounts::NONE },
     };
+    // What lies in lower tiers is on its way while the ledger is asked.
+    provider.foresee(&call.project, call.class, &prompt);
     let reserving = reserve.reserve(new_tokens + 1, most, want);
     let granted = stop.run_until_cancelled(reserving).await.ok_or(ModelOutcome::Stopped(None))?;
     let granted = granted.map_err(ModelOutcome::Refused)?;
@@ -503,6 +511,7 @@ impl Shown {
 /// Generates, passing pieces on as they come.
 async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>) -> ModelOutcome {
     let mut chain = if provider.facts().numerics.is_some() { ask.prompt.ids.clone() } else { Vec::new() };
+    let chain_head = head_tokens(&ask);
     let mut said = match provider.answer(ask).await {
         Ok(said) => said,
         Err(failure) => return ModelOutcome::Failed(failure),
@@ -523,7 +532,7 @@ async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>
                 if !chain.is_empty() {
                     chain.extend(&settled.token_ids);
                 }
-                let generated = Generated { calls, chain, ..settled };
+                let generated = Generated { calls, chain, chain_head, ..settled };
                 return match why {
                     EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
                     EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
@@ -537,6 +546,13 @@ async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>
             None => return ModelOutcome::Failed(gone()),
         }
     }
+}
+
+/// Tokens of the messages before the first that is a task's own.
+fn head_tokens(ask: &Ask) -> usize {
+    let own = ask.messages.iter().take_while(|message| message.role == Role::System);
+    let counts = own.zip(&ask.prompt.counts).map(|(_, count)| *count).sum();
+    usize::try_from(counts).unwrap_or(usize::MAX).min(ask.prompt.ids.len())
 }
 
 /// What was set aside is the most that is settled; what is above it is told as an overage.
@@ -586,6 +602,7 @@ fn settle(
         extra: Amounts::NONE,
         numerics: facts.numerics,
         chain: Vec::new(),
+        chain_head: 0,
         calls: None,
     }
 }

@@ -11,6 +11,7 @@ mod sender;
 
 use crate::agents::seams::KvDoor;
 use crate::engine_thread::EngineThread;
+use crate::engine_thread::hints::Hint;
 use crate::engine_thread::kv::Chain;
 use crate::engine_thread::real::LoadedModel;
 use crate::segments::Peers;
@@ -56,15 +57,32 @@ struct Order {
 /// Other nodes with each model, as the registry says.
 type Holders = Arc<RwLock<BTreeMap<String, Vec<NodeId>>>>;
 
-/// What agents see of it.
-pub(crate) struct KvCopies {
+/// What agents see of it, and of the engines here.
+pub(crate) struct KvHere {
+    sources: Sources,
+    copies: Option<KvCopies>,
+}
+
+struct KvCopies {
     holders: Holders,
     orders: mpsc::Sender<Order>,
 }
 
-impl KvCopies {
+impl KvHere {
+    /// Blocks stay where they are.
+    pub(crate) fn alone(sources: Sources) -> KvHere {
+        KvHere { sources, copies: None }
+    }
+
     /// Copies until it is dropped.
-    pub(crate) fn start(own: NodeId, client: Client, peers: Peers, sources: Sources) -> KvCopies {
+    pub(crate) fn copying(own: NodeId, client: Client, peers: Peers, sources: Sources) -> KvHere {
+        let copies = Some(KvCopies::start(own, client, peers, sources.clone()));
+        KvHere { sources, copies }
+    }
+}
+
+impl KvCopies {
+    fn start(own: NodeId, client: Client, peers: Peers, sources: Sources) -> KvCopies {
         let (orders, inbox) = mpsc::channel(WAITING);
         let holders = Holders::default();
         let following = follow(own, client, holders.clone());
@@ -77,15 +95,22 @@ impl KvCopies {
     }
 }
 
-impl KvDoor for KvCopies {
+impl KvDoor for KvHere {
     fn holders(&self, model: &str) -> Vec<NodeId> {
-        others_with(&self.holders, model)
+        self.copies.as_ref().map_or_else(Vec::new, |copies| others_with(&copies.holders, model))
     }
 
     fn follow(&self, model: &str, chain: Chain, keepers: &[NodeId]) {
+        let Some(copies) = &self.copies else { return };
         let order = Order { model: model.into(), chain, keepers: keepers.to_vec() };
-        if self.orders.try_send(order).is_err() {
+        if copies.orders.try_send(order).is_err() {
             count("dropped", 1);
+        }
+    }
+
+    fn hint(&self, model: &str, chain: Chain, hint: Hint) {
+        if let Some(source) = self.sources.get(model) {
+            source.thread.hint(chain, hint);
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Each piece of work is a future that ends with one [`Outcome`]. It may be dropped at any point: everything it asks
 //! of the ledger can be asked again. Read: `load` (a task from its journal), `infer` (model calls), `commit`
-//! (segments before step), `copies` (keepers), `family` (children), `tools`.
+//! (segments before step), `copies` (keepers), `foresight` (what the engine should know), `family` (children), `tools`.
 
 mod commit;
 mod copies;
 mod family;
+mod foresight;
 mod infer;
 mod load;
 mod tools;
@@ -69,10 +70,22 @@ struct Known {
     tree: Option<TaskUid>,
     /// What the model call of a step used beside tokens, until the step is committed.
     used: (u64, Amounts),
-    /// The model and the tokens of a step's call, for the blocks that the engine has of them.
-    chain: Option<(u64, String, Vec<u32>)>,
+    /// A step's call of a model, for the blocks that the engine has of it.
+    spoken: Option<Spoken>,
+    /// The tokens of the last committed one.
+    last_chain: Arc<[u32]>,
     /// What calls of a step used whose outcome nobody knows: it is paid for with the step.
     lost: (u64, Lost),
+}
+
+/// A call of a model that was answered by an engine here.
+struct Spoken {
+    step: u64,
+    model: String,
+    /// Prompt and answer.
+    tokens: Arc<[u32]>,
+    /// How many of them are the agent's own words: other tasks of it begin with them, too.
+    head: usize,
 }
 
 /// Something that cannot be had now.

@@ -1,5 +1,6 @@
 //! The world as agents see it. Traits, because tests put a small world behind them; `real` puts the large one.
 
+use crate::engine_thread::hints::Hint;
 use crate::engine_thread::kv::Chain;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -90,23 +91,15 @@ pub trait Tools: Send + Sync + 'static {
     fn call(&self, call: ToolUse, stop: CancellationToken) -> BoxFuture<'_, Option<CallOutcome>>;
 }
 
-/// Copies of cached blocks on the nodes that keep a task.
+/// Cached blocks of a task's conversation: in the engines here, and copies on the nodes that keep the task.
 pub trait KvDoor: Send + Sync + 'static {
     /// Other nodes that could go on with blocks of this model, to be preferred as keepers: none where blocks aren't
     /// copied.
     fn holders(&self, model: &str) -> Vec<NodeId>;
     /// A step was committed, its segments are on these nodes: the blocks of its chain may follow. Must not block.
     fn follow(&self, model: &str, chain: Chain, keepers: &[NodeId]);
-}
-
-/// Blocks stay where they are.
-pub struct NoCopies;
-
-impl KvDoor for NoCopies {
-    fn holders(&self, _model: &str) -> Vec<NodeId> {
-        Vec::new()
-    }
-    fn follow(&self, _model: &str, _chain: Chain, _keepers: &[NodeId]) {}
+    /// What the engine here should know of a chain. Must not block.
+    fn hint(&self, model: &str, chain: Chain, hint: Hint);
 }
 
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! `worker_inference::Engine` behind the thread.
 
+use super::hints::Hint;
 use super::kv::Chain;
 use super::scores::Runs;
 use super::{EngineObserved, EngineThread, Job, JobEnd, JobEvent, KvHeld, RefusedJob, Scores, Steps};
@@ -131,6 +132,16 @@ impl Steps for RealEngine {
 
     fn rest(&mut self) -> bool {
         self.engine.write_behind()
+    }
+
+    fn hint(&mut self, chain: &Chain, hint: Hint) {
+        let (engine, scope, tokens) = (&mut self.engine, &chain.scope, &chain.tokens);
+        match hint {
+            Hint::Retain { within_ms, permille } => engine.retain(scope, tokens, within_ms, permille),
+            Hint::Drop { kept, ended } => engine.drop_chain(scope, tokens, kept, ended),
+            Hint::Prefetch => engine.prefetch(scope, tokens),
+            Hint::Pin { for_ms } => engine.pin(scope, tokens, for_ms),
+        };
     }
 
     fn held(&self, chain: &Chain) -> usize {

@@ -3,6 +3,8 @@
 use super::render::Renderer;
 use super::spoken::{forced, spoken};
 use super::{Ask, EndOfSpeech, ModelFailure, Prompt, Provider, ProviderFacts, Said};
+use crate::engine_thread::hints::Hint;
+use crate::engine_thread::kv::Chain;
 use crate::engine_thread::{EngineThread, Job, JobEnd, JobEvent, RefusedJob, RunningJob, real::LoadedModel};
 use context::{Message, Role};
 use futures::future::BoxFuture;
@@ -95,6 +97,11 @@ impl Provider for Local {
                 ))
             })
         })
+    }
+
+    fn foresee(&self, project: &ProjectName, class: Class, prompt: &Prompt) {
+        let (scope, class) = (scope_of(project), class_number(class));
+        self.engine.hint(Chain { scope, class, tokens: prompt.ids.as_slice().into() }, Hint::Prefetch);
     }
 
     fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {

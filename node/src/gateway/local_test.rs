@@ -7,6 +7,7 @@ use context::{Role, Tokens};
 use ledger::reply::Refusal;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use worker_inference::EngineConfig;
 
@@ -107,6 +108,27 @@ async fn the_real_model_answers_through_the_gateway() {
     let cut = say(&gateway, ModelCall { max_tokens: 5, ..call(question.clone()) }).await;
     let rest = say(&gateway, ModelCall { max_tokens: 19, ..call(answered(&question, &cut, true)) }).await;
     assert_eq!([cut.token_ids, rest.token_ids].concat(), first.token_ids);
+
+    // What is known of its future reaches the engine, which counts it; its prompts were foreseen.
+    let chain = Chain {
+        scope: scope_of(&ProjectName::default()),
+        class: class_number(Class::Interactive),
+        tokens: first.chain.as_slice().into(),
+    };
+    assert!(0 < first.chain_head && first.chain_head < before.ids.len());
+    model.thread.hint(chain.clone(), Hint::Retain { within_ms: 1_000, permille: 900 });
+    model.thread.hint(chain, Hint::Drop { kept: first.chain_head, ended: true });
+    let counted = |verb, outcome| {
+        let verbs = model.thread.observe().verbs;
+        verbs.iter().find(|(it, was, _)| (*it, *was) == (verb, outcome)).map_or(0, |(.., count)| *count)
+    };
+    let heard = async {
+        while counted("retain", "done") + counted("drop", "done") < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), heard).await.expect("it hears");
+    assert!(counted("prefetch", "already") + counted("prefetch", "unknown") >= 4);
 
     // It may not stop before it is allowed to.
     let long = say(&gateway, ModelCall { min_tokens: 40, max_tokens: 44, ..call(question.clone()) }).await;

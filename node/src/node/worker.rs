@@ -4,7 +4,7 @@
 use super::{Parts, random};
 use crate::agents::counters::Counters;
 use crate::agents::real::{NodeVitals, World};
-use crate::agents::seams::{KvDoor, NoCopies};
+use crate::agents::seams::KvDoor;
 use crate::agents::{Agents, AgentsConfig, HeldLeases};
 use crate::boards::Boards;
 use crate::config::{Provider as Configured, Role};
@@ -17,7 +17,7 @@ use crate::gateway::local::Local;
 use crate::gateway::remote::Remote;
 use crate::gateway::scripted::Scripted;
 use crate::keep::Keep;
-use crate::kv_copies::{self, KvCopies};
+use crate::kv_copies::{self, KvHere};
 use crate::link::clock::SystemClock;
 use crate::link::dial::GrpcDial;
 use crate::link::real::ClientLeaders;
@@ -166,13 +166,11 @@ pub(super) async fn start(
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let gateway = engines.gateway().with_served(parts.door.served().clone());
     report_models(client.clone(), member.node_id, engines.held(), parts);
-    let kv: Arc<dyn KvDoor> = match parts.config.engine.kv_copies {
-        0 => Arc::new(NoCopies),
-        _ => {
-            let sources = engines.kv_sources();
-            Arc::new(KvCopies::start(member.node_id, client.clone(), keep.peers.clone(), sources))
-        }
-    };
+    let sources = engines.kv_sources();
+    let kv: Arc<dyn KvDoor> = Arc::new(match parts.config.engine.kv_copies {
+        0 => KvHere::alone(sources),
+        _ => KvHere::copying(member.node_id, client.clone(), keep.peers.clone(), sources),
+    });
     let vitals = Arc::new(NodeVitals {
         held: held.clone(),
         counters: counters.clone(),

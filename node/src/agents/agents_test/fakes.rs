@@ -1,7 +1,9 @@
-//! Models and a live display that tests can look into.
+//! Models, a live display and an engine's ears that tests can look into.
 
 use super::world::SCRIPTED;
-use crate::agents::seams::Live;
+use crate::agents::seams::{KvDoor, Live};
+use crate::engine_thread::hints::Hint;
+use crate::engine_thread::kv::Chain;
 use crate::gateway::scripted::Scripted;
 use crate::gateway::{Ask, ModelFailure, Prompt, Provider, ProviderFacts, Said};
 use context::Message;
@@ -10,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
-use types::{ProjectName, TaskUid};
+use types::{Hash, NodeId, ProjectName, TaskUid};
 
 /// What was shown live, by task.
 #[derive(Default)]
@@ -96,4 +98,52 @@ impl Provider for Trouble {
 
 pub(super) fn scripted(script: &str) -> Arc<dyn Provider> {
     Arc::new(Scripted::parse(SCRIPTED, "test.toml", script).unwrap())
+}
+
+/// What an engine would hear: how many tokens of a conversation, and what of them.
+#[derive(Default)]
+pub(super) struct Hinted(Mutex<Vec<(usize, Hint)>>);
+
+impl Hinted {
+    pub(super) fn all(&self) -> Vec<(usize, Hint)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Blocks stay where they are.
+impl KvDoor for Hinted {
+    fn holders(&self, _model: &str) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    fn follow(&self, _model: &str, _chain: Chain, _keepers: &[NodeId]) {}
+
+    fn hint(&self, _model: &str, chain: Chain, hint: Hint) {
+        self.0.lock().unwrap().push((chain.tokens.len(), hint));
+    }
+}
+
+/// Replies of a script, said as an engine on this node says them.
+struct Beside(Scripted);
+
+impl Provider for Beside {
+    fn facts(&self) -> ProviderFacts {
+        ProviderFacts { numerics: Some(Hash::of(b"numerics")), ..self.0.facts() }
+    }
+
+    fn prompt<'a>(
+        &'a self,
+        messages: &'a Arc<Vec<Message>>,
+        tools: Option<&'a Arc<str>>,
+    ) -> BoxFuture<'a, Result<Prompt, ModelFailure>> {
+        self.0.prompt(messages, tools)
+    }
+
+    fn answer(&self, ask: Ask) -> BoxFuture<'_, Result<mpsc::Receiver<Said>, ModelFailure>> {
+        self.0.answer(ask)
+    }
+}
+
+pub(super) fn beside(script: &str) -> Arc<dyn Provider> {
+    Arc::new(Beside(Scripted::parse(SCRIPTED, "test.toml", script).unwrap()))
 }

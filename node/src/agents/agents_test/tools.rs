@@ -1,7 +1,9 @@
 //! Agents with tools: what survives the death of a worker, what people are asked, what a cancel ends.
 
+use super::fakes::beside;
 use super::world::{NodeInWorld, SCRIPTED, World, start};
 use super::{empty, scripted};
+use crate::engine_thread::hints::Hint;
 use ledger::reply::Reply;
 use ledger::rows::{SignalKind, TaskRow};
 use std::collections::BTreeSet;
@@ -49,6 +51,24 @@ async fn a_task_uses_tools_and_answers() {
     assert_eq!(operations(&world), expected);
     assert_eq!(row.step, 7, "three turns of two steps, and the answer");
     empty(&world, &nodes[0]).await;
+}
+
+#[tokio::test]
+async fn the_engine_hears_of_pauses_and_of_the_end() {
+    let world = World::new(2);
+    let node = start(&world, world.nodes()[1], beside(&turns("sink.put", 1))).await;
+    world.apply_agent(&format!("{}system = 'Keep things tidy.'\n", clerk("'sink.*'")));
+    let task = world.create("clerk", &[("q", "Put things away.")]);
+    world.until_state(task, TaskState::Succeeded).await;
+    empty(&world, &node).await;
+    let heard = node.hinted.all();
+    let [(first, Hint::Retain { .. }), (head, Hint::Pin { .. }), (second, Hint::Drop { kept, ended: true })] =
+        heard[..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert!(0 < head && head < first && first < second, "{heard:?}");
+    assert_eq!(kept, head, "other tasks of the agent begin like it");
 }
 
 #[tokio::test]

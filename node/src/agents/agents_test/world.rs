@@ -1,9 +1,9 @@
 //! A small world: the real ledger, stores in memory, scripted models, and as many nodes as a test wants.
 
 use super::bench::Bench;
-use super::fakes::Heard;
+use super::fakes::{Heard, Hinted};
 use crate::agents::counters::Counters;
-use crate::agents::seams::{LedgerDoor, NoCopies, Seams, Segments, Stores};
+use crate::agents::seams::{LedgerDoor, Seams, Segments, Stores};
 use crate::agents::{Agents, AgentsConfig, HeldLeases, Silence};
 use crate::gateway::{Gateway, Provider};
 use crate::link::{LeaseName, News};
@@ -409,6 +409,7 @@ pub(super) struct NodeInWorld {
     pub(super) agents: Agents,
     pub(super) lease_valid: Arc<AtomicBool>,
     pub(super) live: Arc<Heard>,
+    pub(super) hinted: Arc<Hinted>,
     frozen: Frozen,
 }
 
@@ -455,8 +456,8 @@ pub(super) async fn start_with(
     });
     let live = Arc::new(Heard::default());
     let tools = world.tools.clone();
-    let seams =
-        Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools, kv: Arc::new(NoCopies) };
+    let hinted = Arc::new(Hinted::default());
+    let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools, kv: hinted.clone() };
     let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
     let config = AgentsConfig { node, slots: 8, restart_ms: 1, silence };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
@@ -468,7 +469,7 @@ pub(super) async fn start_with(
     };
     world.tell(node, News::FullSet { leases, term: 1 }).await;
     world.lock().plan(world.ms.load(Ordering::SeqCst));
-    NodeInWorld { id: node, agents, lease_valid, live, frozen }
+    NodeInWorld { id: node, agents, lease_valid, live, hinted, frozen }
 }
 
 impl LedgerDoor for Reach {

@@ -1,6 +1,6 @@
 //! Committing a step: segments before step, and the ledger's answer.
 
-use super::{Hands, Patience, Trouble};
+use super::{Hands, Patience, Spoken, Trouble, foresight};
 use crate::agents::course::Outcome;
 use crate::agents::seams::Segments;
 use crate::engine_thread::kv::Chain;
@@ -57,7 +57,7 @@ impl Hands {
                 };
                 if let Some(outcome) = self.propose_step(step, command, last).await {
                     if matches!(outcome, Outcome::Happened(Event::Committed { .. })) {
-                        self.blocks_follow(step, &home);
+                        self.tell_engine(step, &home, &next);
                     }
                     return outcome;
                 }
@@ -87,12 +87,21 @@ impl Hands {
         (of_step == step && !amounts.is_none()).then_some(amounts)
     }
 
-    /// The blocks that the engine has of a step go where its segments went.
-    fn blocks_follow(&self, step: u64, home: &[NodeId]) {
-        let chain = self.known().chain.take().filter(|(of_step, ..)| *of_step == step);
-        let Some((_, model, tokens)) = chain.filter(|(.., tokens)| !tokens.is_empty()) else { return };
+    /// The blocks that the engine has of a step go where its segments went, and it hears what will become of them.
+    fn tell_engine(&self, step: u64, home: &[NodeId], next: &Next) {
+        let spoken = self.known().spoken.take().filter(|it| it.step == step && !it.tokens.is_empty());
+        let Some(Spoken { model, tokens, head, .. }) = spoken else { return };
+        let last = std::mem::replace(&mut self.known().last_chain, tokens.clone());
         let (scope, class) = (scope_of(self.project()), class_number(self.lease.row.class));
-        self.shared.seams.kv.follow(&model, Chain { scope, class, tokens: tokens.into() }, home);
+        let chain = |tokens: &[u32]| Chain { scope, class, tokens: tokens.into() };
+        let kv = &self.shared.seams.kv;
+        if let Some(left) = foresight::superseded(&last, &tokens) {
+            kv.hint(&model, chain(&last[..left.tokens]), left.hint);
+        }
+        for advice in foresight::after(next, tokens.len(), head) {
+            kv.hint(&model, chain(&tokens[..advice.tokens]), advice.hint);
+        }
+        kv.follow(&model, Chain { scope, class, tokens }, home);
     }
 
     /// None: not yet, try again.

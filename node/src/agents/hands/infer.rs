@@ -1,6 +1,6 @@
 //! Model calls: the chain to messages, through the gateway, live tokens on the way.
 
-use super::{Hands, Trouble};
+use super::{Hands, Spoken, Trouble};
 use crate::agents::course::Outcome;
 use crate::gateway::{Fullness, Generated, LivePiece, ModelCall, ModelOutcome, Reserve};
 use context::{ChainItem, Kind, Reader, Segment, View};
@@ -94,7 +94,8 @@ impl Hands {
             ModelOutcome::Generated(mut generated) | ModelOutcome::Stopped(Some(mut generated)) => {
                 let mut known = self.known();
                 known.used = (step, generated.extra);
-                known.chain = Some((step, model, std::mem::take(&mut generated.chain)));
+                let (tokens, head) = (std::mem::take(&mut generated.chain).into(), generated.chain_head);
+                known.spoken = Some(Spoken { step, model, tokens, head });
                 drop(known);
                 Outcome::Happened(told(generated))
             }
