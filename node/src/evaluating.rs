@@ -5,9 +5,10 @@
 //! time, few wait: what an engine does for nobody in particular must not fill its line.
 //!
 //! Read: this file, `recorded` (a task's journal as calls; pure), `scorer` (the engine behind the evaluator), `asked`
-//! (requests and answers as messages), `plane` (asked by other nodes), `sampled` (asked by nobody).
+//! (requests and answers as messages), `bill` (who pays), `plane` (asked by other nodes), `sampled` (asked by nobody).
 
 pub(crate) mod asked;
+mod bill;
 pub(crate) mod plane;
 pub(crate) mod recorded;
 pub(crate) mod sampled;
@@ -15,8 +16,10 @@ mod scorer;
 
 pub(crate) use scorer::{EngineScorer, sha256};
 
+use crate::accounts::{Accounts, NotBegun};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::local::scope_of;
+use bill::{Bill, Meter};
 use evaluate::{Call, EvaluateError, NoSuggestion, Over, Report, Settings, Suggestion};
 use scorer::{ScoreFailure, Shared};
 use std::sync::{Arc, OnceLock};
@@ -42,6 +45,8 @@ pub(crate) struct Order {
     pub(crate) settings: Settings,
     /// Also the smallest context of each call.
     pub(crate) suggest: bool,
+    /// Who asked: the project pays. What nobody asked for is free.
+    pub(crate) author: Option<String>,
 }
 
 /// The smallest context of a call; or the call, and why there is none.
@@ -65,6 +70,12 @@ pub(crate) enum Failed {
     Busy,
     #[error("no call could be evaluated; {first}")]
     Nothing { over: Over, first: String },
+    /// Nothing could be set aside.
+    #[error(transparent)]
+    NotBegun(#[from] NotBegun),
+    /// The project has less than the evaluation was to have.
+    #[error("of {wanted} tokens the project's quotas leave {granted}; {first}")]
+    Short { granted: u64, wanted: u64, first: String },
     /// Masked and exact removal say different things.
     #[error("{0}")]
     Refused(String),
@@ -78,13 +89,14 @@ pub(crate) struct Evaluations {
     models: Arc<Vec<(LoadedModel, OnceLock<String>)>>,
     line: Arc<Semaphore>,
     turn: Arc<Semaphore>,
+    accounts: Accounts,
 }
 
 impl Evaluations {
-    pub(crate) fn new(models: &[LoadedModel]) -> Evaluations {
+    pub(crate) fn new(models: &[LoadedModel], accounts: Accounts) -> Evaluations {
         let models = models.iter().map(|model| (model.clone(), OnceLock::new())).collect();
         let (line, turn) = (Arc::new(Semaphore::new(LINE)), Arc::new(Semaphore::new(1)));
-        Evaluations { models: Arc::new(models), line, turn }
+        Evaluations { models: Arc::new(models), line, turn, accounts }
     }
 
     /// Whether a model of this name is loaded here.
@@ -93,27 +105,30 @@ impl Evaluations {
     }
 
     /// Evaluates, in its turn. Dropping the future ends what is under way.
-    pub(crate) async fn run(&self, order: Order) -> Result<Evaluated, Failed> {
+    pub(crate) async fn run(&self, mut order: Order) -> Result<Evaluated, Failed> {
         let _place = self.line.clone().try_acquire_owned().map_err(|_| Failed::Busy)?;
         let turn = self.turn.clone().acquire_owned().await.map_err(|_| Failed::Busy)?;
-        let stop = CancellationToken::new();
-        let (evaluations, stopped) = (self.clone(), stop.clone());
-        let _stops = stop.drop_guard();
+        let bill = Bill::begin(&self.accounts, &mut order).await?;
+        let (meter, stop) = (bill.meter.clone(), bill.stop.clone());
+        let evaluations = self.clone();
+        let _stops = stop.clone().drop_guard();
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            evaluations.compute(order, stopped)
+            evaluations.compute(order, meter, stop)
         });
-        work.await.unwrap_or_else(|_| Err(Failed::Engine("evaluating panicked; report it".into())))
+        let done =
+            work.await.unwrap_or_else(|_| Err(Failed::Engine("evaluating panicked; report it".into())));
+        bill.settle(done).await
     }
 
-    fn compute(&self, order: Order, stop: CancellationToken) -> Result<Evaluated, Failed> {
-        let Order { model, project, calls, settings, suggest } = order;
+    fn compute(&self, order: Order, meter: Meter, stop: CancellationToken) -> Result<Evaluated, Failed> {
+        let Order { model, project, calls, settings, suggest, .. } = order;
         let found = self.models.iter().find(|(loaded, _)| loaded.name == model);
         let (loaded, sha) = found.ok_or(Failed::NoModel { model })?;
         let sha = digest(loaded, sha)?;
         let broken = |failure: ScoreFailure| Failed::Engine(failure.to_string());
         let mut scorer =
-            EngineScorer::shared(loaded, sha, scope_of(&project), stop.clone()).map_err(broken)?;
+            EngineScorer::shared(loaded, sha, scope_of(&project), meter, stop).map_err(broken)?;
         let report = evaluate::evaluate(&calls, &settings, &mut scorer).map_err(failed)?;
         if let (true, Some(first)) = (report.calls.is_empty(), report.skipped.first()) {
             let first = format!("call {}: {}", first.call, first.why);

@@ -5,10 +5,9 @@
 //! aside before, and what was used is settled before the end of an answer is told.
 //!
 //! Read: this file (the way of one request), `asking` (what a request says of itself), `places` (which node answers) and
-//! `prefixes`; `account` (the ledger's side), `refused` (its refusals in OpenAI's words); `engine` and `others` (who
+//! `prefixes`; `refused` (its refusals in OpenAI's words); `engine` and `others` (who
 //! computes), `relay` (from node to node).
 
-mod account;
 mod asking;
 mod engine;
 mod others;
@@ -19,6 +18,7 @@ mod relay;
 
 pub(crate) use relay::FrontService;
 
+use crate::accounts::{Accounts, Caller, SETTLING};
 use crate::door::{Access, project};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::Gateway;
@@ -29,7 +29,6 @@ use crate::openai::{Bounds, Face, Failure, finish, read};
 use crate::telemetry::Metrics;
 use crate::tls::accept::Peer;
 use crate::tls::dial::NodeDialer;
-use account::Accounts;
 use asking::Asking;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -76,18 +75,12 @@ struct Inside {
 pub(crate) struct Member {
     pub(crate) own: NodeId,
     pub(crate) client: Client,
+    pub(crate) accounts: Accounts,
     pub(crate) members: Members,
     pub(crate) dialer: NodeDialer,
     pub(crate) gateway: Gateway,
     pub(crate) models: Vec<LoadedModel>,
     pub(crate) metrics: Metrics,
-}
-
-/// Whose request it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Caller {
-    project: ProjectName,
-    author: String,
 }
 
 impl Front {
@@ -97,9 +90,8 @@ impl Front {
 
     /// From now on requests are answered.
     pub(crate) fn open(&self, member: Member) {
-        let Member { own, client, members, dialer, gateway, models, metrics } = member;
+        let Member { own, client, accounts, members, dialer, gateway, models, metrics } = member;
         let face = Face::by_name(models, Bounds::default(), metrics);
-        let accounts = Accounts::start(own, client.clone(), face.stop());
         let places = Places::new(own, client.clone());
         let relay = Relay::new(client.cluster(), dialer);
         let inside = Inside { own, face, gateway, accounts, places, relay, members, client };
@@ -113,7 +105,8 @@ impl Front {
             tracing::info!("answers in the making were cut off");
         }
         inside.face.cut_off();
-        let _ = tokio::time::timeout(account::SETTLING, inside.accounts.all_ended()).await;
+        inside.accounts.cut_off();
+        let _ = tokio::time::timeout(SETTLING, inside.accounts.all_ended()).await;
     }
 
     fn inside(&self) -> Result<&Inside, Failure> {

@@ -4,6 +4,7 @@
 //! `agents` (the supervision tree), `gateway` (model calls), `store` and `segments` (context that moves).
 
 mod a2a;
+mod accounts;
 pub mod agents;
 mod backup;
 mod boards;

@@ -7,6 +7,7 @@
 mod membership;
 mod worker;
 
+use crate::accounts::Accounts;
 use crate::config::{self, Config};
 use crate::device::{Machine, Telemetry};
 use crate::door::{Access, Door, Membership};
@@ -205,7 +206,8 @@ impl Parts {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(erasing));
         self.look_after(Homes { client: client.clone(), keep: keep.clone() });
         let engines = worker::Engines::load(&self, &client, &keep).await?;
-        let evaluations = engines.evaluations();
+        let accounts = Accounts::start(member.node_id, client.clone());
+        let evaluations = engines.evaluations(accounts.clone());
         let _ = self.evaluations.set(evaluations.clone());
         let _ = self.kv_sources.set(engines.kv_sources());
         let (sampler, chosen) = Sampler::new(self.config.engine.evaluate_percent);
@@ -214,6 +216,7 @@ impl Parts {
         self.front.open(front::Member {
             own: member.node_id,
             client: client.clone(),
+            accounts,
             members: members.clone(),
             dialer: self.security.dialer(),
             gateway: worker.gateway(),

@@ -188,6 +188,7 @@ async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Resu
         let again = cluster.client_of("worker-1")?.context().evaluate(&task.uid).step(1).send().await?;
         ensure!(first.report == again.report, "two doors, two reports");
         refusals(&endpoint, &task.uid).await?;
+        the_project_pays(&client, &task.uid).await?;
 
         let team = client.tasks().create("guards").input(NEEDLE).input(HAY[0]).send().await?;
         succeeded(&client, &team.uid).await?;
@@ -197,6 +198,27 @@ async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Resu
         Ok(())
     })
     .await
+}
+
+/// What is computed is on the project's account; what the project doesn't have isn't computed.
+async fn the_project_pays(client: &Client, task: &str) -> anyhow::Result<()> {
+    const PATH: &str = "projects/default";
+    let account = async || {
+        let quota = client.quotas().get(PATH).await?;
+        let tokens = quota.limits.get("tokens_total").context("a project that used tokens")?;
+        anyhow::Ok((tokens.used, tokens.reserved))
+    };
+    let (before, _) = account().await?;
+    let found = client.context().evaluate(task).audit_all().send().await?;
+    let (after, reserved) = account().await?;
+    ensure!(after - before == found.tokens_spent, "{before} and {found:?} are {after}");
+    ensure!(reserved == 0, "{reserved} are set aside for nothing");
+    client.quotas().set(PATH).limit("tokens_total", Some(after + 5)).reason("test").send().await?;
+    let refused = client.context().evaluate(task).send().await;
+    ensure!(refused.as_ref().is_err_and(|error| error.reason == "QUOTA_EXCEEDED"), "{refused:?}");
+    ensure!(account().await? == (after, 0), "what was refused was computed");
+    client.quotas().set(PATH).limit("tokens_total", None).reason("test").send().await?;
+    Ok(())
 }
 
 /// Each says why, by a stable reason.

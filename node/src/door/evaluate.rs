@@ -39,7 +39,7 @@ impl Door {
         });
         let model = inside.evaluating_model(&request.model, &own_model).await?;
         request.model = model.name.clone();
-        inside.evaluate(model, request).await
+        inside.evaluate(model, request, &caller.author()).await
     }
 }
 
@@ -55,7 +55,7 @@ impl sampled::Past for Door {
         call.check().ok()?;
         let settings = Settings { budget_tokens: Some(sampled::BUDGET_TOKENS), ..Settings::default() };
         let (model, project) = (row.model.to_string(), row.project.clone());
-        let order = Order { model, project, calls: vec![call], settings, suggest: false };
+        let order = Order { model, project, calls: vec![call], settings, suggest: false, author: None };
         Some(Sampled { order, team: inside.team_of(row).await })
     }
 }
@@ -180,15 +180,16 @@ impl Membership {
         &self,
         model: ModelRow,
         request: pb::EvaluateContextRequest,
+        author: &str,
     ) -> Result<pb::EvaluateContextResponse, Status> {
         if self.evaluations.has(&model.name) {
-            let answer = plane::evaluate(&self.evaluations, request).await?;
+            let answer = plane::evaluate(&self.evaluations, request, author.into()).await?;
             return Ok(pb::EvaluateContextResponse { node: self.members.name(self.own), ..answer });
         }
         self.members.learn(&self.client, model.holders.iter().copied()).await;
         let mut last = None;
         for &holder in model.holders.iter().filter(|holder| **holder != self.own) {
-            match self.peers.evaluate(holder, &request).await {
+            match self.peers.evaluate(holder, &request, author).await {
                 Ok(answer) => {
                     return Ok(pb::EvaluateContextResponse { node: self.members.name(holder), ..answer });
                 }

@@ -2,6 +2,7 @@
 //! speak the same ones.
 
 use super::{BUDGET_TOKENS, CALLS, Evaluated, Failed, Order, Suggested};
+use crate::accounts::NotBegun;
 use crate::door::status;
 use evaluate::{Audit, Call, Flaw, Over, Segment, Settings};
 use proto::v1 as pb;
@@ -10,7 +11,11 @@ use tonic::{Code, Status};
 use types::ProjectName;
 
 /// The order in a request that has its calls in it.
-pub(crate) fn order(request: pb::EvaluateContextRequest, project: ProjectName) -> Result<Order, Status> {
+pub(crate) fn order(
+    request: pb::EvaluateContextRequest,
+    project: ProjectName,
+    author: String,
+) -> Result<Order, Status> {
     let Some(Of::Calls(recorded)) = request.of else {
         return Err(status::invalid("of", "name a task, or give recorded calls"));
     };
@@ -19,7 +24,14 @@ pub(crate) fn order(request: pb::EvaluateContextRequest, project: ProjectName) -
     let audit = if request.audit_all { Audit::All } else { Audit::Some };
     let budget = if request.budget_tokens == 0 { BUDGET_TOKENS } else { request.budget_tokens };
     let settings = Settings { audit, budget_tokens: Some(budget), ..Settings::default() };
-    Ok(Order { model: request.model, project, calls, settings, suggest: request.suggest })
+    Ok(Order {
+        model: request.model,
+        project,
+        calls,
+        settings,
+        suggest: request.suggest,
+        author: Some(author),
+    })
 }
 
 fn check(calls: &[Call]) -> Result<(), Status> {
@@ -105,7 +117,7 @@ fn lines(found: &Suggested) -> String {
 }
 
 /// What failed, in the words of the API.
-pub(crate) fn refused(failed: &Failed) -> Status {
+pub(crate) fn refused(failed: Failed) -> Status {
     let text = failed.to_string();
     let error = |code, reason, next| status::error(code, reason, &text, next);
     match failed {
@@ -113,6 +125,14 @@ pub(crate) fn refused(failed: &Failed) -> Status {
             Code::FailedPrecondition,
             "NO_SUCH_MODEL",
             "`quorate model list --cluster` shows what is loaded; name one of them",
+        ),
+        Failed::NotBegun(NotBegun::Refused(refusal)) => status::from_refusal(refusal),
+        Failed::NotBegun(NotBegun::Unheard(failed)) => status::from_client(failed),
+        Failed::NotBegun(NotBegun::Odd(_)) => error(Code::Unavailable, "NOT_RESERVED", "try again"),
+        Failed::Short { .. } => error(
+            Code::ResourceExhausted,
+            "QUOTA_EXCEEDED",
+            "raise the limit with `quorate quota set`, or wait",
         ),
         Failed::Busy => error(Code::Unavailable, "EVALUATOR_BUSY", "wait until one of them has ended"),
         Failed::Nothing { over: Over::Window, .. } => error(

@@ -34,7 +34,7 @@ impl Evaluator for EvaluatorPlane {
         &self,
         request: Request<EvaluateRequest>,
     ) -> Result<Response<EvaluateResponse>, Status> {
-        let EvaluateRequest { cluster_id, order } = request.into_inner();
+        let EvaluateRequest { cluster_id, order, author } = request.into_inner();
         if self.cluster.get().is_none_or(|ours| ours.0[..] != cluster_id[..]) {
             return Err(Status::failed_precondition("this node is of another cluster"));
         }
@@ -43,7 +43,7 @@ impl Evaluator for EvaluatorPlane {
         };
         let order = pb::EvaluateContextRequest::decode(order);
         let order = order.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let answer = evaluate(evaluations, order).await?;
+        let answer = evaluate(evaluations, order, author).await?;
         Ok(Response::new(EvaluateResponse { answer: answer.encode_to_vec().into() }))
     }
 }
@@ -52,10 +52,11 @@ impl Evaluator for EvaluatorPlane {
 pub(crate) async fn evaluate(
     evaluations: &Evaluations,
     request: pb::EvaluateContextRequest,
+    author: String,
 ) -> Result<pb::EvaluateContextResponse, Status> {
     let project = ProjectName::parse(&request.project)
         .map_err(|error| crate::door::status::invalid("project", &error.to_string()))?;
     let (model, page) = (request.model.clone(), request.page);
-    let done = evaluations.run(asked::order(request, project)?).await;
-    done.map(|done| asked::answer(&done, model, page)).map_err(|failed| asked::refused(&failed))
+    let done = evaluations.run(asked::order(request, project, author)?).await;
+    done.map(|done| asked::answer(&done, model, page)).map_err(asked::refused)
 }

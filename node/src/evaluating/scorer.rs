@@ -1,5 +1,6 @@
 //! The engine as the one that scores: one context in its cache, and everything that is asked about it.
 
+use super::bill::Meter;
 use crate::engine_thread::real::LoadedModel;
 use crate::engine_thread::{EngineThread, JobEvent, Scores};
 use evaluate::{Call, Child, How, Observed, Scorer, Tokenised};
@@ -43,6 +44,7 @@ impl Ask for Engine {
 /// The node's engine, which has other work as well: scores come last.
 pub(crate) struct Shared {
     pub(crate) thread: EngineThread,
+    pub(crate) meter: Meter,
     /// Ends what is under way.
     pub(crate) stop: CancellationToken,
 }
@@ -53,7 +55,10 @@ impl Ask for Shared {
         let refused = |refused: crate::engine_thread::RefusedJob| ScoreFailure::Refused(refused.why);
         let mut running = self.thread.score(scores, &self.stop).map_err(refused)?;
         match running.events.blocking_recv() {
-            Some(JobEvent::Scored(found)) => Ok(*found),
+            Some(JobEvent::Scored(found)) => {
+                self.meter.count(found.spent.all() as u64);
+                Ok(*found)
+            }
             Some(JobEvent::Refused(why)) => Err(refused(why)),
             Some(JobEvent::Token { .. } | JobEvent::End { .. }) | None => Err(ScoreFailure::Gone),
         }
@@ -88,11 +93,12 @@ impl EngineScorer<Shared> {
         model: &LoadedModel,
         sha256: String,
         scope: [u8; 32],
+        meter: Meter,
         stop: CancellationToken,
     ) -> Result<Self, ScoreFailure> {
         let (text, window) = (model.text.clone(), model.window() as usize);
         let start = start(&text)?;
-        let engine = Shared { thread: model.thread.clone(), stop };
+        let engine = Shared { thread: model.thread.clone(), meter, stop };
         Ok(EngineScorer { engine, text, window, sha256, start, scope, independent: false })
     }
 }

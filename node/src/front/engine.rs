@@ -1,7 +1,7 @@
 //! Answers of an engine beside us. Its events pass through here on their way to the client, and are counted.
 
-use super::account::{Account, Need};
-use super::{Caller, Inside};
+use super::{Inside, refused};
+use crate::accounts::{Account, Caller, Need};
 use crate::engine_thread::{JobEvent, RunningJob};
 use crate::gateway::Gateway;
 use crate::gateway::local::scope_of;
@@ -38,7 +38,7 @@ pub(super) async fn answer(
         most,
         destination: None,
     };
-    let account = inside.accounts.begin(caller, need).await?;
+    let account = inside.accounts.begin(caller, need).await.map_err(refused::not_begun)?;
     prepared.cut(account.granted().saturating_sub(prompt_tokens));
     let started = prepared.start(account.stop())?;
     let choices = prompts.len();

@@ -3,8 +3,8 @@
 //! They count themselves, and afterwards: the prompt is set aside at its worst. An answer of which nobody knows whether
 //! it was worked on counts at everything that was set aside.
 
-use super::account::{Account, Need};
-use super::{Caller, Inside};
+use super::{Inside, refused};
+use crate::accounts::{Account, Caller, Need};
 use crate::engine_thread::{JobEnd, JobEvent};
 use crate::gateway::{Ask, EndOfSpeech, ModelFailure, Prompt, Provider, Said};
 use crate::openai::Failure;
@@ -46,7 +46,7 @@ pub(super) async fn answer(
         kv_block_seconds: 0,
         destination: provider.destination(),
     };
-    let account = inside.accounts.begin(caller, need).await?;
+    let account = inside.accounts.begin(caller, need).await.map_err(refused::not_begun)?;
     let granted = account.granted().saturating_sub(prompt_tokens);
     let ask = Ask {
         prompt,

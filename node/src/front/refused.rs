@@ -1,17 +1,23 @@
 //! The ledger's refusals as clients of OpenAI's API know them.
 
+use crate::accounts::NotBegun;
 use crate::openai::Failure;
-use coordinator::ClientError;
 use ledger::reply::Refusal;
 
 /// Buckets hold a minute's worth.
 const MINUTE_S: u64 = 60;
 
-pub(super) fn unheard(error: &ClientError) -> Failure {
-    Failure::gone(format!("nothing could be set aside for the answer: {error}"))
+pub(super) fn not_begun(why: NotBegun) -> Failure {
+    match why {
+        NotBegun::Refused(refusal) => failure(&refusal),
+        NotBegun::Unheard(error) => {
+            Failure::gone(format!("nothing could be set aside for the answer: {error}"))
+        }
+        NotBegun::Odd(why) => Failure::gone(why),
+    }
 }
 
-pub(super) fn failure(refusal: &Refusal) -> Failure {
+fn failure(refusal: &Refusal) -> Failure {
     match refusal {
         Refusal::OverQuota { path, resource, requested, available, limit } => {
             over(path, resource, *requested, *available, *limit)

@@ -3,8 +3,9 @@
 //! The answering node reserves and settles by itself: when the asking one is gone, or its client, the stream breaks, the
 //! answer ends, and what was made is settled.
 
+use super::Front;
 use super::places::Busy;
-use super::{Caller, Front};
+use crate::accounts::Caller;
 use crate::openai::Failure;
 use crate::openai::error::SHOULD_RETRY;
 use crate::openai::told::Kind;

@@ -2,6 +2,7 @@
 //! worker attaches as well, with no slots: it keeps segments.
 
 use super::{Parts, random};
+use crate::accounts::Accounts;
 use crate::agents::counters::Counters;
 use crate::agents::real::{NodeVitals, World};
 use crate::agents::seams::KvDoor;
@@ -74,8 +75,8 @@ impl Engines {
         Gateway::new(self.models.iter().map(local).chain(self.scripted.iter().cloned()))
     }
 
-    pub(super) fn evaluations(&self) -> Evaluations {
-        Evaluations::new(&self.models)
+    pub(super) fn evaluations(&self, accounts: Accounts) -> Evaluations {
+        Evaluations::new(&self.models, accounts)
     }
 
     pub(super) fn kv_sources(&self) -> kv_copies::Sources {

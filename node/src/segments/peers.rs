@@ -370,6 +370,7 @@ impl Peers {
         &self,
         node: NodeId,
         request: &EvaluateContextRequest,
+        author: &str,
     ) -> Result<EvaluateContextResponse, Status> {
         let peer = self.peer(node).map_err(|error| Status::unavailable(error.to_string()))?;
         let channel =
@@ -380,6 +381,7 @@ impl Peers {
         let order = EvaluateRequest {
             cluster_id: Bytes::copy_from_slice(&peer.cluster.0),
             order: request.encode_to_vec().into(),
+            author: author.into(),
         };
         let answer = client.evaluate(order).await?.into_inner().answer;
         EvaluateContextResponse::decode(answer).map_err(|error| Status::internal(error.to_string()))

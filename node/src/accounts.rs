@@ -1,16 +1,14 @@
-//! The ledger's side of a request: what is set aside before it begins, kept while it goes on, settled when it ends.
+//! The ledger's side of work without a task, such as a request to `/v1` or an evaluation: what is set aside before it
+//! begins, kept while it goes on, settled when it ends.
 //!
 //! Whoever goes away at any point leaves nothing behind: a beginning that nobody waits for any more is ended as soon as
 //! it is heard of, and what this node can't end because it died ends by itself, at everything that was set aside.
 
-use super::Caller;
-use super::refused;
-use crate::openai::Failure;
 use crate::openai::told::Usage;
-use coordinator::Client;
+use coordinator::{Client, ClientError};
 use ledger::command::Command;
 use ledger::keys::{Amounts, Holding};
-use ledger::reply::Reply;
+use ledger::reply::{Refusal, Reply};
 use ledger::rows::{CallId, Want};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,27 +22,45 @@ const LIVES: Duration = Duration::from_secs(30);
 /// How often the node says which of its calls go on. One command for all of them.
 const RENEW: Duration = Duration::from_secs(10);
 /// The end of an answer waits so long for being settled; then it is settled behind its back.
-pub(super) const SETTLING: Duration = Duration::from_secs(2);
+pub(crate) const SETTLING: Duration = Duration::from_secs(2);
 /// Between two tries to settle.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Who pays, and who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) project: ProjectName,
+    pub(crate) author: String,
+}
+
+/// Why nothing was set aside.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotBegun {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the ledger was not heard: {0}")]
+    Unheard(ClientError),
+    #[error("{0}")]
+    Odd(String),
+}
+
 /// What a request may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Need {
-    pub(super) model: String,
+pub(crate) struct Need {
+    pub(crate) model: String,
     /// Tokens of all its prompts, none of which is known to be cached.
-    pub(super) prompt_tokens: u64,
+    pub(crate) prompt_tokens: u64,
     /// Tokens of its answers, at least and at most.
-    pub(super) least: u64,
-    pub(super) most: u64,
-    pub(super) kv_block_seconds: u64,
+    pub(crate) least: u64,
+    pub(crate) most: u64,
+    pub(crate) kv_block_seconds: u64,
     /// Where it is computed, if not here.
-    pub(super) destination: Option<String>,
+    pub(crate) destination: Option<String>,
 }
 
 /// What is under way from this node. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Accounts(Arc<Inner>);
+pub(crate) struct Accounts(Arc<Inner>);
 
 struct Inner {
     own: NodeId,
@@ -61,7 +77,7 @@ struct Open {
 }
 
 /// What one request has set aside. Dropped without an end it used nothing.
-pub(super) struct Account {
+pub(crate) struct Account {
     accounts: Accounts,
     project: ProjectName,
     call: CallId,
@@ -73,10 +89,9 @@ pub(super) struct Account {
 }
 
 impl Accounts {
-    /// Calls end when `stop` fires.
-    pub(super) fn start(own: NodeId, client: Client, stop: &CancellationToken) -> Accounts {
+    pub(crate) fn start(own: NodeId, client: Client) -> Accounts {
         let (open, ended) = (Mutex::default(), Notify::new());
-        let accounts = Accounts(Arc::new(Inner { own, client, stop: stop.clone(), open, ended }));
+        let accounts = Accounts(Arc::new(Inner { own, client, stop: CancellationToken::new(), open, ended }));
         tokio::spawn(accounts.clone().keep_up());
         accounts
     }
@@ -85,14 +100,16 @@ impl Accounts {
     ///
     /// # Errors
     /// What the ledger refuses, or that nobody leads.
-    pub(super) async fn begin(&self, caller: &Caller, need: Need) -> Result<Account, Failure> {
+    pub(crate) async fn begin(&self, caller: &Caller, need: Need) -> Result<Account, NotBegun> {
         let (accounts, caller) = (self.clone(), caller.clone());
         // On its own: whoever waits for it may go away at any time, and what begins has to be ended.
         let begun = tokio::spawn(async move { accounts.begin_now(caller, need).await });
-        begun.await.unwrap_or_else(|_| Err(Failure::bug("reserving failed; this is a bug, report it")))
+        begun
+            .await
+            .unwrap_or_else(|_| Err(NotBegun::Odd("reserving failed; this is a bug, report it".into())))
     }
 
-    async fn begin_now(&self, caller: Caller, need: Need) -> Result<Account, Failure> {
+    async fn begin_now(&self, caller: Caller, need: Need) -> Result<Account, NotBegun> {
         let call = CallId(random());
         let stop = self.0.stop.child_token();
         let open = Open { project: caller.project.clone(), stop: stop.clone(), renewed: Instant::now() };
@@ -108,16 +125,16 @@ impl Accounts {
         };
         let command = self.command(call, caller, need);
         // Refused or not heard: dropping the account ends what may have begun.
-        match self.0.client.propose_one(command).await.map_err(|error| refused::unheard(&error))? {
+        match self.0.client.propose_one(command).await.map_err(NotBegun::Unheard)? {
             Reply::Reserved(granted) => {
                 (account.granted, account.begun) = (granted, Instant::now());
                 Ok(account)
             }
             Reply::Refused(refusal) => {
                 account.forget();
-                Err(refused::failure(&refusal))
+                Err(NotBegun::Refused(refusal))
             }
-            other => Err(Failure::gone(format!("{other:?} does not answer a reservation; try again later"))),
+            other => Err(NotBegun::Odd(format!("{other:?} does not answer a reservation; try again later"))),
         }
     }
 
@@ -142,8 +159,13 @@ impl Accounts {
         }
     }
 
+    /// What goes on has to stop.
+    pub(crate) fn cut_off(&self) {
+        self.0.stop.cancel();
+    }
+
     /// Resolves when nothing is under way.
-    pub(super) async fn all_ended(&self) {
+    pub(crate) async fn all_ended(&self) {
         loop {
             let ended = self.0.ended.notified();
             if self.open().is_empty() {
@@ -221,21 +243,21 @@ impl Accounts {
 
 impl Account {
     /// Tokens of prompt and answer that may be used.
-    pub(super) fn granted(&self) -> u64 {
+    pub(crate) fn granted(&self) -> u64 {
         self.granted
     }
 
     /// Fires when the request has to stop.
-    pub(super) fn stop(&self) -> &CancellationToken {
+    pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    pub(super) fn took(&self) -> Duration {
+    pub(crate) fn took(&self) -> Duration {
         self.begun.elapsed()
     }
 
     /// Settles what was used. Comes back when that is done, or after a while: it is then done later.
-    pub(super) async fn end(mut self, used: Usage, kv_block_seconds: u64) {
+    pub(crate) async fn end(mut self, used: Usage, kv_block_seconds: u64) {
         self.ended = true;
         let settling = self.accounts.clone().settle(self.project.clone(), self.call, used, kv_block_seconds);
         let settled = tokio::spawn(settling);
@@ -245,7 +267,7 @@ impl Account {
     }
 
     /// The same where nobody knows what was used: everything.
-    pub(super) async fn lose(self, prompt_tokens: u64, kv_block_seconds: u64) {
+    pub(crate) async fn lose(self, prompt_tokens: u64, kv_block_seconds: u64) {
         let generated = self.granted.saturating_sub(prompt_tokens);
         self.end(Usage { prompt: prompt_tokens, cached: 0, generated }, kv_block_seconds).await;
     }
