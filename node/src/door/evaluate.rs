@@ -189,7 +189,7 @@ impl Membership {
         self.members.learn(&self.client, model.holders.iter().copied()).await;
         let mut last = None;
         for &holder in model.holders.iter().filter(|holder| **holder != self.own) {
-            match self.peers.evaluate(holder, &request, author).await {
+            match plane::evaluate_at(&self.peers, holder, &request, author).await {
                 Ok(answer) => {
                     return Ok(pb::EvaluateContextResponse { node: self.members.name(holder), ..answer });
                 }

@@ -1,17 +1,19 @@
 //! Evaluations for other nodes: whoever was let in at their door has its calls scored by our engine.
 
 use super::{Evaluations, asked};
-use crate::segments::ClusterCell;
+use crate::segments::{ClusterCell, Peers, Wire};
+use bytes::Bytes;
 use prost::Message;
+use proto::internal::v1::evaluator_client::EvaluatorClient;
 use proto::internal::v1::evaluator_server::{Evaluator, EvaluatorServer};
 use proto::internal::v1::{EvaluateRequest, EvaluateResponse};
 use proto::v1 as pb;
 use std::sync::{Arc, OnceLock};
 use tonic::{Request, Response, Status};
-use types::ProjectName;
+use types::{NodeId, ProjectName};
 
 /// Calls of a whole team, and a page of them.
-pub(crate) const MESSAGE_BYTES: usize = 128 << 20;
+const MESSAGE_BYTES: usize = 128 << 20;
 
 /// Mounted on the internal port before engines are there.
 #[derive(Clone)]
@@ -59,4 +61,28 @@ pub(crate) async fn evaluate(
     let (model, page) = (request.model.clone(), request.page);
     let done = evaluations.run(asked::order(request, project, author)?).await;
     done.map(|done| asked::answer(&done, model, page)).map_err(asked::refused)
+}
+
+/// Has calls evaluated by the engine of another node. Takes as long as that takes: whoever asks has the patience.
+///
+/// # Errors
+/// In the words of the node that was asked; UNAVAILABLE where it can't be reached.
+pub(crate) async fn evaluate_at(
+    peers: &Peers,
+    node: NodeId,
+    request: &pb::EvaluateContextRequest,
+    author: &str,
+) -> Result<pb::EvaluateContextResponse, Status> {
+    let Wire { channel, cluster, .. } =
+        peers.wire(node).map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut client = EvaluatorClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let order = EvaluateRequest {
+        cluster_id: Bytes::copy_from_slice(&cluster.0),
+        order: request.encode_to_vec().into(),
+        author: author.into(),
+    };
+    let answer = client.evaluate(order).await?.into_inner().answer;
+    pb::EvaluateContextResponse::decode(answer).map_err(|error| Status::internal(error.to_string()))
 }

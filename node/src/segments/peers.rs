@@ -9,14 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use prost::Message;
-use proto::internal::v1::evaluator_client::EvaluatorClient;
 use proto::internal::v1::segments_client::SegmentsClient;
 use proto::internal::v1::{
-    EvaluateRequest, ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest,
-    TokensResponse, WantRequest, WantResponse,
+    ModelChunk, PullModelRequest, PullRequest, SaidRequest, SegmentChunk, TokensRequest, TokensResponse,
+    WantRequest, WantResponse,
 };
-use proto::v1::{EvaluateContextRequest, EvaluateContextResponse};
 use tokio::time::timeout;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
@@ -142,6 +139,7 @@ pub struct Peers {
 /// A connection to a node, the cluster it is for, and the bound that it keeps to.
 pub(crate) struct Wire {
     pub(crate) node: NodeId,
+    address: String,
     pub(crate) cluster: ClusterId,
     pub(crate) cap: LinkCap,
     pub(crate) channel: Channel,
@@ -362,31 +360,6 @@ impl Peers {
         Ok(answer.into_inner().more.map(live))
     }
 
-    /// Has calls evaluated by the engine of another node. Takes as long as that takes: whoever asks has the patience.
-    ///
-    /// # Errors
-    /// In the words of the node that was asked; UNAVAILABLE where it can't be reached.
-    pub(crate) async fn evaluate(
-        &self,
-        node: NodeId,
-        request: &EvaluateContextRequest,
-        author: &str,
-    ) -> Result<EvaluateContextResponse, Status> {
-        let peer = self.peer(node).map_err(|error| Status::unavailable(error.to_string()))?;
-        let channel =
-            self.channel(node, &peer.address).map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut client = EvaluatorClient::new(channel)
-            .max_decoding_message_size(crate::evaluating::plane::MESSAGE_BYTES)
-            .max_encoding_message_size(crate::evaluating::plane::MESSAGE_BYTES);
-        let order = EvaluateRequest {
-            cluster_id: Bytes::copy_from_slice(&peer.cluster.0),
-            order: request.encode_to_vec().into(),
-            author: author.into(),
-        };
-        let answer = client.evaluate(order).await?.into_inner().answer;
-        EvaluateContextResponse::decode(answer).map_err(|error| Status::internal(error.to_string()))
-    }
-
     /// Gets a model from whichever of the nodes have it; checked and in its place when this answers Ok.
     pub async fn pull_model(
         &self,
@@ -440,15 +413,13 @@ impl Peers {
         let cluster = *self.cluster.get().ok_or(PeerError::NoCluster)?;
         let address = self.addresses.address(node).ok_or(PeerError::NoAddress { node })?;
         let channel = self.channel(node, &address)?;
-        Ok(Wire { node, cluster, cap: self.cap.clone(), channel })
+        Ok(Wire { node, address, cluster, cap: self.cap.clone(), channel })
     }
 
     fn peer(&self, node: NodeId) -> Result<Peer, PeerError> {
-        let cluster = *self.cluster.get().ok_or(PeerError::NoCluster)?;
-        let address = self.addresses.address(node).ok_or(PeerError::NoAddress { node })?;
-        let channel = self.channel(node, &address)?;
+        let Wire { node, address, cluster, cap, channel } = self.wire(node)?;
         let client = SegmentsClient::new(channel).max_decoding_message_size(CHUNK_BYTES + (64 << 10));
-        Ok(Peer { node, cap: self.cap.clone(), address, cluster, client })
+        Ok(Peer { node, cap, address, cluster, client })
     }
 
     /// The connection to a node: kept while its address stays, and reconnecting by itself.
