@@ -4,6 +4,7 @@ mod bench;
 mod budgets;
 mod condense;
 mod fakes;
+mod routes;
 mod stuck;
 mod tools;
 mod typed;

@@ -9,6 +9,7 @@ mod copies;
 mod family;
 mod infer;
 mod load;
+mod route;
 mod tools;
 
 use super::Shared;
@@ -71,6 +72,9 @@ struct Known {
     used: (u64, Amounts),
     /// The model and the tokens of a step's call, for the blocks that the engine has of them.
     chain: Option<(u64, String, Vec<u32>)>,
+    /// The model of several that a step was last to be asked of, and how often one was.
+    routed: (u64, String),
+    turn: u32,
     /// What calls of a step used whose outcome nobody knows: it is paid for with the step.
     lost: (u64, Lost),
 }
