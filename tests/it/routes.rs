@@ -159,7 +159,7 @@ async fn the_cheap_one_until_it_is_full(
 async fn over_budget(client: &Client, dear: &Destination) -> anyhow::Result<()> {
     client.quotas().set("projects/default").limit("micro_usd_total", Some(300)).reason("test").send().await?;
     let created = client.tasks().create("chooser").input("Which one are you?").send().await?;
-    let held = quorate_tests::until("the pause", PATIENCE, async || {
+    let held = quorate_tests::until("the pause", PATIENCE, || async {
         let why = client.tasks().explain(&created.id).await.ok()?;
         why.blockers.iter().any(|it| it.reason == "QUOTA_MICRO_USD_TOTAL").then_some(why)
     })

@@ -118,8 +118,12 @@ impl Membership {
                 "agents with several models come with feature level {ROUTES}, the cluster is at {}",
                 facts.feature_level
             );
-            let next = "upgrade every node, then `quorate cluster raise-level`; or name one model";
-            return Err(status::error(Code::FailedPrecondition, "LEVEL_TOO_LOW", &message, next));
+            return Err(status::error(
+                Code::FailedPrecondition,
+                "LEVEL_TOO_LOW",
+                &message,
+                "upgrade every node, then `quorate cluster raise-level`; or name one model",
+            ));
         }
         let Answer::Prices(rows) = self.client.read(Query::Prices).await.map_err(status::from_client)? else {
             return Err(Status::internal("the ledger answered another question"));

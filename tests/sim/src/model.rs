@@ -80,6 +80,7 @@ impl Sim {
             chain_tokens: observed.chain_tokens + tokens,
             numerics: None,
             calls: None,
+            route: None,
         }
     }
 
