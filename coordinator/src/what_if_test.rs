@@ -76,7 +76,16 @@ impl World {
     fn step(&mut self, task: TaskUid, epoch: Epoch) {
         let want = Some(Want { fresh_tokens: 10, ..Want::default() });
         let (min_tokens, max_tokens) = (11, 20);
-        self.ok(Command::Reserve { task, epoch, node: NODE, step: 1, min_tokens, max_tokens, want });
+        self.ok(Command::Reserve {
+            task,
+            epoch,
+            node: NODE,
+            step: 1,
+            min_tokens,
+            max_tokens,
+            want,
+            route: None,
+        });
         let spent = Spent { prompt_tokens: 10, cached_tokens: 4, generated_tokens: 5, micro_usd: 0 };
         self.ok(Command::CommitStep {
             task,

@@ -44,7 +44,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status};
-use types::{NodeId, ProjectName};
+use types::NodeId;
 
 /// Which project, where a key speaks for several; OpenAI's own header.
 const PROJECT_HEADER: &str = "openai-project";

@@ -7,14 +7,18 @@
 //! This is not the place of retries or of what to say: that is `mind`. Prices are the ledger's.
 //!
 //! Read: this file, then `local` (the engine beside us), `render` (messages to tokens), `spoken` (tools as text),
-//! `scripted` (replies from a file), `external` (programs of users), `pace` (what a call will occupy).
+//! `scripted` (replies from a file), `external` (programs of users), `pace` (what a call will occupy), `route` (one of
+//! several models, by what `rates` says of them), `speak` (an answer as it comes).
 
 pub(crate) mod external;
 pub mod local;
 mod pace;
+mod rates;
 pub mod remote;
 mod render;
+pub mod route;
 pub mod scripted;
+mod speak;
 mod spoken;
 
 #[cfg(test)]
@@ -22,16 +26,20 @@ pub(crate) mod gateway_test;
 
 use crate::served::Served;
 use crate::telemetry::names;
-use context::{Message, Role};
+use context::Message;
 use external::External;
 use futures::future::BoxFuture;
+use ledger::command::Route;
 use ledger::keys::Amounts;
 use ledger::reply::Refusal;
 use ledger::rows::Want;
 use mind::{Finish, SaidCall, ToolChoice};
 use pace::{Paces, kv_block_seconds};
+use rates::Rates;
+use route::Routing;
+use speak::speak;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +69,8 @@ pub struct ModelCall {
     pub call: u32,
     /// A prompt of more thousandths of the window is measured and not asked.
     pub full_at_milli: Option<u32>,
+    /// The models of which one answers, in place of `model`.
+    pub routing: Option<Routing>,
 }
 
 /// How a call ended.
@@ -108,6 +118,8 @@ pub struct Generated {
     pub chain_head: usize,
     /// Tool calls, from a provider that says them apart from the text.
     pub calls: Option<Vec<SaidCall>>,
+    /// Which of several models it was, and why.
+    pub route: Option<mind::Route>,
 }
 
 /// Why a model said nothing.
@@ -157,8 +169,14 @@ impl ModelFailure {
 /// Sets tokens of the budget aside.
 pub trait Reserve: Send + Sync {
     /// At least `min_tokens`, at most `max_tokens`; answers how many. `want` says what of the minimum is prompt, and
-    /// what else the call uses.
-    fn reserve(&self, min_tokens: u64, max_tokens: u64, want: Want) -> BoxFuture<'_, Result<u64, Refusal>>;
+    /// what else the call uses; `route` which of several models it is for.
+    fn reserve(
+        &self,
+        min_tokens: u64,
+        max_tokens: u64,
+        want: Want,
+        route: Option<Route>,
+    ) -> BoxFuture<'_, Result<u64, Refusal>>;
 }
 
 /// A piece of text as it is generated. Live only: it may be said again after a failure.
@@ -182,6 +200,25 @@ pub struct ProviderFacts {
     pub tokenizer: Hash,
     /// Two answers with the same numerics id, seed and context are the same.
     pub numerics: Option<Hash>,
+}
+
+/// How a provider is doing, for choosing among several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How long a new call would wait.
+    pub queue_ms: u64,
+    /// It asked not to be called for so long.
+    pub closed_ms: u64,
+    /// It failed so often that nobody is sent there now.
+    pub broken: bool,
+    /// Whether it can call tools.
+    pub tools: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Standing { queue_ms: 0, closed_ms: 0, broken: false, tools: true }
+    }
 }
 
 /// A conversation as the model reads it.
@@ -271,6 +308,10 @@ pub trait Provider: Send + Sync + 'static {
     fn destination(&self) -> Option<String> {
         None
     }
+    /// How it is doing; one that says nothing is always free.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
     /// The conversation in tokens, ready to be continued.
     fn prompt<'a>(
         &'a self,
@@ -291,6 +332,7 @@ pub struct Gateway {
     providers: Arc<BTreeMap<String, Arc<dyn Provider>>>,
     served: Option<Served>,
     paces: Paces,
+    rates: Rates,
 }
 
 impl Gateway {
@@ -333,36 +375,64 @@ impl Gateway {
     /// Calls a model. `stop` interrupts at any point; the future ends when the provider has stopped.
     pub async fn call(
         &self,
-        call: ModelCall,
+        mut call: ModelCall,
         reserve: &dyn Reserve,
         live: LiveSink<'_>,
         stop: &CancellationToken,
     ) -> ModelOutcome {
+        if let Some(routing) = call.routing.take() {
+            return self.routed(call, routing, reserve, live, stop).await;
+        }
         let Some(provider) = self.provider(&call.model) else {
             return ModelOutcome::Failed(self.no_such_model(&call.model));
         };
         let model = call.model.clone();
-        let micros_a_token = self.paces.micros_a_token(&model);
-        let outcome = match ask(provider.as_ref(), call, micros_a_token, reserve, stop).await {
+        let messages = Arc::new(std::mem::take(&mut call.messages));
+        let prompt = stop.run_until_cancelled(provider.prompt(&messages, call.tools.as_ref())).await;
+        let asked = match prompt {
+            None => Err(ModelOutcome::Stopped(None)),
+            Some(Err(failure)) => Err(ModelOutcome::Failed(failure)),
+            Some(Ok(prompt)) => {
+                let asked = Asked { messages, prompt, route: None };
+                self.ask(provider.as_ref(), call, asked, reserve, stop).await
+            }
+        };
+        self.answered(&model, provider.as_ref(), asked, live).await
+    }
+
+    /// Lets the provider speak, and learns from how it went.
+    async fn answered(
+        &self,
+        model: &str,
+        provider: &dyn Provider,
+        asked: Result<(Plan, Ask), ModelOutcome>,
+        live: LiveSink<'_>,
+    ) -> ModelOutcome {
+        let outcome = match asked {
             Ok((plan, ask)) => {
-                let (begun, first) = (Instant::now(), Once::new());
+                let (begun, first) = (Instant::now(), OnceLock::new());
                 let timed = |piece: LivePiece<'_>| {
-                    first.call_once(|| first_token(&model, begun.elapsed().as_secs_f64()));
+                    first.get_or_init(|| first_token(model, begun.elapsed()));
                     live(piece);
                 };
-                let mut outcome = speak(provider.as_ref(), plan, ask, &timed).await;
+                let (project, agent) = (ask.project.clone(), ask.agent.clone());
+                let mut outcome = speak(provider, plan, ask, &timed).await;
                 if let ModelOutcome::Generated(said) | ModelOutcome::Stopped(Some(said)) = &mut outcome {
-                    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    self.paces.learn(&model, micros, said.billed_tokens);
+                    let whole = begun.elapsed();
+                    let micros = u64::try_from(whole.as_micros()).unwrap_or(u64::MAX);
+                    self.paces.learn(model, micros, said.billed_tokens);
                     if !said.token_ids.is_empty() {
                         said.extra.kv_block_seconds = kv_block_seconds(said.chain_tokens, micros);
                     }
+                    let generated = said.spent.generated_tokens;
+                    self.rates.learn(model, first.get().copied().unwrap_or(whole), whole, generated);
+                    self.rates.answered(&project, &agent, generated);
                 }
                 outcome
             }
             Err(outcome) => outcome,
         };
-        let labels = [("model", model), ("outcome", outcome.word().to_string())];
+        let labels = [("model", model.to_string()), ("outcome", outcome.word().to_string())];
         metrics::counter!(names::MODEL_CALLS_TOTAL, &labels).increment(1);
         outcome
     }
@@ -375,8 +445,10 @@ impl Gateway {
     }
 }
 
-fn first_token(model: &str, seconds: f64) {
+fn first_token(model: &str, after: Duration) -> Duration {
+    let seconds = after.as_secs_f64();
     metrics::histogram!(names::MODEL_FIRST_TOKEN_SECONDS, "model" => model.to_string()).record(seconds);
+    after
 }
 
 impl ModelOutcome {
@@ -402,17 +474,37 @@ struct Plan {
     cut_by_budget: bool,
 }
 
-/// Counts, checks the window, reserves.
+/// A conversation, counted.
+struct Asked {
+    messages: Arc<Vec<Message>>,
+    prompt: Prompt,
+    /// The model of several that it is for.
+    route: Option<Route>,
+}
+
+impl Gateway {
+    /// Checks the window, reserves.
+    async fn ask(
+        &self,
+        provider: &dyn Provider,
+        call: ModelCall,
+        asked: Asked,
+        reserve: &dyn Reserve,
+        stop: &CancellationToken,
+    ) -> Result<(Plan, Ask), ModelOutcome> {
+        let micros_a_token = self.paces.micros_a_token(&call.model);
+        ask(provider, call, asked, micros_a_token, reserve, stop).await
+    }
+}
+
 async fn ask(
     provider: &dyn Provider,
     call: ModelCall,
+    Asked { messages, prompt, route }: Asked,
     micros_a_token: u64,
     reserve: &dyn Reserve,
     stop: &CancellationToken,
 ) -> Result<(Plan, Ask), ModelOutcome> {
-    let messages = Arc::new(call.messages);
-    let until_stopped = stop.run_until_cancelled(provider.prompt(&messages, call.tools.as_ref()));
-    let prompt = until_stopped.await.ok_or(ModelOutcome::Stopped(None))?.map_err(ModelOutcome::Failed)?;
     let prompt_tokens = prompt.tokens();
     let window = provider.facts().window;
     if let Some(fullness) = nearly_full(window, call.full_at_milli, &prompt) {
@@ -429,7 +521,7 @@ async fn ask(
     };
     // What lies in lower tiers is on its way while the ledger is asked.
     provider.foresee(&call.project, call.class, &prompt);
-    let reserving = reserve.reserve(new_tokens + 1, most, want);
+    let reserving = reserve.reserve(new_tokens + 1, most, want, route);
     let granted = stop.run_until_cancelled(reserving).await.ok_or(ModelOutcome::Stopped(None))?;
     let granted = granted.map_err(ModelOutcome::Refused)?;
     let max_new = wanted.min(u32::try_from(granted.saturating_sub(new_tokens)).unwrap_or(u32::MAX));
@@ -486,123 +578,4 @@ fn too_long(window: u64, used: u64, prompt: &Prompt, messages: &[Message]) -> Mo
         largest.join(", "),
     );
     ModelFailure::lasting("CONTEXT_TOO_LONG", message)
-}
-
-/// How much of an answer was shown.
-#[derive(Default)]
-struct Shown {
-    tokens: u64,
-    bytes: usize,
-    /// Tokens whose text has not come yet.
-    unseen: u32,
-}
-
-impl Shown {
-    fn show(&mut self, text: &str, live: LiveSink<'_>) {
-        if text.is_empty() || self.unseen == 0 {
-            return;
-        }
-        live(LivePiece { offset: self.tokens, tokens: self.unseen, text });
-        self.bytes += text.len();
-        self.tokens += u64::from(std::mem::take(&mut self.unseen));
-    }
-}
-
-/// Generates, passing pieces on as they come.
-async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: LiveSink<'_>) -> ModelOutcome {
-    let mut chain = if provider.facts().numerics.is_some() { ask.prompt.ids.clone() } else { Vec::new() };
-    let chain_head = head_tokens(&ask);
-    let mut said = match provider.answer(ask).await {
-        Ok(said) => said,
-        Err(failure) => return ModelOutcome::Failed(failure),
-    };
-    let mut shown = Shown::default();
-    loop {
-        match said.recv().await {
-            Some(Said::Token { text, .. }) => {
-                shown.unseen += 1;
-                shown.show(&text, live);
-            }
-            Some(Said::End { why, text, token_ids, cached_tokens, calls, counted, .. }) => {
-                // Text that was held back while it could still have become something else.
-                shown.show(text.get(shown.bytes..).unwrap_or(""), live);
-                let settled = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
-                let settled =
-                    counted.map_or(settled.clone(), |counted| counted_by_others(settled, plan, counted));
-                if !chain.is_empty() {
-                    chain.extend(&settled.token_ids);
-                }
-                let generated = Generated { calls, chain, chain_head, ..settled };
-                return match why {
-                    EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
-                    EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
-                };
-            }
-            Some(Said::Failed(failure)) => {
-                let whole = Lost { new_tokens: plan.new_tokens, generated_tokens: plan.max_new.into() };
-                let lost = failure.lost.map(|_| whole);
-                return ModelOutcome::Failed(ModelFailure { lost, ..failure });
-            }
-            None => return ModelOutcome::Failed(gone()),
-        }
-    }
-}
-
-/// Tokens of the messages before the first that is a task's own.
-fn head_tokens(ask: &Ask) -> usize {
-    let own = ask.messages.iter().take_while(|message| message.role == Role::System);
-    let counts = own.zip(&ask.prompt.counts).map(|(_, count)| *count).sum();
-    usize::try_from(counts).unwrap_or(usize::MAX).min(ask.prompt.ids.len())
-}
-
-/// What was set aside is the most that is settled; what is above it is told as an overage.
-fn counted_by_others(said: Generated, plan: Plan, counted: Counted) -> Generated {
-    let prompt_tokens = counted.prompt.min(plan.prompt_tokens);
-    let generated_tokens = counted.generated.min(plan.max_new.into());
-    let known_tokens = plan.prompt_tokens - plan.new_tokens;
-    let over = (counted.prompt - prompt_tokens) + (counted.generated - generated_tokens);
-    let cached_tokens = said.spent.cached_tokens.min(prompt_tokens);
-    Generated {
-        spent: Spent { prompt_tokens, cached_tokens, generated_tokens, micro_usd: 0 },
-        billed_tokens: prompt_tokens.saturating_sub(known_tokens) + generated_tokens,
-        chain_tokens: prompt_tokens + generated_tokens,
-        extra: Amounts { tokens: over, ..said.extra },
-        ..said
-    }
-}
-
-fn gone() -> ModelFailure {
-    ModelFailure::passing("ENGINE_GONE", "the model ended without a word; the call is made again")
-}
-
-fn settle(
-    plan: Plan,
-    facts: ProviderFacts,
-    why: EndOfSpeech,
-    text: String,
-    token_ids: Vec<u32>,
-    cached_tokens: u64,
-) -> Generated {
-    let generated_tokens = token_ids.len() as u64;
-    let finish = match why {
-        EndOfSpeech::Stop => Finish::Stop,
-        EndOfSpeech::Length if plan.cut_by_budget => Finish::Budget,
-        EndOfSpeech::Length => Finish::Length,
-        EndOfSpeech::Stopped => Finish::Budget,
-    };
-    let cached_tokens = cached_tokens.min(plan.prompt_tokens);
-    Generated {
-        text,
-        token_ids,
-        tokenizer: facts.tokenizer,
-        finish,
-        spent: Spent { prompt_tokens: plan.prompt_tokens, cached_tokens, generated_tokens, micro_usd: 0 },
-        billed_tokens: plan.new_tokens + generated_tokens,
-        chain_tokens: plan.prompt_tokens + generated_tokens,
-        extra: Amounts::NONE,
-        numerics: facts.numerics,
-        chain: Vec::new(),
-        chain_head: 0,
-        calls: None,
-    }
 }

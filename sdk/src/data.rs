@@ -12,8 +12,8 @@ mod time;
 
 pub use agent::Agent;
 pub use cluster::{AuditEvent, ClusterStatus, Device, Engine, Gpu, Kv, Model, Node, Snapshot};
-pub use context::{Context, Evaluation, RecordedCall, RecordedSegment, Segment};
-pub use event::{Event, EventKind};
+pub use context::{Context, Evaluation, RecordedCall, RecordedSegment, RouteCandidate, RoutedStep, Segment};
+pub use event::{Event, EventKind, StepRoute};
 pub use memory::{Found, Memory, MemoryHit, SearchKind};
 pub use price::{CostGroup, CostLine, CostReport, Price};
 pub use quota::{Limit, LimitKind, Quota, QuotaEvent};

@@ -221,9 +221,12 @@ pub(crate) fn event(it: v1::TaskEvent) -> Option<Event> {
             node: text(s.node),
             epoch: text(s.epoch),
         },
-        Some(Kind::Step(s)) => {
-            EventKind::Step { step: s.step, head: s.head, usage: s.usage.unwrap_or_default().into() }
-        }
+        Some(Kind::Step(s)) => EventKind::Step {
+            step: s.step,
+            head: s.head,
+            usage: s.usage.unwrap_or_default().into(),
+            route: s.route.map(|route| StepRoute { model: route.model, reason: route.reason }),
+        },
         Some(Kind::Token(t)) => EventKind::Token {
             step: t.step,
             attempt: t.attempt,
@@ -260,6 +263,17 @@ mod quota;
 
 pub(crate) use quota::cost_group;
 
+fn routed(it: v1::RoutedStep) -> RoutedStep {
+    let candidate = |it: v1::RouteCandidate| RouteCandidate {
+        model: it.model,
+        expected_micro_usd: it.expected_micro_usd,
+        expected_ms: it.expected_ms,
+        verdict: it.verdict,
+    };
+    let candidates = it.candidates.into_iter().map(candidate).collect();
+    RoutedStep { step: it.step, model: it.model, reason: it.reason, candidates }
+}
+
 impl From<v1::Context> for Context {
     fn from(it: v1::Context) -> Context {
         let segment = |s: v1::Segment| Segment {
@@ -270,7 +284,9 @@ impl From<v1::Context> for Context {
             bytes: s.bytes,
             text: s.text,
         };
-        Context { task: it.task, head: it.head, segments: it.segments.into_iter().map(segment).collect() }
+        let segments = it.segments.into_iter().map(segment).collect();
+        let routes = it.routes.into_iter().map(routed).collect();
+        Context { task: it.task, head: it.head, segments, routes }
     }
 }
 

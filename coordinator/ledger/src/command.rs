@@ -2,7 +2,7 @@
 
 mod parts;
 
-pub use parts::{ChildSpec, Next, Release, Removal, Terms};
+pub use parts::{ChildSpec, Next, Release, Removal, Route, Terms};
 
 use crate::homes::Chain;
 use crate::keys::{Amounts, Holding, QuotaKey};
@@ -51,6 +51,8 @@ pub struct RequestKey {
 
 /// The form that knows of levels raised by command, and of who removed a node.
 const LEVELS: u16 = 5;
+/// The form that knows of calls that one of several models answers.
+const ROUTES: u16 = 6;
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
@@ -186,6 +188,9 @@ pub enum Command {
         /// What of the minimum is prompt, and what else the call uses.
         #[n(6)]
         want: Option<Want>,
+        /// The model of several that is to be called; without it the task's own.
+        #[n(7)]
+        route: Option<Route>,
     },
     /// One committed move. `step` must be the task's step + 1; the same record again is answered as done.
     #[n(9)]
@@ -494,6 +499,7 @@ impl Command {
     /// The oldest form of an entry whose readers understand the command.
     pub fn form(&self) -> u16 {
         match self {
+            Command::Reserve { route: Some(_), .. } => ROUTES,
             Command::MoveHome { .. } | Command::DropHead { .. } => 5,
             Command::RaiseLevel { level, .. } => LEVELS.max(u16::try_from(*level).unwrap_or(u16::MAX)),
             Command::RemoveNode { wish: Some(_), .. } => LEVELS,

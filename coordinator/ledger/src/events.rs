@@ -139,7 +139,7 @@ mod tests {
 
     fn event(sequence: u64) -> Event {
         let kind = if sequence.is_multiple_of(2) {
-            EventKind::Step { step: sequence, head: Hash::of(b"head"), spent: Spent::default() }
+            EventKind::Step { step: sequence, head: Hash::of(b"head"), spent: Spent::default(), route: None }
         } else {
             EventKind::State { state: TaskState::Pending, reason: "created".into(), node: None, epoch: None }
         };

@@ -311,7 +311,8 @@ fn budget_blocker(room: Room) -> Option<Blocker> {
 }
 
 fn unpriced(row: &TaskRow) -> Blocker {
+    let model = row.priced_by();
     let message =
-        format!("money is limited here and {} has no price; set one with `price set`, 0 included", row.model);
-    Blocker { resource: row.model.to_string(), ..standing("UNKNOWN_PRICE", &message) }
+        format!("money is limited here and {model} has no price; set one with `price set`, 0 included");
+    Blocker { resource: model.to_string(), ..standing("UNKNOWN_PRICE", &message) }
 }

@@ -172,6 +172,7 @@ impl Bench {
                 min_tokens,
                 max_tokens,
                 want: None,
+                route: None,
             });
         }
     }

@@ -48,6 +48,8 @@ fn task(state: &State, row: &TaskRow) -> Result<(), String> {
     crate::talk::check(row)?;
     must(row.reserved_tokens == 0 || leased, "only a lease sets tokens aside")?;
     must(row.node.is_none_or(|node| state.node(node).is_some()), "leases are of members")?;
+    let routed = row.route.as_deref().is_none_or(|route| route.step == row.step + 1);
+    must(routed, "a model is chosen for the next step")?;
     must(row.epoch <= row.last_epoch, "the newest epoch is remembered")?;
     let home = !holds_slot(row) || row.home.first() == row.node.as_ref();
     must(home, "home begins with the lease node")?;

@@ -6,7 +6,7 @@
 //! schedules; it begins with the first entry of form 3, and nothing that was there before changes with it. Level 4 has
 //! children that start together, and model calls without a task; it begins with the first entry of form 4, and nothing
 //! that was there before changes with it. Level 5 knows who removed a node and why, and has homes that move and chains that
-//! end with their task; it has no new rows.
+//! end with their task; it has no new rows. Level 6 knows calls that one of several models answers; it has no new rows.
 //!
 //! Up to level 3 levels began by use. From level 4 on leaders let them begin by
 //! [`RaiseLevel`](crate::command::Command::RaiseLevel) alone, when every member reads what comes then: until that, every

@@ -197,6 +197,11 @@ pub struct TaskRow {
 }
 
 impl TaskRow {
+    /// The model whose price its next call has: that of the last wish, else its own.
+    pub fn priced_by(&self) -> &str {
+        self.route.as_deref().map_or(self.model.as_str(), |route| route.model.as_str())
+    }
+
     /// A pending task of nobody, to be filled in.
     pub fn empty() -> TaskRow {
         TaskRow {
@@ -283,6 +288,35 @@ pub struct Seldom {
     pub fork: Option<Box<Fork>>,
     /// It starts together with its siblings of the same step, or not at all.
     pub together: Option<bool>,
+    /// The model of several that its next step was last set aside for, or refused for.
+    pub route: Option<Box<Routed>>,
+}
+
+/// The model that a step is for, where the agent names several.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Routed {
+    #[n(0)]
+    pub model: String,
+    #[n(1)]
+    pub reason: String,
+    /// Who wished so, and for which step.
+    #[n(2)]
+    pub epoch: Epoch,
+    #[n(3)]
+    pub step: u64,
+    #[n(4)]
+    pub turn: u32,
+    #[n(5)]
+    pub granted: bool,
+}
+
+/// Which of several models answered a step, and a word for why.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StepRoute {
+    #[n(0)]
+    pub model: String,
+    #[n(1)]
+    pub reason: String,
 }
 
 /// Where a task that goes on from another one's step came from.
@@ -392,5 +426,7 @@ pub enum EventKind {
         head: Hash,
         #[n(2)]
         spent: Spent,
+        #[n(3)]
+        route: Option<Box<StepRoute>>,
     },
 }

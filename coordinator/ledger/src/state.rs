@@ -361,7 +361,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
         ),
         Command::Assign { task, node } => steps::assign(change, *task, *node),
         Command::AssignTogether { leases } => gang::assign(change, leases),
-        Command::Reserve { task, epoch, node, step, min_tokens, max_tokens, want } => steps::reserve(
+        Command::Reserve { task, epoch, node, step, min_tokens, max_tokens, want, route } => steps::reserve(
             change,
             &steps::Wish {
                 lease: steps::Lease { task: *task, epoch: *epoch, node: *node },
@@ -369,6 +369,7 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
                 min_tokens: *min_tokens,
                 max_tokens: *max_tokens,
                 want: want.unwrap_or_default(),
+                route: route.as_ref(),
             },
         ),
         Command::CommitStep { task, epoch, node, step, head, home, spent, billed_tokens, next, extra } => {

@@ -1,13 +1,13 @@
 //! A lease's life: assign, reserve, commit, release. Whoever comes with a stale epoch is refused and counted.
 
-use crate::change::{Change, check_text, invalid, not_found, stands_again};
-use crate::command::{Next, Release};
+use crate::change::{Change, check_name, check_text, invalid, not_found, stands_again};
+use crate::command::{Next, Release, Route};
 use crate::effect::Effect;
 use crate::gang::starts_together;
 use crate::keys::{Amounts, Budget};
 use crate::quota::{Call, Short};
 use crate::reply::{Refusal, Reply};
-use crate::rows::{EventKind, Holder, Nodes, Role, TaskError, TaskRow, Want};
+use crate::rows::{EventKind, Holder, Nodes, Role, Routed, StepRoute, TaskError, TaskRow, Want};
 use crate::stop::wrong_state;
 use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid, limits};
 
@@ -110,16 +110,19 @@ fn grant(row: &mut TaskRow, node: NodeId, epoch: Epoch) {
     row.home = lease_node_first(node, &row.keepers);
 }
 
-pub(crate) struct Wish {
+pub(crate) struct Wish<'a> {
     pub lease: Lease,
     pub step: u64,
     pub min_tokens: u64,
     pub max_tokens: u64,
     pub want: Want,
+    /// The model that is to be called, where the agent names several.
+    pub route: Option<&'a Route>,
 }
 
-/// Sets tokens aside on every ancestor or on none. Where not even the minimum is there, the task is paused durably.
-pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish) -> Outcome {
+/// Sets tokens aside on every ancestor or on none. Where not even the minimum is there, the task is paused durably,
+/// unless another model is tried next.
+pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish<'_>) -> Outcome {
     let uid = wish.lease.task;
     change.check_lease(wish.lease, Stale::Reservation)?;
     let row = change.row(uid);
@@ -130,29 +133,73 @@ pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish) -> Outcome {
     let reserved = row.reserved_tokens;
     // The same wish may come twice, and late: its first answer may be on the way, and the call begun. So what this
     // step has set aside stands as long as it suffices, whatever the budget is by now.
-    if reserved >= wish.min_tokens {
+    if reserved >= wish.min_tokens && same_model(row, wish) {
+        note_route(change, wish, true);
         return Ok(Reply::Reserved(reserved.min(wish.max_tokens)));
     }
     change.give_back_reserved(uid, Amounts::NONE);
     let row = change.row(uid);
+    let model = wish.route.map_or(row.model.to_string(), |route| route.model.clone());
     let (min_tokens, max_tokens, want) = (wish.min_tokens, wish.max_tokens, wish.want);
-    let call = Call { min_tokens, max_tokens, want, price: change.state.price(&row.model) };
-    match change.state.grant(row, &call) {
+    let call = Call { min_tokens, max_tokens, want, price: change.state.price(&model) };
+    let granted = change.state.grant(row, &call);
+    note_route(change, wish, granted.is_ok());
+    match granted {
         Ok(granted) => {
             change.set_aside(uid, &call, granted);
             Ok(Reply::Reserved(granted))
         }
+        Err(short) if wish.route.is_some_and(|route| route.others) => Err(short.refusal(&model)),
         Err(short) => {
-            let model = row.model.clone();
             starve(change, uid, &call, &short.word());
             Err(short.refusal(&model))
         }
     }
 }
 
-fn check_wish(row: &TaskRow, wish: &Wish) -> Result<(), Refusal> {
+/// Whether what is set aside has the price of the model that is wished for.
+fn same_model(row: &TaskRow, wish: &Wish<'_>) -> bool {
+    match (row.route.as_deref(), wish.route) {
+        (None, None) => true,
+        (Some(known), Some(wished)) => known.granted && known.model == wished.model,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// Writes down which model the step is for: another worker goes on with it, and a pause is about its price.
+fn note_route(change: &mut Change<'_>, wish: &Wish<'_>, granted: bool) {
+    let routed = wish.route.map(|route| {
+        let (model, reason) = (route.model.clone(), route.reason.clone());
+        Box::new(Routed {
+            model,
+            reason,
+            epoch: wish.lease.epoch,
+            step: wish.step,
+            turn: route.turn,
+            granted,
+        })
+    });
+    if change.row(wish.lease.task).route != routed {
+        change.update(wish.lease.task, |row| row.route = routed);
+    }
+}
+
+fn check_wish(row: &TaskRow, wish: &Wish<'_>) -> Result<(), Refusal> {
     check_next_step(row, wish.step)?;
-    check_tokens(wish.min_tokens, wish.max_tokens, &wish.want)
+    check_tokens(wish.min_tokens, wish.max_tokens, &wish.want)?;
+    wish.route.map_or(Ok(()), |route| check_route(row, wish, route))
+}
+
+fn check_route(row: &TaskRow, wish: &Wish<'_>, route: &Route) -> Result<(), Refusal> {
+    check_name("model", &route.model)?;
+    check_name("reason", &route.reason)?;
+    let known = row.route.as_deref();
+    let newer = known.filter(|known| known.epoch == wish.lease.epoch && known.step == wish.step);
+    match newer.filter(|known| known.turn > route.turn) {
+        // What was set aside since then is for a call that may be under way.
+        Some(known) => Err(invalid("turn", format!("is {}, {} was there already", route.turn, known.turn))),
+        None => Ok(()),
+    }
 }
 
 /// What any model call may ask for.
@@ -296,7 +343,9 @@ fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
     change.serve(uid, used, commit.spent.generated_tokens);
     let spent = Spent { micro_usd, ..commit.spent };
     let keepers = change.members(commit.home);
+    let route = answered_by(change.row(uid), commit);
     change.update(uid, |row| {
+        row.route = None;
         row.step = commit.step;
         row.head = Some(commit.head);
         row.spent = row.spent.plus(spent);
@@ -307,7 +356,13 @@ fn record(change: &mut Change<'_>, commit: &Commit<'_>) {
             row.want = None;
         }
     });
-    change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent });
+    change.emit(uid, EventKind::Step { step: commit.step, head: commit.head, spent, route });
+}
+
+/// Which of several models the step called; none where no call of it counts.
+fn answered_by(row: &TaskRow, commit: &Commit<'_>) -> Option<Box<StepRoute>> {
+    let route = row.route.as_deref().filter(|_| commit.billed_tokens > 0)?;
+    Some(Box::new(StepRoute { model: route.model.clone(), reason: route.reason.clone() }))
 }
 
 pub(crate) fn lease_node_first(node: NodeId, keepers: &[NodeId]) -> Nodes {

@@ -1,6 +1,6 @@
 //! A ledger to play with: one line a move, all at one clock that the test moves.
 
-use ledger::command::{Command, Next, RequestKey, Stamp, Terms};
+use ledger::command::{Command, Next, RequestKey, Route, Stamp, Terms};
 use ledger::keys::{Amounts, Holding};
 use ledger::reply::Reply;
 use ledger::rows::{AgentKind, Price, QuotaKey, Role, TaskRow, Want};
@@ -165,9 +165,30 @@ impl Bench {
     }
 
     pub(crate) fn reserve(&mut self, uid: TaskUid, min_tokens: u64, max_tokens: u64, want: Want) -> Reply {
+        self.reserve_of(uid, min_tokens, max_tokens, want, None)
+    }
+
+    /// For one model of several.
+    pub(crate) fn reserve_of(
+        &mut self,
+        uid: TaskUid,
+        min_tokens: u64,
+        max_tokens: u64,
+        want: Want,
+        route: Option<Route>,
+    ) -> Reply {
         let (epoch, step) = (self.epoch(uid), self.task(uid).step + 1);
         let want = Some(want);
-        self.apply(Command::Reserve { task: uid, epoch, node: NODE, step, min_tokens, max_tokens, want })
+        self.apply(Command::Reserve {
+            task: uid,
+            epoch,
+            node: NODE,
+            step,
+            min_tokens,
+            max_tokens,
+            want,
+            route,
+        })
     }
 
     /// Commits a step that used so many tokens, `generated` of them said by the model.

@@ -4,6 +4,7 @@
 mod fifth;
 mod fourth;
 mod members;
+mod sixth;
 
 use ledger::command::{ChildSpec, Command, Entry, Next, Release, RequestKey, Stamp, Terms};
 use ledger::keys::{Amounts, Bound, Budget, Holding, Window};
@@ -191,6 +192,7 @@ fn newer_commands() -> Vec<Command> {
             min_tokens: 4,
             max_tokens: 9,
             want: Some(want),
+            route: None,
         },
         Command::Preempt { task: task_uid, epoch: lease, grace_ms: 100 },
     ]
@@ -348,6 +350,7 @@ fn every_command() -> Vec<Command> {
             min_tokens: 5,
             max_tokens: 50,
             want: None,
+            route: None,
         },
         commit(3, 9, Next::Continue),
         commit(4, 10, Next::PausedError { error: error.clone() }),

@@ -17,7 +17,7 @@ use ledger::rows::{
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
 use std::collections::BTreeMap;
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
-use words::{Words, admit, begin_call, end_call, hold, node, renew_call, set_quota, want};
+use words::{Words, admit, begin_call, end_call, hold, node, renew_call, route, set_quota, want};
 
 #[derive(Default)]
 pub(crate) struct Script {
@@ -231,6 +231,7 @@ impl Script {
                 min_tokens: words.number_or("min", 1)?,
                 max_tokens: words.number_or("max", 1)?,
                 want: want(words)?,
+                route: route(words)?,
             },
             "commit" => self.commit(words)?,
             "release" => Command::Release {
@@ -531,6 +532,9 @@ impl Script {
 fn show_event(kind: &EventKind) -> String {
     match kind {
         EventKind::State { state, reason, .. } => format!("{} {reason}", state.name()).trim_end().to_string(),
-        EventKind::Step { step, .. } => format!("step {step}"),
+        EventKind::Step { step, route: None, .. } => format!("step {step}"),
+        EventKind::Step { step, route: Some(route), .. } => {
+            format!("step {step} by {} ({})", route.model, route.reason)
+        }
     }
 }

@@ -5,8 +5,8 @@ use crate::definition::AgentDefinition;
 use crate::draft::{Doing, Draft, Move, Trouble};
 use crate::journal::{call_id, item};
 use crate::{
-    Ask, AskKind, Decision, Effect, Finish, Mind, NextMove, Policy, SaidCall, Signal, SignalKind, ToolCall,
-    ToolChoice, condense, turn, typed,
+    Ask, AskKind, Decision, Effect, Finish, Mind, NextMove, Policy, Route, Routes, SaidCall, Signal,
+    SignalKind, ToolCall, ToolChoice, condense, turn, typed,
 };
 use context::{ChainItem, Kind, Part, Segment, Tokens, Visibility};
 use types::{Hash, Spent, limits};
@@ -24,6 +24,7 @@ pub(crate) struct Generated {
     pub(crate) billed_tokens: u64,
     pub(crate) chain_tokens: u64,
     pub(crate) numerics: Option<Hash>,
+    pub(crate) route: Option<Route>,
     pub(crate) calls: Option<Vec<SaidCall>>,
 }
 
@@ -126,6 +127,7 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         step,
         call,
         model: agent.model.clone(),
+        routes: routes(mind, agent),
         chain: chain(mind),
         fresh: mind.opening.iter().chain(&mind.tools).map(|(sealed, it)| (sealed.hash, it.clone())).collect(),
         reader: mind.reader(),
@@ -139,6 +141,15 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         full_at_milli: condense::mark(mind, agent),
         summary: false,
     }
+}
+
+/// The models among which the call chooses. An answer that a budget cut goes on with the model that began it.
+fn routes(mind: &Mind, agent: &AgentDefinition) -> Option<Routes> {
+    let read_by = mind.journal.model.clone();
+    let begun = read_by.clone().filter(|_| mind.journal.answer.is_some());
+    let all = || agent.models().map(str::to_string).collect();
+    let models = begun.map_or_else(all, |model| vec![model]);
+    (!agent.others.is_empty()).then_some(Routes { models, read_by })
 }
 
 /// How long a call waits: not at all, but for a repetition.
@@ -353,6 +364,6 @@ pub(crate) fn part(mind: &Mind, answer: &Generated, open: bool) -> Segment {
 }
 
 pub(crate) fn commit(draft: Draft, answer: Generated) -> Move {
-    let Generated { spent, billed_tokens, chain_tokens, numerics, .. } = answer;
-    Move::Commit(Box::new(Draft { spent, billed_tokens, chain_tokens, numerics, ..draft }))
+    let Generated { spent, billed_tokens, chain_tokens, numerics, route, .. } = answer;
+    Move::Commit(Box::new(Draft { spent, billed_tokens, chain_tokens, numerics, route, ..draft }))
 }

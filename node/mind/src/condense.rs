@@ -10,6 +10,7 @@ use crate::draft::{Doing, Draft, Move};
 use crate::journal::item;
 use crate::{
     AgentDefinition, ChildOutcome, ChildPlan, Compaction, Decision, Effect, Finish, Measured, Mind, NextMove,
+    Routes,
     agent::{self, Generated},
 };
 use context::{ChainItem, Kind, Part, Sealed, Segment, Visibility};
@@ -200,6 +201,8 @@ pub(crate) fn infer(mind: &Mind, call: u32) -> Effect {
         step,
         call,
         model: agent.model.clone(),
+        routes: (!agent.others.is_empty())
+            .then(|| Routes { models: agent.models().map(str::to_string).collect(), read_by: None }),
         chain: vec![item(fresh[0].0, Part::System), item(fresh[1].0, Part::Input)],
         fresh: fresh.to_vec(),
         reader: mind.reader(),
@@ -227,8 +230,8 @@ pub(crate) fn summarised(mind: &Mind, answer: Generated, call: u32) -> Move {
         }
         _ => gave_up(mind, if usable { "EMPTY_SUMMARY" } else { CUT_SHORT }, generated_tokens),
     };
-    let Generated { spent, billed_tokens, numerics, .. } = answer;
-    Move::Commit(Box::new(Draft { spent, billed_tokens, numerics, ..draft }))
+    let Generated { spent, billed_tokens, numerics, route, .. } = answer;
+    Move::Commit(Box::new(Draft { spent, billed_tokens, numerics, route, ..draft }))
 }
 
 /// The summary takes the place of what it is about.

@@ -4,6 +4,7 @@
 //! is written out, so comments and order don't matter, and a default that changes later doesn't change old tasks.
 
 mod compaction;
+mod models;
 mod needs;
 mod read;
 mod tools;
@@ -25,9 +26,10 @@ const SCHEMA_BYTES: usize = 16 << 10;
 /// Above this, sampling is noise.
 const MAX_TEMPERATURE_MILLI: u32 = 2_000;
 
-const AGENT_KEYS: [&str; 16] = [
+const AGENT_KEYS: [&str; 17] = [
     "name",
     "model",
+    "models",
     "system",
     "max_steps",
     "max_tokens",
@@ -55,7 +57,10 @@ pub enum Definition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentDefinition {
     pub name: String,
+    /// Where several may answer, the first: it is the one that a worker must have to get a task.
     pub model: String,
+    /// The others that may answer, each call the one that suits it best.
+    pub others: Vec<String>,
     /// Empty: none.
     pub system: String,
     /// Model calls of one task.
@@ -168,8 +173,13 @@ impl Definition {
 }
 
 impl AgentDefinition {
+    /// Every model that may answer; the first is the one that a worker must have.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.model).chain(&self.others).map(String::as_str)
+    }
+
     fn canonical(&self) -> String {
-        let mut text = format!("name = {}\nmodel = {}\n", quoted(&self.name), quoted(&self.model));
+        let mut text = format!("name = {}\n{}\n", quoted(&self.name), models::canonical(self));
         if !self.system.is_empty() {
             text += &format!("system = {}\n", quoted(&self.system));
         }
@@ -222,11 +232,13 @@ fn visibility_name(visibility: Visibility) -> &'static str {
 fn agent(mut table: Table<'_>) -> Result<AgentDefinition, DefinitionError> {
     table.only("an agent", &AGENT_KEYS)?;
     refuse_memory(&mut table)?;
+    let (model, others) = models::read(&mut table)?;
     let max_tokens =
         table.whole("max_tokens", 1, MAX_TOKENS)?.unwrap_or(u64::from(limits::DEFAULT_MAX_TOKENS));
     let definition = AgentDefinition {
         name: table.name("name")?,
-        model: table.model("model")?,
+        model,
+        others,
         system: table.text("system")?.unwrap_or_default(),
         max_steps: fitted(
             table.whole("max_steps", 1, MAX_STEPS)?.unwrap_or(u64::from(limits::DEFAULT_MAX_STEPS)),

@@ -1,6 +1,6 @@
 //! A decision on its way to becoming a step: what `agent` and `team` answer, and how it is written down.
 
-use crate::{ChildPlan, Decision, MIND_VERSION, Mind, NextMove, StepRecord};
+use crate::{ChildPlan, Decision, MIND_VERSION, Mind, NextMove, Route, StepRecord};
 use context::{Kind, Reader, Sealed, Segment, Visibility};
 use types::{Hash, Spent, limits};
 
@@ -48,6 +48,7 @@ pub(crate) struct Draft {
     pub(crate) billed_tokens: u64,
     pub(crate) chain_tokens: u64,
     pub(crate) numerics: Option<Hash>,
+    pub(crate) route: Option<Route>,
     pub(crate) heard: Option<u64>,
     pub(crate) next: NextMove,
 }
@@ -107,6 +108,7 @@ impl Mind {
             billed_tokens: 0,
             chain_tokens: self.journal.chain_tokens,
             numerics: None,
+            route: None,
             heard: None,
             next,
         }
@@ -120,7 +122,7 @@ impl Mind {
         let mut segments: Vec<Sealed> = opening.chain(tools).chain(&draft.added).cloned().collect();
         let added = segments.iter().map(|sealed| sealed.hash).chain(draft.named.iter().copied()).collect();
         let (tools, heard) = (tools.map(|sealed| sealed.hash), draft.heard);
-        let form = StepRecord::form(&draft.decision, tools, heard);
+        let form = StepRecord::form(&draft.decision, tools, heard, draft.route.as_ref());
         let record = StepRecord {
             format: form,
             min_reader: form,
@@ -135,6 +137,7 @@ impl Mind {
             numerics: draft.numerics,
             tools,
             heard,
+            route: draft.route.clone(),
         };
         segments.extend(draft.other.iter().cloned());
         segments.push(record.seal(&self.facts.project));

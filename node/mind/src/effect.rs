@@ -31,6 +31,8 @@ pub enum Effect {
         /// With the task's uid and the step, the operation's id.
         call: u32,
         model: String,
+        /// The models among which the call chooses, where the agent names several.
+        routes: Option<Routes>,
         chain: Vec<ChainItem>,
         /// Segments of the chain that may be in no store yet.
         fresh: Vec<(Hash, Segment)>,
@@ -70,6 +72,15 @@ pub enum Effect {
     },
     /// Nothing more will come: the actor may end.
     Stop,
+}
+
+/// Models that may answer a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    /// In the order of the agent.
+    pub models: Vec<String>,
+    /// The one that has read the chain so far; the others would read all of it anew.
+    pub read_by: Option<String>,
 }
 
 /// A child to start: an agent of the same project on some inputs.

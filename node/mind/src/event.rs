@@ -1,6 +1,6 @@
 //! What can happen to a mind.
 
-use crate::Finish;
+use crate::{Finish, Route};
 use context::{Kind, Segment};
 use types::{Hash, Spent, TaskState, TaskUid};
 
@@ -25,6 +25,8 @@ pub enum Event {
         numerics: Option<Hash>,
         /// Tool calls, where the provider says them apart from the text; else they are read from the text.
         calls: Option<Vec<SaidCall>>,
+        /// Which of several models it was, and why.
+        route: Option<Route>,
     },
     /// The model was not called: the chain takes more of the window than the call allowed. One measure for each piece
     /// of the chain, in its order.

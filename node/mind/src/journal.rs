@@ -37,6 +37,8 @@ pub(crate) struct Journal {
     pub(crate) turns: u32,
     pub(crate) generated_tokens: u64,
     pub(crate) chain_tokens: u64,
+    /// The model of several that has read the chain.
+    pub(crate) model: Option<String>,
     pub(crate) spent: Spent,
     /// The answer that a budget cut, if one is waiting to be continued.
     pub(crate) answer: Option<Answer>,
@@ -95,6 +97,7 @@ impl Journal {
             turns: 0,
             generated_tokens: 0,
             chain_tokens: 0,
+            model: None,
             spent: Spent::default(),
             answer: None,
             stages: Vec::new(),
@@ -136,6 +139,11 @@ impl Journal {
         self.chain_tokens = record.chain_tokens;
         self.spent = self.spent.plus(record.spent);
         self.heard = record.heard.unwrap_or(self.heard);
+        // Who writes a summary reads another chain.
+        let of_chain = !matches!(record.decision, Decision::Condensed { .. });
+        if let Some(route) = record.route.as_ref().filter(|_| of_chain) {
+            self.model = Some(route.model.clone());
+        }
         if let Some(tools) = record.tools {
             self.tools = Some(tools);
             self.opening.push(tools);

@@ -35,10 +35,10 @@ pub use definition::{
     AgentDefinition, Compaction, Definition, DefinitionError, Limits, Policy, TeamDefinition, ToolChoice,
     ToolRule,
 };
-pub use effect::{Ask, AskKind, ChildPlan, Effect, NextMove};
+pub use effect::{Ask, AskKind, ChildPlan, Effect, NextMove, Routes};
 pub use event::{CallOutcome, ChildOutcome, Event, Measured, SaidCall, Signal, SignalKind};
 pub use journal::ReplayError;
-pub use record::{CallEnd, Decision, Finish, How, MIND_VERSION, StepRecord, ToolCall};
+pub use record::{CallEnd, Decision, Finish, How, MIND_VERSION, Route, RouteCandidate, StepRecord, ToolCall};
 
 /// Calls to the model (or to the ledger, for a spawn) of one step, before the task stands still and asks for help.
 pub const CALLS_PER_STEP: u32 = 4;

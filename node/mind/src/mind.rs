@@ -163,6 +163,7 @@ impl Mind {
                 chain_tokens,
                 numerics,
                 calls,
+                route,
             } => {
                 let tokens = context::Tokens { tokenizer, ids: token_ids };
                 self.generated(Generated {
@@ -174,6 +175,7 @@ impl Mind {
                     chain_tokens,
                     numerics,
                     calls,
+                    route,
                 })
             }
             Event::NearlyFull { window_tokens, pieces } => self.nearly_full(window_tokens, &pieces),

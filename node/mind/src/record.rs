@@ -6,11 +6,13 @@ use minicbor::{Decode, Encode};
 use types::{Epoch, Hash, ProjectName, Spent, TaskUid};
 
 /// Format written by this version, and the newest it can read.
-pub(crate) const FORMAT: u16 = 3;
+pub(crate) const FORMAT: u16 = 4;
 /// The form of records that say nothing of tools, signals and rests: every version reads them.
 const PLAIN: u16 = 1;
 /// The form of those that do, and say nothing of summaries.
 const TALK: u16 = 2;
+/// The form of those that do, and don't say which of several models answered.
+const SUMMARIES: u16 = 3;
 /// Changes when the same events would lead to other decisions. Replay never re-decides, so this is for people.
 pub const MIND_VERSION: u16 = 1;
 
@@ -51,6 +53,36 @@ pub struct StepRecord {
     /// Signals up to this number are in the journal.
     #[n(12)]
     pub heard: Option<u64>,
+    /// Which of the agent's models was called, and why; none where it names one.
+    #[n(13)]
+    pub route: Option<Route>,
+}
+
+/// Why a call went to one of several models.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Route {
+    #[n(0)]
+    pub model: String,
+    /// A stable word, such as `CHEAPER`.
+    #[n(1)]
+    pub reason: String,
+    /// All of them, in the order of the agent.
+    #[n(2)]
+    pub candidates: Vec<RouteCandidate>,
+}
+
+/// What a call was expected to cost and take at one model, and what spoke against it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RouteCandidate {
+    #[n(0)]
+    pub model: String,
+    #[n(1)]
+    pub micro_usd: u64,
+    #[n(2)]
+    pub ms: u64,
+    /// A stable word: `FITS`, `LATE`, `CLOSED`, …
+    #[n(3)]
+    pub verdict: String,
 }
 
 /// What was decided, with its outcome.
@@ -295,16 +327,23 @@ impl Decision {
             | Decision::Heard { .. }
             | Decision::Answered { .. }
             | Decision::Rested => TALK,
-            Decision::Condensing { .. } | Decision::Condensed { .. } | Decision::OffSchema { .. } => FORMAT,
+            Decision::Condensing { .. } | Decision::Condensed { .. } | Decision::OffSchema { .. } => {
+                SUMMARIES
+            }
         }
     }
 }
 
 impl StepRecord {
     /// The oldest form that can say it.
-    pub(crate) fn form(decision: &Decision, tools: Option<Hash>, heard: Option<u64>) -> u16 {
+    pub(crate) fn form(
+        decision: &Decision,
+        tools: Option<Hash>,
+        heard: Option<u64>,
+        route: Option<&Route>,
+    ) -> u16 {
         let fields = if tools.is_none() && heard.is_none() { PLAIN } else { TALK };
-        decision.form().max(fields)
+        decision.form().max(if route.is_some() { FORMAT } else { fields })
     }
 
     /// The stored form, as a segment.

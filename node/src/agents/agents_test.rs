@@ -5,6 +5,7 @@ mod budgets;
 mod condense;
 mod fakes;
 mod forks;
+mod routes;
 mod stuck;
 mod tools;
 mod typed;

@@ -31,6 +31,7 @@ fn generated(finish: Finish) -> Outcome {
         chain_tokens: 9,
         numerics: None,
         calls: None,
+        route: None,
     })
 }
 

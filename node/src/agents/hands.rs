@@ -10,6 +10,7 @@ mod family;
 mod foresight;
 mod infer;
 mod load;
+mod route;
 mod tools;
 
 use super::Shared;
@@ -74,6 +75,9 @@ struct Known {
     spoken: Option<Spoken>,
     /// The tokens of the last committed one.
     last_chain: Arc<[u32]>,
+    /// The model of several that a step was last to be asked of, and how often one was.
+    routed: (u64, String),
+    turn: u32,
     /// What calls of a step used whose outcome nobody knows: it is paid for with the step.
     lost: (u64, Lost),
 }

@@ -14,6 +14,9 @@ use proto::v1::agent_service_server::AgentService;
 use tonic::{Code, Request, Response, Status};
 use types::{Hash, limits};
 
+/// The level that knows of calls that one of several models answers.
+const ROUTES: u32 = 6;
+
 #[tonic::async_trait]
 impl AgentService for Door {
     async fn apply_agent(
@@ -27,6 +30,7 @@ impl AgentService for Door {
         let inside = self.inside()?;
         let definition = Definition::parse(&request.toml).map_err(definition_status)?;
         check_schema(&definition)?;
+        inside.check_models(&definition).await?;
         short("name", definition.name())?;
         short("request_id", &request.request_id)?;
         let etag = etag(&request.etag)?;
@@ -102,6 +106,40 @@ impl AgentService for Door {
 }
 
 impl Membership {
+    /// Several models are chosen among by price, so each needs one; and every member has to know of such agents.
+    async fn check_models(&self, definition: &Definition) -> Result<(), Status> {
+        let Some(agent) = definition.agent().filter(|agent| !agent.others.is_empty()) else { return Ok(()) };
+        let Answer::Cluster(facts) = self.client.read(Query::Cluster).await.map_err(status::from_client)?
+        else {
+            return Err(Status::internal("the ledger answered another question"));
+        };
+        if facts.feature_level < ROUTES {
+            let message = format!(
+                "agents with several models come with feature level {ROUTES}, the cluster is at {}",
+                facts.feature_level
+            );
+            return Err(status::error(
+                Code::FailedPrecondition,
+                "LEVEL_TOO_LOW",
+                &message,
+                "upgrade every node, then `quorate cluster raise-level`; or name one model",
+            ));
+        }
+        let Answer::Prices(rows) = self.client.read(Query::Prices).await.map_err(status::from_client)? else {
+            return Err(Status::internal("the ledger answered another question"));
+        };
+        let priced = |model: &str| rows.iter().any(|row| row.model == model);
+        let Some(unpriced) = agent.models().find(|model| !priced(model)) else { return Ok(()) };
+        let known: Vec<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+        let message =
+            format!("models names {unpriced:?}, which has no price: it could not be chosen among others");
+        let next = format!(
+            "check the name (with a price: {}), or `quorate price set {unpriced} input=… cached=… output=…`, 0 included",
+            if known.is_empty() { "none".to_string() } else { known.join(", ") }
+        );
+        Err(status::error(Code::FailedPrecondition, "UNPRICED_MODEL", &message, &next))
+    }
+
     async fn definition(&self, row: &AgentRow) -> Result<String, Status> {
         let bytes = self.segment(&row.project, row.definition, &row.home).await?;
         let opened = context::open(&row.project, row.definition, &bytes);

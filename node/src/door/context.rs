@@ -46,13 +46,15 @@ impl ContextService for Door {
         let project = project(&caller, &request.project)?;
         let inside = self.inside()?;
         let row = inside.find_task(&project, &request.task).await?;
+        let records = inside.records(&row, 0).await?;
         let mut segments = Vec::new();
-        for hash in inside.chain(&row).await? {
+        for hash in chain(&row, &records) {
             let bytes = inside.segment(&row.project, hash, &row.home).await?;
             segments.push(message(hash, open(&row.project, hash, &bytes)?, request.with_text));
         }
         let head = row.head.map(|hash| hash.to_string()).unwrap_or_default();
-        Ok(Response::new(pb::Context { task: row.uid.to_string(), head, segments }))
+        let routes = records.iter().filter_map(route).collect();
+        Ok(Response::new(pb::Context { task: row.uid.to_string(), head, segments, routes }))
     }
 
     async fn evaluate_context(
@@ -65,18 +67,6 @@ impl ContextService for Door {
 }
 
 impl Membership {
-    /// Everything the task's model calls were given and answered, oldest first.
-    async fn chain(&self, row: &TaskRow) -> Result<Vec<Hash>, Status> {
-        let records = self.records(row, 0).await?;
-        let mut chain = given(row);
-        for hash in records.iter().flat_map(|record| record.added.iter()) {
-            if !chain.contains(hash) {
-                chain.push(*hash);
-            }
-        }
-        Ok(chain)
-    }
-
     /// The task's committed steps after a number, in their order.
     pub(super) async fn records(&self, row: &TaskRow, after: u64) -> Result<Vec<StepRecord>, Status> {
         let mut records = Vec::new();
@@ -94,6 +84,33 @@ impl Membership {
         records.reverse();
         Ok(records)
     }
+}
+
+/// Everything the task's model calls were given and answered, oldest first.
+fn chain(row: &TaskRow, records: &[StepRecord]) -> Vec<Hash> {
+    let mut chain = given(row);
+    for hash in records.iter().flat_map(|record| record.added.iter()) {
+        if !chain.contains(hash) {
+            chain.push(*hash);
+        }
+    }
+    chain
+}
+
+fn route(record: &StepRecord) -> Option<pb::RoutedStep> {
+    let route = record.route.as_ref()?;
+    let candidate = |it: &mind::RouteCandidate| pb::RouteCandidate {
+        model: it.model.clone(),
+        expected_micro_usd: it.micro_usd,
+        expected_ms: it.ms,
+        verdict: it.verdict.clone(),
+    };
+    Some(pb::RoutedStep {
+        step: record.n,
+        model: route.model.clone(),
+        reason: route.reason.clone(),
+        candidates: route.candidates.iter().map(candidate).collect(),
+    })
 }
 
 /// What the task had before its first step.

@@ -179,10 +179,13 @@ pub(crate) fn event(task: &str, event: &Event, members: &Members) -> pb::TaskEve
             node: node.map(|id| members.name(id)).unwrap_or_default(),
             epoch: epoch.map(|epoch| epoch.to_string()).unwrap_or_default(),
         }),
-        EventKind::Step { step, head, spent } => pb::task_event::Kind::Step(pb::StepCommitted {
+        EventKind::Step { step, head, spent, route } => pb::task_event::Kind::Step(pb::StepCommitted {
             step: *step,
             head: head.to_string(),
             usage: Some(usage(*spent)),
+            route: route
+                .as_ref()
+                .map(|route| pb::StepRoute { model: route.model.clone(), reason: route.reason.clone() }),
         }),
     };
     pb::TaskEvent { task: task.to_string(), sequence: event.sequence, at_ms: event.at_ms, kind: Some(kind) }

@@ -24,6 +24,7 @@ fn record(n: u64, decision: Decision, added: &[&str]) -> StepRecord {
         numerics: None,
         tools: None,
         heard: None,
+        route: None,
     }
 }
 

@@ -22,7 +22,13 @@ impl Purse {
 }
 
 impl Reserve for Purse {
-    fn reserve(&self, min_tokens: u64, max_tokens: u64, _want: Want) -> BoxFuture<'_, Result<u64, Refusal>> {
+    fn reserve(
+        &self,
+        min_tokens: u64,
+        max_tokens: u64,
+        _want: Want,
+        _route: Option<Route>,
+    ) -> BoxFuture<'_, Result<u64, Refusal>> {
         self.asked.lock().unwrap().push((min_tokens, max_tokens));
         let granted = self.tokens.min(max_tokens);
         let refusal = || Refusal::OverQuota {
@@ -75,6 +81,7 @@ fn call(messages: Vec<Message>) -> ModelCall {
         class: Class::Batch,
         call: 0,
         full_at_milli: None,
+        routing: None,
     }
 }
 

@@ -33,6 +33,7 @@ impl Reserve for Generous {
         _min_tokens: u64,
         max_tokens: u64,
         _want: ledger::rows::Want,
+        _route: Option<ledger::command::Route>,
     ) -> BoxFuture<'_, Result<u64, Refusal>> {
         Box::pin(std::future::ready(Ok(max_tokens)))
     }
@@ -54,6 +55,7 @@ pub(super) fn call(messages: Vec<Message>) -> ModelCall {
         class: Class::Interactive,
         call: 0,
         full_at_milli: None,
+        routing: None,
     }
 }
 

@@ -4,10 +4,11 @@
 //! Such a provider counts tokens itself and afterwards. Before a call the prompt is taken at its worst, so that what is
 //! set aside covers what is billed; a call of which nobody knows whether it was worked on uses all of it.
 
-use super::{Ask, Counted, EndOfSpeech, Lost, ModelFailure, Prompt, Provider, ProviderFacts, Said};
+use super::{Ask, Counted, EndOfSpeech, Lost, ModelFailure, Prompt, Provider, ProviderFacts, Said, Standing};
 use context::{Message, Role};
 use futures::future::BoxFuture;
 use mind::{SaidCall, ToolChoice};
+use providers::breaker::BreakerState;
 use providers::{
     Answer, Client, Destinations, Endpoint, Failure, Finish, Limits, Piece, Request, SetupError,
 };
@@ -95,6 +96,16 @@ impl Provider for Remote {
 
     fn destination(&self) -> Option<String> {
         self.host.clone()
+    }
+
+    fn standing(&self) -> Standing {
+        let state = self.client.destination().state();
+        Standing {
+            queue_ms: state.queue_ms - state.closed_ms,
+            closed_ms: state.closed_ms,
+            broken: matches!(state.breaker, BreakerState::Open { .. }),
+            tools: self.client.endpoint().tools,
+        }
     }
 
     fn prompt<'a>(

@@ -51,6 +51,8 @@ fn step(record: &StepRecord, pieces: &[Piece]) -> Value {
         "prompt_tokens": spent.prompt_tokens, "cached_tokens": spent.cached_tokens,
         "generated_tokens": spent.generated_tokens, "micro_usd": spent.micro_usd,
         "chain_tokens": record.chain_tokens, "added": pieces.iter().map(piece).collect::<Vec<_>>(),
+        "model": record.route.as_ref().map(|route| &route.model),
+        "model_reason": record.route.as_ref().map(|route| &route.reason),
     })
 }
 

@@ -77,6 +77,7 @@ table! {
     TOKENS_COMPUTED_TOTAL = "quorate_tokens_computed_total", Counter, ["model"], "Prompt tokens computed by the engine";
     TOKENS_CACHED_TOTAL = "quorate_tokens_cached_total", Counter, ["model"], "Prompt tokens taken from cache";
     TOKENS_GENERATED_TOTAL = "quorate_tokens_generated_total", Counter, ["model"], "Tokens generated";
+    GATEWAY_ROUTES_TOTAL = "quorate_gateway_routes_total", Counter, ["model", "reason"], "Calls that one of several models got, by why it was this one";
     MODEL_CALLS_TOTAL = "quorate_model_calls_total", Counter, ["model", "outcome"], "Model calls by outcome";
     MODEL_FIRST_TOKEN_SECONDS = "quorate_model_first_token_seconds", Histogram, ["model"], "Time from a model call to its first token";
     KV_BYTES = "quorate_kv_bytes", Gauge, ["project", "class", "tier"], "Bytes of KV cache in use";

@@ -1,9 +1,9 @@
 //! A task followed on the screen.
 
 use crate::failure::{Failure, failed};
-use crate::output::{Format, Out};
+use crate::output::{Format, Out, printable};
 use crate::task;
-use quorate_sdk::data::{Event, EventKind};
+use quorate_sdk::data::{Event, EventKind, StepRoute};
 use quorate_sdk::{Client, Code, Watch};
 
 /// What is shown while it runs.
@@ -165,7 +165,12 @@ fn words(event: &Event) -> String {
             let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
             format!("#{number} {}{on}{why}", state.name())
         }
-        EventKind::Step { step, usage, .. } => format!("#{number} step {step}: {}", task::usage_words(usage)),
+        EventKind::Step { step, usage, route, .. } => {
+            let by =
+                |route: &StepRoute| format!(" by {} ({})", printable(&route.model), printable(&route.reason));
+            let by = route.as_ref().map(by).unwrap_or_default();
+            format!("#{number} step {step}{by}: {}", task::usage_words(usage))
+        }
         EventKind::Token { text, .. } => text.clone(),
         EventKind::Retract { step, .. } => {
             format!(
@@ -206,7 +211,7 @@ mod tests {
             state(2, TaskState::Running),
             token("b", "kept "),
             token("b", "text"),
-            event(3, EventKind::Step { step: 1, head: "h".into(), usage }),
+            event(3, EventKind::Step { step: 1, head: "h".into(), usage, route: None }),
             state(4, TaskState::Succeeded),
         ]
     }

@@ -1,8 +1,8 @@
-//! `task create|get|list|watch|cancel|pause|resume|approve|answer|signal|retry|fork|explain`, and `run`.
+//! `task create|get|list|watch|cancel|pause|resume|approve|answer|signal|retry|fork|explain|routes`, and `run`.
 
 mod show;
 
-pub(crate) use show::{explanation, in_full, list_table, usage as usage_words};
+pub(crate) use show::{explanation, in_full, list_table, routes_table, usage as usage_words};
 
 use crate::failure::{Exit, Failure, usage};
 use crate::follow::{self, Style};
@@ -69,6 +69,8 @@ pub enum Command {
     },
     /// Say why a task waits, with numbers
     Explain(Explain),
+    /// Which of its agent's models each step called, why, and what spoke against the others
+    Routes(One),
 }
 
 #[derive(clap::Args, Debug)]
@@ -203,6 +205,10 @@ pub(crate) async fn perform(command: Command, client: &Client, out: &mut Out<'_>
         Command::Retry(it) => show_one(&tasks.retry(&it.id).await?, out)?,
         Command::Fork { task, step } => show_one(&tasks.fork(&task.id, step).await?, out)?,
         Command::Explain(it) => return explain(it, client, out).await,
+        Command::Routes(it) => {
+            let routes = client.context().get(&it.id, false).await?.routes;
+            out.many(&routes, routes_table)?;
+        }
     }
     Ok(Exit::Ok)
 }

@@ -418,6 +418,19 @@ fn smaller_things_look_as_documented() {
 }
 
 #[test]
+fn routes_look_as_documented() {
+    let candidate = |model: &str, expected_micro_usd, expected_ms, verdict: &str| RouteCandidate {
+        model: model.into(),
+        expected_micro_usd,
+        expected_ms,
+        verdict: verdict.into(),
+    };
+    let candidates = vec![candidate("cheap", 120, 90_000, "LATE"), candidate("dear", 700, 2_000, "FITS")];
+    let route = RoutedStep { step: 3, model: "dear".into(), reason: "IN_TIME".into(), candidates };
+    insta::assert_snapshot!("task_routes", task::routes_table(&[route]));
+}
+
+#[test]
 fn money_looks_as_documented() {
     let price = Price {
         model: "large".into(),

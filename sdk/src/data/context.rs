@@ -8,6 +8,29 @@ pub struct Context {
     pub task: String,
     pub head: String,
     pub segments: Vec<Segment>,
+    /// Steps for which one of several models was chosen, in their order.
+    pub routes: Vec<RoutedStep>,
+}
+
+/// Which of an agent's models a step called, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RoutedStep {
+    pub step: u64,
+    pub model: String,
+    /// A stable word, such as `CHEAPER`.
+    pub reason: String,
+    /// Every model of the agent, in the agent's order.
+    pub candidates: Vec<RouteCandidate>,
+}
+
+/// What a call was expected to cost and take at one model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteCandidate {
+    pub model: String,
+    pub expected_micro_usd: u64,
+    pub expected_ms: u64,
+    /// `FITS`, `LATE`, or why it could not be taken, such as `CLOSED`.
+    pub verdict: String,
 }
 
 /// One immutable piece of context, named by its hash.

@@ -26,6 +26,8 @@ pub enum EventKind {
         step: u64,
         head: String,
         usage: Usage,
+        /// Where the agent names several models: the one that was called.
+        route: Option<StepRoute>,
     },
     /// New text of a step that is not committed yet. `offset` counts the step's tokens before this text.
     Token {
@@ -45,6 +47,13 @@ pub enum EventKind {
         first: u64,
         last: u64,
     },
+}
+
+/// Which of several models a step called, and a stable word for why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StepRoute {
+    pub model: String,
+    pub reason: String,
 }
 
 impl EventKind {
@@ -90,10 +99,11 @@ fn write_kind<M: SerializeMap>(kind: &EventKind, map: &mut M) -> Result<(), M::E
             map.serialize_entry("node", node)?;
             map.serialize_entry("epoch", epoch)
         }
-        EventKind::Step { step, head, usage } => {
+        EventKind::Step { step, head, usage, route } => {
             map.serialize_entry("step", step)?;
             map.serialize_entry("head", head)?;
-            map.serialize_entry("usage", usage)
+            map.serialize_entry("usage", usage)?;
+            route.as_ref().map_or(Ok(()), |route| map.serialize_entry("route", route))
         }
         EventKind::Token { step, attempt, offset, tokens, text } => map.serialize_entry(
             "token",

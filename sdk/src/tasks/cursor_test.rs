@@ -13,7 +13,7 @@ fn state(sequence: u64, state: TaskState) -> Event {
 }
 
 fn step(sequence: u64, step: u64) -> Event {
-    event(sequence, EventKind::Step { step, head: String::new(), usage: Usage::default() })
+    event(sequence, EventKind::Step { step, head: String::new(), usage: Usage::default(), route: None })
 }
 
 fn token(step: u64, attempt: &str, offset: u64, tokens: u32, text: &str) -> Event {

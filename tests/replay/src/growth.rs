@@ -116,8 +116,10 @@ fn run(ledger: &mut LedgerBox, task: TaskUid) -> anyhow::Result<[f64; 3]> {
     let (assigned, assign_us) = timed(ledger, Command::Assign { task, node });
     let Reply::Assigned(epoch) = assigned else { anyhow::bail!("a lease was answered {assigned:?}") };
     let (min_tokens, max_tokens) = (1, 2000);
-    let (_, reserve_us) =
-        timed(ledger, Command::Reserve { task, epoch, node, step: 1, min_tokens, max_tokens, want: None });
+    let (_, reserve_us) = timed(
+        ledger,
+        Command::Reserve { task, epoch, node, step: 1, min_tokens, max_tokens, want: None, route: None },
+    );
     let head = Hash::of(&task.index.to_le_bytes());
     let spent = Spent { prompt_tokens: 1200, cached_tokens: 200, generated_tokens: 128, micro_usd: 0 };
     let (done, commit_us) = timed(

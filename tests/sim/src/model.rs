@@ -47,7 +47,8 @@ impl Sim {
         let (task, node, epoch) = (uid, self.workers[worker].node, agent.epoch);
         let step = agent.mind.observe().step + 1;
         let (min_tokens, max_tokens) = (call.prompt + 1, call.prompt + call.max_tokens.clamp(1, PER_CALL));
-        let command = Command::Reserve { task, epoch, node, step, min_tokens, max_tokens, want: None };
+        let command =
+            Command::Reserve { task, epoch, node, step, min_tokens, max_tokens, want: None, route: None };
         self.ask(worker, uid, command, Some(call));
     }
 
@@ -79,6 +80,7 @@ impl Sim {
             chain_tokens: observed.chain_tokens + tokens,
             numerics: None,
             calls: None,
+            route: None,
         }
     }
 

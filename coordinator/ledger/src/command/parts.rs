@@ -167,3 +167,20 @@ pub struct Removal {
     #[n(1)]
     pub request: RequestKey,
 }
+
+/// One of the models that may answer a call of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Route {
+    /// The price is that of this model.
+    #[n(0)]
+    pub model: String,
+    /// A word for why it is this one.
+    #[n(1)]
+    pub reason: String,
+    /// Rises with each wish of one lease, so that one that comes late is known as such.
+    #[n(2)]
+    pub turn: u32,
+    /// Refused, another model is tried next: the task is not paused.
+    #[n(3)]
+    pub others: bool,
+}

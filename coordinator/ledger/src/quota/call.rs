@@ -5,7 +5,7 @@ use crate::command::Stamp;
 use crate::keys::{Amounts, Budget, QuotaKey, Rate, Window, budget_key, rate_key};
 use crate::quota::meter::When;
 use crate::reply::Refusal;
-use crate::rows::{Held, Price, QuotaRow, TaskRow, Text, Want};
+use crate::rows::{Held, Price, QuotaRow, TaskRow, Want};
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{TaskState, TaskUid};
@@ -47,7 +47,7 @@ impl Call {
     /// The call that a task was refused, at today's price.
     fn refused(state: &State, row: &TaskRow) -> Call {
         let want = row.want.as_deref().copied().unwrap_or_default();
-        let price = state.price(&row.model);
+        let price = state.price(row.priced_by());
         Call { min_tokens: row.wanted_tokens, max_tokens: row.wanted_tokens, want, price }
     }
 
@@ -284,7 +284,7 @@ pub(crate) struct Purse<'a> {
     /// Places whose limits are looked past.
     lifted: BTreeSet<String>,
     /// A model that counts as priced.
-    priced: Option<Text>,
+    priced: Option<String>,
 }
 
 impl<'a> Purse<'a> {
@@ -302,7 +302,7 @@ impl<'a> Purse<'a> {
 
     pub(crate) fn lift(&mut self, row: &TaskRow) {
         self.lifted.extend(self.state.places(row));
-        self.priced = self.lacks_price(row).then(|| row.model.clone());
+        self.priced = self.lacks_price(row).then(|| row.priced_by().to_string());
     }
 
     /// Every limit above the task, with what was promised to others counted as wanted too.
@@ -322,11 +322,11 @@ impl<'a> Purse<'a> {
     }
 
     pub(crate) fn lacks_price(&self, row: &TaskRow) -> bool {
-        self.state.price(&row.model).is_none() && self.state.costs_money(row)
+        self.state.price(row.priced_by()).is_none() && self.state.costs_money(row)
     }
 
     pub(crate) fn fits(&self, row: &TaskRow) -> bool {
-        let priced = self.priced.as_ref() == Some(&row.model) || !self.lacks_price(row);
+        let priced = self.priced.as_deref() == Some(row.priced_by()) || !self.lacks_price(row);
         priced && !self.rooms(row).iter().any(|room| room.is_short() && !self.lifted.contains(&room.path))
     }
 

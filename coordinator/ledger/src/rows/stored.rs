@@ -78,7 +78,7 @@ macro_rules! in_order {
             epoch home step head sequence spent reserved_tokens wanted_tokens result result_bytes
             error origin depth children children_open request_id body queued_ms last_epoch keepers
             settled_tokens unaware held settled want needs charged yield_by_ms not_before_ms after
-            lease_units talk aside fork together)
+            lease_units talk aside fork together route)
     };
 }
 

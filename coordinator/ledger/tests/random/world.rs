@@ -1,9 +1,9 @@
 //! A cluster, several nodes and people who do what chance tells them.
 
-use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Stamp, Terms};
+use ledger::command::{ChildSpec, Command, Next, Release, RequestKey, Route, Stamp, Terms};
 use ledger::keys::{Amounts, Holding};
 use ledger::query::{Answer, Query};
-use ledger::reply::Reply;
+use ledger::reply::{Refusal, Reply};
 use ledger::rows::{
     AgentKind, Ask, AskKind, Closed, Fork, Price, QuotaKey, Role, ScheduleRow, SignalKind, TaskError, Want,
 };
@@ -182,6 +182,14 @@ impl World {
         let (task, epoch, node) = self.lease(a);
         let min_tokens = u64::from(b % 50);
         let max_tokens = min_tokens + u64::from(c % 50);
+        let model = |model: &str| Route {
+            model: model.into(),
+            reason: "CHEAPER".into(),
+            turn: u32::from(b % 5),
+            others: c.is_multiple_of(2),
+        };
+        let route = ["", "m", "other"][a as usize % 3];
+        let route = (!route.is_empty()).then(|| model(route));
         let reply = self.run(Command::Reserve {
             task,
             epoch,
@@ -198,9 +206,18 @@ impl World {
                     ..Amounts::NONE
                 },
             }),
+            route: route.clone(),
         });
         if let Reply::Reserved(tokens) = reply {
             assert!((min_tokens..=max_tokens).contains(&tokens));
+            let row = self.state.task(task).expect("it has reserved");
+            let said = row.route.as_deref().map(|known| (known.model.as_str(), known.turn, known.granted));
+            assert_eq!(said, route.as_ref().map(|route| (route.model.as_str(), route.turn, true)));
+        }
+        // Refused for one model of several, a task stands still only when there is no other.
+        if matches!(reply, Reply::Refused(Refusal::OverQuota { .. } | Refusal::Unpriced { .. })) {
+            let paused = self.state.task(task).is_some_and(|row| row.epoch.is_none());
+            assert_eq!(paused, !route.is_some_and(|route| route.others));
         }
     }
 
@@ -318,7 +335,8 @@ impl World {
         let price =
             Price { input: u64::from(a) * 1000, cached: u64::from(b) * 100, output: u64::from(a) * 3000 };
         let request = RequestKey { request_id: format!("p{}", self.index), ..self.request(1) };
-        self.run(Command::SetPrice { model: "m".into(), price, etag: None, reason: "".into(), request });
+        let model = if a % 4 == 1 { "m" } else { "other" };
+        self.run(Command::SetPrice { model: model.into(), price, etag: None, reason: "".into(), request });
     }
 
     /// A task with limits of its own that may not begin yet, or waits for others.

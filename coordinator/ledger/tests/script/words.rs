@@ -1,6 +1,6 @@
 //! The words of a line, and the commands that they alone make.
 
-use ledger::command::{Command, RequestKey};
+use ledger::command::{Command, RequestKey, Route};
 use ledger::keys::{Amounts, Holding};
 use ledger::rows::{CallId, QuotaKey, Role, Want};
 use std::collections::BTreeMap;
@@ -161,4 +161,12 @@ pub(super) fn hold(words: &Words<'_>) -> Result<Command, String> {
         ((*name).to_string(), Hash::of(digest.as_bytes()), 100)
     });
     Ok(Command::HoldModels { node: node(words.plain(0)?)?, models: models.collect() })
+}
+
+/// The model of several that a call is for.
+pub(super) fn route(words: &Words<'_>) -> Result<Option<Route>, String> {
+    let Some(model) = words.text("model") else { return Ok(None) };
+    let (model, reason) = (model.to_string(), words.text("why").unwrap_or("CHEAPER").to_string());
+    let (turn, others) = (words.number_or("turn", 1)? as u32, words.text("others") == Some("yes"));
+    Ok(Some(Route { model, reason, turn, others }))
 }

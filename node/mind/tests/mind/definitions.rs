@@ -109,6 +109,7 @@ fn definition() -> impl Strategy<Value = Definition> {
                 needs: vec![],
                 name,
                 model,
+                others: vec![],
                 system,
                 max_steps,
                 max_tokens,

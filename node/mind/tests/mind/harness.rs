@@ -51,6 +51,7 @@ pub(crate) fn generated(text: &str, tokens: u32, finish: Finish) -> Event {
         chain_tokens: 10 + u64::from(tokens),
         numerics: None,
         calls: None,
+        route: None,
     }
 }
 

@@ -5,4 +5,5 @@ mod handoffs;
 mod harness;
 mod properties;
 mod records;
+mod routes;
 mod transcripts;

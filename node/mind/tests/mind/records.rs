@@ -1,7 +1,7 @@
 //! The stored form of a step record stays readable. A golden file is changed by adding one, never by rewriting it.
 
 use crate::harness::{project, uid};
-use mind::{Decision, MIND_VERSION, StepRecord};
+use mind::{Decision, MIND_VERSION, Route, RouteCandidate, StepRecord};
 use types::{Epoch, Hash, Spent};
 
 fn golden() -> Vec<(&'static str, StepRecord)> {
@@ -19,6 +19,7 @@ fn golden() -> Vec<(&'static str, StepRecord)> {
         numerics: (n == 1).then(|| Hash::of(b"numerics")),
         tools: None,
         heard: None,
+        route: None,
     };
     let called = Decision::Called { finish: mind::Finish::Budget, call: 1, generated_tokens: 12 };
     let spawned = Decision::Spawned { children: vec![uid(7), uid(8)], stage: 0 };
@@ -80,6 +81,7 @@ fn third_form() -> Vec<(&'static str, StepRecord)> {
         numerics: None,
         tools: None,
         heard: None,
+        route: None,
     };
     let condensing = Decision::Condensing { from: 3, count: 9, tokens: 800, child: uid(9) };
     let summary = Some(Hash::of(b"summary"));
@@ -103,10 +105,28 @@ fn third_form() -> Vec<(&'static str, StepRecord)> {
     ]
 }
 
+/// What came with several models; the older forms stay as they are.
+fn fourth_form() -> Vec<(&'static str, StepRecord)> {
+    let candidate = |model: &str, micro_usd, ms, verdict: &str| RouteCandidate {
+        model: model.into(),
+        micro_usd,
+        ms,
+        verdict: verdict.into(),
+    };
+    let route = Route {
+        model: "dear".into(),
+        reason: "IN_TIME".into(),
+        candidates: vec![candidate("cheap", 120, 90_000, "LATE"), candidate("dear", 700, 2_000, "FITS")],
+    };
+    let (_, called) = golden().remove(0);
+    vec![("routed", StepRecord { format: 4, min_reader: 4, route: Some(route), ..called })]
+}
+
 #[test]
 fn golden_records_are_written_and_read_alike() {
     same_as_kept("step-record-v1.hex", golden());
     same_as_kept("step-record-v3.hex", third_form());
+    same_as_kept("step-record-v4.hex", fourth_form());
 }
 
 #[test]
@@ -130,7 +150,7 @@ fn damaged_and_future_records_are_refused() {
         // The same damage under its own name: refused or read, but no panic.
         let _ = StepRecord::open(&project(), context::name(&project(), &bytes), &bytes);
     }
-    record.min_reader = 4;
+    record.min_reader = 5;
     let future = record.seal(&project());
     let error = StepRecord::open(&project(), future.hash, &future.bytes).unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");

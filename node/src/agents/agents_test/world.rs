@@ -15,7 +15,7 @@ use ledger::effect::Effect;
 use ledger::keys::{Budget, Window};
 use ledger::query::{Answer, Query};
 use ledger::reply::Reply;
-use ledger::rows::{AgentKind, Fork, InputRef, QuotaKey, Role, SignalKind, TaskRow};
+use ledger::rows::{AgentKind, Fork, InputRef, Price, QuotaKey, Role, SignalKind, TaskRow};
 use ledger::{Place, Soft, SoftNode, State};
 use mind::{Definition, StepRecord};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,8 @@ use tokio::sync::{Notify, mpsc};
 use types::{Class, ClusterId, Hash, NodeId, ProjectName, TaskState, TaskUid, limits};
 
 pub(super) const SCRIPTED: &str = "script";
+/// The same model by another name, which nobody asks a worker for.
+pub(super) const OTHER: &str = "other";
 
 /// Tests that wait longer than this have failed.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -235,6 +237,17 @@ impl World {
         self.ok(Command::SetQuota {
             path: path.into(),
             changes: vec![(key, Some(amount))],
+            etag: None,
+            reason: String::new(),
+            request: RequestKey::default(),
+        });
+    }
+
+    /// Micro-dollars for a million tokens, whatever they are.
+    pub(super) fn price(&self, model: &str, each: u64) {
+        self.ok(Command::SetPrice {
+            model: model.into(),
+            price: Price { input: each, cached: each, output: each },
             etag: None,
             reason: String::new(),
             request: RequestKey::default(),
@@ -458,7 +471,7 @@ pub(super) async fn start_with(
     let tools = world.tools.clone();
     let hinted = Arc::new(Hinted::default());
     let seams = Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools, kv: hinted.clone() };
-    let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
+    let gateway = Gateway::new([SCRIPTED, OTHER].map(|model| (model.to_string(), provider.clone())));
     let config = AgentsConfig { node, slots: 8, restart_ms: 1, silence };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let agents = Agents::start(config, seams, gateway, news, held, counters).await.unwrap();

@@ -75,9 +75,9 @@ mod tests {
         let order = [
             Next::Continue,
             Next::WaitChildren,
-            Next::WaitTool { heard: Vec::new(), asks: Vec::new(), begun: None },
-            Next::WaitInput { heard: Vec::new(), asks: Vec::new() },
-            Next::WaitBudget { heard: Vec::new(), calls: 1 },
+            Next::WaitTool { heard: 0, asks: Vec::new(), begun: None },
+            Next::WaitInput { heard: 0, asks: Vec::new() },
+            Next::WaitBudget { heard: 0, calls: 1 },
         ];
         assert!(order.is_sorted_by(|sooner, later| worth(sooner) > worth(later)));
         let pinned = after(&order[0], 100, 40).pop().unwrap();

@@ -5,7 +5,7 @@ use crate::agents::course::Outcome;
 use crate::gateway::{Fullness, Generated, LivePiece, ModelCall, ModelOutcome, Reserve};
 use context::{ChainItem, Kind, Reader, Segment, View};
 use futures::future::BoxFuture;
-use ledger::command::Command;
+use ledger::command::{Command, Route};
 use ledger::reply::{Refusal, Reply};
 use ledger::rows::Want;
 use mind::{Effect, Event, Measured};
@@ -21,6 +21,7 @@ impl Hands {
             step,
             call,
             model,
+            routes,
             chain,
             fresh,
             reader,
@@ -46,6 +47,13 @@ impl Hands {
             Err(failed) => return Outcome::Happened(failed),
         };
         self.shared.counters.full_context(self.chain_bytes(&chain, &fresh));
+        let routing = match routes {
+            None => None,
+            Some(routes) => match self.routing(step, routes, &stop).await {
+                Some(routing) => Some(routing),
+                None => return Outcome::Nothing,
+            },
+        };
         let call = ModelCall {
             model,
             agent: self.lease.row.agent.to_string(),
@@ -61,6 +69,7 @@ impl Hands {
             class: self.lease.row.class,
             call,
             full_at_milli,
+            routing,
         };
         self.call(step, call, (&chain, &view), summary, &stop).await
     }
@@ -94,6 +103,7 @@ impl Hands {
             ModelOutcome::Generated(mut generated) | ModelOutcome::Stopped(Some(mut generated)) => {
                 let mut known = self.known();
                 known.used = (step, generated.extra);
+                let model = generated.route.as_ref().map_or(model, |route| route.model.clone());
                 let (tokens, head) = (std::mem::take(&mut generated.chain).into(), generated.chain_head);
                 known.spoken = Some(Spoken { step, model, tokens, head });
                 drop(known);
@@ -197,6 +207,7 @@ fn told(generated: Generated) -> Event {
         chain_tokens: generated.chain_tokens,
         numerics: generated.numerics,
         calls: generated.calls,
+        route: generated.route,
     }
 }
 
@@ -207,7 +218,14 @@ struct StepReservation<'a> {
 }
 
 impl Reserve for StepReservation<'_> {
-    fn reserve(&self, min_tokens: u64, max_tokens: u64, want: Want) -> BoxFuture<'_, Result<u64, Refusal>> {
+    fn reserve(
+        &self,
+        min_tokens: u64,
+        max_tokens: u64,
+        want: Want,
+        route: Option<Route>,
+    ) -> BoxFuture<'_, Result<u64, Refusal>> {
+        let route = route.map(|route| self.hands.route(self.step, route));
         // What was lost before stays set aside, beside what the call needs.
         let lost = self.hands.lost(self.step);
         let command = Command::Reserve {
@@ -218,6 +236,7 @@ impl Reserve for StepReservation<'_> {
             min_tokens: min_tokens + lost.tokens(),
             max_tokens: max_tokens + lost.tokens(),
             want: Some(Want { fresh_tokens: want.fresh_tokens + lost.new_tokens, ..want }),
+            route,
         };
         Box::pin(async move {
             match self.hands.shared.seams.ledger.request(command).await {

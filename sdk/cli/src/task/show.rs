@@ -1,7 +1,7 @@
 //! Tasks as people read them.
 
 use crate::output::{fields, or_empty, printable, printable_lines, table};
-use quorate_sdk::data::{Blocker, Explanation, NodeVerdict, Task, Usage};
+use quorate_sdk::data::{Blocker, Explanation, NodeVerdict, RouteCandidate, RoutedStep, Task, Usage};
 
 pub(crate) fn list_table(tasks: &[Task]) -> String {
     let row = |task: &Task| {
@@ -74,6 +74,24 @@ pub(crate) fn usage(usage: &Usage) -> String {
         if usage.micro_usd > 0 { format!(", {} micro-dollars", usage.micro_usd) } else { String::new() };
     let Usage { prompt_tokens, cached_tokens, generated_tokens, .. } = usage;
     format!("{prompt_tokens} prompt tokens ({cached_tokens} cached), {generated_tokens} generated{paid}")
+}
+
+/// A row for each model of each step; the reason stands in the row of the one that was called.
+pub(crate) fn routes_table(routes: &[RoutedStep]) -> String {
+    let row = |step: &RoutedStep, it: &RouteCandidate| {
+        let called = it.model == step.model;
+        vec![
+            step.step.to_string(),
+            printable(&it.model),
+            if called { printable(&step.reason) } else { String::new() },
+            it.expected_micro_usd.to_string(),
+            it.expected_ms.to_string(),
+            printable(&it.verdict),
+        ]
+    };
+    let rows: Vec<_> =
+        routes.iter().flat_map(|step| step.candidates.iter().map(move |it| row(step, it))).collect();
+    table(&["STEP", "MODEL", "CALLED", "MICRO_USD", "MS", "VERDICT"], &rows)
 }
 
 pub(crate) fn explanation(it: &Explanation) -> String {

@@ -183,7 +183,8 @@ impl<'a> Run<'a> {
         let call = self.calls[open.call];
         let tokens = call.context_tokens + call.generated_tokens;
         let (min_tokens, max_tokens) = (tokens, tokens);
-        let wish = Command::Reserve { task, epoch, node, step: 1, min_tokens, max_tokens, want: None };
+        let wish =
+            Command::Reserve { task, epoch, node, step: 1, min_tokens, max_tokens, want: None, route: None };
         match self.ledger.apply(wish).reply {
             Reply::Reserved(_) => {
                 self.ends.insert((now_ms + self.service_ms(call), task, epoch));

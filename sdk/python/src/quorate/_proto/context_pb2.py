@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorate/_proto/context.proto\x12\nquorate.v1\"3\n\x12ReadSegmentRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04hash\x18\x02 \x01(\t\"9\n\x13ReadSegmentResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"E\n\x11GetContextRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\twith_text\x18\x03 \x01(\x08\"f\n\x07Segment\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x12\n\nvisibility\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x12\x0c\n\x04text\x18\x06 \x01(\t\"L\n\x07\x43ontext\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\t\x12%\n\x08segments\x18\x03 \x03(\x0b\x32\x13.quorate.v1.Segment\"\xda\x01\n\x16\x45valuateContextRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x04task\x18\x03 \x01(\x0b\x32\x15.quorate.v1.TaskCallsH\x00\x12*\n\x05\x63\x61lls\x18\x04 \x01(\x0b\x32\x19.quorate.v1.RecordedCallsH\x00\x12\x15\n\rbudget_tokens\x18\x05 \x01(\x04\x12\x11\n\taudit_all\x18\x06 \x01(\x08\x12\x0f\n\x07suggest\x18\x07 \x01(\x08\x12\x0c\n\x04page\x18\x08 \x01(\x08\x42\x04\n\x02of\"5\n\tTaskCalls\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0c\n\x04team\x18\x03 \x01(\x08\"8\n\rRecordedCalls\x12\'\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x18.quorate.v1.RecordedCall\"\xa9\x01\n\x0cRecordedCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08segments\x18\x02 \x03(\x0b\x32\x1b.quorate.v1.RecordedSegment\x12\x0e\n\x06reader\x18\x03 \x01(\t\x12\r\n\x05probe\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12-\n\x08withheld\x18\x06 \x03(\x0b\x32\x1b.quorate.v1.RecordedSegment\"Z\n\x0fRecordedSegment\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x10\n\x08replaces\x18\x05 \x03(\t\"\xa1\x01\n\x17\x45valuateContextResponse\x12\x0e\n\x06report\x18\x01 \x01(\t\x12\x13\n\x0bsuggestions\x18\x02 \x03(\t\x12\r\n\x05table\x18\x03 \x01(\t\x12\x0c\n\x04page\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x14\n\x0ctokens_spent\x18\x07 \x01(\x04\x12\x11\n\tsuggested\x18\x08 \x01(\t2\x80\x02\n\x0e\x43ontextService\x12P\n\x0bReadSegment\x12\x1e.quorate.v1.ReadSegmentRequest\x1a\x1f.quorate.v1.ReadSegmentResponse0\x01\x12@\n\nGetContext\x12\x1d.quorate.v1.GetContextRequest\x1a\x13.quorate.v1.Context\x12Z\n\x0f\x45valuateContext\x12\".quorate.v1.EvaluateContextRequest\x1a#.quorate.v1.EvaluateContextResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cquorate/_proto/context.proto\x12\nquorate.v1\"3\n\x12ReadSegmentRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04hash\x18\x02 \x01(\t\"9\n\x13ReadSegmentResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"E\n\x11GetContextRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\twith_text\x18\x03 \x01(\x08\"f\n\x07Segment\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x12\n\nvisibility\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\x12\x0c\n\x04text\x18\x06 \x01(\t\"t\n\x07\x43ontext\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04head\x18\x02 \x01(\t\x12%\n\x08segments\x18\x03 \x03(\x0b\x32\x13.quorate.v1.Segment\x12&\n\x06routes\x18\x04 \x03(\x0b\x32\x16.quorate.v1.RoutedStep\"i\n\nRoutedStep\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\ncandidates\x18\x04 \x03(\x0b\x32\x1a.quorate.v1.RouteCandidate\"a\n\x0eRouteCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1a\n\x12\x65xpected_micro_usd\x18\x02 \x01(\x04\x12\x13\n\x0b\x65xpected_ms\x18\x03 \x01(\x04\x12\x0f\n\x07verdict\x18\x04 \x01(\t\"\xda\x01\n\x16\x45valuateContextRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x04task\x18\x03 \x01(\x0b\x32\x15.quorate.v1.TaskCallsH\x00\x12*\n\x05\x63\x61lls\x18\x04 \x01(\x0b\x32\x19.quorate.v1.RecordedCallsH\x00\x12\x15\n\rbudget_tokens\x18\x05 \x01(\x04\x12\x11\n\taudit_all\x18\x06 \x01(\x08\x12\x0f\n\x07suggest\x18\x07 \x01(\x08\x12\x0c\n\x04page\x18\x08 \x01(\x08\x42\x04\n\x02of\"5\n\tTaskCalls\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x0c\n\x04team\x18\x03 \x01(\x08\"8\n\rRecordedCalls\x12\'\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x18.quorate.v1.RecordedCall\"\xa9\x01\n\x0cRecordedCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08segments\x18\x02 \x03(\x0b\x32\x1b.quorate.v1.RecordedSegment\x12\x0e\n\x06reader\x18\x03 \x01(\t\x12\r\n\x05probe\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12-\n\x08withheld\x18\x06 \x03(\x0b\x32\x1b.quorate.v1.RecordedSegment\"Z\n\x0fRecordedSegment\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x10\n\x08replaces\x18\x05 \x03(\t\"\xa1\x01\n\x17\x45valuateContextResponse\x12\x0e\n\x06report\x18\x01 \x01(\t\x12\x13\n\x0bsuggestions\x18\x02 \x03(\t\x12\r\n\x05table\x18\x03 \x01(\t\x12\x0c\n\x04page\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x14\n\x0ctokens_spent\x18\x07 \x01(\x04\x12\x11\n\tsuggested\x18\x08 \x01(\t2\x80\x02\n\x0e\x43ontextService\x12P\n\x0bReadSegment\x12\x1e.quorate.v1.ReadSegmentRequest\x1a\x1f.quorate.v1.ReadSegmentResponse0\x01\x12@\n\nGetContext\x12\x1d.quorate.v1.GetContextRequest\x1a\x13.quorate.v1.Context\x12Z\n\x0f\x45valuateContext\x12\".quorate.v1.EvaluateContextRequest\x1a#.quorate.v1.EvaluateContextResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,19 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENT']._serialized_start=227
   _globals['_SEGMENT']._serialized_end=329
   _globals['_CONTEXT']._serialized_start=331
-  _globals['_CONTEXT']._serialized_end=407
-  _globals['_EVALUATECONTEXTREQUEST']._serialized_start=410
-  _globals['_EVALUATECONTEXTREQUEST']._serialized_end=628
-  _globals['_TASKCALLS']._serialized_start=630
-  _globals['_TASKCALLS']._serialized_end=683
-  _globals['_RECORDEDCALLS']._serialized_start=685
-  _globals['_RECORDEDCALLS']._serialized_end=741
-  _globals['_RECORDEDCALL']._serialized_start=744
-  _globals['_RECORDEDCALL']._serialized_end=913
-  _globals['_RECORDEDSEGMENT']._serialized_start=915
-  _globals['_RECORDEDSEGMENT']._serialized_end=1005
-  _globals['_EVALUATECONTEXTRESPONSE']._serialized_start=1008
-  _globals['_EVALUATECONTEXTRESPONSE']._serialized_end=1169
-  _globals['_CONTEXTSERVICE']._serialized_start=1172
-  _globals['_CONTEXTSERVICE']._serialized_end=1428
+  _globals['_CONTEXT']._serialized_end=447
+  _globals['_ROUTEDSTEP']._serialized_start=449
+  _globals['_ROUTEDSTEP']._serialized_end=554
+  _globals['_ROUTECANDIDATE']._serialized_start=556
+  _globals['_ROUTECANDIDATE']._serialized_end=653
+  _globals['_EVALUATECONTEXTREQUEST']._serialized_start=656
+  _globals['_EVALUATECONTEXTREQUEST']._serialized_end=874
+  _globals['_TASKCALLS']._serialized_start=876
+  _globals['_TASKCALLS']._serialized_end=929
+  _globals['_RECORDEDCALLS']._serialized_start=931
+  _globals['_RECORDEDCALLS']._serialized_end=987
+  _globals['_RECORDEDCALL']._serialized_start=990
+  _globals['_RECORDEDCALL']._serialized_end=1159
+  _globals['_RECORDEDSEGMENT']._serialized_start=1161
+  _globals['_RECORDEDSEGMENT']._serialized_end=1251
+  _globals['_EVALUATECONTEXTRESPONSE']._serialized_start=1254
+  _globals['_EVALUATECONTEXTRESPONSE']._serialized_end=1415
+  _globals['_CONTEXTSERVICE']._serialized_start=1418
+  _globals['_CONTEXTSERVICE']._serialized_end=1674
 # @@protoc_insertion_point(module_scope)

@@ -112,20 +112,81 @@ class Context(google.protobuf.message.Message):
     TASK_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
     SEGMENTS_FIELD_NUMBER: builtins.int
+    ROUTES_FIELD_NUMBER: builtins.int
     task: builtins.str
     head: builtins.str
     @property
     def segments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Segment]: ...
+    @property
+    def routes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RoutedStep]:
+        """Steps for which one of several models was chosen, in their order."""
+
     def __init__(
         self,
         *,
         task: builtins.str = ...,
         head: builtins.str = ...,
         segments: collections.abc.Iterable[Global___Segment] | None = ...,
+        routes: collections.abc.Iterable[Global___RoutedStep] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["head", b"head", "segments", b"segments", "task", b"task"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["head", b"head", "routes", b"routes", "segments", b"segments", "task", b"task"]) -> None: ...
 
 Global___Context: typing_extensions.TypeAlias = Context
+
+@typing.final
+class RoutedStep(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
+    step: builtins.int
+    model: builtins.str
+    reason: builtins.str
+    """A stable word, such as CHEAPER or OVER_BUDGET."""
+    @property
+    def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RouteCandidate]:
+        """Every model of the agent, in the agent's order."""
+
+    def __init__(
+        self,
+        *,
+        step: builtins.int = ...,
+        model: builtins.str = ...,
+        reason: builtins.str = ...,
+        candidates: collections.abc.Iterable[Global___RouteCandidate] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "model", b"model", "reason", b"reason", "step", b"step"]) -> None: ...
+
+Global___RoutedStep: typing_extensions.TypeAlias = RoutedStep
+
+@typing.final
+class RouteCandidate(google.protobuf.message.Message):
+    """What a call was expected to cost and take."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    EXPECTED_MICRO_USD_FIELD_NUMBER: builtins.int
+    EXPECTED_MS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    expected_micro_usd: builtins.int
+    expected_ms: builtins.int
+    verdict: builtins.str
+    """FITS, LATE, or why it could not be taken, such as CLOSED."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        expected_micro_usd: builtins.int = ...,
+        expected_ms: builtins.int = ...,
+        verdict: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expected_micro_usd", b"expected_micro_usd", "expected_ms", b"expected_ms", "model", b"model", "verdict", b"verdict"]) -> None: ...
+
+Global___RouteCandidate: typing_extensions.TypeAlias = RouteCandidate
 
 @typing.final
 class EvaluateContextRequest(google.protobuf.message.Message):

@@ -868,21 +868,46 @@ class StepCommitted(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    ROUTE_FIELD_NUMBER: builtins.int
     step: builtins.int
     head: builtins.str
     @property
     def usage(self) -> Global___Usage: ...
+    @property
+    def route(self) -> Global___StepRoute:
+        """Of an agent that names several models, where the step called one: which it was."""
+
     def __init__(
         self,
         *,
         step: builtins.int = ...,
         head: builtins.str = ...,
         usage: Global___Usage | None = ...,
+        route: Global___StepRoute | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["head", b"head", "step", b"step", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["route", b"route", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["head", b"head", "route", b"route", "step", b"step", "usage", b"usage"]) -> None: ...
 
 Global___StepCommitted: typing_extensions.TypeAlias = StepCommitted
+
+@typing.final
+class StepRoute(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    reason: builtins.str
+    """A stable word, such as CHEAPER or OVER_BUDGET."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "reason", b"reason"]) -> None: ...
+
+Global___StepRoute: typing_extensions.TypeAlias = StepRoute
 
 @typing.final
 class TokenChunk(google.protobuf.message.Message):

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file quorate/v1/context.proto.
  */
 export const file_quorate_v1_context: GenFile = /*@__PURE__*/
-  fileDesc("ChhxdW9yYXRlL3YxL2NvbnRleHQucHJvdG8SCnF1b3JhdGUudjEiMwoSUmVhZFNlZ21lbnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEaGFzaBgCIAEoCSI5ChNSZWFkU2VnbWVudFJlc3BvbnNlEg0KBWNodW5rGAEgASgMEhMKC3RvdGFsX2J5dGVzGAIgASgEIkUKEUdldENvbnRleHRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEdGFzaxgCIAEoCRIRCgl3aXRoX3RleHQYAyABKAgiZgoHU2VnbWVudBIMCgRoYXNoGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYXV0aG9yGAMgASgJEhIKCnZpc2liaWxpdHkYBCABKAkSDQoFYnl0ZXMYBSABKAQSDAoEdGV4dBgGIAEoCSJMCgdDb250ZXh0EgwKBHRhc2sYASABKAkSDAoEaGVhZBgCIAEoCRIlCghzZWdtZW50cxgDIAMoCzITLnF1b3JhdGUudjEuU2VnbWVudCLaAQoWRXZhbHVhdGVDb250ZXh0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBW1vZGVsGAIgASgJEiUKBHRhc2sYAyABKAsyFS5xdW9yYXRlLnYxLlRhc2tDYWxsc0gAEioKBWNhbGxzGAQgASgLMhkucXVvcmF0ZS52MS5SZWNvcmRlZENhbGxzSAASFQoNYnVkZ2V0X3Rva2VucxgFIAEoBBIRCglhdWRpdF9hbGwYBiABKAgSDwoHc3VnZ2VzdBgHIAEoCBIMCgRwYWdlGAggASgIQgQKAm9mIjUKCVRhc2tDYWxscxIMCgR0YXNrGAEgASgJEgwKBHN0ZXAYAiABKAQSDAoEdGVhbRgDIAEoCCI4Cg1SZWNvcmRlZENhbGxzEicKBWNhbGxzGAEgAygLMhgucXVvcmF0ZS52MS5SZWNvcmRlZENhbGwiqQEKDFJlY29yZGVkQ2FsbBIMCgRuYW1lGAEgASgJEi0KCHNlZ21lbnRzGAIgAygLMhsucXVvcmF0ZS52MS5SZWNvcmRlZFNlZ21lbnQSDgoGcmVhZGVyGAMgASgJEg0KBXByb2JlGAQgASgJEg4KBmFjdGlvbhgFIAEoCRItCgh3aXRoaGVsZBgGIAMoCzIbLnF1b3JhdGUudjEuUmVjb3JkZWRTZWdtZW50IloKD1JlY29yZGVkU2VnbWVudBIKCgJpZBgBIAEoCRINCgVvd25lchgCIAEoCRIMCgRraW5kGAMgASgJEgwKBHRleHQYBCABKAkSEAoIcmVwbGFjZXMYBSADKAkioQEKF0V2YWx1YXRlQ29udGV4dFJlc3BvbnNlEg4KBnJlcG9ydBgBIAEoCRITCgtzdWdnZXN0aW9ucxgCIAMoCRINCgV0YWJsZRgDIAEoCRIMCgRwYWdlGAQgASgJEg0KBW1vZGVsGAUgASgJEgwKBG5vZGUYBiABKAkSFAoMdG9rZW5zX3NwZW50GAcgASgEEhEKCXN1Z2dlc3RlZBgIIAEoCTKAAgoOQ29udGV4dFNlcnZpY2USUAoLUmVhZFNlZ21lbnQSHi5xdW9yYXRlLnYxLlJlYWRTZWdtZW50UmVxdWVzdBofLnF1b3JhdGUudjEuUmVhZFNlZ21lbnRSZXNwb25zZTABEkAKCkdldENvbnRleHQSHS5xdW9yYXRlLnYxLkdldENvbnRleHRSZXF1ZXN0GhMucXVvcmF0ZS52MS5Db250ZXh0EloKD0V2YWx1YXRlQ29udGV4dBIiLnF1b3JhdGUudjEuRXZhbHVhdGVDb250ZXh0UmVxdWVzdBojLnF1b3JhdGUudjEuRXZhbHVhdGVDb250ZXh0UmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChhxdW9yYXRlL3YxL2NvbnRleHQucHJvdG8SCnF1b3JhdGUudjEiMwoSUmVhZFNlZ21lbnRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEaGFzaBgCIAEoCSI5ChNSZWFkU2VnbWVudFJlc3BvbnNlEg0KBWNodW5rGAEgASgMEhMKC3RvdGFsX2J5dGVzGAIgASgEIkUKEUdldENvbnRleHRSZXF1ZXN0Eg8KB3Byb2plY3QYASABKAkSDAoEdGFzaxgCIAEoCRIRCgl3aXRoX3RleHQYAyABKAgiZgoHU2VnbWVudBIMCgRoYXNoGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYXV0aG9yGAMgASgJEhIKCnZpc2liaWxpdHkYBCABKAkSDQoFYnl0ZXMYBSABKAQSDAoEdGV4dBgGIAEoCSJ0CgdDb250ZXh0EgwKBHRhc2sYASABKAkSDAoEaGVhZBgCIAEoCRIlCghzZWdtZW50cxgDIAMoCzITLnF1b3JhdGUudjEuU2VnbWVudBImCgZyb3V0ZXMYBCADKAsyFi5xdW9yYXRlLnYxLlJvdXRlZFN0ZXAiaQoKUm91dGVkU3RlcBIMCgRzdGVwGAEgASgEEg0KBW1vZGVsGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIuCgpjYW5kaWRhdGVzGAQgAygLMhoucXVvcmF0ZS52MS5Sb3V0ZUNhbmRpZGF0ZSJhCg5Sb3V0ZUNhbmRpZGF0ZRINCgVtb2RlbBgBIAEoCRIaChJleHBlY3RlZF9taWNyb191c2QYAiABKAQSEwoLZXhwZWN0ZWRfbXMYAyABKAQSDwoHdmVyZGljdBgEIAEoCSLaAQoWRXZhbHVhdGVDb250ZXh0UmVxdWVzdBIPCgdwcm9qZWN0GAEgASgJEg0KBW1vZGVsGAIgASgJEiUKBHRhc2sYAyABKAsyFS5xdW9yYXRlLnYxLlRhc2tDYWxsc0gAEioKBWNhbGxzGAQgASgLMhkucXVvcmF0ZS52MS5SZWNvcmRlZENhbGxzSAASFQoNYnVkZ2V0X3Rva2VucxgFIAEoBBIRCglhdWRpdF9hbGwYBiABKAgSDwoHc3VnZ2VzdBgHIAEoCBIMCgRwYWdlGAggASgIQgQKAm9mIjUKCVRhc2tDYWxscxIMCgR0YXNrGAEgASgJEgwKBHN0ZXAYAiABKAQSDAoEdGVhbRgDIAEoCCI4Cg1SZWNvcmRlZENhbGxzEicKBWNhbGxzGAEgAygLMhgucXVvcmF0ZS52MS5SZWNvcmRlZENhbGwiqQEKDFJlY29yZGVkQ2FsbBIMCgRuYW1lGAEgASgJEi0KCHNlZ21lbnRzGAIgAygLMhsucXVvcmF0ZS52MS5SZWNvcmRlZFNlZ21lbnQSDgoGcmVhZGVyGAMgASgJEg0KBXByb2JlGAQgASgJEg4KBmFjdGlvbhgFIAEoCRItCgh3aXRoaGVsZBgGIAMoCzIbLnF1b3JhdGUudjEuUmVjb3JkZWRTZWdtZW50IloKD1JlY29yZGVkU2VnbWVudBIKCgJpZBgBIAEoCRINCgVvd25lchgCIAEoCRIMCgRraW5kGAMgASgJEgwKBHRleHQYBCABKAkSEAoIcmVwbGFjZXMYBSADKAkioQEKF0V2YWx1YXRlQ29udGV4dFJlc3BvbnNlEg4KBnJlcG9ydBgBIAEoCRITCgtzdWdnZXN0aW9ucxgCIAMoCRINCgV0YWJsZRgDIAEoCRIMCgRwYWdlGAQgASgJEg0KBW1vZGVsGAUgASgJEgwKBG5vZGUYBiABKAkSFAoMdG9rZW5zX3NwZW50GAcgASgEEhEKCXN1Z2dlc3RlZBgIIAEoCTKAAgoOQ29udGV4dFNlcnZpY2USUAoLUmVhZFNlZ21lbnQSHi5xdW9yYXRlLnYxLlJlYWRTZWdtZW50UmVxdWVzdBofLnF1b3JhdGUudjEuUmVhZFNlZ21lbnRSZXNwb25zZTABEkAKCkdldENvbnRleHQSHS5xdW9yYXRlLnYxLkdldENvbnRleHRSZXF1ZXN0GhMucXVvcmF0ZS52MS5Db250ZXh0EloKD0V2YWx1YXRlQ29udGV4dBIiLnF1b3JhdGUudjEuRXZhbHVhdGVDb250ZXh0UmVxdWVzdBojLnF1b3JhdGUudjEuRXZhbHVhdGVDb250ZXh0UmVzcG9uc2ViBnByb3RvMw");
 
 /**
  * @generated from message quorate.v1.ReadSegmentRequest
@@ -143,6 +143,13 @@ export type Context = Message<"quorate.v1.Context"> & {
    * @generated from field: repeated quorate.v1.Segment segments = 3;
    */
   segments: Segment[];
+
+  /**
+   * Steps for which one of several models was chosen, in their order.
+   *
+   * @generated from field: repeated quorate.v1.RoutedStep routes = 4;
+   */
+  routes: RoutedStep[];
 };
 
 /**
@@ -151,6 +158,78 @@ export type Context = Message<"quorate.v1.Context"> & {
  */
 export const ContextSchema: GenMessage<Context> = /*@__PURE__*/
   messageDesc(file_quorate_v1_context, 4);
+
+/**
+ * @generated from message quorate.v1.RoutedStep
+ */
+export type RoutedStep = Message<"quorate.v1.RoutedStep"> & {
+  /**
+   * @generated from field: uint64 step = 1;
+   */
+  step: bigint;
+
+  /**
+   * @generated from field: string model = 2;
+   */
+  model: string;
+
+  /**
+   * A stable word, such as CHEAPER or OVER_BUDGET.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * Every model of the agent, in the agent's order.
+   *
+   * @generated from field: repeated quorate.v1.RouteCandidate candidates = 4;
+   */
+  candidates: RouteCandidate[];
+};
+
+/**
+ * Describes the message quorate.v1.RoutedStep.
+ * Use `create(RoutedStepSchema)` to create a new message.
+ */
+export const RoutedStepSchema: GenMessage<RoutedStep> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 5);
+
+/**
+ * What a call was expected to cost and take.
+ *
+ * @generated from message quorate.v1.RouteCandidate
+ */
+export type RouteCandidate = Message<"quorate.v1.RouteCandidate"> & {
+  /**
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * @generated from field: uint64 expected_micro_usd = 2;
+   */
+  expectedMicroUsd: bigint;
+
+  /**
+   * @generated from field: uint64 expected_ms = 3;
+   */
+  expectedMs: bigint;
+
+  /**
+   * FITS, LATE, or why it could not be taken, such as CLOSED.
+   *
+   * @generated from field: string verdict = 4;
+   */
+  verdict: string;
+};
+
+/**
+ * Describes the message quorate.v1.RouteCandidate.
+ * Use `create(RouteCandidateSchema)` to create a new message.
+ */
+export const RouteCandidateSchema: GenMessage<RouteCandidate> = /*@__PURE__*/
+  messageDesc(file_quorate_v1_context, 6);
 
 /**
  * What to evaluate, and by which model. Nothing is generated: recorded calls are scored, so the same request has the
@@ -222,7 +301,7 @@ export type EvaluateContextRequest = Message<"quorate.v1.EvaluateContextRequest"
  * Use `create(EvaluateContextRequestSchema)` to create a new message.
  */
 export const EvaluateContextRequestSchema: GenMessage<EvaluateContextRequest> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_context, 5);
+  messageDesc(file_quorate_v1_context, 7);
 
 /**
  * Model calls of a task, from its journal.
@@ -255,7 +334,7 @@ export type TaskCalls = Message<"quorate.v1.TaskCalls"> & {
  * Use `create(TaskCallsSchema)` to create a new message.
  */
 export const TaskCallsSchema: GenMessage<TaskCalls> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_context, 6);
+  messageDesc(file_quorate_v1_context, 8);
 
 /**
  * @generated from message quorate.v1.RecordedCalls
@@ -272,7 +351,7 @@ export type RecordedCalls = Message<"quorate.v1.RecordedCalls"> & {
  * Use `create(RecordedCallsSchema)` to create a new message.
  */
 export const RecordedCallsSchema: GenMessage<RecordedCalls> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_context, 7);
+  messageDesc(file_quorate_v1_context, 9);
 
 /**
  * @generated from message quorate.v1.RecordedCall
@@ -324,7 +403,7 @@ export type RecordedCall = Message<"quorate.v1.RecordedCall"> & {
  * Use `create(RecordedCallSchema)` to create a new message.
  */
 export const RecordedCallSchema: GenMessage<RecordedCall> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_context, 8);
+  messageDesc(file_quorate_v1_context, 10);
 
 /**
  * @generated from message quorate.v1.RecordedSegment
@@ -365,7 +444,7 @@ export type RecordedSegment = Message<"quorate.v1.RecordedSegment"> & {
  * Use `create(RecordedSegmentSchema)` to create a new message.
  */
 export const RecordedSegmentSchema: GenMessage<RecordedSegment> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_context, 9);
+  messageDesc(file_quorate_v1_context, 11);
 
 /**
  * @generated from message quorate.v1.EvaluateContextResponse
@@ -429,7 +508,7 @@ export type EvaluateContextResponse = Message<"quorate.v1.EvaluateContextRespons
  * Use `create(EvaluateContextResponseSchema)` to create a new message.
  */
 export const EvaluateContextResponseSchema: GenMessage<EvaluateContextResponse> = /*@__PURE__*/
-  messageDesc(file_quorate_v1_context, 10);
+  messageDesc(file_quorate_v1_context, 12);
 
 /**
  * The text behind tasks: segments by hash, chains by task.
