@@ -2,7 +2,8 @@
 //!
 //! Each piece of work is a future that ends with one [`Outcome`]. It may be dropped at any point: everything it asks
 //! of the ledger can be asked again. Read: `load` (a task from its journal), `infer` (model calls), `commit`
-//! (segments before step), `copies` (keepers), `foresight` (what the engine should know), `family` (children), `tools`.
+//! (segments before step), `copies` (keepers), `foresight` (what the engine should know), `family` (children), `tools`,
+//! `told` (traces).
 
 mod commit;
 mod copies;
@@ -11,6 +12,7 @@ mod foresight;
 mod infer;
 mod load;
 mod route;
+mod told;
 mod tools;
 
 use super::Shared;

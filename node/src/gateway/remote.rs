@@ -22,6 +22,7 @@ pub struct Remote {
     client: Client,
     facts: ProviderFacts,
     host: Option<String>,
+    maker: &'static str,
 }
 
 impl Remote {
@@ -34,7 +35,11 @@ impl Remote {
             numerics: None,
         };
         let host = host_of(&endpoint.url);
-        Ok(Remote { client: Client::open(endpoint, destinations)?, facts, host })
+        let maker = match endpoint.kind {
+            providers::Kind::OpenAi => "openai",
+            providers::Kind::Anthropic => "anthropic",
+        };
+        Ok(Remote { client: Client::open(endpoint, destinations)?, facts, host, maker })
     }
 }
 
@@ -106,6 +111,10 @@ impl Provider for Remote {
             broken: matches!(state.breaker, BreakerState::Open { .. }),
             tools: self.client.endpoint().tools,
         }
+    }
+
+    fn maker(&self) -> &'static str {
+        self.maker
     }
 
     fn prompt<'a>(
