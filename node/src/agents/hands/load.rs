@@ -45,7 +45,8 @@ impl Hands {
             self.segment(*hash).await?;
         }
         let journal = records.iter().map(|(hash, _)| *hash);
-        let closure: Vec<Hash> = std::iter::once(*row.definition).chain(chain.iter().copied()).chain(journal).collect();
+        let closure: Vec<Hash> =
+            std::iter::once(*row.definition).chain(chain.iter().copied()).chain(journal).collect();
         self.shared.counters.full_context(self.stored_bytes(closure.iter().copied()));
         self.copies.loaded(closure);
         let tree = self.root(&chain).await?;
