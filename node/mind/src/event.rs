@@ -26,7 +26,7 @@ pub enum Event {
         /// Tool calls, where the provider says them apart from the text; else they are read from the text.
         calls: Option<Vec<SaidCall>>,
         /// Which of several models it was, and why.
-        route: Option<Route>,
+        route: Option<Box<Route>>,
     },
     /// The model was not called: the chain takes more of the window than the call allowed. One measure for each piece
     /// of the chain, in its order.

@@ -175,7 +175,7 @@ impl Mind {
                     chain_tokens,
                     numerics,
                     calls,
-                    route,
+                    route: route.map(|route| *route),
                 })
             }
             Event::NearlyFull { window_tokens, pieces } => self.nearly_full(window_tokens, &pieces),

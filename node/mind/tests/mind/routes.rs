@@ -26,7 +26,8 @@ fn by(model: &str, event: Event) -> Event {
     else {
         panic!("{event:?}")
     };
-    let route = Some(Route { model: model.into(), reason: "CHEAPER".into(), candidates: vec![] });
+    let route = Route { model: model.into(), reason: "CHEAPER".into(), candidates: vec![] };
+    let route = Some(Box::new(route));
     Event::Generated {
         text,
         token_ids,

@@ -211,7 +211,7 @@ fn told(generated: Generated) -> Event {
         chain_tokens: generated.chain_tokens,
         numerics: generated.numerics,
         calls: generated.calls,
-        route: generated.route,
+        route: generated.route.map(Box::new),
     }
 }
 
