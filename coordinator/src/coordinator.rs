@@ -3,7 +3,7 @@
 use crate::clock::{Clock, OfficeClock};
 use crate::leader::Office;
 use crate::link::LinkServer;
-use crate::machine::LedgerMachine;
+use crate::machine::{LedgerMachine, Seen};
 use crate::proposer::{ProposeFailed, Proposer};
 use crate::raft::{self, Dialer, Flush, RaftNode, RaftOptions, StartError, Timings, Transport};
 use crate::rpc::LedgerRpc;
@@ -261,6 +261,12 @@ impl Coordinator {
     /// Wakes when the task gets a committed event here.
     pub fn watch_task(&self, task: TaskUid) -> watch::Receiver<u64> {
         self.locked().watch(task)
+    }
+
+    /// From now on every event that is committed is told there, on every replica. A full channel misses some: nothing
+    /// waits for it.
+    pub fn tell_events(&self, follower: mpsc::Sender<Seen>) {
+        self.locked().tell(follower);
     }
 
     /// Committed events from a sequence on, the oldest that is kept, and whether the task is over.

@@ -27,6 +27,7 @@ pub use client::{Client, ClientError};
 pub use clock::{Clock, SystemClock};
 pub use coordinator::{Coordinator, CoordinatorOptions, NodeFacts, ReadError};
 pub use cost::{CostGroup, CostLine, CostQuestion};
+pub use machine::Seen;
 pub use proposer::ProposeFailed;
 pub use schedule::next_time;
 pub use suppose::Supposed;

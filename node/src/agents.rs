@@ -40,6 +40,7 @@ mod agents_test;
 
 use crate::gateway::Gateway;
 use crate::link::{LeaseName, News};
+use crate::traces::Traces;
 use counters::Counters;
 use ractor::{Actor, ActorRef};
 use seams::Seams;
@@ -63,11 +64,18 @@ pub struct AgentsConfig {
     pub restart_ms: u64,
     /// How long what may be silent.
     pub silence: Silence,
+    pub traces: Traces,
 }
 
 impl AgentsConfig {
     pub fn new(node: NodeId, slots: usize) -> Self {
-        AgentsConfig { node, slots: slots.max(1), restart_ms: 100, silence: Silence::default() }
+        AgentsConfig {
+            node,
+            slots: slots.max(1),
+            restart_ms: 100,
+            silence: Silence::default(),
+            traces: Traces::default(),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use ::config::{Config as Layers, File, FileFormat};
 use serde::Deserialize;
 
-pub(crate) use check::is_name;
+pub(crate) use check::{check_endpoint, is_name};
 pub use error::ConfigError;
 
 /// Every default, as the file would say it. `name`, `roles` and `data_dir` have none: they must be chosen.
@@ -97,6 +97,8 @@ pub struct Config {
     pub timings: Timings,
     pub queue: Queue,
     pub log: Log,
+    #[serde(default)]
+    pub traces: Traces,
 }
 
 /// Lets an enum be written as a word, with an error that names the words.
@@ -353,6 +355,15 @@ pub struct Log {
     pub format: LogFormat,
 }
 
+/// Where traces of tasks go; nowhere by default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// The collector's address for OTLP over gRPC, such as `http://127.0.0.1:4317`. The same on every node; without
+    /// it `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment counts.
+    pub otlp_endpoint: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum LogFormat {
@@ -368,6 +379,22 @@ pub enum Exposure {
     LoopbackOnly,
     /// The user said `--insecure`; print [`INSECURE_BANNER`].
     Insecure,
+}
+
+impl Traces {
+    /// Where the file names no collector, the one of the environment, if it can be used: that variable may be meant
+    /// for others.
+    pub(crate) fn or_of_environment(self, variable: Option<String>) -> Traces {
+        let given = variable.filter(|text| !text.is_empty() && self.otlp_endpoint.is_none());
+        match given.map(|endpoint| check_endpoint(&endpoint).map(|_| endpoint)) {
+            None => self,
+            Some(Ok(endpoint)) => Traces { otlp_endpoint: Some(endpoint) },
+            Some(Err(error)) => {
+                tracing::warn!(%error, "OTEL_EXPORTER_OTLP_ENDPOINT of the environment is left aside; there are no traces");
+                self
+            }
+        }
+    }
 }
 
 impl Config {

@@ -30,6 +30,7 @@ use crate::memories::Memories;
 use crate::segments::Peers;
 use crate::served::Served;
 use crate::store::SegmentStore;
+use crate::traces::Traces;
 use coordinator::Client;
 use proto::v1 as pb;
 use std::sync::{Arc, OnceLock};
@@ -53,6 +54,7 @@ pub struct Membership {
     pub live: LiveTokens,
     pub(crate) memories: Arc<Memories>,
     pub(crate) evaluations: Evaluations,
+    pub(crate) traces: Traces,
 }
 
 /// As long as a caller waits for a node that has just started.

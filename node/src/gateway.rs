@@ -262,9 +262,16 @@ pub enum EndOfSpeech {
     Stopped,
 }
 
+/// The provider of what is computed here, as traces name it.
+pub const OWN: &str = "quorate";
+
 /// Whoever turns a conversation into an answer.
 pub trait Provider: Send + Sync + 'static {
     fn facts(&self) -> ProviderFacts;
+    /// Who computes, as OpenTelemetry's conventions name providers.
+    fn maker(&self) -> &'static str {
+        OWN
+    }
     /// The host that computes, where it is not this one: its connections can be limited.
     fn destination(&self) -> Option<String> {
         None

@@ -43,6 +43,7 @@ pub mod store;
 pub mod telemetry;
 mod tls;
 mod tools;
+pub mod traces;
 
 pub use node::{Node, StartOptions};
 pub use security::{Security, SecurityError};

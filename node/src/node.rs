@@ -31,6 +31,7 @@ use crate::store::identity::{Identity, Member};
 use crate::store::{DataLock, SegmentStore};
 use crate::telemetry::Metrics;
 use crate::tls::accept::{Port, incoming};
+use crate::traces::{self, Traces};
 use anyhow::Context;
 use coordinator::{Client, Coordinator};
 use proto::internal::v1::member_server::MemberServer;
@@ -61,6 +62,7 @@ pub struct Node {
     coordinator: Option<Coordinator>,
     worker: worker::Running,
     client: Client,
+    traces: Traces,
     stop_internal: CancellationToken,
 }
 
@@ -176,6 +178,7 @@ impl Node {
         if let Some(coordinator) = &self.coordinator {
             coordinator.shutdown().await;
         }
+        self.traces.close().await;
         tracing::info!("stopped");
     }
 
@@ -208,8 +211,10 @@ impl Parts {
         let evaluations = engines.evaluations();
         let _ = self.evaluations.set(evaluations.clone());
         let _ = self.kv_sources.set(engines.kv_sources());
+        let traces = self.traces(member, coordinator.as_ref())?;
         let (sampler, chosen) = Sampler::new(self.config.engine.evaluate_percent);
-        let worker = worker::start(&self, member, &client, &keep, engines, &memories, sampler).await?;
+        let hearers = worker::Hearers { sampler, traces: traces.clone() };
+        let worker = worker::start(&self, member, &client, &keep, engines, &memories, hearers).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
         self.front.open(front::Member {
             own: member.node_id,
@@ -230,11 +235,22 @@ impl Parts {
             live: self.live.clone(),
             memories,
             evaluations: evaluations.clone(),
+            traces: traces.clone(),
         });
         let sampling = sampled::follow(self.door.clone(), evaluations, chosen);
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(sampling));
         tracing::info!(node = %member.node_id, cluster = %member.cluster_id, "the node serves");
-        Ok(Node { parts: self, coordinator, worker, client, stop_internal })
+        Ok(Node { parts: self, coordinator, worker, client, traces, stop_internal })
+    }
+
+    fn traces(&self, member: Member, coordinator: Option<&Coordinator>) -> anyhow::Result<Traces> {
+        let endpoint = self.config.traces.otlp_endpoint.as_deref();
+        let traces = Traces::start(endpoint, &self.config.name, member.cluster_id)?;
+        if let Some(coordinator) = coordinator {
+            // To the very end: what agents give back while the node stops belongs into their traces.
+            tokio::spawn(traces::follow::follow(traces.clone(), coordinator.clone()));
+        }
+        Ok(traces)
     }
 
     /// Copies that have to be made again, and what nothing names.

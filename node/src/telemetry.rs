@@ -2,7 +2,7 @@
 //!
 //! Logs go to standard error, for people or as JSON; their level changes while the process runs. No text of a
 //! prompt or a reply is ever logged, at any level: only ids, counts and reasons. Metrics are kept for whoever
-//! asks for `/metrics`; nothing is sent anywhere. Read: this file, `names` (every metric).
+//! asks for `/metrics`; nothing is sent anywhere: traces are a room of their own. Read: this file, `names` (every metric).
 
 pub mod names;
 

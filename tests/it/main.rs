@@ -41,6 +41,7 @@ mod stop;
 mod submit;
 mod team;
 mod tools;
+mod traces;
 mod transfer;
 mod tutorial;
 mod typescript_sdk;

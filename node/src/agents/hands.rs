@@ -2,13 +2,14 @@
 //!
 //! Each piece of work is a future that ends with one [`Outcome`]. It may be dropped at any point: everything it asks
 //! of the ledger can be asked again. Read: `load` (a task from its journal), `infer` (model calls), `commit`
-//! (segments before step), `copies` (keepers), `family` (children), `tools`.
+//! (segments before step), `copies` (keepers), `family` (children), `tools`, `told` (traces).
 
 mod commit;
 mod copies;
 mod family;
 mod infer;
 mod load;
+mod told;
 mod tools;
 
 use super::Shared;

@@ -27,7 +27,27 @@ pub(super) fn check(config: &Config, exposure: Exposure) -> Result<(), ConfigErr
     check_tools(config)?;
     check_context(config)?;
     check_timings(config)?;
-    check_log(config)
+    check_log(config)?;
+    config.traces.otlp_endpoint.as_deref().map_or(Ok(()), |endpoint| check_endpoint(endpoint).map(|_| ()))
+}
+
+/// The collector's address. In clear: a collector belongs beside the node, and carries spans on as it is told.
+pub(crate) fn check_endpoint(endpoint: &str) -> Result<tonic::transport::Endpoint, ConfigError> {
+    let refused = |why: &str, next: &str| ConfigError::Refused {
+        key: "traces.otlp_endpoint",
+        value: format!("{endpoint:?}"),
+        why: why.into(),
+        next: next.into(),
+    };
+    if !cfg!(feature = "otlp") {
+        let next = "leave it out, or build with the feature otlp";
+        return Err(refused("this build tells no traces", next));
+    }
+    let parsed = tonic::transport::Endpoint::from_shared(endpoint.to_string());
+    parsed.ok().filter(|parsed| parsed.uri().scheme_str() == Some("http")).ok_or_else(|| {
+        let next = "write http://HOST:PORT of a collector on this machine, such as http://127.0.0.1:4317; it can pass spans on over TLS";
+        refused("it is no address of the form http://HOST:PORT", next)
+    })
 }
 
 /// A month.

@@ -3,6 +3,9 @@
 use super::again::Again;
 use super::quotas::quota_key;
 use super::{Door, Identity, Membership, convert, identity, project, status, watch};
+use crate::traces::ids::{Caller, LABEL};
+use crate::traces::now_ns;
+use crate::traces::work::{Times, created};
 use bytes::Bytes;
 use context::{Kind, Segment, Visibility};
 use ledger::command::{Command, RequestKey, Terms};
@@ -25,16 +28,22 @@ impl TaskService for Door {
         &self,
         request: Request<pb::CreateTaskRequest>,
     ) -> Result<Response<pb::Task>, Status> {
+        let begun_ns = now_ns();
         let caller = identity(&request);
         project(&caller, &request.get_ref().project)?;
         let inside = self.inside()?;
-        let order = inside.order(&caller, request.into_inner()).await?;
+        let header = request.metadata().get("traceparent").and_then(|header| header.to_str().ok());
+        let traced = header.and_then(Caller::parse);
+        let order = inside.order(&caller, request.into_inner()).await?.traced(traced);
         if order.validate_only {
             return inside.dry_run(order).await.map(Response::new);
         }
         let home = inside.keep_inputs(&order).await?;
         match propose(inside, order.command(home)).await? {
-            Reply::Task(row) => inside.task_message(&row, false).await.map(Response::new),
+            Reply::Task(row) => {
+                inside.tell_created(&row, begun_ns);
+                inside.task_message(&row, false).await.map(Response::new)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -318,6 +327,17 @@ impl Order {
         })
     }
 
+    /// The caller's span as a label, where there is room for one and the request names none itself. It is no part of
+    /// what is asked for: a repetition may come with another.
+    fn traced(mut self, caller: Option<Caller>) -> Order {
+        let named = self.labels.iter().any(|(key, _)| key == LABEL);
+        if let Some(caller) = caller.filter(|_| !named && self.labels.len() < limits::TASK_LABELS) {
+            self.labels.push((LABEL.to_string(), caller.to_string()));
+            self.labels.sort();
+        }
+        self
+    }
+
     pub(super) fn command(self, home: Vec<NodeId>) -> Command {
         Command::CreateTask {
             project: self.project,
@@ -402,6 +422,14 @@ impl Membership {
     async fn keep_inputs(&self, order: &Order) -> Result<Vec<NodeId>, Status> {
         let segments = order.inputs.iter().map(|(input, bytes)| (input.segment, bytes.clone())).collect();
         self.keep().await.put(&order.project, segments, &[]).await.map_err(keep_status)
+    }
+
+    /// The request that made a task, in the task's trace.
+    fn tell_created(&self, row: &TaskRow, begun_ns: u64) {
+        if let Some(place) = self.traces.place(row, row.uid) {
+            let times = Times { begun_ns, ended_ns: now_ns() };
+            self.traces.send(vec![created(&place, self.own, times)]);
+        }
     }
 
     pub(crate) async fn find_task(&self, project: &ProjectName, id: &str) -> Result<TaskRow, Status> {

@@ -33,6 +33,10 @@ impl Provider for External {
         ProviderFacts { window: WINDOW, tokenizer: tokenizer(), numerics: None }
     }
 
+    fn maker(&self) -> &'static str {
+        "external"
+    }
+
     fn prompt<'a>(
         &'a self,
         messages: &'a Arc<Vec<Message>>,

@@ -21,6 +21,7 @@ pub struct Remote {
     client: Client,
     facts: ProviderFacts,
     host: Option<String>,
+    maker: &'static str,
 }
 
 impl Remote {
@@ -33,7 +34,11 @@ impl Remote {
             numerics: None,
         };
         let host = host_of(&endpoint.url);
-        Ok(Remote { client: Client::open(endpoint, destinations)?, facts, host })
+        let maker = match endpoint.kind {
+            providers::Kind::OpenAi => "openai",
+            providers::Kind::Anthropic => "anthropic",
+        };
+        Ok(Remote { client: Client::open(endpoint, destinations)?, facts, host, maker })
     }
 }
 
@@ -95,6 +100,10 @@ impl Provider for Remote {
 
     fn destination(&self) -> Option<String> {
         self.host.clone()
+    }
+
+    fn maker(&self) -> &'static str {
+        self.maker
     }
 
     fn prompt<'a>(

@@ -96,8 +96,13 @@ impl Drop for Ephemeral {
     }
 }
 
-fn serve(config: Config, options: StartOptions, reload: Option<(PathBuf, Exposure)>) -> anyhow::Result<()> {
+fn serve(
+    mut config: Config,
+    options: StartOptions,
+    reload: Option<(PathBuf, Exposure)>,
+) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log)?;
+    config.traces = config.traces.or_of_environment(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
     if config.roles.contains(&Role::Worker) {
         super::sandbox::log_what_holds();
     }

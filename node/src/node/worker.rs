@@ -25,6 +25,7 @@ use crate::link::{Link, LinkConfig, LinkSeams, LinkTimes};
 use crate::memories::Memories;
 use crate::store::identity::Member;
 use crate::tools::NodeTools;
+use crate::traces::Traces;
 use anyhow::Context;
 use coordinator::Client;
 use coordinator::raft::Dialer;
@@ -154,6 +155,12 @@ pub(crate) struct Facts {
     pub(crate) link: Link,
 }
 
+/// Who hears of what agents do.
+pub(super) struct Hearers {
+    pub(super) sampler: Sampler,
+    pub(super) traces: Traces,
+}
+
 pub(super) async fn start(
     parts: &Parts,
     member: Member,
@@ -161,7 +168,7 @@ pub(super) async fn start(
     keep: &Keep,
     engines: Engines,
     memories: &Arc<Memories>,
-    sampler: Sampler,
+    Hearers { sampler, traces }: Hearers,
 ) -> anyhow::Result<Running> {
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let gateway = engines.gateway().with_served(parts.door.served().clone());
@@ -213,7 +220,7 @@ pub(super) async fn start(
         )?),
     };
     let agents = Agents::start(
-        AgentsConfig::new(member.node_id, slots as usize),
+        AgentsConfig { traces, ..AgentsConfig::new(member.node_id, slots as usize) },
         world.seams(),
         gateway.clone(),
         news,

@@ -87,6 +87,8 @@ table! {
     TOKENS_RECOMPUTED_TOTAL = "quorate_tokens_recomputed_total", Counter, ["model"], "Tokens computed again because their values were lost";
     KV_EVICTIONS_TOTAL = "quorate_kv_evictions_total", Counter, ["reason"], "KV blocks evicted";
     ANSWERS = "quorate_answers", Gauge, [], "Answers of the OpenAI face in the making, waiting ones included";
+    // Traces.
+    TRACE_SPANS_TOTAL = "quorate_trace_spans_total", Counter, ["outcome"], "Spans of traces: sent to the collector, failed to be, or dropped because too many waited";
     // The process.
     RESIDENT_BYTES = "quorate_resident_bytes", Gauge, [], "Resident memory of this process";
 }

@@ -84,6 +84,11 @@ impl<'a> CreateTask<'a> {
         self
     }
 
+    /// The caller's span, as the W3C's `traceparent` header says it: the task and all its children go on with its trace.
+    pub fn traceparent(self, header: impl Into<String>) -> Self {
+        self.label("quorate.traceparent", header)
+    }
+
     /// End of patience in Unix milliseconds: later the task is EXPIRED.
     pub fn deadline_ms(mut self, at_ms: u64) -> Self {
         self.message.deadline_ms = at_ms;

@@ -432,7 +432,7 @@ pub(super) async fn start_with(
     let seams =
         Seams { ledger: reach.clone(), stores: reach, live: live.clone(), tools, kv: Arc::new(NoCopies) };
     let gateway = Gateway::new([(SCRIPTED.to_string(), provider)]);
-    let config = AgentsConfig { node, slots: 8, restart_ms: 1, silence };
+    let config = AgentsConfig { slots: 8, restart_ms: 1, silence, ..AgentsConfig::new(node, 8) };
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let agents = Agents::start(config, seams, gateway, news, held, counters).await.unwrap();
     let leases = {

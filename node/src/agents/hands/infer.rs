@@ -84,13 +84,17 @@ impl Hands {
         let of_summary = if summary { "/summary" } else { "" };
         let attempt = format!("{}/{}{of_summary}", self.lease.epoch, call.call);
         live.begin(self.project(), task, step, &attempt);
+        let begun = self.begin_chat(&call, step);
         let show = |piece: LivePiece<'_>| {
             self.pulse.touch();
+            begun.first_token();
             live.push(task, piece.offset, piece.tokens, piece.text);
         };
         let reserve = StepReservation { hands: self, step };
         let model = call.model.clone();
-        match self.shared.gateway.call(call, &reserve, &show, stop).await {
+        let outcome = self.shared.gateway.call(call, &reserve, &show, stop).await;
+        self.tell_chat(begun, &outcome);
+        match outcome {
             ModelOutcome::Generated(mut generated) | ModelOutcome::Stopped(Some(mut generated)) => {
                 let mut known = self.known();
                 known.used = (step, generated.extra);

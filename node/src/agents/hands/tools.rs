@@ -38,7 +38,10 @@ impl Hands {
             output_bytes,
             needs: self.lease.row.needs.clone().unwrap_or_default(),
         };
-        match self.shared.seams.tools.call(call, stop).await {
+        let told = self.begin_tool(&call, (step, index));
+        let outcome = self.shared.seams.tools.call(call, stop).await;
+        self.tell_tool(told, outcome.as_ref());
+        match outcome {
             Some(outcome) => Outcome::Happened(Event::CallEnded { step, index, outcome }),
             None => Outcome::Nothing,
         }

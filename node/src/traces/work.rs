@@ -1,0 +1,146 @@
+//! What only the node that works sees, as spans: the request that made a task, its model calls, its tool calls.
+
+use super::genai;
+use super::ids::Place;
+use super::span::{Kind, Span, SpanId, Value};
+use types::{Epoch, NodeId, Spent};
+
+/// Who does it: one lease of a task on one node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    pub(crate) place: Place,
+    pub(crate) epoch: Epoch,
+    pub(crate) node: NodeId,
+}
+
+/// When it began and ended, Unix nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) begun_ns: u64,
+    pub(crate) ended_ns: u64,
+}
+
+/// A model call that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Chat {
+    pub(crate) model: String,
+    /// Who computed, as the conventions name providers.
+    pub(crate) provider: &'static str,
+    /// It was computed by this very model, beside us.
+    pub(crate) local: bool,
+    pub(crate) step: u64,
+    pub(crate) call: u32,
+    pub(crate) max_tokens: u32,
+    pub(crate) temperature_milli: u32,
+    pub(crate) seed: u64,
+    /// When its first token came.
+    pub(crate) first_ns: Option<u64>,
+    pub(crate) ended: Result<(&'static str, Spent), String>,
+}
+
+/// A tool call that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct ToolRun {
+    pub(crate) tool: String,
+    pub(crate) operation: String,
+    pub(crate) step: u64,
+    pub(crate) index: u32,
+    pub(crate) attempt: u32,
+    /// A stable word, where it did not answer.
+    pub(crate) error: Option<String>,
+}
+
+/// The call, and below it, where tokens came one by one: until the first of them, and from there on.
+pub(crate) fn chat(holder: &Holder, times: Times, chat: &Chat) -> Vec<Span> {
+    let numbers = [chat.step, chat.call.into(), times.begun_ns];
+    let id = holder.place.moment("chat", holder.epoch, &numbers);
+    let (spent, finish) = match &chat.ended {
+        Ok((finish, spent)) => (Some(*spent), Some(*finish)),
+        Err(_) => (None, None),
+    };
+    let first_s = chat.first_ns.map(|first| first.saturating_sub(times.begun_ns) as f64 / 1e9);
+    let mut span = holder.span(id, format!("{} {}", genai::CHAT, chat.model), times);
+    span.kind = if chat.local { Kind::Internal } else { Kind::Client };
+    let span = span
+        .with(genai::OPERATION, genai::CHAT)
+        .with(genai::PROVIDER, chat.provider)
+        .with(genai::REQUEST_MODEL, chat.model.as_str())
+        .with(genai::MAX_TOKENS, u64::from(chat.max_tokens))
+        .with(genai::TEMPERATURE, f64::from(chat.temperature_milli) / 1e3)
+        .with(genai::SEED, Value::Number(chat.seed.cast_signed()))
+        .with_some(genai::RESPONSE_MODEL, Some(chat.model.as_str()).filter(|_| chat.local && spent.is_some()))
+        .with_some(genai::FINISH_REASONS, finish.map(|finish| Value::Texts(vec![finish.to_string()])))
+        .with_some(genai::FIRST_CHUNK, first_s)
+        .with_some(genai::INPUT_TOKENS, spent.map(|spent| spent.prompt_tokens))
+        .with_some(genai::CACHED_TOKENS, spent.map(|spent| spent.cached_tokens))
+        .with_some(genai::OUTPUT_TOKENS, spent.map(|spent| spent.generated_tokens))
+        .with(genai::STEP, chat.step)
+        .with(genai::CALL, u64::from(chat.call))
+        .failed_by(chat.ended.as_ref().err().map(String::as_str));
+    let parts = chat.first_ns.map(|first_ns| parts(holder, id, &numbers, times, first_ns));
+    std::iter::once(span).chain(parts.into_iter().flatten()).collect()
+}
+
+fn parts(holder: &Holder, call: SpanId, numbers: &[u64], times: Times, first_ns: u64) -> [Span; 2] {
+    let part = |name: &str, begun_ns, ended_ns| {
+        let id = holder.place.moment(name, holder.epoch, numbers);
+        Span { parent: Some(call), ..holder.span(id, name.into(), Times { begun_ns, ended_ns }) }
+    };
+    [part("first token", times.begun_ns, first_ns), part("decode", first_ns, times.ended_ns)]
+}
+
+pub(crate) fn tool(holder: &Holder, times: Times, run: &ToolRun) -> Span {
+    let numbers = [run.step, run.index.into(), run.attempt.into(), times.begun_ns];
+    let id = holder.place.moment("tool", holder.epoch, &numbers);
+    holder
+        .span(id, format!("{} {}", genai::EXECUTE_TOOL, run.tool), times)
+        .with(genai::OPERATION, genai::EXECUTE_TOOL)
+        .with(genai::TOOL, run.tool.as_str())
+        .with(genai::TOOL_CALL, run.operation.as_str())
+        .with(genai::STEP, run.step)
+        .with(genai::CALL, u64::from(run.attempt))
+        .failed_by(run.error.as_deref())
+}
+
+/// The request that created a task: below the caller's span, or else below the task's.
+pub(crate) fn created(place: &Place, node: NodeId, times: Times) -> Span {
+    let id = place.moment("create", Epoch::default(), &[node.0, times.begun_ns]);
+    Span {
+        trace: place.trace,
+        id,
+        parent: Some(place.caller.unwrap_or(place.span())),
+        name: "quorate.v1.TaskService/CreateTask".into(),
+        kind: Kind::Server,
+        start_ns: times.begun_ns,
+        end_ns: times.ended_ns,
+        attributes: Vec::new(),
+        links: Vec::new(),
+        failed: false,
+    }
+    .with(genai::RPC_SYSTEM, "grpc")
+    .with(genai::RPC_SERVICE, "quorate.v1.TaskService")
+    .with(genai::RPC_METHOD, "CreateTask")
+    .with(genai::TASK, place.task.to_string())
+    .with(genai::NODE, node.to_string())
+}
+
+impl Holder {
+    /// Below the lease.
+    fn span(&self, id: SpanId, name: String, times: Times) -> Span {
+        Span {
+            trace: self.place.trace,
+            id,
+            parent: Some(self.place.lease(self.epoch)),
+            name,
+            kind: Kind::Internal,
+            start_ns: times.begun_ns,
+            end_ns: times.ended_ns.max(times.begun_ns),
+            attributes: Vec::new(),
+            links: Vec::new(),
+            failed: false,
+        }
+        .with(genai::TASK, self.place.task.to_string())
+        .with(genai::EPOCH, self.epoch.to_string())
+        .with(genai::NODE, self.node.to_string())
+    }
+}
