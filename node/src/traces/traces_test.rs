@@ -46,7 +46,7 @@ fn state(state: TaskState, reason: &str, lease: Option<(u64, u64)>) -> EventKind
 
 fn step(step: u64) -> EventKind {
     let spent = Spent { prompt_tokens: 10, generated_tokens: 2, ..Spent::default() };
-    EventKind::Step { step, head: Hash::of(b"head"), spent }
+    EventKind::Step { step, head: Hash::of(b"head"), spent, route: None }
 }
 
 /// Two steps on one node, which is killed; two on another.
