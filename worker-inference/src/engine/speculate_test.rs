@@ -99,7 +99,7 @@ fn nonsense_changes_no_answer_whatever_else_happens() {
         let circle = tokens.iter().rev().take(period).rev().cycle();
         circle
             .take(number as usize / 8 % 9)
-            .map(|&token| (token + u32::from(number % 7 == 0)) % 260)
+            .map(|&token| (token + u32::from(number.is_multiple_of(7))) % 260)
             .collect()
     }));
     let mut forks = 0;
