@@ -15,7 +15,9 @@ async fn a_fork_goes_on_when_the_tree_it_came_from_has_expired() {
     let script = format!("{ONE}{}'''\n", slow_text());
     let first = start(&world, ids[1], scripted(&script)).await;
     world.apply_agent(&format!("name = 'reader'\nmodel = '{SCRIPTED}'\nsystem = 'You read.'\n"));
-    world.apply_agent("name = 'team'\n[fan_out]\nover = 'inputs'\nagent = 'reader'\n");
+    world.apply_agent(
+        "name = 'team'\n[fan_out]\nover = 'inputs'\nagent = 'reader'\n[then]\nagent = 'reader'\n",
+    );
     let team = world.create("team", &[("a.md", "first")]);
     let reader = world.until("a reader", || world.row(team).children.first().copied()).await;
     world.until("some text", || Some(()).filter(|()| !first.live.of(reader).0.is_empty())).await;

@@ -61,7 +61,13 @@ async fn the_engine_hears_of_pauses_and_of_the_end() {
     let task = world.create("clerk", &[("q", "Put things away.")]);
     world.until_state(task, TaskState::Succeeded).await;
     empty(&world, &node).await;
-    let heard = node.hinted.all();
+    // The scripted model writes its answers anew each time, so that the last step's words are superseded.
+    let heard: Vec<_> = node
+        .hinted
+        .all()
+        .into_iter()
+        .filter(|(_, hint)| !matches!(hint, Hint::Drop { ended: false, .. }))
+        .collect();
     let [(first, Hint::Retain { .. }), (head, Hint::Pin { .. }), (second, Hint::Drop { kept, ended: true })] =
         heard[..]
     else {

@@ -10,7 +10,6 @@ use ledger::command::Next;
 const HEAD_MS: u64 = 60_000;
 const SOON_MS: u64 = 10_000;
 const CHILDREN_MS: u64 = 120_000;
-const HOSTS_MS: u64 = 600_000;
 const PEOPLE_MS: u64 = 3_600_000;
 
 /// A hint about the first `tokens` of a conversation.
@@ -44,8 +43,8 @@ fn comes_back(next: &Next) -> Option<(u64, u16)> {
         Next::Continue | Next::GoOn { .. } => (SOON_MS, 950),
         Next::WaitChildren => (CHILDREN_MS, 900),
         Next::WaitFor { ms, .. } => (ms.saturating_add(1_000), 950),
-        Next::WaitTool { .. } => (HOSTS_MS, 500),
-        Next::WaitInput { .. } => (PEOPLE_MS, 500),
+        Next::WaitTool { asks, .. } if asks.is_empty() => (SOON_MS, 950),
+        Next::WaitTool { .. } | Next::WaitInput { .. } => (PEOPLE_MS, 500),
         Next::WaitBudget { .. } | Next::PausedError { .. } => (PEOPLE_MS, 200),
     })
 }
@@ -75,11 +74,12 @@ mod tests {
         let order = [
             Next::Continue,
             Next::WaitChildren,
-            Next::WaitTool { heard: 0, asks: Vec::new(), begun: None },
             Next::WaitInput { heard: 0, asks: Vec::new() },
             Next::WaitBudget { heard: 0, calls: 1 },
         ];
         assert!(order.is_sorted_by(|sooner, later| worth(sooner) > worth(later)));
+        let tool = Next::WaitTool { heard: 0, asks: Vec::new(), begun: None };
+        assert_eq!(worth(&tool), worth(&order[0]), "a tool that runs comes back soon");
         let pinned = after(&order[0], 100, 40).pop().unwrap();
         assert_eq!(pinned, Advice { tokens: 40, hint: Hint::Pin { for_ms: HEAD_MS } });
         assert_eq!(after(&order[0], 100, 0).len(), 1, "there is no head to be pinned");
