@@ -61,6 +61,15 @@ pub(crate) struct Evaluated {
     pub(crate) calls: Vec<Call>,
 }
 
+impl Evaluated {
+    /// What it took, whatever was in an engine's cache.
+    pub(crate) fn tokens_spent(&self) -> u64 {
+        let spent = |call: &evaluate::CallReport| call.costs.spent() + call.costs.audit;
+        let searched = self.suggestions.iter().flatten().map(|found| found.tokens_spent);
+        self.report.calls.iter().map(spent).sum::<u64>() + searched.sum::<u64>()
+    }
+}
+
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {

@@ -95,8 +95,6 @@ pub(crate) fn answer(done: &Evaluated, model: String, page: bool) -> pb::Evaluat
         Ok(found) => serde_json::to_string(found).unwrap_or_default(),
         Err((call, why)) => serde_json::json!({ "call": call, "none": why.to_string() }).to_string(),
     });
-    let spent = |call: &evaluate::CallReport| call.costs.spent() + call.costs.audit;
-    let searched = done.suggestions.iter().flatten().map(|found| found.tokens_spent);
     pb::EvaluateContextResponse {
         report: report.json(),
         suggestions: suggestions.collect(),
@@ -105,7 +103,7 @@ pub(crate) fn answer(done: &Evaluated, model: String, page: bool) -> pb::Evaluat
         page: if page { evaluate::html(report, &evaluated()) } else { String::new() },
         model,
         node: String::new(),
-        tokens_spent: report.calls.iter().map(spent).sum::<u64>() + searched.sum::<u64>(),
+        tokens_spent: done.tokens_spent(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
-/// Tokens that an evaluation has computed so far.
+/// Tokens that an evaluation has computed so far: what one owes that does not come to its end.
 #[derive(Clone, Default)]
 pub(crate) struct Meter(Arc<AtomicU64>);
 
@@ -52,7 +52,9 @@ impl Bill {
     /// Settles, and says whose budget was too small.
     pub(super) async fn settle(mut self, done: Result<Evaluated, Failed>) -> Result<Evaluated, Failed> {
         if let Some(account) = self.account.take() {
-            account.end(used(&self.meter), 0).await;
+            let computed = self.meter.tokens();
+            let tokens = done.as_ref().map_or(computed, Evaluated::tokens_spent);
+            account.end(used(tokens), 0).await;
         }
         match (done, self.short) {
             (Err(Failed::Nothing { over: Over::Budget, first }), Some((granted, wanted))) => {
@@ -66,7 +68,7 @@ impl Bill {
 impl Drop for Bill {
     fn drop(&mut self) {
         if let Some(account) = self.account.take() {
-            let used = used(&self.meter);
+            let used = used(self.meter.tokens());
             tokio::spawn(async move { account.end(used, 0).await });
         }
     }
@@ -83,6 +85,6 @@ fn need(order: &Order, wanted: u64) -> Need {
     }
 }
 
-fn used(meter: &Meter) -> Usage {
-    Usage { prompt: meter.tokens(), ..Usage::default() }
+fn used(tokens: u64) -> Usage {
+    Usage { prompt: tokens, ..Usage::default() }
 }
