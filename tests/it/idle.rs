@@ -28,15 +28,7 @@ async fn five_idle_processes_cost_little() -> anyhow::Result<()> {
         let task = client.tasks().create("quick").input("x").send().await?;
         succeeded(&client, &task.uid).await?;
         drop(client);
-        // What else the machine does only adds: the quietest of a few windows is the cluster's own.
-        let mut cost = Cost::of(cluster).await?;
-        for _ in 1..WINDOWS {
-            if cost.cpu_milli < CPU_MILLI {
-                break;
-            }
-            let next = Cost::of(cluster).await?;
-            cost.cpu_milli = cost.cpu_milli.min(next.cpu_milli);
-        }
+        let cost = Cost::quietest(cluster).await?;
         figure("idle_cpu_milli", cost.cpu_milli);
         figure("idle_rss_mib", cost.rss_bytes >> 20);
         cost.check(0)
@@ -50,8 +42,21 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
+    /// What else the machine does only adds: the quietest of a few windows is the cluster's own.
+    pub(crate) async fn quietest(cluster: &Cluster) -> anyhow::Result<Cost> {
+        let mut cost = Cost::of(cluster).await?;
+        for _ in 1..WINDOWS {
+            if cost.cpu_milli < CPU_MILLI {
+                break;
+            }
+            let next = Cost::of(cluster).await?;
+            cost.cpu_milli = cost.cpu_milli.min(next.cpu_milli);
+        }
+        Ok(cost)
+    }
+
     /// Measures all processes of a cluster that nobody asks for anything.
-    pub(crate) async fn of(cluster: &Cluster) -> anyhow::Result<Cost> {
+    async fn of(cluster: &Cluster) -> anyhow::Result<Cost> {
         let (begun, before) = (Instant::now(), ticks(cluster)?);
         until("the end of the window", WINDOW * 2, async || (begun.elapsed() >= WINDOW).then_some(()))
             .await?;

@@ -146,7 +146,7 @@ async fn idle_with_the_model(cluster: &Cluster) -> anyhow::Result<()> {
     let mapped = cluster.nodes.iter().map(|node| node.resident_of(".gguf")).sum::<anyhow::Result<u64>>()?;
     let repacked: u64 = engines.iter().map(|engine| engine.weight_bytes).sum();
     ensure!(mapped + repacked > 0, "no model is loaded: {engines:?}");
-    let cost = Cost::of(cluster).await?;
+    let cost = Cost::quietest(cluster).await?;
     figure("idle_with_model_cpu_milli", cost.cpu_milli);
     figure("idle_with_model_rss_mib", cost.rss_bytes >> 20);
     figure("idle_with_model_mapped_mib", mapped >> 20);
