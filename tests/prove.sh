@@ -62,6 +62,8 @@ prove tools "${nextest[@]}" -p quorate-tests -E 'test(/^tools::/)'
 prove crowds env QUORATE_TREES=10 QUORATE_WATCH_CUTS=1000 "${nextest[@]}" -p quorate-tests -E 'test(/^crowds::/)'
 prove forced-calls env QUORATE_CALLS=1000 "${nextest[@]}" -p node -E 'test(/calls_that_are_forced/)'
 prove budgets env QUORATE_BUDGETS=1000 "${nextest[@]}" -p node -E 'test(/random_budgets/)'
+prove recall env QUORATE_RECALL_SCOPES=5 "${nextest[@]}" -p memory -E 'test(/recall/)'
+prove evidence env QUORATE_QUESTIONS=4 "${nextest[@]}" -p quorate-tests -E 'test(/labelled_evidence/)'
 prove idle "${nextest[@]}" -p quorate-tests -E 'test(/idle/)'
 prove real-model "${nextest[@]}" -p quorate-tests -E 'test(/real_model/)'
 # The readers of hostile input: model files, texts, templates, HTTP bodies. All at the same time, so that the whole

@@ -122,7 +122,8 @@ async fn chat_logs_are_read_and_what_is_no_call_is_named() -> anyhow::Result<()>
     Ok(())
 }
 
-/// A small slice of `bench/evaluator.sh`: questions whose evidence is labelled, so that the ranking can be wrong.
+/// A small slice of `bench/evaluator.sh`: questions whose evidence is labelled, so that the ranking can be wrong. Exact
+/// removal beside each takes a minute in a debug build; `make prove` asks more of them (QUORATE_QUESTIONS).
 #[tokio::test]
 async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()> {
     crate::real_model::model_file()?;
@@ -134,9 +135,10 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
         return Ok(());
     }
     let out = tempfile::tempdir()?;
+    let questions = std::env::var("QUORATE_QUESTIONS").unwrap_or_else(|_| "1".to_owned());
     let ran = tokio::process::Command::new("python3")
         .arg(root.join("bench/evaluator.py"))
-        .args(["bfcl", "--wording", "notes", "--sample", "2", "--exact", "--quorate"])
+        .args(["bfcl", "--wording", "notes", "--sample", &questions, "--exact", "--quorate"])
         .arg(quorate_tests::cluster::binary()?)
         .arg("--data")
         .arg(&data)
@@ -150,7 +152,7 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
     let found: Value = serde_json::from_str(said.lines().last().context("a result")?)?;
     let figure =
         |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
-    ensure!(found["calls"] == 2, "{found}");
+    ensure!(found["calls"].to_string() == questions, "{found}");
     let evidence = figure("max(needed, enough)", "auroc_within")?;
     ensure!(evidence > 0.9, "{found}");
     let (spent, exact) = (figure("tokens", "spent")?, figure("tokens", "exact")?);

@@ -211,7 +211,10 @@ impl Blocks {
             State::Idle { key } => self.wake(block.0, key),
             _ => panic!("block {block:?} cannot be shared"),
         }
-        self.policy.hit(block.0, self.now_ms);
+        // Without a key it will never be kept: the policy was not told of it.
+        if self.key(block).is_some() {
+            self.policy.hit(block.0, self.now_ms);
+        }
     }
 
     /// A sequence lets go, and nothing is known of the call that used it.
