@@ -40,6 +40,7 @@ kv_bytes = 268435456
 host_kv_bytes = 268435456
 disk_kv_bytes = 0
 kv_copies = 0
+speculation = "auto"
 threads = 0
 evaluate_percent = 0
 
@@ -118,6 +119,7 @@ macro_rules! words {
 }
 words!(Role { "coordinator" => Coordinator, "worker" => Worker });
 words!(Strategy { "llm" => Llm, "compute" => Compute, "api" => Api, "storage" => Storage });
+words!(Speculation { "auto" => Auto, "off" => Off });
 words!(LogFormat { "human" => Human, "json" => Json });
 
 /// What a node does. Every node keeps segments and answers clients, whatever its roles.
@@ -192,10 +194,30 @@ pub struct Engine {
     pub disk_kv_bytes: u64,
     /// 1: KV blocks of tasks follow their segments to a node with the same model; 0: none.
     pub kv_copies: u8,
+    /// Whether tokens are guessed from the context and from past answers, and run before they are known: `auto`, where
+    /// it is quicker, or `off`. Answers are the same.
+    pub speculation: Speculation,
     /// Compute threads; 0 means: chosen from the cores.
     pub threads: u32,
     /// So many of a hundred steps are evaluated behind all other work, into metrics; 0: none.
     pub evaluate_percent: u8,
+}
+
+/// Whether tokens are guessed and run before they are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Speculation {
+    Auto,
+    Off,
+}
+
+impl From<Speculation> for worker_inference::Speculation {
+    fn from(speculation: Speculation) -> Self {
+        match speculation {
+            Speculation::Auto => Self::Auto,
+            Speculation::Off => Self::Off,
+        }
+    }
 }
 
 /// A model that is not computed here.

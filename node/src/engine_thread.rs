@@ -125,6 +125,9 @@ pub struct EngineObserved {
     pub verbs: Vec<(&'static str, &'static str, u64)>,
     /// Sequences that gave up their place for more urgent ones.
     pub preempted: u64,
+    /// Guessed tokens that were run, and those of them that came true.
+    pub tokens_drafted: u64,
+    pub tokens_accepted: u64,
     /// Rows that were computed again because their values were lost.
     pub tokens_recomputed: u64,
 }

@@ -130,6 +130,8 @@ fn read_engine(model: &str, observed: &EngineObserved) {
         counter!(names::KV_VERBS_TOTAL, "verb" => *verb, "outcome" => *outcome).absolute(*count);
     }
     counter!(names::SEQUENCES_PREEMPTED_TOTAL).absolute(observed.preempted);
+    counter!(names::TOKENS_DRAFTED_TOTAL, "model" => model.to_owned()).absolute(observed.tokens_drafted);
+    counter!(names::TOKENS_ACCEPTED_TOTAL, "model" => model.to_owned()).absolute(observed.tokens_accepted);
     counter!(names::TOKENS_RECOMPUTED_TOTAL, "model" => model.to_owned())
         .absolute(observed.tokens_recomputed);
 }

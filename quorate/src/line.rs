@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use cli::{Command, Completions, Format, Globals, Man};
+use node::config::Speculation;
 use node::local::{
     BenchOptions, CA_DAYS, CLIENT_DAYS, ChaosOptions, Costs, Form, Harm, NODE_DAYS, Recorded, ReplayOptions,
     Rules, ServeOptions, TraceFormat,
@@ -427,6 +428,9 @@ pub(crate) struct Serve {
     /// Bytes of each model in that folder
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, requires = "disk_kv_dir")]
     disk_kv_bytes: u64,
+    /// Whether tokens are guessed and run before they are known, where that is quicker; answers are the same
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "off"])]
+    speculation: String,
     /// Answers that are generated at the same time by each model; others wait
     #[arg(long, default_value_t = 128)]
     running: usize,
@@ -513,6 +517,7 @@ impl From<Serve> for ServeOptions {
             kv_bytes: serve.kv_bytes,
             host_kv_bytes: serve.host_kv_bytes,
             disk_kv: serve.disk_kv_dir.map(|folder| (folder, serve.disk_kv_bytes)),
+            speculation: if serve.speculation == "off" { Speculation::Off } else { Speculation::Auto },
             running: serve.running,
             insecure: serve.insecure,
         }

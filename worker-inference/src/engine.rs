@@ -13,6 +13,7 @@ mod probe;
 mod request;
 mod rows;
 mod scoring;
+mod speculate;
 mod verbs;
 
 use std::collections::BTreeMap;
@@ -35,9 +36,11 @@ pub use observe::Observed;
 use observe::Totals;
 use pool::Pool;
 pub use request::{Event, FinishReason, ForkRequest, Request, TokenLogprobs, Usage};
-use rows::RowBuffers;
+use rows::{Asked, RowBuffers};
 pub use scoring::ScoreRequest;
 use scoring::Scoring;
+use speculate::Speculator;
+pub use speculate::{Guess, Speculation};
 
 /// Stop strings of one request: more would slow every token.
 const STOPS_MAX: usize = 16;
@@ -65,6 +68,7 @@ pub struct Engine {
     totals: Totals,
     file_bytes: usize,
     below: Option<TiersBelow>,
+    speculation: Speculator,
     started: Instant,
 }
 
@@ -87,11 +91,21 @@ impl Purpose {
 
 /// What came out of one wanted row.
 enum Outcome {
-    Token(u32, Option<Box<TokenLogprobs>>),
-    /// The grammar can't go on.
-    Stuck,
+    Token(Box<Chosen>),
+    /// No token: the model's end, or a grammar that can't go on.
+    Over(FinishReason),
     LogLikelihood(f64),
     Logits(Vec<f32>),
+}
+
+/// A generated token, which its answer has taken.
+struct Chosen {
+    token: u32,
+    text: String,
+    offset: usize,
+    logprobs: Option<Box<TokenLogprobs>>,
+    /// It is the last one.
+    over: Option<FinishReason>,
 }
 
 impl Engine {
@@ -107,6 +121,7 @@ impl Engine {
         file_bytes: usize,
         below: Option<TiersBelow>,
     ) -> Engine {
+        let speculation = Speculator::new(config.speculation);
         Engine {
             config,
             info,
@@ -121,6 +136,7 @@ impl Engine {
             totals: Totals::default(),
             file_bytes,
             below,
+            speculation,
             started: Instant::now(),
         }
     }
@@ -196,14 +212,16 @@ impl Engine {
         true
     }
 
-    /// Forgets every cached prefix that nobody uses.
+    /// Forgets every cached prefix that nobody uses, and the answers that guesses are made from.
     pub fn clear_cache(&mut self) {
         self.scheduler.clear_cache();
+        self.speculation.clear();
     }
 
     /// Runs one batch and tells what came of it.
     pub fn step(&mut self) -> Vec<Event> {
-        let batch = self.schedule();
+        let mut batch = self.schedule();
+        self.guess(&mut batch);
         let outcomes = self.run(&batch);
         self.commit(&batch, outcomes)
     }
@@ -265,8 +283,8 @@ impl Engine {
         }
     }
 
-    fn run(&mut self, batch: &Batch) -> Vec<(SequenceId, Outcome)> {
-        let mut outcomes = Vec::new();
+    fn run(&mut self, batch: &Batch) -> Vec<(Asked, Outcome)> {
+        let mut outcomes: Vec<(Asked, Outcome)> = Vec::new();
         if batch.is_empty() {
             return outcomes;
         }
@@ -276,27 +294,39 @@ impl Engine {
         self.rows.fill(batch, &self.scheduler, sink, &|id| purposes.get(&id).and_then(Purpose::scoring));
         let start = Instant::now();
         let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
-        let masses = rows.run(model, cpu, kv, &mut |id, position, logits| {
-            let purpose = purposes.get_mut(&id).expect("every planned sequence has a purpose");
-            outcomes.push((id, deliver::read(cpu, purpose, position, logits, text.tokenizer.ends())));
+        let masses = rows.run(model, cpu, kv, &mut |asked, logits| {
+            if speculate::has_come(asked, outcomes.last()) {
+                let purpose = purposes.get_mut(&asked.id).expect("every planned sequence has a purpose");
+                outcomes.push((*asked, deliver::read(cpu, purpose, asked.position, logits, &text.tokenizer)));
+            }
         });
         for (id, mass) in masses {
             if let Some(Purpose::Score(scoring)) = purposes.get_mut(&id) {
                 scoring.add_mass(&mass);
             }
         }
+        let spent = start.elapsed();
         if let Some(below) = &mut self.below {
-            below.learn(batch.rows(), start.elapsed());
+            below.learn(batch.rows(), spent);
+        }
+        if self.rows.all_are_asked() {
+            self.speculation.learn(batch, spent);
         }
         outcomes
     }
 
-    fn commit(&mut self, batch: &Batch, outcomes: Vec<(SequenceId, Outcome)>) -> Vec<Event> {
+    fn commit(&mut self, batch: &Batch, outcomes: Vec<(Asked, Outcome)>) -> Vec<Event> {
         self.scheduler.commit(batch, &mut Lower { kv: &mut self.kv, below: self.below.as_mut() });
         self.write_behind();
         self.totals.steps += u64::from(!batch.is_empty());
         let mut events = std::mem::take(&mut self.pending);
-        outcomes.into_iter().for_each(|(id, outcome)| self.deliver(id, outcome, &mut events));
+        self.speculation.judge(batch, &outcomes);
+        for (asked, outcome) in outcomes {
+            self.count_guess(&asked);
+            self.deliver(asked.id, outcome, &mut events);
+        }
+        let guessed = batch.chunks.iter().filter(|chunk| !chunk.guessed.is_empty());
+        guessed.for_each(|chunk| self.scheduler.take_back(chunk.id));
         events
     }
 
@@ -338,6 +368,10 @@ mod engine_test;
 #[cfg(test)]
 #[path = "engine/answer_test.rs"]
 mod answer_test;
+#[cfg(test)]
+#[path = "engine/speculate_test.rs"]
+mod speculate_test;
+
 #[cfg(test)]
 #[path = "engine/score_test.rs"]
 mod score_test;

@@ -7,12 +7,13 @@
 //! into chunks, and whether its prefix was cached.
 //!
 //! Read: `sequence`, `blocks` and `prefix` (what is kept), `evict` and `tiers` (what goes, and where to),
-//! `scheduler` (what runs next), `engine` (the step: schedule, run, commit), `sampler`, `grammar` and `stop`,
+//! `scheduler` (what runs next), `engine` (the step: schedule, run, commit), `drafts` (guesses), `sampler`, `grammar` and `stop`,
 //! `model` (the file and the forward pass), then the text side
 //! (`tokenizer`, `chat`, `text`) and `score`.
 
 pub mod blocks;
 pub mod chat;
+pub mod drafts;
 pub mod engine;
 pub mod evict;
 pub mod grammar;
@@ -33,7 +34,7 @@ pub use chat::{
 };
 pub use engine::{
     DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
-    ScoreRequest, TokenLogprobs, Usage,
+    ScoreRequest, Speculation, TokenLogprobs, Usage,
 };
 pub use evict::{Eviction, Hint, Owner, Use};
 pub use grammar::{Grammar, GrammarError, Grammars};

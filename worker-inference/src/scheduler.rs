@@ -11,6 +11,7 @@ mod aside;
 mod bytes;
 mod contents;
 mod fork;
+mod guess;
 mod order;
 mod share;
 mod verbs;
@@ -90,6 +91,8 @@ pub struct Chunk {
     pub rows: Range<usize>,
     /// Positions before this one have their values stored already and must not be written.
     pub store_from: usize,
+    /// Tokens guessed to come after the rows, run with them; see `guess`.
+    pub guessed: Vec<u32>,
 }
 
 /// One step's work. Rows of one sequence lie together.
@@ -99,8 +102,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Rows of tokens that are known.
     pub fn rows(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.rows.len()).sum()
+    }
+
+    /// Rows of guessed tokens.
+    pub fn guessed(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.guessed.len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -290,6 +299,7 @@ impl Scheduler {
     /// Ends a sequence, whatever its state, and lets go of its blocks. None when it is unknown.
     pub fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
         if self.sequences.contains_key(&id) {
+            self.take_back(id);
             self.seal_tail(id);
         }
         let sequence = self.sequences.remove(&id)?;
@@ -371,7 +381,7 @@ impl Scheduler {
         }
         plan.left -= rows.len();
         let store_from = self.sequences[&id].stored;
-        plan.batch.chunks.push(Chunk { id, rows, store_from });
+        plan.batch.chunks.push(Chunk { id, rows, store_from, guessed: Vec::new() });
     }
 
     /// This step fills a block: whoever needs the same can wait for it.

@@ -192,6 +192,11 @@ impl Sequence {
         self.blocks_at_most() - self.table.len()
     }
 
+    /// Tokens that may still be generated after the next one.
+    pub(crate) fn left_after_next(&self) -> usize {
+        self.max_new.saturating_sub(self.generated().len() + 1)
+    }
+
     /// The block taken for the next tokens, if none of them is stored yet; it is taken out of the table.
     pub(crate) fn spare_block(&mut self) -> Option<BlockId> {
         if self.table.len() > self.stored.div_ceil(BLOCK_TOKENS) { self.table.pop() } else { None }

@@ -178,6 +178,8 @@ impl Steps for RealEngine {
             }),
             verbs: verbs(&observed),
             preempted: observed.asides.preempted,
+            tokens_drafted: observed.tokens_drafted,
+            tokens_accepted: observed.tokens_accepted,
             tokens_recomputed: observed.tokens_recomputed,
         }
     }

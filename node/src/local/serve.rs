@@ -2,7 +2,7 @@
 
 use super::daemon::{listen_to_signals, upkeep};
 use super::model_path;
-use crate::config::{INSECURE_BANNER, Log, LogFormat};
+use crate::config::{INSECURE_BANNER, Log, LogFormat, Speculation};
 use crate::engine_thread::real::LoadedModel;
 use crate::openai::{self, Bounds, Face};
 use crate::telemetry;
@@ -31,6 +31,8 @@ pub struct ServeOptions {
     pub host_kv_bytes: u64,
     /// A folder for KV that left memory, and its bytes for each model.
     pub disk_kv: Option<(PathBuf, u64)>,
+    /// Whether tokens are guessed and run before they are known.
+    pub speculation: Speculation,
     /// Sequences of each model that run at the same time.
     pub running: usize,
     /// Listen beyond this machine.
@@ -105,6 +107,7 @@ fn config(options: &ServeOptions, model: &str) -> EngineConfig {
             bytes: *bytes,
             bytes_s: DISK_KV_BYTES_S,
         }),
+        speculation: options.speculation.into(),
         threads: options.threads,
         isa: std::env::var("QUORATE_KERNELS").ok(),
         running: options.running,

@@ -114,6 +114,7 @@ async fn load_model(parts: &Parts, client: &Client, keep: &Keep, name: &str) -> 
             bytes: engine.disk_kv_bytes,
             bytes_s: DISK_KV_BYTES_S,
         }),
+        speculation: engine.speculation.into(),
         threads: engine.threads as usize,
         isa: std::env::var("QUORATE_KERNELS").ok(),
         ..EngineConfig::default()

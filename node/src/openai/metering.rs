@@ -10,7 +10,9 @@ pub(super) fn render(face: &Face) -> String {
         let (observed, name) = (model.thread.observe(), model.name.clone());
         counter!(names::TOKENS_COMPUTED_TOTAL, "model" => name.clone()).absolute(observed.tokens_computed);
         counter!(names::TOKENS_CACHED_TOTAL, "model" => name.clone()).absolute(observed.tokens_cached);
-        counter!(names::TOKENS_GENERATED_TOTAL, "model" => name).absolute(observed.tokens_generated);
+        counter!(names::TOKENS_GENERATED_TOTAL, "model" => name.clone()).absolute(observed.tokens_generated);
+        counter!(names::TOKENS_DRAFTED_TOTAL, "model" => name.clone()).absolute(observed.tokens_drafted);
+        counter!(names::TOKENS_ACCEPTED_TOTAL, "model" => name).absolute(observed.tokens_accepted);
         let used = observed.kv_blocks_used * observed.kv_bytes.checked_div(observed.kv_blocks).unwrap_or(0);
         gauge!(names::KV_BYTES, "project" => "all", "class" => "all", "tier" => "memory").set(used as f64);
         for (reason, blocks) in observed.evictions {

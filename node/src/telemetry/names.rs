@@ -85,6 +85,8 @@ table! {
     KV_RESTORED_BYTES_TOTAL = "quorate_kv_restored_bytes_total", Counter, ["tier"], "Bytes of KV brought back from a lower tier";
     KV_VERBS_TOTAL = "quorate_kv_verbs_total", Counter, ["verb", "outcome"], "Calls about sequences and chains: pause, resume, fork, prefetch, pin, retain, drop";
     SEQUENCES_PREEMPTED_TOTAL = "quorate_sequences_preempted_total", Counter, [], "Sequences that gave up their place for more urgent ones";
+    TOKENS_DRAFTED_TOTAL = "quorate_tokens_drafted_total", Counter, ["model"], "Guessed tokens that the engine ran before they were known";
+    TOKENS_ACCEPTED_TOTAL = "quorate_tokens_accepted_total", Counter, ["model"], "Guessed tokens that came true";
     TOKENS_RECOMPUTED_TOTAL = "quorate_tokens_recomputed_total", Counter, ["model"], "Tokens computed again because their values were lost";
     KV_EVICTIONS_TOTAL = "quorate_kv_evictions_total", Counter, ["reason"], "KV blocks evicted";
     ANSWERS = "quorate_answers", Gauge, [], "Answers of the OpenAI face in the making, waiting ones included";

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use types::Hash;
 
+use super::Speculation;
 use crate::blocks::BLOCK_TOKENS;
 use crate::model::gguf::GgufError;
 use crate::model::weights::ModelError;
@@ -39,6 +40,8 @@ pub struct EngineConfig {
     pub host_kv_bytes: u64,
     /// A folder for blocks, found again after a restart.
     pub disk_kv: Option<DiskKv>,
+    /// Whether tokens are guessed and run before they are known.
+    pub speculation: Speculation,
 }
 
 /// The disk tier of an engine. KV tells the text that it was made from: the folder is made private.
@@ -67,6 +70,7 @@ impl Default for EngineConfig {
             eviction: "ours".into(),
             host_kv_bytes: 0,
             disk_kv: None,
+            speculation: Speculation::default(),
         }
     }
 }

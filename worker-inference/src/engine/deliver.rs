@@ -2,23 +2,24 @@
 
 use kernels::Cpu;
 
-use super::answer::Answer;
+use super::answer::{Answer, Grown};
 use super::request::{Event, FinishReason, TokenLogprobs, Usage};
-use super::{Engine, Outcome, Purpose};
+use super::{Chosen, Engine, Outcome, Purpose};
 use crate::sampler::sample;
 use crate::sequence::{Sequence, SequenceId};
+use crate::tokenizer::Tokenizer;
 
 /// Reduces a row's logits to what its sequence wants to know. `position` is the row's; the next token's
-/// position is one more. `ends` are the model's end tokens.
+/// position is one more.
 pub(super) fn read(
     cpu: &Cpu,
     purpose: &mut Purpose,
     position: usize,
     logits: &[f32],
-    ends: &[u32],
+    tokenizer: &Tokenizer,
 ) -> Outcome {
     match purpose {
-        Purpose::Generate(answer) => choose(cpu, answer, position, logits, ends),
+        Purpose::Generate(answer) => choose(cpu, answer, position, logits, tokenizer),
         Purpose::Score(scoring) => {
             Outcome::LogLikelihood(cpu.log_softmax_at(logits, scoring.target(position)))
         }
@@ -26,11 +27,27 @@ pub(super) fn read(
     }
 }
 
-fn choose(cpu: &Cpu, answer: &mut Answer, position: usize, logits: &[f32], ends: &[u32]) -> Outcome {
-    let Some(choices) = answer.choices(logits, ends) else { return Outcome::Stuck };
+/// Chooses the next token and adds it to the answer: the rows of tokens that were guessed behind it want the answer with
+/// it.
+fn choose(cpu: &Cpu, answer: &mut Answer, position: usize, logits: &[f32], tokenizer: &Tokenizer) -> Outcome {
+    let Some(choices) = answer.choices(logits, tokenizer.ends()) else {
+        return Outcome::Over(FinishReason::Grammar);
+    };
     let token = sample(cpu, &choices, &answer.sampling, position + 1);
+    if tokenizer.is_end(token) && answer.ends_at_end() {
+        return Outcome::Over(FinishReason::Eos);
+    }
     let logprobs = answer.logprobs.map(|top| Box::new(logprobs(cpu, logits, token, top)));
-    Outcome::Token(token, logprobs)
+    let offset = answer.len();
+    let Grown { text, stopped } = answer.push(token, tokenizer);
+    let follows = answer.follow(token);
+    let over = match () {
+        () if stopped => Some(FinishReason::StopString),
+        () if answer.is_whole() => Some(FinishReason::Eos),
+        () if !follows => Some(FinishReason::Grammar),
+        () => None,
+    };
+    Outcome::Token(Box::new(Chosen { token, text, offset, logprobs, over }))
 }
 
 /// The likelihood of a token and of the `top` likeliest ones.
@@ -46,8 +63,8 @@ fn logprobs(cpu: &Cpu, logits: &[f32], token: u32, top: usize) -> TokenLogprobs 
 impl Engine {
     pub(super) fn deliver(&mut self, id: SequenceId, outcome: Outcome, events: &mut Vec<Event>) {
         match outcome {
-            Outcome::Token(token, logprobs) => self.grow(id, token, logprobs, events),
-            Outcome::Stuck => events.push(self.finish(id, FinishReason::Grammar)),
+            Outcome::Token(chosen) => self.grow(id, *chosen, events),
+            Outcome::Over(reason) => events.push(self.finish(id, reason)),
             Outcome::LogLikelihood(value) => events.extend(self.score(id, value)),
             Outcome::Logits(logits) => {
                 let (_, usage) = self.end(id);
@@ -56,33 +73,13 @@ impl Engine {
         }
     }
 
-    /// One more generated token, or the model's end.
-    fn grow(
-        &mut self,
-        id: SequenceId,
-        token: u32,
-        logprobs: Option<Box<TokenLogprobs>>,
-        events: &mut Vec<Event>,
-    ) {
-        let tokenizer = &self.text.tokenizer;
-        let Some(Purpose::Generate(answer)) = self.purposes.get_mut(&id) else { return };
-        if tokenizer.is_end(token) && answer.ends_at_end() {
-            events.push(self.finish(id, FinishReason::Eos));
-            return;
-        }
-        let offset = answer.len();
-        let grown = answer.push(token, tokenizer);
-        let (follows, is_whole) = (answer.follow(token), answer.is_whole());
+    /// One more generated token.
+    fn grow(&mut self, id: SequenceId, chosen: Chosen, events: &mut Vec<Event>) {
+        let Chosen { token, text, offset, logprobs, over } = chosen;
         let may_go_on = self.scheduler.append(id, token);
         self.totals.generated += 1;
-        events.push(Event::Token { id, token, text: grown.text, offset, logprobs });
-        let over = match () {
-            () if grown.stopped => Some(FinishReason::StopString),
-            () if is_whole => Some(FinishReason::Eos),
-            () if !follows => Some(FinishReason::Grammar),
-            () if !may_go_on => Some(FinishReason::Length),
-            () => None,
-        };
+        events.push(Event::Token { id, token, text, offset, logprobs });
+        let over = over.or((!may_go_on).then_some(FinishReason::Length));
         events.extend(over.map(|reason| self.finish(id, reason)));
     }
 
@@ -117,6 +114,7 @@ impl Engine {
         let purpose = self.purposes.remove(&id).expect("every sequence has a purpose until it ends");
         let sequence = self.scheduler.remove(id).expect("every purpose has a sequence until it ends");
         self.totals.add(&sequence);
+        self.speculation.end(id, &sequence);
         (purpose, usage_of(&sequence))
     }
 }

@@ -28,6 +28,9 @@ pub struct Observed {
     /// Rows that were not needed, because their values were found.
     pub tokens_cached: u64,
     pub tokens_generated: u64,
+    /// Guessed tokens that were run, and those of them that came true. No other figure counts the ones that did not.
+    pub tokens_drafted: u64,
+    pub tokens_accepted: u64,
     /// Of the computed ones, rows that had been computed before and were lost.
     pub tokens_recomputed: u64,
     /// What was taken over from the pool and from below it.
@@ -54,6 +57,8 @@ pub struct Observed {
 pub(super) struct Totals {
     pub(super) steps: u64,
     pub(super) generated: u64,
+    pub(super) drafted: u64,
+    pub(super) accepted: u64,
     computed: u64,
     cached: u64,
     recomputed: u64,
@@ -90,6 +95,8 @@ impl Engine {
             tokens_computed: self.totals.computed + sum(Sequence::computed),
             tokens_cached: self.totals.cached + sum(Sequence::cached),
             tokens_generated: self.totals.generated,
+            tokens_drafted: self.totals.drafted,
+            tokens_accepted: self.totals.accepted,
             tokens_recomputed: self.totals.recomputed + sum(Sequence::recomputed),
             shared: self.scheduler.shared(),
             asides: self.scheduler.asides(),

@@ -18,8 +18,8 @@ pub(super) struct RowBuffers {
     positions: Vec<u32>,
     places: Vec<Place>,
     wanted: Vec<usize>,
-    /// Whose row it is, for rows whose logits are wanted.
-    owners: Vec<(SequenceId, usize)>,
+    /// For rows whose logits are wanted: whose they are.
+    asked: Vec<Asked>,
     refs: Vec<BlockRef>,
     spans: Vec<Span>,
     /// Rows that look from nearer, as in [`Nearer`].
@@ -27,6 +27,15 @@ pub(super) struct RowBuffers {
     near_positions: Vec<u32>,
     near_spans: Vec<Span>,
     watches: Vec<Watch>,
+}
+
+/// A row whose logits are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) id: SequenceId,
+    pub(super) position: usize,
+    /// The token that it is run for is only guessed.
+    pub(super) guess: Option<u32>,
 }
 
 /// One chunk: its rows in the batch and its block table in `refs`.
@@ -60,7 +69,7 @@ impl RowBuffers {
         self.positions.clear();
         self.places.clear();
         self.wanted.clear();
-        self.owners.clear();
+        self.asked.clear();
         self.refs.clear();
         self.spans.clear();
         self.near_rows.clear();
@@ -76,14 +85,14 @@ impl RowBuffers {
         }
     }
 
-    /// Runs the model; `on_logits` gets the sequence and the position of each wanted row. Returns the attention of
+    /// Runs the model; `on_logits` gets each wanted row, those of a sequence in order. Returns the attention of
     /// watched rows.
     pub(super) fn run(
         &self,
         model: &mut Decoder,
         cpu: &kernels::Cpu,
         kv: &mut kernels::KvPool,
-        on_logits: &mut dyn FnMut(SequenceId, usize, &[f32]),
+        on_logits: &mut dyn FnMut(&Asked, &[f32]),
     ) -> Vec<(SequenceId, Vec<f64>)> {
         let sequence = |span: &Span| kernels::Sequence {
             blocks: &self.refs[span.refs.clone()],
@@ -99,12 +108,11 @@ impl RowBuffers {
             wanted: &self.wanted,
             nearer: Nearer { rows: &self.near_rows, positions: &self.near_positions, sequences: &near },
         };
-        let mut owners = self.owners.iter();
+        let mut asked = self.asked.iter();
         let mut watched: Vec<Watched<'_>> =
             self.watches.iter().map(|watch| Watched::new(sequence(&watch.span), &watch.segments)).collect();
         model.forward(cpu, kv, &rows, &mut watched, &mut |_, logits| {
-            let (id, position) = owners.next().expect("one owner for each wanted row");
-            on_logits(*id, *position, logits);
+            on_logits(asked.next().expect("one for each wanted row"), logits);
         });
         self.watches.iter().map(|watch| watch.id).zip(watched.into_iter().map(Watched::shares)).collect()
     }
@@ -112,27 +120,43 @@ impl RowBuffers {
     fn add(&mut self, chunk: &Chunk, sequence: &Sequence, sink: u32) {
         for position in chunk.rows.clone() {
             if position >= sequence.logits_from() {
-                self.wanted.push(self.tokens.len());
-                self.owners.push((chunk.id, position));
+                self.ask(chunk.id, position, None);
             }
-            self.tokens.push(sequence.tokens()[position]);
-            self.positions.push(position as u32);
             let is_stored = position < chunk.store_from;
-            self.places.push(if is_stored {
-                Place { block: sink, slot: 0 }
-            } else {
-                place(sequence, position)
-            });
+            let place = if is_stored { Place { block: sink, slot: 0 } } else { place(sequence, position) };
+            self.push(sequence.tokens()[position], position, place);
         }
+        for (position, &token) in (chunk.rows.end..).zip(&chunk.guessed) {
+            self.ask(chunk.id, position, Some(token));
+            self.push(token, position, place(sequence, position));
+        }
+    }
+
+    /// The logits of the row that is pushed next are wanted.
+    fn ask(&mut self, id: SequenceId, position: usize, guess: Option<u32>) {
+        self.wanted.push(self.tokens.len());
+        self.asked.push(Asked { id, position, guess });
+    }
+
+    fn push(&mut self, token: u32, position: usize, place: Place) {
+        self.tokens.push(token);
+        self.positions.push(position as u32);
+        self.places.push(place);
+    }
+
+    /// Whether all rows are of sequences that go on token by token.
+    pub(super) fn all_are_asked(&self) -> bool {
+        self.asked.len() == self.tokens.len()
     }
 
     /// The chunk's block tables: one, or another wherever rows see less than those before them.
     fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, scoring: Option<&Scoring>) {
-        let begin = self.tokens.len() - chunk.rows.len();
+        let end = chunk.rows.end + chunk.guessed.len();
+        let begin = self.tokens.len() - (end - chunk.rows.start);
         let mut from = chunk.rows.start;
-        while from < chunk.rows.end {
+        while from < end {
             let (hidden, until) = unseen(scoring, sequence.private_from(), from);
-            let until = until.min(chunk.rows.end);
+            let until = until.min(end);
             let rows = begin + from - chunk.rows.start..begin + until - chunk.rows.start;
             self.add_span(rows, chunk, sequence, &hidden);
             from = until;
@@ -169,7 +193,7 @@ impl RowBuffers {
     /// A table in which only the tokens at `seen` positions are present.
     fn add_refs(&mut self, chunk: &Chunk, sequence: &Sequence, seen: Range<usize>) -> Range<usize> {
         let refs = self.refs.len();
-        let stored = sequence.stored().max(chunk.rows.end);
+        let stored = sequence.stored().max(chunk.rows.end + chunk.guessed.len());
         let blocks = sequence.table().iter().enumerate();
         self.refs.extend(blocks.map(|(index, block)| {
             let start = index * BLOCK_TOKENS;

@@ -186,7 +186,7 @@ fn scoring_runs_only_the_rows_somebody_wants() {
     let score = Work { logits_from: 39, max_new: 0, ..work(prompt(0, 64), 0) };
     let id = scheduler.submit(score).expect("fits");
     let batch = scheduler.plan(&mut NoBytes);
-    assert_eq!(batch.chunks, [Chunk { id, rows: 39..64, store_from: 64 }]);
+    assert_eq!(batch.chunks, [Chunk { id, rows: 39..64, store_from: 64, guessed: Vec::new() }]);
     scheduler.commit(&batch, &mut NoBytes);
     let ended = scheduler.remove(id).expect("known");
     assert_eq!((ended.cached(), ended.computed()), (39, 25));
@@ -427,7 +427,7 @@ fn private_positions_are_neither_shared_nor_found() {
     let id = scheduler.submit(own).expect("fits");
     let batch = scheduler.plan(&mut NoBytes);
     // The third block's first two tokens are everybody's: they are copied. Only the row that asks runs again.
-    assert_eq!(batch.chunks, [Chunk { id, rows: 49..100, store_from: 50 }], "{batch:?}");
+    assert_eq!(batch.chunks, [Chunk { id, rows: 49..100, store_from: 50, guessed: Vec::new() }], "{batch:?}");
     scheduler.remove(id);
     let known = scheduler.contents.len();
     scheduler.submit(Work { private_from: 0, ..work(prompt(0, 64), 1) }).expect("fits");
@@ -486,3 +486,6 @@ fn random_traffic_keeps_every_promise() {
     assert!(asides.paused > 50 && asides.preempted > 10, "{asides:?}");
     assert!(scheduler.blocks().evictions().get(&Eviction::Room).is_some_and(|&count| count > 100));
 }
+
+#[path = "guess_test.rs"]
+mod guess_test;

@@ -1,7 +1,7 @@
 //! What a bench measures: its rows, and the room that they need. Decides, and measures nothing.
 
-use worker_inference::EngineConfig;
 use worker_inference::blocks::BLOCK_TOKENS;
+use worker_inference::{EngineConfig, Speculation};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -114,6 +114,8 @@ pub(super) fn settings(options: &BenchOptions, rows: &[Row], block_bytes: usize)
         step_tokens: usual.step_tokens.max(running + BLOCK_TOKENS),
         running,
         low_priority: false,
+        // Every token is computed by a step of its own: what is measured is the engine, not the luck of guesses.
+        speculation: Speculation::Off,
         ..usual
     }
 }
