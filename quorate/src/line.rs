@@ -428,7 +428,7 @@ pub(crate) struct Serve {
     /// Bytes of each model in that folder
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, requires = "disk_kv_dir")]
     disk_kv_bytes: u64,
-    /// Whether tokens are guessed and run before they are known, where that is quicker; answers are the same
+    /// Whether tokens are guessed and run before they are known: where that is quicker (auto) or never (off); answers are the same
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "off"])]
     speculation: String,
     /// Answers that are generated at the same time by each model; others wait
