@@ -9,12 +9,15 @@ use super::common::{Random, request};
 /// The shortest and the longest chain that is forked.
 pub(crate) const CHAINS: std::ops::RangeInclusive<usize> = 4001..=4015;
 
+/// Tokens that a step may bring at the most: one, and guesses that came true.
+const STEP_TOKENS: usize = 16;
+
 /// Microseconds of `each` forks of every length.
 pub(crate) fn run(engine: &mut Engine, each: usize) -> Result<Vec<f64>, SubmitError> {
     let mut random = Random(23);
     let tokens = random.tokens(engine, *CHAINS.end());
     // The parent answers while it is forked; a step between the forks takes their last events away.
-    let parent = engine.submit(request(tokens, [3; 32], each + 1))?;
+    let parent = engine.submit(request(tokens, [3; 32], (each + 1) * STEP_TOKENS))?;
     while engine.step().is_empty() {}
     let mut micros = Vec::new();
     for _ in 0..each {
