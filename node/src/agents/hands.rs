@@ -75,8 +75,8 @@ struct Known {
     used: (u64, Amounts),
     /// A step's call of a model, for the blocks that the engine has of it.
     spoken: Option<Spoken>,
-    /// The tokens of the last committed one.
-    last_chain: Arc<[u32]>,
+    /// The model and the tokens of the last committed one.
+    last_chain: Option<(String, Arc<[u32]>)>,
     /// The model of several that a step was last to be asked of, and how often one was.
     routed: (u64, String),
     turn: u32,
