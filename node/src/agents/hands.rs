@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use types::{Epoch, Hash, NodeId, ProjectName, TaskUid};
+use types::{Epoch, Hash, NodeId, ProjectName, TaskState, TaskUid};
 
 /// First pause before something is tried again, and the longest one.
 const RETRY_MS: u64 = 50;
@@ -143,8 +143,12 @@ impl Hands {
         self.known.lock().expect("nothing panics while it holds what is known")
     }
 
-    /// A command that was refused because of the lease: counted, and the agent ends.
+    /// A command that was refused because of the lease: counted, and the agent ends. Unless the lease is still its own,
+    /// and the task is cancelled: then the agent says that it has stopped.
     fn fenced(&self, kind: &'static str, refusal: &Refusal) -> Outcome {
+        if matches!(refusal, Refusal::WrongState { state } if state == TaskState::Cancelling.name()) {
+            return Outcome::Cancelled;
+        }
         self.shared.counters.fenced();
         tracing::info!(task = %self.lease.task, epoch = %self.lease.epoch, kind, %refusal, "fenced");
         Outcome::Happened(Event::Fenced)
