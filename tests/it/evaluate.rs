@@ -135,10 +135,10 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
         return Ok(());
     }
     let out = tempfile::tempdir()?;
-    let questions = std::env::var("QUORATE_QUESTIONS").unwrap_or_else(|_| "1".to_owned());
+    let questions: u64 = std::env::var("QUORATE_QUESTIONS").map_or(Ok(1), |text| text.parse())?;
     let ran = tokio::process::Command::new("python3")
         .arg(root.join("bench/evaluator.py"))
-        .args(["bfcl", "--wording", "notes", "--sample", &questions, "--exact", "--quorate"])
+        .args(["bfcl", "--wording", "notes", "--sample", &questions.to_string(), "--exact", "--quorate"])
         .arg(quorate_tests::cluster::binary()?)
         .arg("--data")
         .arg(&data)
@@ -152,7 +152,7 @@ async fn labelled_evidence_is_found_among_its_neighbours() -> anyhow::Result<()>
     let found: Value = serde_json::from_str(said.lines().last().context("a result")?)?;
     let figure =
         |way: &str, what: &str| found[way][what].as_f64().with_context(|| format!("{way} {what}: {found}"));
-    ensure!(found["calls"].to_string() == questions, "{found}");
+    ensure!(found["calls"] == questions, "{found}");
     let evidence = figure("max(needed, enough)", "auroc_within")?;
     ensure!(evidence > 0.9, "{found}");
     let (spent, exact) = (figure("tokens", "spent")?, figure("tokens", "exact")?);

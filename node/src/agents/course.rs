@@ -41,6 +41,8 @@ pub(crate) enum Outcome {
     /// It was abandoned, or interrupted before there was anything to keep.
     Nothing,
     Released,
+    /// The ledger refused it, because the task is being cancelled. The news of it may come too late to find the agent.
+    Cancelled,
     /// A reply that cannot be: a fault of ours.
     Broke(String),
 }
@@ -120,6 +122,7 @@ impl Course {
         let Some(work) = self.working.remove(&id) else { return Vec::new() };
         match outcome {
             Outcome::Released => vec![Act::End],
+            Outcome::Cancelled => self.end_with(Ending::Cancelled),
             Outcome::Broke(why) => vec![Act::Fail(why)],
             Outcome::Corrupt(_) if self.ending.is_none() => self.release(Release::Broken),
             Outcome::Unloadable if self.ending.is_none() => self.release(Release::Yielded),

@@ -97,6 +97,17 @@ fn a_cancel_waits_for_the_engine_and_then_confirms() {
 }
 
 #[test]
+fn a_cancel_that_is_first_heard_as_a_refusal_is_confirmed_as_well() {
+    let mut course = calling();
+    assert_eq!(say(course.ended(2, Outcome::Cancelled)), ["3: release Stopped"]);
+    assert!(course.told(Tell::Cancel).is_empty(), "it is on its way");
+    let mut told = calling();
+    told.told(Tell::Cancel);
+    assert_eq!(say(told.ended(2, Outcome::Cancelled)), ["3: release Stopped"]);
+    assert_eq!(say(told.ended(3, Outcome::Released)), ["end"]);
+}
+
+#[test]
 fn a_cancel_drops_everything_that_is_not_a_call() {
     let mut course = Course::new(true);
     course.begin();

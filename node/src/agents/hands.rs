@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use types::{Epoch, Hash, NodeId, ProjectName, TaskUid};
+use types::{Epoch, Hash, NodeId, ProjectName, TaskState, TaskUid};
 
 /// First pause before something is tried again, and the longest one.
 const RETRY_MS: u64 = 50;
@@ -75,8 +75,8 @@ struct Known {
     used: (u64, Amounts),
     /// A step's call of a model, for the blocks that the engine has of it.
     spoken: Option<Spoken>,
-    /// The tokens of the last committed one.
-    last_chain: Arc<[u32]>,
+    /// The model and the tokens of the last committed one.
+    last_chain: Option<(String, Arc<[u32]>)>,
     /// The model of several that a step was last to be asked of, and how often one was.
     routed: (u64, String),
     turn: u32,
@@ -143,8 +143,12 @@ impl Hands {
         self.known.lock().expect("nothing panics while it holds what is known")
     }
 
-    /// A command that was refused because of the lease: counted, and the agent ends.
+    /// A command that was refused because of the lease: counted, and the agent ends. Unless the lease is still its own,
+    /// and the task is cancelled: then the agent says that it has stopped.
     fn fenced(&self, kind: &'static str, refusal: &Refusal) -> Outcome {
+        if matches!(refusal, Refusal::WrongState { state } if state == TaskState::Cancelling.name()) {
+            return Outcome::Cancelled;
+        }
         self.shared.counters.fenced();
         tracing::info!(task = %self.lease.task, epoch = %self.lease.epoch, kind, %refusal, "fenced");
         Outcome::Happened(Event::Fenced)

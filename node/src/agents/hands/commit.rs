@@ -91,17 +91,21 @@ impl Hands {
     fn tell_engine(&self, step: u64, home: &[NodeId], next: &Next) {
         let spoken = self.known().spoken.take().filter(|it| it.step == step && !it.tokens.is_empty());
         let Some(Spoken { model, tokens, head, .. }) = spoken else { return };
-        let last = std::mem::replace(&mut self.known().last_chain, tokens.clone());
+        let last = self.known().last_chain.replace((model.clone(), tokens.clone()));
         let (scope, class) = (scope_of(self.project()), class_number(self.lease.row.class));
         let chain = |tokens: &[u32]| Chain { scope, class, tokens: tokens.into() };
         let kv = &self.shared.seams.kv;
+        // An engine knows only what was said to its own model.
+        let last = last.filter(|(same, _)| *same == model).map(|(_, tokens)| tokens).unwrap_or_default();
         if let Some(left) = foresight::superseded(&last, &tokens) {
             kv.hint(&model, chain(&last[..left.tokens]), left.hint);
         }
         for advice in foresight::after(next, tokens.len(), head) {
             kv.hint(&model, chain(&tokens[..advice.tokens]), advice.hint);
         }
-        kv.follow(&model, Chain { scope, class, tokens }, home);
+        if !foresight::is_the_end(next) {
+            kv.follow(&model, Chain { scope, class, tokens }, home);
+        }
     }
 
     /// None: not yet, try again.

@@ -36,6 +36,11 @@ pub(super) fn superseded(last: &[u32], now: &[u32]) -> Option<Advice> {
     (kept < last.len()).then_some(Advice { tokens: last.len(), hint })
 }
 
+/// Nobody will go on with the conversation.
+pub(super) fn is_the_end(next: &Next) -> bool {
+    comes_back(next).is_none()
+}
+
 /// Within what time, and with what probability in 1000; never, when the task has ended.
 fn comes_back(next: &Next) -> Option<(u64, u16)> {
     Some(match next {
