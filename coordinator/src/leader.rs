@@ -218,7 +218,14 @@ impl Office {
             return;
         }
         let soft = self.coordinator.soft();
-        let commands = plan(&self.coordinator.locked().state, &soft, PLAN_MAX);
+        let (commands, recalls) = {
+            let locked = self.coordinator.locked();
+            (plan(&locked.state, &soft, PLAN_MAX), locked.state.recalls())
+        };
+        // Again with every plan: wake-ups may get lost.
+        for (node, answer) in recalls {
+            self.coordinator.inner.link.send(node, link::recall(answer));
+        }
         if commands.is_empty() {
             return;
         }
@@ -269,6 +276,7 @@ impl Office {
                     link.stepped(task, spent.cached_tokens);
                 }
             }
+            Effect::Recall { node, answer } => link.send(node, link::recall(answer)),
             Effect::Replan => self.plan_wanted = true,
             Effect::Members => self.follow_members(),
         }

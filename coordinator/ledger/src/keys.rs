@@ -322,6 +322,10 @@ impl Amounts {
         self.each(other, u64::min)
     }
 
+    pub fn times(self, times: u64) -> Amounts {
+        self.each(self, |amount, _| amount.saturating_mul(times))
+    }
+
     pub fn is_none(&self) -> bool {
         *self == Amounts::NONE
     }
