@@ -197,15 +197,24 @@ impl State {
         self.calls().filter(move |row| row.node == node)
     }
 
+    pub(crate) fn calls_at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a CallRow> {
+        self.calls().filter(move |row| ancestors(&row.project).iter().any(|place| place == path))
+    }
+
+    /// Nodes that make calls at a place, by name.
+    pub(crate) fn callers_at(&self, path: &str) -> Vec<String> {
+        let nodes: BTreeSet<NodeId> = self.calls_at(path).map(|row| row.node).collect();
+        nodes.into_iter().filter_map(|node| Some(self.node(node)?.name.clone())).collect()
+    }
+
     /// How much of a holding they hold at a place.
     pub(crate) fn held_by_calls(&self, path: &str, holding: &Holding) -> u64 {
-        let here = self.calls().filter(|row| ancestors(&row.project).iter().any(|place| place == path));
         let of_it = |row: &CallRow| {
             let task = row.as_task();
             let each: u64 = needs(&task).filter(|(held, _)| *held == holding).map(|(_, amount)| amount).sum();
             each.saturating_mul(row.slots())
         };
-        here.map(of_it).sum()
+        self.calls_at(path).map(of_it).sum()
     }
 
     /// Calls whose time is over.

@@ -12,7 +12,7 @@ use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::command::{SliceTurn, Spare, Wanted};
 use crate::effect::Effect;
 use crate::keys::{Amounts, Budget, Window};
-use crate::quota::{CLUSTER, Call, Claims, Fence, Purse, Room, ancestors, bounds};
+use crate::quota::{CLUSTER, Call, Claims, Fence, Purse, Room, bounds};
 use crate::reply::{Refusal, Reply, SliceAnswer};
 use crate::rows::{Price, TaskRow};
 use crate::state::State;
@@ -87,8 +87,7 @@ impl State {
     }
 
     fn slices_at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a CallRow> {
-        self.slices()
-            .filter(move |row| path == CLUSTER || ancestors(&row.project).iter().any(|at| at == path))
+        self.calls_at(path).filter(|row| row.slice.is_some())
     }
 
     /// Nodes whose slices are in the way of tasks that wait, or of somebody who waits until they say that they are not:
