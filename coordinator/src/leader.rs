@@ -30,6 +30,8 @@ const TICK_MS: u64 = 200;
 const CALL_MS: u64 = 500;
 /// How often memories and boards are looked for whose task is gone.
 const OUTLIVED_MS: u64 = 5_000;
+/// How often, at most, slices are recalled that stand in the way of tasks.
+const RECALL_MS: u64 = 50;
 /// How often attached nodes hear again everything they hold.
 const TELL_MS: u64 = 5_000;
 /// Pauses between tries to make consensus follow the members.
@@ -48,6 +50,7 @@ pub(crate) struct Office {
     called_ms: u64,
     told_ms: u64,
     outlived_ms: u64,
+    recalled_ms: u64,
     plan_wanted: bool,
 }
 
@@ -66,6 +69,7 @@ impl Office {
             called_ms: 0,
             told_ms: 0,
             outlived_ms: 0,
+            recalled_ms: 0,
             plan_wanted: false,
         };
         let mut look = tokio::time::interval(LOOK);
@@ -219,11 +223,25 @@ impl Office {
         }
         let soft = self.coordinator.soft();
         let commands = plan(&self.coordinator.locked().state, &soft, PLAN_MAX);
+        self.recall();
         if commands.is_empty() {
             return;
         }
         if let Err(error) = self.coordinator.propose(commands).await {
             tracing::debug!(%error, "assignments not committed; planned again at the next tick");
+        }
+    }
+
+    /// Slices that are in somebody's way hear it, again and again: wake-ups may get lost.
+    fn recall(&mut self) {
+        let now_ms = self.coordinator.inner.clock.monotonic_ms();
+        if now_ms.saturating_sub(self.recalled_ms) < RECALL_MS {
+            return;
+        }
+        self.recalled_ms = now_ms;
+        let recalls = self.coordinator.locked().state.recalls();
+        for (node, answer) in recalls {
+            self.coordinator.inner.link.send(node, link::recall(answer));
         }
     }
 
@@ -269,6 +287,7 @@ impl Office {
                     link.stepped(task, spent.cached_tokens);
                 }
             }
+            Effect::Recall { node, answer } => link.send(node, link::recall(answer)),
             Effect::Replan => self.plan_wanted = true,
             Effect::Members => self.follow_members(),
         }

@@ -283,6 +283,10 @@ pub(crate) fn assignment(task: &TaskRow) -> pb::Assignment {
     pb::Assignment { task: types::encode(task).into() }
 }
 
+pub(crate) fn recall(answer: bool) -> ToNode {
+    ToNode::Recall(pb::Recall { answer })
+}
+
 pub(crate) fn stop(project: &ProjectName, task: TaskUid, epoch: Epoch) -> ToNode {
     ToNode::Cancel(pb::CancelTask {
         project: project.to_string(),

@@ -1,30 +1,53 @@
 //! The ledger's side of work without a task, such as a request to `/v1` or an evaluation: what is set aside before it
 //! begins, kept while it goes on, settled when it ends.
 //!
+//! Requests draw from slices, parts of the quotas above their project that this node holds, so that none of them costs a log
+//! entry. Below the feature level that has slices each is a call of its own, with an entry at its beginning and its end.
+//!
 //! Whoever goes away at any point leaves nothing behind: a beginning that nobody waits for any more is ended as soon as
 //! it is heard of, and what this node can't end because it died ends by itself, at everything that was set aside.
+//!
+//! Read: this file (what a request asks for and gets), `slice` (what a slice decides), `purse` (a slice at work), `record`
+//! (what a crash may not forget), `call`.
+
+mod call;
+mod purse;
+mod record;
+mod slice;
+#[cfg(test)]
+mod slice_test;
 
 use crate::openai::told::Usage;
 use coordinator::{Client, ClientError};
-use ledger::command::Command;
-use ledger::keys::{Amounts, Holding};
+use ledger::command::{Command, Wanted};
+use ledger::keys::Amounts;
+use ledger::query::{Answer, Query};
 use ledger::reply::{Refusal, Reply};
-use ledger::rows::{CallId, Want};
+use ledger::rows::{CallId, Used, Want};
+use purse::{Drawn, Pot, Purse};
+use record::{Mark, SpendRecord};
+use slice::Promise;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use sys::disk::Disk;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use types::{NodeId, ProjectName, limits};
 
-/// A call of a node that died is over after this time at the latest.
+/// What a node that died set aside is over after this time at the latest.
 const LIVES: Duration = Duration::from_secs(30);
-/// How often the node says which of its calls go on. One command for all of them.
+/// How often the node says which of its calls and slices go on. One command for all of them.
 const RENEW: Duration = Duration::from_secs(10);
-/// The end of an answer waits so long for being settled; then it is settled behind its back.
+/// At the end of a node all this is settled within so long.
 pub(crate) const SETTLING: Duration = Duration::from_secs(2);
 /// Between two tries to settle.
 const AGAIN: Duration = Duration::from_millis(500);
+/// What slices of others need not comes back within this time: they were told.
+const RECALLED: Duration = Duration::from_secs(4);
+/// Between two looks whether it did.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Who pays, and who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,20 +90,33 @@ struct Inner {
     client: Client,
     stop: CancellationToken,
     open: Mutex<BTreeMap<CallId, Open>>,
+    purses: Mutex<Purses>,
+    record: SpendRecord,
+    /// The cluster's feature level has slices.
+    sliced: AtomicBool,
+    started: Instant,
     ended: Notify,
 }
 
+/// A call or slice that the ledger has to hear of again and again.
 struct Open {
     project: ProjectName,
     stop: CancellationToken,
     renewed: Instant,
 }
 
+/// Slices at work.
+#[derive(Default)]
+struct Purses {
+    /// The one that gives to requests.
+    current: BTreeMap<Purse, Arc<Pot>>,
+    all: BTreeMap<CallId, Arc<Pot>>,
+}
+
 /// What one request has set aside. Dropped without an end it used nothing.
 pub(crate) struct Account {
     accounts: Accounts,
-    project: ProjectName,
-    call: CallId,
+    from: Source,
     /// Of prompt and answer together.
     granted: u64,
     stop: CancellationToken,
@@ -88,10 +124,30 @@ pub(crate) struct Account {
     ended: bool,
 }
 
+/// Where it is settled.
+enum Source {
+    Slice(Arc<Pot>, Promise),
+    Call(ProjectName, CallId),
+}
+
 impl Accounts {
-    pub(crate) fn start(own: NodeId, client: Client) -> Accounts {
-        let (open, ended) = (Mutex::default(), Notify::new());
-        let accounts = Accounts(Arc::new(Inner { own, client, stop: CancellationToken::new(), open, ended }));
+    /// Also gives back what slices of this node did not use before it died.
+    pub(crate) fn start(own: NodeId, client: Client, disk: Arc<dyn Disk>) -> Accounts {
+        let (record, lost) = SpendRecord::open(disk);
+        let accounts = Accounts(Arc::new(Inner {
+            own,
+            client,
+            stop: CancellationToken::new(),
+            open: Mutex::default(),
+            purses: Mutex::default(),
+            record,
+            sliced: AtomicBool::new(false),
+            started: Instant::now(),
+            ended: Notify::new(),
+        }));
+        for Mark { project, slice, spent } in lost {
+            tokio::spawn(accounts.clone().refund(project, slice, spent));
+        }
         tokio::spawn(accounts.clone().keep_up());
         accounts
     }
@@ -103,68 +159,83 @@ impl Accounts {
     pub(crate) async fn begin(&self, caller: &Caller, need: Need) -> Result<Account, NotBegun> {
         let (accounts, caller) = (self.clone(), caller.clone());
         // On its own: whoever waits for it may go away at any time, and what begins has to be ended.
-        let begun = tokio::spawn(async move { accounts.begin_now(caller, need).await });
+        let begun = tokio::spawn(async move {
+            match accounts.has_slices().await? {
+                true => accounts.draw(caller, need).await,
+                false => accounts.begin_call(caller, need).await,
+            }
+        });
         begun
             .await
             .unwrap_or_else(|_| Err(NotBegun::Odd("reserving failed; this is a bug, report it".into())))
     }
 
-    async fn begin_now(&self, caller: Caller, need: Need) -> Result<Account, NotBegun> {
-        let call = CallId(random());
-        let stop = self.0.stop.child_token();
-        let open = Open { project: caller.project.clone(), stop: stop.clone(), renewed: Instant::now() };
-        self.open().insert(call, open);
-        let mut account = Account {
-            accounts: self.clone(),
-            project: caller.project.clone(),
-            call,
-            granted: 0,
-            stop,
-            begun: Instant::now(),
-            ended: false,
-        };
-        let command = self.command(call, caller, need);
-        // Refused or not heard: dropping the account ends what may have begun.
-        match self.0.client.propose_one(command).await.map_err(NotBegun::Unheard)? {
-            Reply::Reserved(granted) => {
-                (account.granted, account.begun) = (granted, Instant::now());
-                Ok(account)
+    /// Levels only rise: what is true once stays so.
+    async fn has_slices(&self) -> Result<bool, NotBegun> {
+        if self.0.sliced.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let (answer, ..) = self.0.client.read_stale(Query::Cluster).await.map_err(NotBegun::Unheard)?;
+        let sliced = matches!(answer, Answer::Cluster(facts) if facts.feature_level >= ledger::SLICES);
+        self.0.sliced.store(sliced, Ordering::Relaxed);
+        Ok(sliced)
+    }
+
+    async fn draw(&self, caller: Caller, need: Need) -> Result<Account, NotBegun> {
+        let wanted = need.wanted();
+        let Caller { project, author } = caller;
+        let purse = Purse { project, author, model: need.model, destination: need.destination };
+        let mut recalled: Option<Instant> = None;
+        loop {
+            let pot = self.pot(&purse);
+            match pot.draw(wanted, recalled.is_some()).await {
+                Drawn::Granted(promise) => return Ok(self.account(pot, promise)),
+                Drawn::Moved => {}
+                Drawn::Not(why) => return Err(why),
+                Drawn::Recalled(short) => {
+                    if recalled.get_or_insert_with(Instant::now).elapsed() >= RECALLED {
+                        return Err(NotBegun::Refused(short));
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
             }
-            Reply::Refused(refusal) => {
-                account.forget();
-                Err(NotBegun::Refused(refusal))
-            }
-            other => Err(NotBegun::Odd(format!("{other:?} does not answer a reservation; try again later"))),
         }
     }
 
-    fn command(&self, call: CallId, caller: Caller, need: Need) -> Command {
-        let extra = Amounts {
-            // How much of the prompt is cached is known when it was read: all but its last token may be.
-            cached_tokens: need.prompt_tokens.saturating_sub(1),
-            kv_block_seconds: need.kv_block_seconds,
-            ..Amounts::NONE
-        };
-        Command::BeginCall {
-            call,
-            project: caller.project,
-            model: need.model,
-            author: caller.author,
-            node: self.0.own,
-            min_tokens: need.prompt_tokens + need.least,
-            max_tokens: need.prompt_tokens + need.most,
-            want: Want { fresh_tokens: need.prompt_tokens, known_tokens: 0, extra },
-            lives_ms: u64::try_from(LIVES.as_millis()).unwrap_or(u64::MAX),
-            needs: need.destination.map(|to| (Holding::Connections(to), 1)).into_iter().collect(),
+    fn account(&self, pot: Arc<Pot>, promise: Promise) -> Account {
+        let (granted, stop) = (promise.tokens, pot.stop.child_token());
+        let from = Source::Slice(pot, promise);
+        Account { accounts: self.clone(), from, granted, stop, begun: Instant::now(), ended: false }
+    }
+
+    /// The slice that gives to these requests now.
+    fn pot(&self, purse: &Purse) -> Arc<Pot> {
+        let mut purses = self.purses();
+        if let Some(pot) = purses.current.get(purse).filter(|pot| pot.is_open()) {
+            return pot.clone();
         }
+        let (id, stop) = (CallId(random()), self.0.stop.child_token());
+        let open = Open { project: purse.project.clone(), stop: stop.clone(), renewed: Instant::now() };
+        self.open().insert(id, open);
+        let pot = Pot::open(self, purse.clone(), id, stop);
+        purses.current.insert(purse.clone(), pot.clone());
+        purses.all.insert(id, pot.clone());
+        pot
+    }
+
+    /// What slices of this node hold and need not is wanted elsewhere; with `answer` somebody waits until they say so.
+    pub(crate) fn recall(&self, answer: bool) {
+        metrics::counter!(crate::telemetry::names::SLICE_RECALLS_TOTAL).increment(1);
+        self.purses().all.values().for_each(|pot| pot.recall(answer));
     }
 
     /// What goes on has to stop.
     pub(crate) fn cut_off(&self) {
         self.0.stop.cancel();
+        self.purses().all.values().for_each(|pot| pot.wake());
     }
 
-    /// Resolves when nothing is under way.
+    /// Resolves when nothing is under way and everything is settled.
     pub(crate) async fn all_ended(&self) {
         loop {
             let ended = self.0.ended.notified();
@@ -209,26 +280,9 @@ impl Accounts {
         }
     }
 
-    /// Tells the ledger what a call used, until it has heard it or the call is over by itself.
-    async fn settle(self, project: ProjectName, call: CallId, used: Usage, kv_block_seconds: u64) {
-        let known_tokens = used.cached.min(used.prompt);
-        let command = Command::EndCall {
-            project,
-            call,
-            fresh_tokens: used.prompt - known_tokens,
-            known_tokens,
-            generated_tokens: used.generated,
-            extra: Amounts { kv_block_seconds, ..Amounts::NONE },
-        };
-        let begun = Instant::now();
-        while let Err(error) = self.0.client.propose_one(command.clone()).await {
-            if begun.elapsed() >= LIVES {
-                tracing::warn!(%error, "a request was not settled; it counts at what it had set aside");
-                break;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-        self.close(call);
+    /// The ledger has just heard of it.
+    fn renewed(&self, id: CallId) {
+        self.open().entry(id).and_modify(|open| open.renewed = Instant::now());
     }
 
     fn close(&self, call: CallId) {
@@ -238,6 +292,41 @@ impl Accounts {
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<CallId, Open>> {
         self.0.open.lock().expect("no panic while held")
+    }
+
+    fn purses(&self) -> MutexGuard<'_, Purses> {
+        self.0.purses.lock().expect("no panic while held")
+    }
+
+    /// Since this began.
+    fn now(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+}
+
+impl Need {
+    fn wanted(&self) -> Wanted {
+        let extra = Amounts {
+            // How much of the prompt is cached is known when it was read: all but its last token may be.
+            cached_tokens: self.prompt_tokens.saturating_sub(1),
+            kv_block_seconds: self.kv_block_seconds,
+            ..Amounts::NONE
+        };
+        Wanted {
+            min_tokens: self.prompt_tokens + self.least,
+            max_tokens: self.prompt_tokens + self.most,
+            want: Want { fresh_tokens: self.prompt_tokens, known_tokens: 0, extra },
+        }
+    }
+}
+
+fn spent(used: Usage, kv_block_seconds: u64) -> Used {
+    let known_tokens = used.cached.min(used.prompt);
+    Used {
+        fresh_tokens: used.prompt - known_tokens,
+        known_tokens,
+        generated_tokens: used.generated,
+        extra: Amounts { kv_block_seconds, ..Amounts::NONE },
     }
 }
 
@@ -256,13 +345,14 @@ impl Account {
         self.begun.elapsed()
     }
 
-    /// Settles what was used. Comes back when that is done, or after a while: it is then done later.
+    /// Says what was used. Of a slice the ledger hears it with the next turn; a call is settled when this comes back, or,
+    /// after a while, later.
     pub(crate) async fn end(mut self, used: Usage, kv_block_seconds: u64) {
         self.ended = true;
-        let settling = self.accounts.clone().settle(self.project.clone(), self.call, used, kv_block_seconds);
-        let settled = tokio::spawn(settling);
-        if tokio::time::timeout(SETTLING, settled).await.is_err() {
-            tracing::info!("a request is settled later: no leader answers");
+        let used = spent(used, kv_block_seconds);
+        match &self.from {
+            Source::Slice(pot, promise) => pot.end(promise, used.amounts(promise.price)),
+            Source::Call(project, call) => self.accounts.end_call(project.clone(), *call, used).await,
         }
     }
 
@@ -271,12 +361,6 @@ impl Account {
         let generated = self.granted.saturating_sub(prompt_tokens);
         self.end(Usage { prompt: prompt_tokens, cached: 0, generated }, kv_block_seconds).await;
     }
-
-    /// Nothing was set aside.
-    fn forget(&mut self) {
-        self.ended = true;
-        self.accounts.close(self.call);
-    }
 }
 
 impl Drop for Account {
@@ -284,8 +368,13 @@ impl Drop for Account {
         if self.ended {
             return;
         }
-        let (accounts, project) = (self.accounts.clone(), self.project.clone());
-        tokio::spawn(accounts.settle(project, self.call, Usage::default(), 0));
+        match &self.from {
+            Source::Slice(pot, promise) => pot.end(promise, Amounts::NONE),
+            Source::Call(project, call) => {
+                let nothing = spent(Usage::default(), 0);
+                tokio::spawn(self.accounts.clone().settle(project.clone(), *call, nothing));
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! that has the model answers. Every node serves it, with or without models.
 //!
 //! The words of the API are `openai`'s; here is who asks, who pays and who answers. Nothing is generated that was not set
-//! aside before, and what was used is settled before the end of an answer is told.
+//! aside before, and what was used is told to the account before the end of an answer is.
 //!
 //! Read: this file (the way of one request), `asking` (what a request says of itself), `places` (which node answers) and
 //! `prefixes`; `refused` (its refusals in OpenAI's words); `engine` and `others` (who

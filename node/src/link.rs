@@ -114,6 +114,8 @@ pub trait Vitals: Send + Sync + 'static {
     fn beat(&self) -> BeatFacts;
     /// What the cluster leaves to this node: an address, and calls at the same time.
     fn leave(&self, _address: &str, _calls: u32) {}
+    /// What slices of this node hold and need not is wanted elsewhere; with `answer` somebody waits until they say so.
+    fn recall(&self, _answer: bool) {}
 }
 
 /// Where the leader is.

@@ -209,13 +209,13 @@ impl Parts {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(erasing));
         self.look_after(Homes { client: client.clone(), keep: keep.clone() });
         let engines = worker::Engines::load(&self, &client, &keep).await?;
-        let accounts = Accounts::start(member.node_id, client.clone());
+        let accounts = Accounts::start(member.node_id, client.clone(), self.disk.clone());
         let evaluations = engines.evaluations(accounts.clone());
         let _ = self.evaluations.set(evaluations.clone());
         let _ = self.kv_sources.set(engines.kv_sources());
         let traces = self.traces(member, coordinator.as_ref())?;
         let (sampler, chosen) = Sampler::new(self.config.engine.evaluate_percent);
-        let hearers = worker::Hearers { sampler, traces: traces.clone() };
+        let hearers = worker::Hearers { sampler, traces: traces.clone(), accounts: accounts.clone() };
         let worker = worker::start(&self, member, &client, &keep, engines, &memories, hearers).await?;
         self.figures.watch(client.clone(), coordinator.clone(), worker.facts());
         self.front.open(front::Member {

@@ -206,6 +206,7 @@ async fn live_tasks_and_teams_are_evaluated_where_the_model_is() -> anyhow::Resu
 async fn the_project_pays(client: &Client, task: &str) -> anyhow::Result<()> {
     const PATH: &str = "projects/default";
     let account = async || {
+        crate::front::idle(client, PATH).await?;
         let quota = client.quotas().get(PATH).await?;
         let tokens = quota.limits.get("tokens_total").context("a project that used tokens")?;
         anyhow::Ok((tokens.used, tokens.reserved))

@@ -8,6 +8,7 @@ use quorate_tests::{Cluster, Process, Spec, until};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -18,7 +19,7 @@ const CHAT: &str = "/v1/chat/completions";
 const SLOW: &str = "tokens_per_second = 20";
 
 /// One coordinator and two workers whose scripted model answers everybody.
-fn spec() -> Spec {
+pub(crate) fn spec() -> Spec {
     let slow = format!("[[reply]]\nwhen_contains = \"slowly\"\ntext = {:?}\n{SLOW}\n", words(2000));
     let clock = "[[reply]]\nwhen_contains = \"clock\"\nwhen_results_below = 1\ncalls = [{ name = \"clock\", arguments = \
                  \"{}\" }]\n\n[[reply]]\nwhen_contains = \"clock\"\ntext = \"It is {last}.\"\n";
@@ -27,15 +28,15 @@ fn spec() -> Spec {
     Spec { coordinators: 1, scripts: vec![(MODEL.to_string(), script)], secured: true, ..Spec::default() }
 }
 
-struct Keys {
-    mine: String,
+pub(crate) struct Keys {
+    pub(crate) mine: String,
     other: String,
     viewer: String,
     everybody: String,
 }
 
 /// Keys for two projects, known at every node.
-async fn keys(cluster: &Cluster) -> anyhow::Result<Keys> {
+pub(crate) async fn keys(cluster: &Cluster) -> anyhow::Result<Keys> {
     let secured = cluster.secured.as_ref().context("a secured cluster")?;
     let keys = Keys {
         mine: secured.key("a", "submitter", "ann")?,
@@ -74,12 +75,12 @@ async fn client(scenario: &str, given: Value) -> anyhow::Result<Value> {
 
 /// What is used and set aside of a limit.
 #[derive(Clone, Copy, Debug, Default)]
-struct Use {
-    used: u64,
-    reserved: u64,
+pub(crate) struct Use {
+    pub(crate) used: u64,
+    pub(crate) reserved: u64,
 }
 
-async fn limit(client: &Client, path: &str, key: &str) -> anyhow::Result<Use> {
+pub(crate) async fn limit(client: &Client, path: &str, key: &str) -> anyhow::Result<Use> {
     let quota = client.quotas().get(path).await?;
     Ok(quota
         .limits
@@ -87,14 +88,15 @@ async fn limit(client: &Client, path: &str, key: &str) -> anyhow::Result<Use> {
         .map_or(Use::default(), |limit| Use { used: limit.used, reserved: limit.reserved }))
 }
 
-async fn set(client: &Client, path: &str, key: &str, to: Option<u64>) -> anyhow::Result<()> {
+pub(crate) async fn set(client: &Client, path: &str, key: &str, to: Option<u64>) -> anyhow::Result<()> {
     client.quotas().set(path).limit(key, to).reason("test").send().await?;
     Ok(())
 }
 
-/// A project used what its answers said, has nothing set aside and holds nothing.
+/// A project used what its answers said and, as soon as its slices went back, has nothing set aside and holds nothing.
 async fn used_as_told(client: &Client, project: &str, told: &Value) -> anyhow::Result<()> {
     let path = format!("projects/{project}");
+    idle(client, &path).await?;
     let (tokens, cached) =
         (limit(client, &path, "tokens_total").await?, limit(client, &path, "cached_tokens_total").await?);
     let number = |key: &str| told[key].as_u64().context("a number");
@@ -155,6 +157,7 @@ async fn budgets_hold_to_the_token() -> anyhow::Result<()> {
         set(&admin, "projects/a", "tokens_total", Some(before + BUDGET)).await?;
         let told = client("budget", json!({ "urls": urls, "submitter": keys.mine, "at_once": 6 })).await?;
         let spent = told["a"]["new_tokens"].as_u64().context("a number")?;
+        idle(&admin, "projects/a").await?;
         let tokens = limit(&admin, "projects/a", "tokens_total").await?;
         ensure!((tokens.used, tokens.reserved) == (before + spent, 0), "{tokens:?}, told {told}");
         // The prompt has three words and its role; of what is left no answer of one token could be paid.
@@ -166,7 +169,7 @@ async fn budgets_hold_to_the_token() -> anyhow::Result<()> {
     .await
 }
 
-fn body(max_tokens: u32, text: &str, stream: bool) -> String {
+pub(crate) fn body(max_tokens: u32, text: &str, stream: bool) -> String {
     let messages = json!([{ "role": "user", "content": text }]);
     json!({ "model": MODEL, "messages": messages, "max_tokens": max_tokens, "stream": stream }).to_string()
 }
@@ -185,12 +188,18 @@ async fn send(node: &Process, key: &str, method: &str, path: &str, body: &str) -
 }
 
 /// Asks for a chat's answer.
-async fn chat(node: &Process, key: &str, body: &str) -> anyhow::Result<TcpStream> {
+pub(crate) async fn chat(node: &Process, key: &str, body: &str) -> anyhow::Result<TcpStream> {
     send(node, key, "POST", CHAT, body).await
 }
 
 /// The whole answer.
-async fn answer(node: &Process, key: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+pub(crate) async fn answer(
+    node: &Process,
+    key: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> anyhow::Result<String> {
     let mut answer = Vec::new();
     let mut open = send(node, key, method, path, body).await?;
     timeout(PATIENCE, open.read_to_end(&mut answer)).await.context("an answer in time")??;
@@ -198,7 +207,7 @@ async fn answer(node: &Process, key: &str, method: &str, path: &str, body: &str)
 }
 
 /// Reads until some text has come.
-async fn first_words(stream: &mut TcpStream) -> anyhow::Result<()> {
+pub(crate) async fn first_words(stream: &mut TcpStream) -> anyhow::Result<()> {
     let mut seen = String::new();
     let reading = async {
         while !seen.contains("w0003") {
@@ -213,11 +222,24 @@ async fn first_words(stream: &mut TcpStream) -> anyhow::Result<()> {
 }
 
 /// Waits until nothing of the project is under way; answers what it used.
-async fn settled(admin: &Client) -> anyhow::Result<u64> {
+pub(crate) async fn settled(admin: &Client) -> anyhow::Result<u64> {
     until("everything is settled", PATIENCE, async || {
         let tokens = limit(admin, "projects/a", "tokens_total").await.ok()?;
         let running = limit(admin, "projects/a", "running").await.ok()?;
         (tokens.reserved == 0 && running.used == 0 && tokens.used > 0).then_some(tokens.used)
+    })
+    .await
+}
+
+/// What nobody uses goes back within this time, on a busy machine too.
+pub(crate) const BACK: Duration = Duration::from_secs(2);
+
+/// Waits for that.
+pub(crate) async fn idle(client: &Client, path: &str) -> anyhow::Result<()> {
+    until("what nobody uses went back", BACK, async || {
+        let tokens = limit(client, path, "tokens_total").await.ok()?;
+        let running = limit(client, path, "running").await.ok()?;
+        (tokens.reserved == 0 && running.used == 0).then_some(())
     })
     .await
 }

@@ -38,6 +38,7 @@ mod rolling;
 mod rotation;
 mod routes;
 mod security;
+mod slices;
 mod stop;
 mod submit;
 mod team;

@@ -39,6 +39,13 @@ pub const HEADS_PER_PROJECT: usize = 100_000;
 pub const SCHEDULES_PER_PROJECT: usize = 1_000;
 /// Model calls without a task that are under way or ended a moment ago, in the whole cluster.
 pub const CALLS: u64 = 65_536;
+/// Of them, slices that were lost and may be refunded; the oldest are forgotten first.
+pub const LOST_SLICES: usize = 4_096;
+/// How long that is.
+pub const LOST_SLICE_MS: u64 = 24 * 3_600_000;
+/// Requests to come that a slice holds something for, and how many of them at the same time.
+pub const SLICE_REQUESTS: u64 = 4_096;
+pub const SLICE_SLOTS: u64 = 64;
 /// Calls that one command renews: a node makes far fewer at the same time.
 pub const CALLS_AT_ONCE: usize = 1_024;
 /// Needs of one agent beside a running slot.

@@ -7,9 +7,10 @@
 
 use crate::change::{Change, check_name, check_text, invalid, not_found};
 use crate::keys::{Amounts, Budget, Holding};
-use crate::quota::{Call, needs};
+use crate::quota::{Call, ancestors, needs};
 use crate::reply::{Refusal, Reply};
-use crate::rows::{Price, TaskRow, Want};
+use crate::rows::{Price, SliceRow, TaskRow, Want};
+use crate::slices::{self, recall_for};
 use crate::state::State;
 use crate::steps::{TOKENS_PER_CALL, check_tokens};
 use crate::table::Table;
@@ -20,7 +21,7 @@ use types::{NodeId, ProjectName, limits};
 /// A lifetime that a leader's change can't use up, and one after which a dead node's calls may well be over.
 const LIVES_MS: std::ops::RangeInclusive<u64> = 5_000..=300_000;
 /// How long an ended call is remembered: nothing that was sent before its end can be on the way any more.
-const REMEMBERED_MS: u64 = 2 * limits::FORWARD_MS;
+pub(crate) const REMEMBERED_MS: u64 = 2 * limits::FORWARD_MS;
 
 type Outcome = Result<Reply, Refusal>;
 
@@ -64,17 +65,20 @@ pub struct CallRow {
     /// What it holds beside a running slot, such as a connection to a provider.
     #[n(10)]
     pub needs: Vec<(Holding, u64)>,
+    /// It stands for many requests.
+    #[n(11)]
+    pub slice: Option<Box<SliceRow>>,
 }
 
 pub(crate) type Key = (ProjectName, CallId);
 
 impl CallRow {
-    fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         (self.project.clone(), self.call)
     }
 
     /// One that nobody knows but by its end.
-    fn over(project: &ProjectName, call: CallId, until_ms: u64) -> CallRow {
+    pub(crate) fn over(project: &ProjectName, call: CallId, until_ms: u64) -> CallRow {
         CallRow {
             project: project.clone(),
             call,
@@ -87,7 +91,18 @@ impl CallRow {
             until_ms,
             ended: true,
             needs: vec![],
+            slice: None,
         }
+    }
+
+    /// Running slots that it holds.
+    pub(crate) fn slots(&self) -> u64 {
+        self.slice.as_deref().map_or(u64::from(!self.ended), |slice| slice.slots)
+    }
+
+    /// Lost, and not refunded yet.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.slice.as_deref().is_some_and(|slice| slice.lost.is_some())
     }
 
     /// The same as a task of no agent: it stands in the same places of the quota tree and holds a running slot.
@@ -96,7 +111,7 @@ impl CallRow {
     }
 }
 
-fn as_task(project: &ProjectName, model: &str, needs: &[(Holding, u64)]) -> TaskRow {
+pub(crate) fn as_task(project: &ProjectName, model: &str, needs: &[(Holding, u64)]) -> TaskRow {
     let mut row = TaskRow { project: project.clone(), model: model.into(), ..TaskRow::empty() };
     if !needs.is_empty() {
         row.needs = Some(needs.to_vec());
@@ -109,11 +124,13 @@ fn as_task(project: &ProjectName, model: &str, needs: &[(Holding, u64)]) -> Task
 pub(crate) struct Calls {
     table: Table<Key, CallRow>,
     by_time: BTreeSet<(u64, Key)>,
+    /// Slices that may be refunded, by when that is over.
+    lost: BTreeSet<(u64, Key)>,
 }
 
 impl Calls {
     pub(crate) fn new() -> Self {
-        Calls { table: Table::new("calls"), by_time: BTreeSet::new() }
+        Calls { table: Table::new("calls"), by_time: BTreeSet::new(), lost: BTreeSet::new() }
     }
 
     pub(crate) fn table(&self) -> &Table<Key, CallRow> {
@@ -122,32 +139,46 @@ impl Calls {
 
     pub(crate) fn read(&mut self, from: &mut Decoder<'_>) -> Result<(), minicbor::decode::Error> {
         self.table.read(from)?;
-        self.by_time = self.times();
+        self.by_time = self.times(|_| true);
+        self.lost = self.times(CallRow::is_lost);
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.table.len() as u64 >= limits::CALLS
     }
 
-    fn times(&self) -> BTreeSet<(u64, Key)> {
-        self.table.values().map(|row| (row.until_ms, row.key())).collect()
+    fn times(&self, which: impl Fn(&CallRow) -> bool) -> BTreeSet<(u64, Key)> {
+        self.table.values().filter(|row| which(row)).map(|row| (row.until_ms, row.key())).collect()
     }
 
-    fn put(&mut self, row: CallRow) {
+    pub(crate) fn put(&mut self, row: CallRow) {
         self.forget(&row.key());
         self.by_time.insert((row.until_ms, row.key()));
+        if row.is_lost() {
+            self.lost.insert((row.until_ms, row.key()));
+        }
         self.table.insert(row.key(), row);
+    }
+
+    /// Makes room for one more slice that is lost.
+    pub(crate) fn forget_oldest_lost(&mut self) {
+        if self.lost.len() >= limits::LOST_SLICES
+            && let Some((_, key)) = self.lost.pop_first()
+        {
+            self.forget(&key);
+        }
     }
 
     fn forget(&mut self, key: &Key) {
         if let Some(row) = self.table.remove(key) {
             self.by_time.remove(&(row.until_ms, row.key()));
+            self.lost.remove(&(row.until_ms, row.key()));
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.by_time == self.times() {
+        if self.by_time == self.times(|_| true) && self.lost == self.times(CallRow::is_lost) {
             Ok(())
         } else {
             Err("the times of calls differ from their rows".into())
@@ -166,14 +197,24 @@ impl State {
         self.calls().filter(move |row| row.node == node)
     }
 
+    pub(crate) fn calls_at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a CallRow> {
+        self.calls().filter(move |row| ancestors(&row.project).iter().any(|place| place == path))
+    }
+
+    /// Nodes that make calls at a place, by name.
+    pub(crate) fn callers_at(&self, path: &str) -> Vec<String> {
+        let nodes: BTreeSet<NodeId> = self.calls_at(path).map(|row| row.node).collect();
+        nodes.into_iter().filter_map(|node| Some(self.node(node)?.name.clone())).collect()
+    }
+
     /// How much of a holding they hold at a place.
     pub(crate) fn held_by_calls(&self, path: &str, holding: &Holding) -> u64 {
-        let tasks = self.calls().map(CallRow::as_task);
-        let here = tasks.filter(|task| self.places(task).iter().any(|place| place == path));
-        let of_it = |task: &TaskRow| {
-            needs(task).filter(|(held, _)| *held == holding).map(|(_, amount)| amount).sum::<u64>()
+        let of_it = |row: &CallRow| {
+            let task = row.as_task();
+            let each: u64 = needs(&task).filter(|(held, _)| *held == holding).map(|(_, amount)| amount).sum();
+            each.saturating_mul(row.slots())
         };
-        here.map(|task| of_it(&task)).sum()
+        self.calls_at(path).map(of_it).sum()
     }
 
     /// Calls whose time is over.
@@ -201,17 +242,18 @@ pub(crate) fn begin(change: &mut Change<'_>, new: &NewCall<'_>) -> Outcome {
     check(change, new)?;
     let key = (new.project.clone(), new.call);
     if let Some(row) = change.state.calls.table.get(&key) {
-        return match row.ended {
+        return match row.ended || row.slice.is_some() {
             true => Err(invalid("call", "has ended; begin another one")),
             false => Ok(Reply::Reserved(row.reserved.tokens)),
         };
     }
     let task = as_task(new.project, new.model, new.needs);
-    change.state.check_slot(&task)?;
+    change.state.check_slot(&task).inspect_err(|short| recall_for(change, short))?;
     let price = change.state.price(new.model);
     let (min_tokens, max_tokens, want) = (new.min_tokens, new.max_tokens, new.want);
     let call = Call { min_tokens, max_tokens, want, price };
-    let granted = change.state.grant(&task, &call).map_err(|short| short.refusal(new.model))?;
+    let granted = change.state.grant(&task, &call).map_err(|short| short.refusal(new.model));
+    let granted = granted.inspect_err(|short| recall_for(change, short))?;
     change.state.take_slot(&task);
     let reserved = change.lay_by(&task, &call, granted);
     change.state.calls.put(CallRow {
@@ -226,6 +268,7 @@ pub(crate) fn begin(change: &mut Change<'_>, new: &NewCall<'_>) -> Outcome {
         until_ms: change.state.ledger_ms().saturating_add(new.lives_ms),
         ended: false,
         needs: new.needs.to_vec(),
+        slice: None,
     });
     Ok(Reply::Reserved(granted))
 }
@@ -247,7 +290,7 @@ fn check(change: &Change<'_>, new: &NewCall<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_life(lives_ms: u64) -> Result<(), Refusal> {
+pub(crate) fn check_life(lives_ms: u64) -> Result<(), Refusal> {
     if LIVES_MS.contains(&lives_ms) {
         return Ok(());
     }
@@ -273,7 +316,7 @@ pub(crate) fn renew(change: &mut Change<'_>, node: NodeId, calls: &[Key], lives_
 
 /// What a call used.
 #[derive(Clone, Copy)]
-pub(crate) struct Used {
+pub struct Used {
     pub fresh_tokens: u64,
     pub known_tokens: u64,
     pub generated_tokens: u64,
@@ -291,7 +334,8 @@ impl Used {
         }
     }
 
-    fn amounts(&self, price: Option<Price>) -> Amounts {
+    /// With what it costs.
+    pub fn amounts(&self, price: Option<Price>) -> Amounts {
         let (fresh, known, generated) = (self.fresh_tokens, self.known_tokens, self.generated_tokens);
         let own = Amounts { tokens: fresh + generated, cached_tokens: known, ..Amounts::NONE };
         own.plus(self.extra).priced(price, fresh, known, generated)
@@ -304,6 +348,9 @@ pub(crate) fn end(change: &mut Change<'_>, project: &ProjectName, call: CallId, 
     used.check()?;
     match change.state.calls.table.get(&(project.clone(), call)).cloned() {
         Some(row) if row.ended => {}
+        Some(row) if row.slice.is_some() => {
+            return Err(invalid("call", "is a slice; it ends by its last turn"));
+        }
         Some(row) => {
             let amounts = used.amounts(row.price);
             settle(change, row, amounts);
@@ -328,6 +375,9 @@ fn settle(change: &mut Change<'_>, row: CallRow, used: Amounts) {
 
 /// Everything that was set aside counts as used.
 fn lose(change: &mut Change<'_>, row: CallRow) {
+    if row.slice.is_some() {
+        return slices::lose(change, row);
+    }
     let used = row.reserved;
     settle(change, row, used);
 }

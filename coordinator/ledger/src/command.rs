@@ -2,7 +2,7 @@
 
 mod parts;
 
-pub use parts::{ChildSpec, Next, Release, Removal, Route, Terms};
+pub use parts::{ChildSpec, Next, Release, Removal, Route, SliceTurn, Spare, Terms, Wanted};
 
 use crate::homes::Chain;
 use crate::keys::{Amounts, Holding, QuotaKey};
@@ -53,6 +53,8 @@ pub struct RequestKey {
 const LEVELS: u16 = 5;
 /// The form that knows of calls that one of several models answers.
 const ROUTES: u16 = 6;
+/// The form that knows of slices.
+const SLICES: u16 = 7;
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
@@ -457,6 +459,26 @@ pub enum Command {
         #[n(0)]
         leases: Vec<(TaskUid, NodeId)>,
     },
+    /// A node's slice takes its turn: what its requests used is settled, what is not needed goes back, more is taken, and
+    /// all that in one entry. The same turn again is answered as the first time.
+    #[n(29)]
+    TurnSlice {
+        #[n(0)]
+        turn: Box<SliceTurn>,
+    },
+    /// A slice is lost, and its node knows that not all of it was used: the rest goes back, once.
+    #[n(30)]
+    RefundSlice {
+        #[n(0)]
+        project: ProjectName,
+        #[n(1)]
+        slice: CallId,
+        #[n(2)]
+        node: NodeId,
+        /// Everything that its requests used since it was opened, at most.
+        #[n(3)]
+        spent: Amounts,
+    },
     /// Other nodes keep what a chain needs from now on, because one that did is gone. Refused unless the chain's keepers
     /// and everything it names are as they were when it was copied.
     #[n(40)]
@@ -500,6 +522,7 @@ impl Command {
     pub fn form(&self) -> u16 {
         match self {
             Command::Reserve { route: Some(_), .. } => ROUTES,
+            Command::TurnSlice { .. } | Command::RefundSlice { .. } => SLICES,
             Command::MoveHome { .. } | Command::DropHead { .. } => 5,
             Command::RaiseLevel { level, .. } => LEVELS.max(u16::try_from(*level).unwrap_or(u16::MAX)),
             Command::RemoveNode { wish: Some(_), .. } => LEVELS,

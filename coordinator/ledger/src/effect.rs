@@ -16,6 +16,9 @@ pub enum Effect {
     Signalled { task: TaskUid, node: NodeId, epoch: Epoch },
     /// A new event of a task, for watchers on every replica.
     Event { task: TaskUid, event: Event },
+    /// Tell the node that what its slices hold and no request of theirs needs is wanted elsewhere. `answer`: somebody waits
+    /// until it says so.
+    Recall { node: NodeId, answer: bool },
     /// Something may start now: plan again.
     Replan,
     /// A member was admitted, moved or removed: consensus membership may have to follow.

@@ -5,9 +5,9 @@ use crate::command::{Command, Entry, Stamp};
 use types::limits;
 
 /// The newest form this version writes: an entry is written in the oldest form that can say it.
-pub const FORMAT: u16 = 6;
+pub const FORMAT: u16 = 7;
 /// The newest form this version reads.
-pub const READER: u16 = 6;
+pub const READER: u16 = 7;
 /// What every entry of this version is at least.
 const LEAST: u16 = 2;
 

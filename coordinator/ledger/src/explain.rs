@@ -223,7 +223,7 @@ fn holding_blocker(state: &State, now: Fence, after: &Fence) -> Option<Blocker> 
     let borrowed_by = if lends { state.borrowers(&now.holding) } else { vec![] };
     let calls = match state.held_by_calls(&path, &now.holding) {
         0 => String::new(),
-        held => format!(" {held} held by calls without a task,"),
+        held => format!(" {held} held by calls without a task of {},", state.callers_at(&path).join(", ")),
     };
     let message = format!(
         "{path} {key} is {limit}: {available} left,{calls} {} needed here, {ahead} by tasks ahead; raise {key} to {}",

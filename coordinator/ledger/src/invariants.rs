@@ -126,6 +126,7 @@ fn quotas(state: &State) -> Result<(), String> {
     }
     for call in state.calls() {
         must(state.node(call.node).is_some(), "calls are of members")?;
+        must(call.slots() > 0, "a slice without a slot is over")?;
         for path in state.places(&call.as_task()) {
             below.entry(path).or_default().count_call(call);
         }
@@ -142,7 +143,9 @@ fn quotas(state: &State) -> Result<(), String> {
 impl Below {
     fn count_call(&mut self, call: &CallRow) {
         let task = call.as_task();
-        needs(&task).for_each(|(holding, amount)| *self.held.entry(holding.clone()).or_default() += amount);
+        needs(&task).for_each(|(holding, amount)| {
+            *self.held.entry(holding.clone()).or_default() += amount * call.slots();
+        });
         self.reserved.push((call.reserved, call.made_ms));
     }
 

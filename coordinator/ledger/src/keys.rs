@@ -322,6 +322,18 @@ impl Amounts {
         self.each(other, u64::min)
     }
 
+    pub fn most(self, other: Amounts) -> Amounts {
+        self.each(other, u64::max)
+    }
+
+    pub fn half(self) -> Amounts {
+        self.each(self, |amount, _| amount / 2)
+    }
+
+    pub fn times(self, times: u64) -> Amounts {
+        self.each(self, |amount, _| amount.saturating_mul(times))
+    }
+
     pub fn is_none(&self) -> bool {
         *self == Amounts::NONE
     }

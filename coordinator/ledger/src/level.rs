@@ -7,6 +7,7 @@
 //! children that start together, and model calls without a task; it begins with the first entry of form 4, and nothing
 //! that was there before changes with it. Level 5 knows who removed a node and why, and has homes that move and chains that
 //! end with their task; it has no new rows. Level 6 knows calls that one of several models answers; it has no new rows.
+//! Level 7 has slices: calls that stand for many requests of a node.
 //!
 //! Up to level 3 levels began by use. From level 4 on leaders let them begin by
 //! [`RaiseLevel`](crate::command::Command::RaiseLevel) alone, when every member reads what comes then: until that, every
@@ -27,6 +28,8 @@ const TALKS: u32 = 3;
 const CALLS: u32 = 4;
 /// From here on homes move, and chains end with their task.
 pub const HOMES: u32 = 5;
+/// From here on nodes hold slices, so that a request without a task costs no entry of its own.
+pub const SLICES: u32 = 7;
 /// Levels up to this begin with the first command that needs them.
 pub const BY_USE: u32 = 3;
 

@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`rows`] (what is remembered), [`command`], [`reply`], [`effect`]; then [`State`] and the
 //! verbs behind it: `create` (tasks and children), `steps` (assign, reserve, commit, release), `gang` (children that start
-//! together), `stop` (cancel, pause, deadlines), `calls` (of models, without a task), `quota`, `nodes`, `agents`, `homes`,
+//! together), `stop` (cancel, pause, deadlines), `calls` (of models, without a task) and `slices` (many of them at once), `quota`, `nodes`, `agents`, `homes`,
 //! `requests`, `tick`. Proposals that change nothing: [`placement`]
 //! (who should get which task) with [`routing`] (on which node), [`explain`] (why a task waits), [`query`] and `read`
 //! (answers). [`invariants`] says what must hold after every command.
@@ -46,6 +46,7 @@ mod quota;
 mod requests;
 mod restored;
 mod schedules;
+mod slices;
 mod steps;
 mod stop;
 mod talk;
@@ -67,7 +68,7 @@ mod strategy;
 mod strategy_test;
 
 pub use entry::{FORMAT, Halt, READER, encode_entry};
-pub use level::{BY_USE, HOMES};
+pub use level::{BY_USE, HOMES, SLICES};
 pub use placement::{Soft, SoftNode};
 pub use queue::QueueKey;
 pub use restored::{Founder, Needed};

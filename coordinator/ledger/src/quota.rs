@@ -25,11 +25,12 @@ mod quota_test;
 pub(crate) use call::{Call, Purse, Room, Short};
 pub(crate) use claims::{Claims, Fence, Reach, needs};
 pub(crate) use meter::When;
-pub(crate) use path::CLUSTER;
+pub(crate) use path::{CLUSTER, ancestors};
 pub(crate) use path::{of_agent, of_project as path_of_project, of_task, read as read_path};
 #[cfg(test)]
 pub(crate) use set::set_one;
 pub(crate) use set::{Cut, check_task_limits, limit_task, preview, set};
+pub(crate) use window::bounds;
 
 use crate::change::Change;
 use crate::command::Stamp;

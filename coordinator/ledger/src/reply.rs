@@ -1,6 +1,6 @@
 //! What a command answers. A refusal is a reply, because it must be the same on every replica.
 
-use crate::rows::{AgentRow, HeadRow, PriceRow, QuotaRow, ScheduleRow, TaskRow};
+use crate::rows::{AgentRow, HeadRow, Price, PriceRow, QuotaRow, ScheduleRow, TaskRow};
 use minicbor::{Decode, Encode};
 use types::{Epoch, Hash, NodeId, TaskUid};
 
@@ -31,6 +31,34 @@ pub enum Reply {
     Head(#[n(0)] HeadRow),
     #[n(11)]
     Schedule(#[n(0)] Box<ScheduleRow>),
+    #[n(12)]
+    Slice(#[n(0)] Box<SliceAnswer>),
+}
+
+/// What a turn of a slice brought. What it settled and gave back it settled and gave back in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SliceAnswer {
+    /// Tokens for the request that waits, between the min and max asked for; 0: none.
+    #[n(0)]
+    pub granted: u64,
+    /// The slice holds the spare asked for, too: all of it.
+    #[n(1)]
+    pub spare: bool,
+    /// What it settles at.
+    #[n(2)]
+    pub price: Option<Price>,
+    /// After so many milliseconds an hour is over, and what is not promised belongs to it no more.
+    #[n(3)]
+    pub closes_in_ms: u64,
+    /// Why the request that waits got nothing.
+    #[n(4)]
+    pub short: Option<Refusal>,
+    /// Other slices may hold what is missing. They were recalled: the same is to be asked again.
+    #[n(5)]
+    pub recalled: bool,
+    /// Its hour is over or its price another one: it grows no more, another one has to be opened.
+    #[n(6)]
+    pub retired: bool,
 }
 
 /// Why a command changed nothing (except where it says so).

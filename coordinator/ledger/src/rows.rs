@@ -3,11 +3,12 @@
 mod quota;
 mod stored;
 
-pub use crate::calls::{CallId, CallRow};
+pub use crate::calls::{CallId, CallRow, Used};
 pub use crate::heads::HeadRow;
 pub use crate::homes::{Chain, Kept};
 pub use crate::keys::QuotaKey;
 pub use crate::schedules::ScheduleRow;
+pub use crate::slices::SliceRow;
 pub use crate::talk::{Ask, AskKind, Signal, SignalKind, Talk};
 pub use crate::text::{Common, Labels, Nodes, Text};
 pub use quota::{BudgetRow, Crossed, Held, HoldingRow, Price, QuotaRow, RequestsRow, Want};

@@ -13,7 +13,9 @@ use crate::rows::{
 };
 use crate::table::{Sum, Table};
 use crate::tasks::Tasks;
-use crate::{agents, create, gang, heads, homes, level, nodes, quota, schedules, steps, stop, talk, tick};
+use crate::{
+    agents, create, gang, heads, homes, level, nodes, quota, schedules, slices, steps, stop, talk, tick,
+};
 use minicbor::{Decode, Encode};
 use types::{ClusterId, Hash, NodeId, ProjectName, TaskUid, limits};
 
@@ -458,6 +460,10 @@ fn dispatch(change: &mut Change<'_>, command: &Command) -> Result<Reply, Refusal
                 extra: *extra,
             };
             calls::end(change, project, *call, used)
+        }
+        Command::TurnSlice { turn } => slices::turn(change, turn),
+        Command::RefundSlice { project, slice, node, spent } => {
+            slices::refund(change, project, *slice, *node, *spent)
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::keys::{Amounts, Budget};
 use crate::quota::{Call, Short};
 use crate::reply::{Refusal, Reply};
 use crate::rows::{EventKind, Holder, Nodes, Role, Routed, StepRoute, TaskError, TaskRow, Want};
+use crate::slices::recall_at;
 use crate::stop::wrong_state;
 use types::{Epoch, Hash, NodeId, PauseReason, Spent, TaskState, TaskUid, limits};
 
@@ -144,6 +145,9 @@ pub(crate) fn reserve(change: &mut Change<'_>, wish: &Wish<'_>) -> Outcome {
     let call = Call { min_tokens, max_tokens, want, price: change.state.price(&model) };
     let granted = change.state.grant(row, &call);
     note_route(change, wish, granted.is_ok());
+    if let Err(Short::Room(room)) = &granted {
+        recall_at(change, &room.path);
+    }
     match granted {
         Ok(granted) => {
             change.set_aside(uid, &call, granted);

@@ -4,6 +4,7 @@
 mod fifth;
 mod fourth;
 mod members;
+mod seventh;
 mod sixth;
 
 use ledger::command::{ChildSpec, Command, Entry, Next, Release, RequestKey, Stamp, Terms};

@@ -6,4 +6,5 @@ mod golden;
 mod random;
 mod script;
 mod shares;
+mod slices;
 mod transcripts;

@@ -3,6 +3,7 @@
 mod calls;
 mod homes;
 mod restored;
+mod slices;
 mod world;
 
 use ledger::command::{Command, RequestKey, Stamp};
@@ -90,6 +91,10 @@ fn random_commands_reach_what_they_should() {
         "home moved",
         "head dropped",
         "call",
+        "slice",
+        "spare",
+        "recall",
+        "refund",
     ] {
         assert!(refusals.contains(kind), "no {kind} in {refusals:?}");
     }

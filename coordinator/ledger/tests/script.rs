@@ -17,7 +17,10 @@ use ledger::rows::{
 use ledger::{Place, Soft, SoftNode, State, invariants, plan};
 use std::collections::BTreeMap;
 use types::{Class, ClusterId, Epoch, Hash, NodeId, ProjectName, Spent, TaskUid};
-use words::{Words, admit, begin_call, end_call, hold, node, renew_call, route, set_quota, want};
+use words::{
+    Words, admit, begin_call, end_call, hold, node, refund_slice, renew_call, route, set_quota, turn_slice,
+    want,
+};
 
 #[derive(Default)]
 pub(crate) struct Script {
@@ -266,6 +269,8 @@ impl Script {
             "call" => begin_call(words)?,
             "renew" => renew_call(words)?,
             "end" => end_call(words)?,
+            "slice" => turn_slice(words)?,
+            "refund" => refund_slice(words)?,
             "signal" => self.signal(words)?,
             "tick" => Command::Tick,
             "home" => self.move_home(words)?,
@@ -479,6 +484,7 @@ impl Script {
             Reply::Price(row) => format!("price of {} version {}", row.model, row.version),
             Reply::Head(row) => format!("head of {} moved {} times", row.path, row.moves),
             Reply::Schedule(row) => format!("schedule {} next {}", row.name, row.next_ms),
+            Reply::Slice(answer) => words::slice_answer(answer),
             Reply::Refused(refusal) => format!("refused: {refusal}"),
         }
     }
@@ -499,6 +505,9 @@ impl Script {
             }
             Effect::Event { task, event } => {
                 format!("* {} #{} {}", self.task_name(*task), event.sequence, show_event(&event.kind))
+            }
+            Effect::Recall { node, answer } => {
+                format!("* recall {node}{}", if *answer { ", to answer" } else { "" })
             }
             Effect::Replan => "* replan".to_string(),
             Effect::Members => "* members".to_string(),

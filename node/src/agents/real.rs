@@ -3,6 +3,7 @@
 use super::HeldLeases;
 use super::counters::Counters;
 use super::seams::{KvDoor, LedgerDoor, Live, Seams, Segments, Stores, Tools};
+use crate::accounts::Accounts;
 use crate::engine_thread::real::LoadedModel;
 use crate::evaluating::sampled::{Sampler, Step};
 use crate::gateway::external::PREFIX;
@@ -149,6 +150,7 @@ pub struct NodeVitals {
     pub destinations: Destinations,
     /// Programs that serve models here; none on a node that runs no agents.
     pub(crate) served: Option<Served>,
+    pub(crate) accounts: Accounts,
     pub store: SegmentStore,
     pub traffic: Arc<Traffic>,
     /// The newest sample of the device, encoded; kept fresh by its own thread.
@@ -181,6 +183,10 @@ impl Vitals for NodeVitals {
 
     fn leave(&self, address: &str, calls: u32) {
         self.destinations.set_ceiling(address, Some(calls));
+    }
+
+    fn recall(&self, answer: bool) {
+        self.accounts.recall(answer);
     }
 }
 

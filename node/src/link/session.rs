@@ -162,6 +162,10 @@ impl Session<'_> {
                 self.again.push_back((Instant::now() + ms(self.shared.config.times.retry_ms), response.id));
                 return Ok(());
             }
+            Body::Recall(recall) => {
+                self.shared.seams.vitals.recall(recall.answer);
+                return Ok(());
+            }
             Body::Moved(moved) => {
                 return Err(End::Moved(Some(moved.leader_addr).filter(|it| !it.is_empty())));
             }

@@ -161,6 +161,8 @@ pub(crate) struct Facts {
 pub(super) struct Hearers {
     pub(super) sampler: Sampler,
     pub(super) traces: Traces,
+    /// Is told by the leader what others need of its slices.
+    pub(super) accounts: Accounts,
 }
 
 pub(super) async fn start(
@@ -170,7 +172,7 @@ pub(super) async fn start(
     keep: &Keep,
     engines: Engines,
     memories: &Arc<Memories>,
-    Hearers { sampler, traces }: Hearers,
+    Hearers { sampler, traces, accounts }: Hearers,
 ) -> anyhow::Result<Running> {
     let (held, counters) = (HeldLeases::default(), Arc::new(Counters::default()));
     let gateway = engines.gateway().with_served(parts.door.served().clone());
@@ -186,6 +188,7 @@ pub(super) async fn start(
         scripted: engines.scripted.iter().map(|(name, _)| name.clone()).collect(),
         models: engines.models,
         destinations: engines.destinations,
+        accounts,
         served: parts.config.roles.contains(&Role::Worker).then(|| parts.door.served().clone()),
         store: parts.store.clone(),
         traffic: parts.traffic.clone(),

@@ -73,6 +73,11 @@ table! {
     SWEEPS_HELD_UP = "quorate_sweeps_held_up", Gauge, [], "Projects that the last sweep left alone because a record of them could not be read";
     EVALUATED_STEPS_TOTAL = "quorate_evaluated_steps_total", Counter, ["outcome"], "Steps that this node chose to evaluate: judged, blind, failed, passed-over";
     EVALUATED_TOKENS_TOTAL = "quorate_evaluated_tokens_total", Counter, ["project", "team", "what"], "Context tokens of evaluated steps: read, repeated, judged, inert, received from others, useful of those";
+    // Slices of quotas.
+    SLICE_REQUESTS_TOTAL = "quorate_slice_requests_total", Counter, [], "Requests that a slice of a quota served without a log entry";
+    SLICE_TURNS_TOTAL = "quorate_slice_turns_total", Counter, [], "Log entries that settle a slice, give back what it needs not and take more";
+    SLICE_RECALLS_TOTAL = "quorate_slice_recalls_total", Counter, [], "Times this node heard that what its slices need not is wanted elsewhere";
+    SLICE_REFUNDS_TOTAL = "quorate_slice_refunds_total", Counter, [], "Lost slices of which the unused part came back";
     // Models.
     TOKENS_COMPUTED_TOTAL = "quorate_tokens_computed_total", Counter, ["model"], "Prompt tokens computed by the engine";
     TOKENS_CACHED_TOTAL = "quorate_tokens_cached_total", Counter, ["model"], "Prompt tokens taken from cache";

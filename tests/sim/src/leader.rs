@@ -257,7 +257,11 @@ impl Sim {
             Effect::Stop { task, node, epoch, .. } => (node, Message::Stop { task, epoch }),
             Effect::Revoked { task, node, epoch, .. } => (node, Message::Revoked { task, epoch }),
             // Watchers and planning ask by themselves.
-            Effect::Signalled { .. } | Effect::Event { .. } | Effect::Replan | Effect::Members => return,
+            Effect::Signalled { .. }
+            | Effect::Recall { .. }
+            | Effect::Event { .. }
+            | Effect::Replan
+            | Effect::Members => return,
         };
         if let Some(worker) = self.worker_of(node) {
             self.send(who, Peer::Worker(worker), message);
@@ -268,6 +272,10 @@ impl Sim {
 fn wakes_a_worker(effect: &Effect) -> bool {
     match effect {
         Effect::Assigned { .. } | Effect::Stop { .. } | Effect::Revoked { .. } => true,
-        Effect::Signalled { .. } | Effect::Event { .. } | Effect::Replan | Effect::Members => false,
+        Effect::Signalled { .. }
+        | Effect::Recall { .. }
+        | Effect::Event { .. }
+        | Effect::Replan
+        | Effect::Members => false,
     }
 }

@@ -1,10 +1,10 @@
 //! What commands are made of: a task's terms, children, what comes after a step, why a lease is given back.
 
 use super::RequestKey;
-use crate::keys::QuotaKey;
-use crate::rows::{Ask, Fork, InputRef, TaskError};
+use crate::keys::{Amounts, Holding, QuotaKey};
+use crate::rows::{Ask, CallId, Fork, InputRef, TaskError, Want};
 use minicbor::{Decode, Encode};
-use types::{Hash, NodeId, TaskUid};
+use types::{Hash, NodeId, ProjectName, TaskUid};
 
 /// When a task may begin, and limits of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -183,4 +183,75 @@ pub struct Route {
     /// Refused, another model is tried next: the task is not paused.
     #[n(3)]
     pub others: bool,
+}
+
+/// One turn of a slice: a part of the quotas above a project that a node gives to requests without asking for each.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SliceTurn {
+    #[n(0)]
+    pub project: ProjectName,
+    /// Random; its node chooses it.
+    #[n(1)]
+    pub slice: CallId,
+    #[n(2)]
+    pub model: String,
+    /// Who asks; a subject, never a secret.
+    #[n(3)]
+    pub author: String,
+    #[n(4)]
+    pub node: NodeId,
+    /// What each request holds beside a running slot.
+    #[n(5)]
+    pub needs: Vec<(Holding, u64)>,
+    /// 1 opens it, then one more each turn.
+    #[n(6)]
+    pub seq: u64,
+    /// Everything that its requests used since it was opened.
+    #[n(7)]
+    pub spent: Amounts,
+    /// Requests since it was opened.
+    #[n(8)]
+    pub drawn: u64,
+    /// What is promised to requests under way.
+    #[n(9)]
+    pub keep: Amounts,
+    /// Requests under way; without any, a request that waits and spare slots the slice is closed.
+    #[n(10)]
+    pub keep_slots: u64,
+    /// A request that waits.
+    #[n(11)]
+    pub want: Option<Wanted>,
+    /// Slices of others were recalled for it before.
+    #[n(12)]
+    pub recalled: bool,
+    /// For requests to come: all of it, or none.
+    #[n(13)]
+    pub spare: Option<Spare>,
+    /// It is lost after this time, and everything it holds used, unless it takes a turn or is renewed.
+    #[n(14)]
+    pub lives_ms: u64,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Wanted {
+    #[n(0)]
+    pub min_tokens: u64,
+    #[n(1)]
+    pub max_tokens: u64,
+    #[n(2)]
+    pub want: Want,
+}
+
+/// What requests to come are likely to ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Spare {
+    /// The most that each may use.
+    #[n(0)]
+    pub each: Wanted,
+    #[n(1)]
+    pub requests: u64,
+    /// So many of them at the same time.
+    #[n(2)]
+    pub slots: u64,
 }

@@ -52,7 +52,7 @@ impl Call {
     }
 
     /// What it uses when it uses so many new tokens.
-    fn cost(&self, tokens: u64) -> Amounts {
+    pub(crate) fn cost(&self, tokens: u64) -> Amounts {
         let (fresh, known) = (self.want.fresh_tokens.min(tokens), self.want.known_tokens);
         let own = Amounts { tokens, cached_tokens: known, ..Amounts::NONE };
         own.plus(self.want.extra).priced(self.price, fresh, known, tokens - fresh)
@@ -77,8 +77,30 @@ impl State {
         let amounts = call.cost(call.min_tokens);
         // What costs nothing at the least may cost something at the most. Since level 4.
         let most = if self.makes_calls() { call.cost(call.max_tokens) } else { amounts };
+        self.rooms_for(row, (amounts, most), 1, clock)
+    }
+
+    fn rooms_for(
+        &self,
+        row: &TaskRow,
+        amounts: (Amounts, Amounts),
+        requests: u64,
+        clock: Stamp,
+    ) -> Vec<Room> {
         let rows = self.places(row).into_iter().filter_map(|path| self.quotas.get(&path));
-        rows.flat_map(|row| rooms_at(row, (amounts, most), clock)).collect()
+        rows.flat_map(|row| rooms_at(row, amounts, requests, clock)).collect()
+    }
+
+    /// Whether so much fits at every place above a row, in so many calls.
+    pub(crate) fn has_room(
+        &self,
+        row: &TaskRow,
+        amounts: Amounts,
+        requests: u64,
+        price: Option<Price>,
+    ) -> bool {
+        (price.is_some() || !self.costs_money(row))
+            && !self.rooms_for(row, (amounts, amounts), requests, self.clock()).iter().any(Room::is_short)
     }
 
     /// Money is limited somewhere above the task.
@@ -154,9 +176,9 @@ impl Short {
 }
 
 /// `amounts` are wanted at the least, `most` at the most.
-fn rooms_at(row: &QuotaRow, (amounts, most): (Amounts, Amounts), clock: Stamp) -> Vec<Room> {
+fn rooms_at(row: &QuotaRow, (amounts, most): (Amounts, Amounts), requests: u64, clock: Stamp) -> Vec<Room> {
     let mut rooms: Vec<Room> = budgets_at(row, (amounts, most), clock).collect();
-    for (rate, requested) in [(Rate::Tokens, amounts.tokens), (Rate::Requests, 1)] {
+    for (rate, requested) in [(Rate::Tokens, amounts.tokens), (Rate::Requests, requests)] {
         if let Some(bucket) = row.bucket(rate, clock.ledger_ms) {
             let (path, key) = (row.path.clone(), rate_key(rate));
             rooms.push(Room {
@@ -218,13 +240,32 @@ impl Change<'_> {
     /// Sets a call's cost aside at every place above a row; answers what.
     pub(crate) fn lay_by(&mut self, row: &TaskRow, call: &Call, granted: u64) -> Amounts {
         let amounts = call.cost(granted);
+        self.take_amounts(row, amounts, 1);
+        amounts
+    }
+
+    /// Sets so much aside at every place above a row, for so many calls.
+    pub(crate) fn take_amounts(&mut self, row: &TaskRow, amounts: Amounts, requests: u64) {
         let at = When { wall_ms: self.state.wall_ms(), windows: self.state.windows() };
         self.spend(row, |quota, clock| {
             quota.set_aside(amounts, at);
-            quota.pour(Rate::Tokens, granted, 0, clock.ledger_ms);
-            quota.pour(Rate::Requests, 1, 0, clock.ledger_ms);
+            quota.pour(Rate::Tokens, amounts.tokens, 0, clock.ledger_ms);
+            quota.pour(Rate::Requests, requests, 0, clock.ledger_ms);
         });
-        amounts
+    }
+
+    /// Fills the buckets above a row again.
+    pub(crate) fn pour_back(&mut self, row: &TaskRow, tokens: u64, requests: u64) {
+        self.state.use_quota(row, |quota, clock| {
+            quota.pour(Rate::Tokens, 0, tokens, clock.ledger_ms);
+            quota.pour(Rate::Requests, 0, requests, clock.ledger_ms);
+        });
+    }
+
+    /// What was settled without being used is free again, in the windows of that time.
+    pub(crate) fn unsettle_at(&mut self, row: &TaskRow, unused: Amounts, made_ms: u64) {
+        let at = When { wall_ms: self.state.wall_ms(), windows: self.state.windows() };
+        self.state.use_quota(row, |quota, _| quota.unsettle(unused, made_ms, at));
     }
 
     /// Ends a reservation at every place above a row, in the buckets too.

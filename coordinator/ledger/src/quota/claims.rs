@@ -175,12 +175,23 @@ impl State {
 
     /// Takes what the task holds while it runs, at every place above it.
     pub(crate) fn take_slot(&mut self, row: &TaskRow) {
-        self.use_quota(row, |quota, _| needs(row).for_each(|(holding, amount)| quota.hold(holding, amount)));
+        self.take_slots(row, 1);
     }
 
     pub(crate) fn free_slot(&mut self, row: &TaskRow) {
+        self.free_slots(row, 1);
+    }
+
+    /// The same for so many that are alike.
+    pub(crate) fn take_slots(&mut self, row: &TaskRow, times: u64) {
         self.use_quota(row, |quota, _| {
-            needs(row).for_each(|(holding, amount)| quota.let_go(holding, amount))
+            needs(row).for_each(|(holding, amount)| quota.hold(holding, amount.saturating_mul(times)));
+        });
+    }
+
+    pub(crate) fn free_slots(&mut self, row: &TaskRow, times: u64) {
+        self.use_quota(row, |quota, _| {
+            needs(row).for_each(|(holding, amount)| quota.let_go(holding, amount.saturating_mul(times)));
         });
     }
 

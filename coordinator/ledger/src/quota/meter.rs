@@ -139,6 +139,13 @@ impl QuotaRow {
         });
     }
 
+    /// What was settled of a reservation made at `made_ms` was not used: it is free again.
+    pub(crate) fn unsettle(&mut self, unused: Amounts, made_ms: u64, at: When<'_>) {
+        self.on_each(unused, at, |row, amount| {
+            row.settled = row.settled.saturating_sub(if row.counts(made_ms) { amount } else { 0 });
+        });
+    }
+
     /// Budgets that reached a share of their limit that was not told in this window yet. Told from now on.
     pub(crate) fn tell_crossed(&mut self, wall_ms: u64) -> Vec<(BudgetRow, u8)> {
         let mut news = vec![];

@@ -67,6 +67,7 @@ pub(crate) fn set(change: &mut Change<'_>, new: &NewPrice<'_>) -> Result<Reply, 
     change.audit(&row.author, "price.set", &row.model, &what, new.reason);
     change.remember(new.request, &scope, Memory::Reply(Box::new(Reply::Price(row.clone()))));
     crate::quota::wake(change);
+    crate::slices::recall_model(change, new.model);
     Ok(Reply::Price(row))
 }
 

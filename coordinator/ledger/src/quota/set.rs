@@ -39,6 +39,7 @@ pub(crate) fn set(change: &mut Change<'_>, cut: &Cut<'_>) -> Result<Reply, Refus
     change.audit(&cut.request.author, "quota.set", cut.path, &what, cut.reason);
     change.remember(cut.request, cut.path, Memory::Reply(Box::new(Reply::Quota(row.clone()))));
     wake(change);
+    crate::slices::recall_at(change, cut.path);
     change.replan();
     Ok(Reply::Quota(row))
 }

@@ -132,7 +132,7 @@ impl World {
     pub(super) fn play(&mut self, (kind, a, b, c): Move) {
         self.stamp.ledger_ms += u64::from(c % 500);
         self.stamp.wall_ms += u64::from(c % 500);
-        match kind % 28 {
+        match kind % 30 {
             0..=2 => drop(self.run(create(a, b, c, &self.request(b), self.stamp, self.home(a)))),
             3..=5 => self.plan(a),
             6..=7 => self.reserve(a, b, c),
@@ -151,6 +151,7 @@ impl World {
             23 => self.head_or_schedule(a, b, c),
             24..=25 => self.call(a, b, c),
             26 => self.homes(a, b, c),
+            27..=28 => self.slice(a, b, c),
             _ => {
                 let project = PROJECTS[a as usize % 3];
                 drop(self.run(agent(project, "agent", AgentKind::Agent, b % 3, self.home(c))));

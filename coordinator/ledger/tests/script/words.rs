@@ -1,7 +1,8 @@
 //! The words of a line, and the commands that they alone make.
 
-use ledger::command::{Command, RequestKey, Route};
+use ledger::command::{Command, RequestKey, Route, SliceTurn, Spare, Wanted};
 use ledger::keys::{Amounts, Holding};
+use ledger::reply::SliceAnswer;
 use ledger::rows::{CallId, QuotaKey, Role, Want};
 use std::collections::BTreeMap;
 use types::{Hash, NodeId, ProjectName};
@@ -153,6 +154,52 @@ pub(super) fn end_call(words: &Words<'_>) -> Result<Command, String> {
         generated_tokens: words.number_or("said", 0)?,
         extra: Amounts::NONE,
     })
+}
+
+fn tokens(words: &Words<'_>, key: &str) -> Result<Amounts, String> {
+    Ok(Amounts { tokens: words.number_or(key, 0)?, ..Amounts::NONE })
+}
+
+/// `slice s1 n1 seq=1 min=5 max=9 fresh=4 spare=3 at-once=1`; later `spent=7 drawn=2 keep=9 kept=1`.
+pub(super) fn turn_slice(words: &Words<'_>) -> Result<Command, String> {
+    let max_tokens = words.number_or("max", 0)?;
+    let want = want(words)?.unwrap_or_default();
+    let each = Wanted { min_tokens: words.number_or("min", 1)?, max_tokens, want };
+    let spare = Spare { each, requests: words.number_or("spare", 0)?, slots: words.number_or("at-once", 0)? };
+    Ok(Command::TurnSlice {
+        turn: Box::new(SliceTurn {
+            project: words.project()?,
+            slice: call_id(words.plain(0)?),
+            model: words.text("model").unwrap_or("m").to_string(),
+            author: words.text("by").unwrap_or("ann").to_string(),
+            node: node(words.plain(1)?)?,
+            needs: words.text("to").map(|to| (Holding::Connections(to.into()), 1)).into_iter().collect(),
+            seq: words.number_or("seq", 1)?,
+            spent: tokens(words, "spent")?,
+            drawn: words.number_or("drawn", 0)?,
+            keep: tokens(words, "keep")?,
+            keep_slots: words.number_or("kept", 0)?,
+            want: (words.text("waits") != Some("no") && max_tokens > 0).then_some(each),
+            recalled: words.text("recalled") == Some("yes"),
+            spare: (spare.requests + spare.slots > 0).then_some(spare),
+            lives_ms: words.number_or("lives", 30_000)?,
+        }),
+    })
+}
+
+pub(super) fn refund_slice(words: &Words<'_>) -> Result<Command, String> {
+    let (project, slice, node) = (words.project()?, call_id(words.plain(0)?), node(words.plain(1)?)?);
+    Ok(Command::RefundSlice { project, slice, node, spent: tokens(words, "spent")? })
+}
+
+pub(super) fn slice_answer(answer: &SliceAnswer) -> String {
+    let mut text = format!("granted {}", answer.granted);
+    for (says, word) in
+        [(answer.spare, "spare"), (answer.retired, "retired"), (answer.recalled, "others recalled")]
+    {
+        text += &if says { format!(", {word}") } else { String::new() };
+    }
+    text + &answer.short.as_ref().map_or(String::new(), |short| format!(", short: {short}"))
 }
 
 pub(super) fn hold(words: &Words<'_>) -> Result<Command, String> {

@@ -392,7 +392,7 @@ impl Inner {
                 let row = self.state.task(task).expect("signalled").clone();
                 (node, News::Assigned(Box::new(row)))
             }
-            Effect::Event { .. } | Effect::Replan | Effect::Members => return,
+            Effect::Event { .. } | Effect::Recall { .. } | Effect::Replan | Effect::Members => return,
         };
         if let Some(sender) = self.attached.get(&node) {
             sender.try_send(news).expect("room for news");

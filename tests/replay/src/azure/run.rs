@@ -163,7 +163,10 @@ impl<'a> Run<'a> {
                 }
                 Effect::Event { task, .. } => self.note_end(task),
                 Effect::Replan => self.plan_wanted = true,
-                Effect::Revoked { .. } | Effect::Signalled { .. } | Effect::Members => {}
+                Effect::Revoked { .. }
+                | Effect::Signalled { .. }
+                | Effect::Recall { .. }
+                | Effect::Members => {}
             }
         }
         Ok(())
