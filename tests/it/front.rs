@@ -32,7 +32,7 @@ pub(crate) struct Keys {
     pub(crate) mine: String,
     other: String,
     viewer: String,
-    everybody: String,
+    pub(crate) everybody: String,
 }
 
 /// Keys for two projects, known at every node.
