@@ -148,7 +148,7 @@ async fn idle_with_the_model(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(mapped + repacked > 0, "no model is loaded: {engines:?}");
     let cost = Cost::quietest(cluster).await?;
     figure("idle_with_model_cpu_milli", cost.cpu_milli);
-    figure("idle_with_model_rss_mib", cost.rss_bytes >> 20);
+    figure("idle_with_model_resident_mib", cost.resident_bytes >> 20);
     figure("idle_with_model_mapped_mib", mapped >> 20);
     figure("idle_with_model_repacked_mib", repacked >> 20);
     cost.check(mapped + repacked)

@@ -142,7 +142,11 @@ impl Process {
         let after_name = stat.rsplit(')').next().context("a stat line")?;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
-        Ok(Usage { rss_bytes: kib(&smaps, "Rss:") * 1024, cpu_ticks: ticks(11) + ticks(12) })
+        Ok(Usage {
+            rss_bytes: kib(&smaps, "Rss:") * 1024,
+            pss_bytes: kib(&smaps, "Pss:") * 1024,
+            cpu_ticks: ticks(11) + ticks(12),
+        })
     }
 
     /// Resident bytes of mapped files whose names end so.
@@ -165,6 +169,8 @@ impl Process {
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub rss_bytes: u64,
+    /// As `rss_bytes`, but a page that n processes share counts for an nth in each.
+    pub pss_bytes: u64,
     /// Hundredths of a second on Linux.
     pub cpu_ticks: u64,
 }

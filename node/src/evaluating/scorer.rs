@@ -71,7 +71,7 @@ pub(crate) struct EngineScorer<A> {
     window: usize,
     sha256: String,
     /// What every context begins with, and belongs to no segment.
-    start: u32,
+    start: Vec<u32>,
     /// Whose keys and values are shared.
     scope: [u8; 32],
     /// Segments are read each by itself.
@@ -111,8 +111,9 @@ impl<A: Ask> EngineScorer<A> {
     /// A context of these pieces, in this order.
     fn tokens(&self, call: &Tokenised, pieces: impl Iterator<Item = usize>) -> Tokens {
         let pieces: Vec<&[u32]> = pieces.map(|at| call.piece(at)).collect();
-        let apart = if self.independent { places(pieces.iter().copied()) } else { Vec::new() };
-        let context = std::iter::once(self.start).chain(pieces.into_iter().flatten().copied()).collect();
+        let apart =
+            if self.independent { places(self.start.len(), pieces.iter().copied()) } else { Vec::new() };
+        let context = self.start.iter().chain(pieces.into_iter().flatten()).copied().collect();
         let (probe, action) = (call.probe.clone(), call.action.clone());
         Tokens { scope: self.scope, context, probe, action, apart, ..Tokens::default() }
     }
@@ -127,13 +128,16 @@ impl<A: Ask> EngineScorer<A> {
     }
 }
 
-/// Where models have no token for the beginning, a line's end stands in for it.
-fn start(text: &TextModel) -> Result<u32, ScoreFailure> {
+/// What every context begins with. Whatever stands first is leaned on by all that follows, more than its words deserve
+/// ("attention sink"): were it a segment, leaving it out for the probe alone would not remove it.
+const START: &str = "What follows is a record of messages. It begins here, and every message stands on a line of its own. \
+    Nothing was said before. The weather is fine, the day is long, and there is nothing else to be told of it.\n\n";
+
+fn start(text: &TextModel) -> Result<Vec<u32>, ScoreFailure> {
     let tokenizer = &text.tokenizer;
     let begins = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    let line = tokenizer.encode("\n", false).map_err(ScoreError::from)?;
-    let none = || ScoreFailure::Refused("the model's tokenizer has no token for the end of a line".into());
-    begins.or(line.first().copied()).ok_or_else(none)
+    let said = tokenizer.encode(START, false).map_err(ScoreError::from)?;
+    Ok(begins.into_iter().chain(said).collect())
 }
 
 /// In hexadecimal digits. Reads the whole file.
@@ -146,8 +150,8 @@ pub(crate) fn sha256(file: &Path) -> std::io::Result<String> {
 }
 
 /// Where each piece lies in a context that has all of them, one after another.
-fn places<'p>(pieces: impl Iterator<Item = &'p [u32]>) -> Vec<Range<usize>> {
-    let mut end = 1;
+fn places<'p>(start: usize, pieces: impl Iterator<Item = &'p [u32]>) -> Vec<Range<usize>> {
+    let mut end = start;
     let place = |ids: &[u32]| {
         let begin = end;
         end += ids.len();
@@ -156,8 +160,8 @@ fn places<'p>(pieces: impl Iterator<Item = &'p [u32]>) -> Vec<Range<usize>> {
     pieces.map(place).collect()
 }
 
-fn segments(call: &Tokenised) -> Vec<Range<usize>> {
-    places(call.segments.iter().map(Vec::as_slice))
+fn segments(start: usize, call: &Tokenised) -> Vec<Range<usize>> {
+    places(start, call.segments.iter().map(Vec::as_slice))
 }
 
 impl<A: Ask> Scorer for EngineScorer<A> {
@@ -168,8 +172,8 @@ impl<A: Ask> Scorer for EngineScorer<A> {
     }
 
     fn window(&self) -> usize {
-        // One token is the start, and the last one of the action is not read.
-        self.window
+        // The last token of the action is not read.
+        (self.window + 1).saturating_sub(self.start.len())
     }
 
     fn tokenise(&mut self, call: &Call) -> Result<Tokenised, ScoreFailure> {
@@ -185,7 +189,7 @@ impl<A: Ask> Scorer for EngineScorer<A> {
     }
 
     fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, ScoreFailure> {
-        let places = segments(call);
+        let places = segments(self.start.len(), call);
         let masked: Vec<&Child> = children.iter().filter(|child| child.how == How::Masked).collect();
         let omit = |child: &&Child| -> Vec<Range<usize>> {
             child.omitted(places.len()).into_iter().map(|at| places[at].clone()).collect()
@@ -208,7 +212,7 @@ impl<A: Ask> Scorer for EngineScorer<A> {
     }
 
     fn observe(&mut self, call: &Tokenised) -> Result<Observed, ScoreFailure> {
-        let whole = Tokens { segments: segments(call), bits: true, ..self.whole(call) };
+        let whole = Tokens { segments: segments(self.start.len(), call), bits: true, ..self.whole(call) };
         let found = self.engine.ask(whole, Vec::new())?;
         Ok(Observed { attention: Some(found.attention), bits: Some(found.bits) })
     }
