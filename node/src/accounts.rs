@@ -214,13 +214,19 @@ impl Accounts {
         if let Some(pot) = purses.current.get(purse).filter(|pot| pot.is_open()) {
             return pot.clone();
         }
-        let (id, stop) = (CallId(random()), self.0.stop.child_token());
-        let open = Open { project: purse.project.clone(), stop: stop.clone(), renewed: Instant::now() };
-        self.open().insert(id, open);
+        let (id, stop) = self.enter(&purse.project);
         let pot = Pot::open(self, purse.clone(), id, stop);
         purses.current.insert(purse.clone(), pot.clone());
         purses.all.insert(id, pot.clone());
         pot
+    }
+
+    /// A new call or slice, renewed from now on, and what fires when it has to stop.
+    fn enter(&self, project: &ProjectName) -> (CallId, CancellationToken) {
+        let (id, stop) = (CallId(random()), self.0.stop.child_token());
+        let open = Open { project: project.clone(), stop: stop.clone(), renewed: Instant::now() };
+        self.open().insert(id, open);
+        (id, stop)
     }
 
     /// What slices of this node hold and need not is wanted elsewhere; with `answer` somebody waits until they say so.

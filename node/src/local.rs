@@ -1,6 +1,11 @@
 //! The verbs of this machine: `start`, `dev`, `cluster up`, `doctor`, `config`, `engine`, `context`, `model`, `cert`, `key`,
 //! `sandbox`, and backups on disk. They need no cluster, or are one.
 
+/// A line to stdout. Whoever reads may have gone away (`model list | head -1`): what a verb does is done all the same.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::local::say_line(format_args!($($text)*)) };
+}
+
 mod backup;
 mod cert;
 mod chaos;
@@ -37,7 +42,18 @@ pub use worker_inference::replay::miniswe::Rules;
 
 use crate::config;
 use crate::models::ModelStore;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+
+fn say_line(line: std::fmt::Arguments<'_>) {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: stdout can't be written: {error}");
+            std::process::exit(1);
+        }
+        _ => {}
+    }
+}
 
 fn home() -> anyhow::Result<PathBuf> {
     Ok(config::home(|name| std::env::var_os(name))?)

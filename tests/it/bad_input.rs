@@ -88,6 +88,25 @@ pub(crate) fn says(error: &Value, words: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As under `| head -1`: verbs that need no cluster do their work, and say nothing of it.
+#[test]
+fn a_reader_that_goes_away_is_no_mistake() -> anyhow::Result<()> {
+    let home = tempfile::tempdir()?;
+    for verb in [&["model", "list"][..], &["key", "new", "--role", "viewer", "--subject", "ann"]] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let mut command = std::process::Command::new(binary()?);
+        let said = command.args(verb).env("HOME", home.path()).stdout(writer).output()?;
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        ensure!(
+            said.status.success() && !stderr.contains("panicked"),
+            "{verb:?}: {:?} {stderr}",
+            said.status
+        );
+    }
+    Ok(())
+}
+
 async fn names_keys_ids_and_etags(cluster: &Cluster) -> anyhow::Result<()> {
     for node in ["coordinator-2", "worker-1"] {
         let at = cluster.node(node)?.endpoint();

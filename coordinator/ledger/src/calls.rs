@@ -100,6 +100,15 @@ impl CallRow {
         self.slice.as_deref().map_or(u64::from(!self.ended), |slice| slice.slots)
     }
 
+    /// It stands for many requests, and its node may still draw from it.
+    fn is_open_slice(&self) -> bool {
+        !self.ended && self.slice.is_some()
+    }
+
+    pub(crate) fn is_at(&self, path: &str) -> bool {
+        ancestors(&self.project).iter().any(|place| place == path)
+    }
+
     /// Lost, and not refunded yet.
     pub(crate) fn is_lost(&self) -> bool {
         self.slice.as_deref().is_some_and(|slice| slice.lost.is_some())
@@ -126,11 +135,14 @@ pub(crate) struct Calls {
     by_time: BTreeSet<(u64, Key)>,
     /// Slices that may be refunded, by when that is over.
     lost: BTreeSet<(u64, Key)>,
+    /// Slices that are not over: few, and asked for at every plan.
+    slices: BTreeSet<Key>,
 }
 
 impl Calls {
     pub(crate) fn new() -> Self {
-        Calls { table: Table::new("calls"), by_time: BTreeSet::new(), lost: BTreeSet::new() }
+        let (by_time, lost, slices) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Calls { table: Table::new("calls"), by_time, lost, slices }
     }
 
     pub(crate) fn table(&self) -> &Table<Key, CallRow> {
@@ -141,6 +153,7 @@ impl Calls {
         self.table.read(from)?;
         self.by_time = self.times(|_| true);
         self.lost = self.times(CallRow::is_lost);
+        self.slices = self.open_slices();
         Ok(())
     }
 
@@ -152,11 +165,22 @@ impl Calls {
         self.table.values().filter(|row| which(row)).map(|row| (row.until_ms, row.key())).collect()
     }
 
+    fn open_slices(&self) -> BTreeSet<Key> {
+        self.table.values().filter(|row| row.is_open_slice()).map(CallRow::key).collect()
+    }
+
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &CallRow> {
+        self.slices.iter().filter_map(|key| self.table.get(key))
+    }
+
     pub(crate) fn put(&mut self, row: CallRow) {
         self.forget(&row.key());
         self.by_time.insert((row.until_ms, row.key()));
         if row.is_lost() {
             self.lost.insert((row.until_ms, row.key()));
+        }
+        if row.is_open_slice() {
+            self.slices.insert(row.key());
         }
         self.table.insert(row.key(), row);
     }
@@ -174,14 +198,17 @@ impl Calls {
         if let Some(row) = self.table.remove(key) {
             self.by_time.remove(&(row.until_ms, row.key()));
             self.lost.remove(&(row.until_ms, row.key()));
+            self.slices.remove(key);
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.by_time == self.times(|_| true) && self.lost == self.times(CallRow::is_lost) {
-            Ok(())
-        } else {
-            Err("the times of calls differ from their rows".into())
+        if self.by_time != self.times(|_| true) || self.lost != self.times(CallRow::is_lost) {
+            return Err("the times of calls differ from their rows".into());
+        }
+        match self.slices == self.open_slices() {
+            true => Ok(()),
+            false => Err("the open slices differ from the rows of calls".into()),
         }
     }
 }
@@ -198,7 +225,7 @@ impl State {
     }
 
     pub(crate) fn calls_at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a CallRow> {
-        self.calls().filter(move |row| ancestors(&row.project).iter().any(|place| place == path))
+        self.calls().filter(move |row| row.is_at(path))
     }
 
     /// Nodes that make calls at a place, by name.

@@ -19,9 +19,6 @@ pub(crate) mod price;
 mod set;
 mod window;
 
-#[cfg(test)]
-mod quota_test;
-
 pub(crate) use call::{Call, Purse, Room, Short};
 pub(crate) use claims::{Claims, Fence, Reach, needs};
 pub(crate) use meter::When;

@@ -83,11 +83,11 @@ impl Wanted {
 impl State {
     /// Slices that are not over.
     pub fn slices(&self) -> impl Iterator<Item = &CallRow> {
-        self.calls().filter(|row| row.slice.is_some())
+        self.calls.slices()
     }
 
     fn slices_at<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a CallRow> {
-        self.calls_at(path).filter(|row| row.slice.is_some())
+        self.slices().filter(move |row| row.is_at(path))
     }
 
     /// Nodes whose slices are in the way of tasks that wait, or of somebody who waits until they say that they are not:
@@ -309,10 +309,9 @@ impl AtWork<'_> {
         let more = spare.each.most(price).times(spare.requests);
         let one = u64::from(want.is_some());
         let slots = one + spare.slots;
-        let left: usize = usize::try_from(slots + spare.slots).unwrap_or(usize::MAX);
         let fits = self.slice.slots + slots > 0
             && change.state.has_room(&self.task, own.plus(more).plus(more), one + 2 * spare.requests, price)
-            && change.state.check_slots(&vec![self.task.clone(); left]).is_ok();
+            && change.state.has_slots(&self.task, slots + spare.slots);
         if fits {
             self.take(change, own.plus(more), one + spare.requests, slots);
         }

@@ -1,7 +1,7 @@
 //! A request as a call of its own, as it is below the feature level that has slices: one entry sets aside, another one
 //! settles.
 
-use super::{AGAIN, Account, Accounts, Caller, LIVES, Need, NotBegun, Open, SETTLING, Source, random};
+use super::{AGAIN, Account, Accounts, Caller, LIVES, Need, NotBegun, SETTLING, Source};
 use ledger::command::Command;
 use ledger::keys::Holding;
 use ledger::reply::Reply;
@@ -11,10 +11,7 @@ use types::ProjectName;
 
 impl Accounts {
     pub(super) async fn begin_call(&self, caller: Caller, need: Need) -> Result<Account, NotBegun> {
-        let call = CallId(random());
-        let stop = self.0.stop.child_token();
-        let open = Open { project: caller.project.clone(), stop: stop.clone(), renewed: Instant::now() };
-        self.open().insert(call, open);
+        let (call, stop) = self.enter(&caller.project);
         let mut account = Account {
             accounts: self.clone(),
             from: Source::Call(caller.project.clone(), call),

@@ -78,11 +78,11 @@ fn told(pairs: &Pairs, json: bool) {
     if json {
         let object: serde_json::Map<String, serde_json::Value> =
             pairs.iter().map(|(key, text)| (key.to_string(), number_or_text(text))).collect();
-        println!("{}", serde_json::Value::Object(object));
+        say!("{}", serde_json::Value::Object(object));
         return;
     }
     for (key, text) in pairs {
-        println!("{:<20} {text}", key.replace('_', " "));
+        say!("{:<20} {text}", key.replace('_', " "));
     }
 }
 

@@ -61,9 +61,9 @@ pub(super) fn identity(subject: &str, project: &str, role: &str) -> anyhow::Resu
 
 fn told(made: &Made, json: bool) {
     if json {
-        println!("{}", json!({ "certificate": made.certificate, "key": made.key }));
+        say!("{}", json!({ "certificate": made.certificate, "key": made.key }));
     } else {
-        println!("{}\n{}", made.certificate.display(), made.key.display());
+        say!("{}\n{}", made.certificate.display(), made.key.display());
     }
 }
 
@@ -93,8 +93,8 @@ pub fn cert_rotate(folder: &Path, step: RotateStep, days: u32, json: bool) -> an
         ),
     };
     match json {
-        true => println!("{}", json!({ "files": files, "next": next })),
-        false => files.iter().for_each(|file| println!("{}", file.display())),
+        true => say!("{}", json!({ "files": files, "next": next })),
+        false => files.iter().for_each(|file| say!("{}", file.display())),
     }
     eprintln!("{next}");
     Ok(())
@@ -105,12 +105,12 @@ pub fn cert_show(file: &Path, json: bool) -> anyhow::Result<()> {
     let shown = issue::show(file)?;
     if json {
         let all: Vec<_> = shown.iter().map(|certificate| as_json(certificate, now_s)).collect();
-        println!("{}", serde_json::to_string(&all)?);
+        say!("{}", serde_json::to_string(&all)?);
         return Ok(());
     }
     for certificate in &shown {
         for (what, text) in rows(certificate, now_s) {
-            println!("{what:<10} {text}");
+            say!("{what:<10} {text}");
         }
     }
     Ok(())

@@ -12,10 +12,10 @@ pub fn config_check(file: &Path, insecure: bool, json: bool) -> anyhow::Result<(
     Security::load(&config)?;
     let roles: Vec<&str> = config.roles.iter().map(|role| role.name()).collect();
     if json {
-        println!("{}", json!({"name": config.name, "roles": roles, "data_dir": config.data_dir}));
+        say!("{}", json!({"name": config.name, "roles": roles, "data_dir": config.data_dir}));
     } else {
         let (name, file) = (&config.name, file.display());
-        println!(
+        say!(
             "{file}: {name} can start as {}, with its data in {}",
             roles.join(" and "),
             config.data_dir.display()

@@ -30,7 +30,7 @@ pub fn doctor(options: &DoctorOptions) -> anyhow::Result<()> {
     let findings = doctor::judge(&doctor::look::look(&origin, config, ModelStore::open(models)));
     let worst = doctor::worst(&findings);
     if options.json {
-        println!("{}", json!({ "ok": worst != State::Fail, "findings": findings }));
+        say!("{}", json!({ "ok": worst != State::Fail, "findings": findings }));
     } else {
         findings.iter().for_each(|finding| print!("{}", rows(finding)));
     }

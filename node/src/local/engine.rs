@@ -47,11 +47,11 @@ pub fn engine_score(options: ScoreOptions) -> anyhow::Result<()> {
         perplexity: scored.perplexity,
     };
     if options.json {
-        println!("{}", serde_json::to_string(&score)?);
+        say!("{}", serde_json::to_string(&score)?);
     } else {
-        println!("tokens scored         {}", score.tokens);
-        println!("mean log-likelihood   {:.6}", score.mean_log_likelihood);
-        println!("perplexity            {:.4}", score.perplexity);
+        say!("tokens scored         {}", score.tokens);
+        say!("mean log-likelihood   {:.6}", score.mean_log_likelihood);
+        say!("perplexity            {:.4}", score.perplexity);
     }
     Ok(())
 }

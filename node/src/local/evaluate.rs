@@ -75,12 +75,12 @@ pub fn context_suggest(recorded: &Recorded) -> anyhow::Result<()> {
     let (settings, mut scorer) = (recorded.settings(), recorded.scorer()?);
     for call in &calls {
         match evaluate::suggest(call, &settings, &mut scorer)? {
-            Ok(found) if recorded.json => println!("{}", serde_json::to_string(&found)?),
+            Ok(found) if recorded.json => say!("{}", serde_json::to_string(&found)?),
             Ok(found) => print!("{}", found.lines()),
             Err(why) if recorded.json => {
-                println!("{}", serde_json::json!({ "call": call.name, "none": why.to_string() }));
+                say!("{}", serde_json::json!({ "call": call.name, "none": why.to_string() }));
             }
-            Err(why) => println!("call {}: {why}", call.name),
+            Err(why) => say!("call {}: {why}", call.name),
         }
     }
     Ok(())

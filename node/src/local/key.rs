@@ -43,13 +43,13 @@ fn append(file: &Path, entry: &str) -> anyhow::Result<()> {
 /// The key is the result: with --file it stands alone on stdout, for a script to keep.
 fn print(made: &NewKey, options: &NewKeyOptions) {
     if options.json {
-        println!("{}", json!({ "key": made.key, "entry": made.entry }));
+        say!("{}", json!({ "key": made.key, "entry": made.entry }));
         return;
     }
-    println!("{}", made.key);
+    say!("{}", made.key);
     match &options.file {
         Some(file) => eprintln!("its hash is in {}: send SIGHUP to the nodes that read it", file.display()),
-        None => println!("\n{}", made.entry),
+        None => say!("\n{}", made.entry),
     }
     eprintln!(
         "the key is shown this once; use it as QUORATE_API_KEY, or keep it in a file for --api-key-file"

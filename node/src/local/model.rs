@@ -8,9 +8,9 @@ pub fn model_pull(source: &str, json: bool) -> anyhow::Result<()> {
     let watch: Box<dyn Watch> = if json { Box::new(Silent) } else { Box::new(Bars::new()) };
     let model = models()?.pull(source, watch.as_ref())?;
     if json {
-        println!("{}", serde_json::to_string(&model)?);
+        say!("{}", serde_json::to_string(&model)?);
     } else {
-        println!("{} is ready: {} bytes at {}", model.name, model.bytes, model.path.display());
+        say!("{} is ready: {} bytes at {}", model.name, model.bytes, model.path.display());
     }
     Ok(())
 }
@@ -18,12 +18,12 @@ pub fn model_pull(source: &str, json: bool) -> anyhow::Result<()> {
 pub fn model_list(json: bool) -> anyhow::Result<()> {
     let list = models()?.list()?;
     if json {
-        println!("{}", serde_json::to_string(&list)?);
+        say!("{}", serde_json::to_string(&list)?);
         return Ok(());
     }
-    println!("{:<24} {:>12}  DIGEST", "NAME", "BYTES");
+    say!("{:<24} {:>12}  DIGEST", "NAME", "BYTES");
     for model in list {
-        println!("{:<24} {:>12}  {}", model.name, model.bytes, model.digest.short());
+        say!("{:<24} {:>12}  {}", model.name, model.bytes, model.digest.short());
     }
     Ok(())
 }
@@ -32,12 +32,12 @@ pub fn model_inspect(model: &str, json: bool) -> anyhow::Result<()> {
     let inspection = models()?.inspect(model)?;
     let value = serde_json::to_value(&inspection)?;
     if json {
-        println!("{value}");
+        say!("{value}");
         return Ok(());
     }
     for (key, value) in value.as_object().into_iter().flatten() {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
-        println!("{key:<20} {text}");
+        say!("{key:<20} {text}");
     }
     Ok(())
 }

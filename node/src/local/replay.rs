@@ -42,7 +42,7 @@ pub fn engine_replay(options: ReplayOptions) -> anyhow::Result<()> {
         TraceFormat::Miniswe => replay_miniswe(&options)?,
     };
     if options.json {
-        println!("{}", serde_json::to_string(&rows)?);
+        say!("{}", serde_json::to_string(&rows)?);
     } else {
         print!("{}", table(&rows));
     }
@@ -70,7 +70,7 @@ fn replay_miniswe(options: &ReplayOptions) -> anyhow::Result<Vec<Row>> {
         .map(|path| -> anyhow::Result<_> { Ok((name(&path), open(&path)?)) });
     let sessions = Sessions::read(files.collect::<anyhow::Result<Vec<_>>>()?, words, options.rules)?;
     if !options.json {
-        println!("{}", told(&sessions, options));
+        say!("{}", told(&sessions, options));
     }
     let own = [sessions.half()];
     let blocks = if options.blocks.is_empty() { &own[..] } else { &options.blocks[..] };

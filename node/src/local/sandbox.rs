@@ -12,10 +12,10 @@ pub fn sandbox_stage() -> Option<std::process::ExitCode> {
 pub fn sandbox_check(json: bool) -> anyhow::Result<()> {
     let report = Sandbox::ours().probe();
     if json {
-        println!("{}", as_json(&report));
+        say!("{}", as_json(&report));
     } else {
-        report.layers.iter().for_each(|layer| println!("{}", row(layer)));
-        println!("{:<20} {}", "level", report.level());
+        report.layers.iter().for_each(|layer| say!("{}", row(layer)));
+        say!("{:<20} {}", "level", report.level());
     }
     match (report.level(), report.broken) {
         (Level::Nothing, why) => anyhow::bail!(

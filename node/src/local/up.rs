@@ -19,7 +19,6 @@ use plan::{Layout, NodePlan};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -218,11 +217,11 @@ fn tell(folder: &Folder, layout: &Layout, json: bool) {
             .iter()
             .map(|node| json!({"name": node.name, "client": node.client(), "http": node.http()}))
             .collect();
-        print(&format!("{}\n", json!({"endpoint": endpoint, "folder": folder.path(), "nodes": nodes})));
+        say!("{}", json!({"endpoint": endpoint, "folder": folder.path(), "nodes": nodes}));
         return;
     }
     let metrics = layout.nodes[0].http();
-    print(&format!("export QUORATE_ENDPOINT={endpoint}\nexport QUORATE_METRICS={metrics}/metrics\n"));
+    say!("export QUORATE_ENDPOINT={endpoint}\nexport QUORATE_METRICS={metrics}/metrics");
     let many = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let coordinators = many(layout.coordinators().count(), "coordinator");
     let workers = many(layout.workers().count(), "worker");
@@ -233,12 +232,6 @@ fn tell(folder: &Folder, layout: &Layout, json: bool) {
         "  quorate agent apply -f examples/agents/reader.toml && quorate run --agent reader --input \"…\""
     );
     eprintln!("  quorate dev chaos kill-leader --folder {path}     # or kill-worker, pause, partition");
-}
-
-/// Whoever reads may have gone (`cluster up | head -1`): no reason to take the cluster down.
-fn print(lines: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// One node and what it is doing.

@@ -85,9 +85,14 @@ impl<'a> Claims<'a> {
     }
 
     pub(crate) fn take(&mut self, row: &TaskRow) {
+        self.take_alike(row, 1);
+    }
+
+    fn take_alike(&mut self, row: &TaskRow, times: u64) {
         for path in self.state.places(row) {
             for (holding, amount) in needs(row) {
-                *self.taken.entry((path.clone(), holding.clone())).or_default() += amount;
+                let taken = self.taken.entry((path.clone(), holding.clone())).or_default();
+                *taken = taken.saturating_add(amount.saturating_mul(times));
             }
         }
         self.pools.get_mut().retain(|holding, _| needs(row).all(|(taken, _)| taken != holding));
@@ -171,6 +176,15 @@ impl State {
             claims.take(row);
         }
         Ok(())
+    }
+
+    /// Whether there is room for so many that are alike: where the last one fits behind the others, they do.
+    pub(crate) fn has_slots(&self, row: &TaskRow, times: u64) -> bool {
+        let mut claims = Claims::new(self);
+        claims.take_alike(row, times.saturating_sub(1));
+        let fits = times == 0 || claims.refusal(row).is_none();
+        debug_assert_eq!(fits, self.check_slots(&vec![row.clone(); times as usize]).is_ok());
+        fits
     }
 
     /// Takes what the task holds while it runs, at every place above it.

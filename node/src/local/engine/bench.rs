@@ -43,13 +43,13 @@ pub fn engine_bench(options: BenchOptions) -> anyhow::Result<()> {
         let figure = bench.row(row, options.repeats, &sha256).with_context(|| row.name())?;
         eprintln!("{} of {}: {}: {:.1} tokens/s", at + 1, rows.len(), row.name(), figure.avg_ts);
         if options.form == Form::Lines {
-            println!("{}", serde_json::to_string(&figure)?);
+            say!("{}", serde_json::to_string(&figure)?);
         }
         figures.push(figure);
     }
     match options.form {
         Form::Table => print_table(&figures),
-        Form::Json => println!("{}", serde_json::to_string_pretty(&figures)?),
+        Form::Json => say!("{}", serde_json::to_string_pretty(&figures)?),
         Form::Lines => {}
     }
     Ok(())
@@ -254,20 +254,20 @@ fn sha256(path: &Path) -> anyhow::Result<String> {
 
 fn print_table(figures: &[Figure]) {
     if let Some(first) = figures.first() {
-        println!(
-            "kernels {}, {} threads, model {}",
-            first.kernels,
-            first.n_threads,
-            &first.model_sha256[..12]
-        );
+        say!("kernels {}, {} threads, model {}", first.kernels, first.n_threads, &first.model_sha256[..12]);
     }
-    println!(
+    say!(
         "{:>7} {:>6} {:>6} {:>9}  {:>18}  {:>10}",
-        "prompt", "answer", "depth", "together", "tokens/s", "peak GOP/s"
+        "prompt",
+        "answer",
+        "depth",
+        "together",
+        "tokens/s",
+        "peak GOP/s"
     );
     for figure in figures {
         let Figure { n_prompt, n_gen, n_depth, n_parallel, avg_ts, stddev_ts, peak_probe, .. } = figure;
-        println!(
+        say!(
             "{n_prompt:>7} {n_gen:>6} {n_depth:>6} {n_parallel:>9}  {avg_ts:>9.1} ± {stddev_ts:>6.1}  {peak_probe:>10.0}"
         );
     }
