@@ -69,7 +69,13 @@ pub(crate) trait Vector {
     fn or_bits(a: Self::I, bits: Self::I, down: i32, mask: u8) -> Self::I;
     /// Adds to each lane the products of its four bytes: `w` from 0 to 127, `a` from -127 to 127.
     fn dot_u7(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
-    /// As above for weights from -128 to 127 stored with 128 added; sums `(w + I8_BIAS) * a`.
+    /// `dot_u7` with each of `w` in turn and `a` of its place, where weights are so small that pairs of products fit 16
+    /// bits summed over all of them: `254 * largest * w.len() <= 32,767`.
+    #[inline(always)]
+    fn dot_small(sum: Self::I, w: &[Self::I], a: impl Fn(usize) -> Self::I) -> Self::I {
+        w.iter().enumerate().fold(sum, |sum, (place, w)| Self::dot_u7(sum, *w, a(place)))
+    }
+    /// As `dot_u7` for weights from -128 to 127 stored with 128 added; sums `(w + I8_BIAS) * a`.
     fn dot_i8(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
 
     /// Asks for a cache line that will be read soon. Any address will do.

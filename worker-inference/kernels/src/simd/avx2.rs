@@ -141,6 +141,15 @@ impl Vector for Avx2 {
         op!(_mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))))
     }
     #[inline(always)]
+    fn dot_small(sum: __m256i, w: &[__m256i], a: impl Fn(usize) -> __m256i) -> __m256i {
+        // Widening takes as long as multiplying does, so it is done once.
+        let mut pairs = op!(_mm256_setzero_si256());
+        for (place, w) in w.iter().enumerate() {
+            pairs = op!(_mm256_add_epi16(pairs, _mm256_maddubs_epi16(*w, a(place))));
+        }
+        op!(_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
+    }
+    #[inline(always)]
     fn dot_i8(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
         // |w| as an unsigned byte times `a` with the sign of `w`: pairs reach 2 * 128 * 127 = 32,512 and just fit
         // i16, which 255 * 127 would not.

@@ -49,8 +49,8 @@ pub(super) fn blocks<V: Vector, B: Blocks>(
         // SAFETY: the slices have the lengths just checked, and the tile stays inside the panel.
         row += unsafe {
             match left {
-                16.. if V::LANES == 16 => block_tile::<V, B, 16>(&weights, &input, row, sums),
-                8.. if V::LANES == 16 => block_tile::<V, B, 8>(&weights, &input, row, sums),
+                16.. => block_tile::<V, B, 16>(&weights, &input, row, sums),
+                8.. => block_tile::<V, B, 8>(&weights, &input, row, sums),
                 4.. => block_tile::<V, B, 4>(&weights, &input, row, sums),
                 3 => block_tile::<V, B, 3>(&weights, &input, row, sums),
                 2 => block_tile::<V, B, 2>(&weights, &input, row, sums),
@@ -88,6 +88,8 @@ unsafe fn block_tile<V: Vector, B: Blocks, const C: usize>(
             unsafe {
                 let unit = Unit::<V>::load::<B>(weights, unit, lane);
                 if V::LANES < 16 || C < 4 {
+                    // Half of the 16 registers hold weights. Where there are many sums, they lie in memory: loading one costs
+                    // less than unpacking weights more often.
                     for c in 0..C {
                         unit.add::<B, 1>(input, item + c, &mut out[c..]);
                     }

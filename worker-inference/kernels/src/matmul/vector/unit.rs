@@ -14,6 +14,13 @@ pub(super) trait Blocks {
     const UNIT: usize = unit_bytes(Self::BITS);
     const HAS_LEAST: bool = Self::FORMAT.has_least();
     const FACTORS: Factors = Self::FORMAT.factors();
+    /// So many vectors of weights may be given to [`Vector::dot_small`] at once.
+    const IN_TURN: usize = match Self::BITS {
+        4 => 8,
+        5 => 4,
+        6 => 2,
+        _ => 1,
+    };
     /// Units of a block of the format.
     const UNITS: usize = Self::FORMAT.block_len() / BLOCK;
 }
@@ -166,15 +173,28 @@ impl<V: Vector> Unit<V> {
                 }
             }
         }
-        for j in 0..8 / parts {
-            for n in 0..N {
-                for part in 0..parts {
-                    let j = part * 4 + j;
-                    // SAFETY: an item has 32 bytes.
-                    let x = unsafe {
-                        input.bytes.as_ptr().add((item + n) * BLOCK + 4 * j).cast::<i32>().read_unaligned()
-                    };
-                    sums[n][part] = dot::<V, B>(sums[n][part], self.w[j], V::splat_i(x));
+        let x = |n: usize, j: usize| {
+            // SAFETY: an item has 32 bytes.
+            let four = unsafe {
+                input.bytes.as_ptr().add((item + n) * BLOCK + 4 * j).cast::<i32>().read_unaligned()
+            };
+            V::splat_i(four)
+        };
+        if N == 1 && B::BITS < 8 {
+            const { assert!(B::BITS == 8 || 254 * ((1 << B::BITS) - 1) * B::IN_TURN <= i16::MAX as usize) };
+            for part in 0..parts {
+                for first in (part * 8 / parts..(part + 1) * 8 / parts).step_by(B::IN_TURN) {
+                    let w = &self.w[first..first + B::IN_TURN];
+                    sums[0][part] = V::dot_small(sums[0][part], w, |j| x(0, first + j));
+                }
+            }
+        } else {
+            for j in 0..8 / parts {
+                for n in 0..N {
+                    for part in 0..parts {
+                        let j = part * 4 + j;
+                        sums[n][part] = dot::<V, B>(sums[n][part], self.w[j], x(n, j));
+                    }
                 }
             }
         }
