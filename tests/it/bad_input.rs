@@ -92,7 +92,9 @@ pub(crate) fn says(error: &Value, words: &[&str]) -> anyhow::Result<()> {
 #[test]
 fn a_reader_that_goes_away_is_no_mistake() -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
-    for verb in [&["model", "list"][..], &["key", "new", "--role", "viewer", "--subject", "ann"]] {
+    for verb in
+        [&["model", "list"][..], &["key", "new", "--project", "a", "--role", "viewer", "--subject", "ann"]]
+    {
         let (reader, writer) = std::io::pipe()?;
         drop(reader);
         let mut command = std::process::Command::new(binary()?);
