@@ -189,10 +189,12 @@ class Study:
         self.model = model
         self.segments = [model.encode(segment["text"]) for segment in call["segments"]]
         self.probe, self.action = model.encode(call["probe"]), model.encode(call["action"])[:64]
-        self.start = model.encode(START)
-        self.ends = np.cumsum([len(self.start)] + [len(tokens) for tokens in self.segments])
-        self.owner = np.concatenate([np.full(len(self.start), -1), *[np.full(len(t), at) for at, t in enumerate(self.segments)]])
-        self.tokens = np.concatenate([self.start, *self.segments]).astype(int)
+        start = model.encode(START)
+        self.first = len(start)
+        self.ends = np.cumsum([self.first] + [len(tokens) for tokens in self.segments])
+        owners = [np.full(len(tokens), at) for at, tokens in enumerate(self.segments)]
+        self.owner = np.concatenate([np.full(self.first, -1), *owners])
+        self.tokens = np.concatenate([start, *self.segments]).astype(int)
         self.all = np.arange(len(self.tokens))
         self.whole, _ = model.read(self.tokens, self.all)
 
@@ -202,8 +204,7 @@ class Study:
     def figures(self):
         n, end = len(self.segments), len(self.tokens)
         full, apart, again = self.score(self.whole, end), self.apart(0), self.apart(AGAIN)
-        first = len(self.start)
-        found = {"full": full, "none": self.score(self.whole.take(self.all[:first]), first)}
+        found = {"full": full, "none": self.score(self.whole.take(self.all[: self.first]), self.first)}
         found |= {"apart-full": self.score(apart, end), f"apart-{AGAIN}-full": self.score(again, end)}
         rows = {"masked": [full - self.masked(self.whole, at, False) for at in range(n)]}
         rows["masked-closed"] = [full - self.masked(self.whole, at, True) for at in range(n)]
@@ -229,10 +230,9 @@ class Study:
 
     def apart(self, again):
         """Each segment computed behind the start alone and put in its place; the first tokens of each computed again."""
-        first = len(self.start)
-        start = self.whole.take(self.all[:first])
-        read = lambda tokens: self.model.read(tokens, np.arange(first, first + len(tokens)), start)[0]
-        parts = [read(tokens) for tokens in self.segments]
+        start = self.whole.take(self.all[: self.first])
+        front = lambda tokens: np.arange(self.first, self.first + len(tokens))
+        parts = [self.model.read(tokens, front(tokens), start)[0] for tokens in self.segments]
         places = [np.arange(*ends) for ends in zip(self.ends, self.ends[1:])]
         seen = join(start, *[part.at(at) for part, at in zip(parts, places)])
         anew = np.concatenate([at[:again] for at in places[1:]]) if again else self.all[:0]
