@@ -37,6 +37,15 @@ say "cuts $QUORATE_CUTS, seeds $SIM_SEEDS, kills $QUORATE_KILLS, fuzzing $FUZZ_S
 
 nextest=(cargo nextest run --profile prove --release --no-capture --color never)
 prove build cargo build --release -p quorate
+# Random tests with other cases than those of `make test`.
+properties() {
+    local first last
+    first=$(date +%s) last=$(($(date +%s) + ${QUORATE_DRAWS:-50}))
+    for ((seed = first; seed < last; seed++)); do
+        PROPTEST_RNG_SEED=$seed "${nextest[@]}" -p ledger -p mind -p context -p evaluate -p memory -p providers || return 1
+    done
+}
+prove properties properties
 prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynced|crash|cut/)'
 prove simulator make sim SEEDS="$SIM_SEEDS"
 prove leader-kills env QUORATE_KILLS="${QUORATE_LEADER_KILLS:-50}" "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'

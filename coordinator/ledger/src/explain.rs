@@ -14,10 +14,11 @@ use crate::placement::{Board, Soft, verdicts, views};
 use crate::plan::Walk;
 use crate::query::{Blocker, Explanation};
 use crate::queue::QueueKey;
-use crate::quota::{Claims, Fence, Purse, Room};
+use crate::quota::{Claims, Fence, PoolBound, Purse, Room};
 use crate::routing::View;
 use crate::rows::TaskRow;
 use crate::state::State;
+use std::collections::BTreeSet;
 use types::{PauseReason, TaskState, TaskUid};
 
 /// `None` when there is no such task.
@@ -163,25 +164,39 @@ fn place(state: &State, soft: &Soft, row: &TaskRow) -> QueueKey {
 
 /// What holds a task that is in the queue, or would be: the tree's holdings, nodes, engines, slots. And how many are
 /// looked at before it.
+///
+/// A pool is raised only where it is in this task's way: what is kept for it needs nothing of a pool. Each pool that is
+/// raised may let others start before it, who take of the next one, until no further pool is short.
 fn start_blockers(state: &State, soft: &Soft, row: &TaskRow, woken: &[TaskUid]) -> (u64, Vec<Blocker>) {
-    // A pool is raised only where it is in this task's way: what is kept for it needs nothing of a pool.
-    let as_it_is = blockers_behind(state, soft, row, woken, false);
-    let pooled =
-        |blocker: &Blocker| blocker.resource.contains("_guaranteed") || blocker.resource.contains("_borrow");
-    if as_it_is.1.iter().any(pooled) { blockers_behind(state, soft, row, woken, true) } else { as_it_is }
+    let mut raised = BTreeSet::new();
+    loop {
+        let walk = walk_past(state, soft, row, woken, raised.clone());
+        let raised_before = raised.len();
+        raised.extend(walk.short_pools);
+        if raised.len() == raised_before {
+            return (walk.looked, walk.blockers);
+        }
+    }
 }
 
-fn blockers_behind(
+/// What is in a task's way once everyone before it has started who could, with its own way clear.
+struct Walked {
+    looked: u64,
+    blockers: Vec<Blocker>,
+    short_pools: Vec<PoolBound>,
+}
+
+fn walk_past(
     state: &State,
     soft: &Soft,
     row: &TaskRow,
     woken: &[TaskUid],
-    pools_lifted: bool,
-) -> (u64, Vec<Blocker>) {
+    raised: BTreeSet<PoolBound>,
+) -> Walked {
     // With nothing in this task's way, whoever is before it takes what they would take of a raise.
     let (mut board, mut claims) = (Board::new(state, soft), Claims::new(state));
     board.lift(row);
-    claims.lift(row, pools_lifted);
+    claims.lift(row, raised);
     let woken = woken.iter().filter_map(|uid| state.task(*uid));
     let outside = (row.state != TaskState::Pending).then_some(row);
     let entering = woken.chain(outside).map(|row| (place(state, soft, row), row)).collect();
@@ -193,7 +208,7 @@ fn blockers_behind(
     let mut blockers = holding_blockers(state, row, &walk.claims);
     let slots = Slots { ahead: slots_taken, together: 1 + others.len() as u64 };
     blockers.extend(node_blocker(row, &Board::new(state, soft), slots));
-    (walk.looked, blockers)
+    Walked { looked: walk.looked, blockers, short_pools: walk.claims.short_pools(row) }
 }
 
 /// Places that go to tasks ahead, and to the task with those that start together with it.

@@ -271,6 +271,21 @@ proptest! {
     }
 }
 
+/// Found by chance: a task that has what it needs kept for it needs nothing of the cluster's pool, so another one that
+/// does may not be counted as going before it.
+#[test]
+fn a_pool_that_is_not_named_lets_nobody_ahead() {
+    let tasks = vec![(1, 0, 0, 0, 1), (1, 0, 0, 2, 29), (0, 0, 0, 0, 1), (1, 0, 0, 0, 1), (1, 0, 0, 0, 1)];
+    let limits = vec![(2, 3, 17), (2, 5, 114), (5, 4, 42), (5, 3, 9)];
+    let case = Case { slots: [0, 0], tasks, limits, price: None };
+    let bench = Bench::build(&case);
+    let first = bench.state.tasks().find(|row| row.state == TaskState::Pending).unwrap().uid;
+    let blockers = explain(&bench.state, &bench.soft(case.slots), first).unwrap().blockers;
+    let named: Vec<_> =
+        blockers.iter().map(|it| (it.resource.as_str(), it.requested - it.available)).collect();
+    assert_eq!(named, [("projects/a/b/agents/agent running_borrow", 1), ("slots", 1)]);
+}
+
 #[test]
 fn the_cases_reach_every_kind_of_blocker() {
     use proptest::strategy::ValueTree;

@@ -20,7 +20,7 @@ mod set;
 mod window;
 
 pub(crate) use call::{Call, Purse, Room, Short};
-pub(crate) use claims::{Claims, Fence, Reach, needs};
+pub(crate) use claims::{Claims, Fence, PoolBound, Reach, needs};
 pub(crate) use meter::When;
 pub(crate) use path::{CLUSTER, ancestors};
 pub(crate) use path::{of_agent, of_project as path_of_project, of_task, read as read_path};

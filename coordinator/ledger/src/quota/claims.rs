@@ -64,9 +64,12 @@ pub(crate) struct Claims<'a> {
     pools: RefCell<BTreeMap<Holding, Option<Pool>>>,
     /// Places whose bounds are looked past, for explanations.
     lifted: BTreeSet<String>,
-    /// Also what is guaranteed and borrowed there.
-    pools_lifted: bool,
+    /// Of what is guaranteed and borrowed only these.
+    lifted_pools: BTreeSet<PoolBound>,
 }
+
+/// A bound of a pool: where it is set, and which.
+pub(crate) type PoolBound = (String, QuotaKey);
 
 impl<'a> Claims<'a> {
     pub(crate) fn new(state: &'a State) -> Self {
@@ -75,12 +78,12 @@ impl<'a> Claims<'a> {
             taken: BTreeMap::new(),
             pools: RefCell::default(),
             lifted: BTreeSet::new(),
-            pools_lifted: false,
+            lifted_pools: BTreeSet::new(),
         }
     }
 
-    pub(crate) fn lift(&mut self, row: &TaskRow, pools_too: bool) {
-        self.pools_lifted = pools_too;
+    pub(crate) fn lift(&mut self, row: &TaskRow, pools: BTreeSet<PoolBound>) {
+        self.lifted_pools = pools;
         self.lifted.extend(self.state.places(row));
     }
 
@@ -99,8 +102,21 @@ impl<'a> Claims<'a> {
     }
 
     fn holds(&self, fence: &Fence) -> bool {
-        let lifted = fence.bound == Bound::Limit || self.pools_lifted;
-        fence.holds() && !(lifted && self.lifted.contains(&fence.path))
+        fence.holds() && !self.is_lifted(fence)
+    }
+
+    fn is_lifted(&self, fence: &Fence) -> bool {
+        match fence.bound {
+            Bound::Limit => self.lifted.contains(&fence.path),
+            _ => self.lifted_pools.contains(&(fence.path.clone(), fence.key())),
+        }
+    }
+
+    /// The pools that hold the task back.
+    pub(crate) fn short_pools(&self, row: &TaskRow) -> Vec<PoolBound> {
+        let fences = self.fences(row).into_iter();
+        let short = fences.filter(|fence| fence.bound != Bound::Limit && fence.holds());
+        short.map(|fence| (fence.path.clone(), fence.key())).collect()
     }
 
     /// Whom the first bound holds back that holds this task back. `None`: it may start.
