@@ -82,6 +82,8 @@ pub enum JobEvent {
         tokens: Vec<u32>,
         prompt_tokens: u64,
         cached_tokens: u64,
+        /// In line, before it ran first.
+        waited_ms: u64,
     },
     Scored(Box<Children>),
     /// The engine does not take the job, or lost it.

@@ -291,6 +291,33 @@ async fn a_callers_trace_is_gone_on_with() -> anyhow::Result<()> {
     .await
 }
 
+/// An answer of our own engine: set aside, in line, read, said; each begins where the one before ended.
+#[tokio::test]
+async fn a_call_of_our_engine_is_told_by_its_parts() -> anyhow::Result<()> {
+    crate::real_model::model_file()?;
+    let (collector, address) = Collector::start().await?;
+    let everywhere = format!("[traces]\notlp_endpoint = \"http://{address}\"\n");
+    let models = vec!["smollm2".to_string()];
+    on_cluster(Spec { workers: 1, coordinators: 1, models, everywhere, ..Spec::default() }, async |cluster| {
+        let client = cluster.client()?;
+        client.agents().apply("name = 'clerk'\nmodel = 'smollm2'\nmax_tokens = 6\n").send().await?;
+        let uid = client.tasks().create("clerk").input(CANARY).send().await?.uid;
+        let done = succeeded(&client, &uid).await?;
+        let trace = collector.of_task(&uid, done.step).await?;
+        let call = named(&trace, "chat ")[0];
+        let mut parts: Vec<&Span> = trace.iter().filter(|span| span.parent_span_id == call.span_id).collect();
+        parts.sort_by_key(|span| (span.start_time_unix_nano, span.end_time_unix_nano));
+        let names: Vec<&str> = parts.iter().map(|span| span.name.as_str()).collect();
+        ensure!(names == ["reserve", "queue", "prefill", "decode"], "{parts:#?}");
+        let begun = parts.iter().map(|span| span.start_time_unix_nano).chain([call.end_time_unix_nano]);
+        let ended =
+            [call.start_time_unix_nano].into_iter().chain(parts.iter().map(|span| span.end_time_unix_nano));
+        ensure!(begun.eq(ended), "{parts:#?} of {call:#?}");
+        check_attributes(parts[2], &["gen_ai.usage.input_tokens", "gen_ai.usage.cache_read.input_tokens"])
+    })
+    .await
+}
+
 /// Nobody listens at the address; tasks don't notice.
 #[tokio::test]
 async fn a_missing_collector_harms_nobody() -> anyhow::Result<()> {

@@ -129,6 +129,10 @@ impl Blocks {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     pub fn policy(&self) -> &dyn Policy {
         &*self.policy
     }

@@ -335,6 +335,7 @@ impl Engine {
         if work.tokens.is_empty() {
             return Err(SubmitError::Empty);
         }
+        self.scheduler.set_time(self.now_ms());
         let id = self.scheduler.submit(work)?;
         self.purposes.insert(id, purpose);
         Ok(id)

@@ -247,7 +247,7 @@ impl Scheduler {
             return Err(SubmitError::Busy { waiting });
         }
         let mut sequence = Sequence::new(work);
-        sequence.arrived = self.step;
+        sequence.come(self.step, self.blocks.now_ms());
         let id = self.name();
         self.service.enter(&sequence, self.step);
         self.changed = true;

@@ -51,6 +51,9 @@ pub struct Sequence {
     tree: TreeId,
     /// The step in which it came.
     pub(crate) arrived: u64,
+    came_ms: u64,
+    /// From its coming until it ran first.
+    waited_ms: Option<u64>,
     tokens: Vec<u32>,
     prompt: usize,
     max_new: usize,
@@ -81,6 +84,8 @@ impl Sequence {
             scope: work.scope,
             tree: work.tree,
             arrived: 0,
+            came_ms: 0,
+            waited_ms: None,
             prompt: work.tokens.len(),
             tokens: work.tokens,
             max_new: work.max_new,
@@ -115,6 +120,21 @@ impl Sequence {
     /// Positions that no row was run for, because their values were found or shared.
     pub fn cached(&self) -> usize {
         self.cached
+    }
+
+    /// It came in this step, at this time.
+    pub(crate) fn come(&mut self, step: u64, now_ms: u64) {
+        (self.arrived, self.came_ms) = (step, now_ms);
+    }
+
+    /// It runs from now on; what it waits later, put aside, is no part of its first wait.
+    pub(crate) fn begin(&mut self, now_ms: u64) {
+        self.waited_ms.get_or_insert(now_ms.saturating_sub(self.came_ms));
+    }
+
+    /// Milliseconds in line before it ran first; 0 for one that never ran.
+    pub fn waited_ms(&self) -> u64 {
+        self.waited_ms.unwrap_or(0)
     }
 
     /// Blocks at its beginning that were found and not computed.

@@ -69,7 +69,8 @@ impl Steps for Echo {
 
 fn end(why: JobEnd, job: &Job, said: Vec<u32>) -> JobEvent {
     let text = said.iter().map(u32::to_string).collect();
-    JobEvent::End { why, text, tokens: said, prompt_tokens: job.tokens.len() as u64, cached_tokens: 0 }
+    let prompt_tokens = job.tokens.len() as u64;
+    JobEvent::End { why, text, tokens: said, prompt_tokens, cached_tokens: 0, waited_ms: 0 }
 }
 
 fn job(tokens: &[u32], max_new: u32) -> Job {

@@ -229,7 +229,8 @@ impl RealEngine {
             Event::Finished { id, reason, usage, tokens, rest } => {
                 let text = self.texts.remove(&id).unwrap_or_default() + &rest;
                 let (prompt_tokens, cached_tokens) = (usage.prompt as u64, usage.cached as u64);
-                Some((id.0, JobEvent::End { why: why(reason), text, tokens, prompt_tokens, cached_tokens }))
+                let (why, waited_ms) = (why(reason), usage.waited_ms);
+                Some((id.0, JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens, waited_ms }))
             }
             // Scores of a run that has ended; nobody asks this thread for logits.
             Event::Scored { .. } | Event::Logits { .. } => None,

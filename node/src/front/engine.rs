@@ -165,7 +165,7 @@ mod tests {
 
     fn end(tokens: usize, cached_tokens: u64) -> JobEvent {
         let (text, tokens) = (String::new(), vec![1; tokens]);
-        JobEvent::End { why: JobEnd::Stop, text, tokens, prompt_tokens: 10, cached_tokens }
+        JobEvent::End { why: JobEnd::Stop, text, tokens, prompt_tokens: 10, cached_tokens, waited_ms: 0 }
     }
 
     #[test]

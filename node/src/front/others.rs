@@ -206,7 +206,7 @@ impl Answering {
                 self.account.end(Usage::default(), 0).await;
                 Some((self.out, Told::Failed(failure(&error))))
             }
-            Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls, counted } => {
+            Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls, counted, .. } => {
                 let prompt = counted.map_or(prompt_tokens, |counted| counted.prompt);
                 let generated = counted.map_or(token_ids.len() as u64, |counted| counted.generated);
                 let usage = Usage { prompt, cached: cached_tokens.min(prompt), generated };

@@ -82,7 +82,7 @@ fn speak(answer: pb::ModelAnswer, ask: &Ask, said: &mpsc::Sender<Said>) -> Said 
 
 fn end(why: EndOfSpeech, text: String, token_ids: Vec<u32>, calls: Option<Vec<SaidCall>>, ask: &Ask) -> Said {
     let prompt_tokens = ask.prompt.ids.len() as u64;
-    Said::End { why, text, token_ids, prompt_tokens, cached_tokens: 0, calls, counted: None }
+    Said::End { why, text, token_ids, prompt_tokens, cached_tokens: 0, calls, counted: None, waited_ms: None }
 }
 
 fn refused(answer: pb::ModelAnswer) -> ModelFailure {

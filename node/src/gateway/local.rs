@@ -136,10 +136,16 @@ async fn translate(mut job: RunningJob, said: mpsc::Sender<Said>) {
     while let Some(event) = job.events.recv().await {
         let sent = said.try_send(match event {
             JobEvent::Token { token, text, .. } => Said::Token { id: token, text },
-            JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens } => {
-                let (why, token_ids) = (end_of(why), tokens);
-                Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls: None, counted: None }
-            }
+            JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens, waited_ms } => Said::End {
+                why: end_of(why),
+                text,
+                token_ids: tokens,
+                prompt_tokens,
+                cached_tokens,
+                calls: None,
+                counted: None,
+                waited_ms: Some(waited_ms),
+            },
             JobEvent::Refused(refused) => Said::Failed(failure(refused)),
             JobEvent::Scored(_) => Said::Failed(ModelFailure::lasting(
                 "ENGINE_BROKEN",

@@ -179,6 +179,7 @@ fn ended(answer: Answer) -> Said {
         cached_tokens: answer.usage.cached,
         calls: Some(calls.map(|call| SaidCall { name: call.name, arguments: call.arguments }).collect()),
         counted: Some(Counted { prompt: answer.usage.prompt, generated: answer.usage.generated }),
+        waited_ms: None,
     }
 }
 

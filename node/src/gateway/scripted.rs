@@ -359,7 +359,16 @@ async fn speak(reply: &Reply, ask: &Ask, said: &mpsc::Sender<Said>) -> Result<Sa
     let call =
         |call: &ScriptedCall| SaidCall { name: call.name.clone(), arguments: filled(&call.arguments, ask) };
     let calls = ended.then(|| reply.calls.iter().map(call).collect());
-    Ok(Said::End { why, text: spoken, token_ids, prompt_tokens, cached_tokens, calls, counted: None })
+    Ok(Said::End {
+        why,
+        text: spoken,
+        token_ids,
+        prompt_tokens,
+        cached_tokens,
+        calls,
+        counted: None,
+        waited_ms: None,
+    })
 }
 
 /// Waits; false when the ask was stopped meanwhile.

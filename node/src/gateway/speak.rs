@@ -2,7 +2,7 @@
 
 use super::{
     Ask, Counted, EndOfSpeech, Generated, LivePiece, LiveSink, Lost, ModelFailure, ModelOutcome, Plan,
-    Provider, ProviderFacts, Said,
+    Provider, ProviderFacts, Said, Waits,
 };
 use context::Role;
 use ledger::keys::Amounts;
@@ -44,7 +44,7 @@ pub(super) async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: L
                 shown.unseen += 1;
                 shown.show(&text, live);
             }
-            Some(Said::End { why, text, token_ids, cached_tokens, calls, counted, .. }) => {
+            Some(Said::End { why, text, token_ids, cached_tokens, calls, counted, waited_ms, .. }) => {
                 // Text that was held back while it could still have become something else.
                 shown.show(text.get(shown.bytes..).unwrap_or(""), live);
                 let settled = settle(plan, provider.facts(), why, text, token_ids, cached_tokens);
@@ -53,7 +53,8 @@ pub(super) async fn speak(provider: &dyn Provider, plan: Plan, ask: Ask, live: L
                 if !chain.is_empty() {
                     chain.extend(&settled.token_ids);
                 }
-                let generated = Generated { calls, chain, chain_head, ..settled };
+                let waits = Waits { line_ms: waited_ms, ..settled.waits };
+                let generated = Generated { calls, chain, chain_head, waits, ..settled };
                 return match why {
                     EndOfSpeech::Stopped => ModelOutcome::Stopped(Some(generated)),
                     EndOfSpeech::Stop | EndOfSpeech::Length => ModelOutcome::Generated(generated),
@@ -126,5 +127,6 @@ fn settle(
         chain_head: 0,
         calls: None,
         route: None,
+        waits: Waits::default(),
     }
 }

@@ -5,6 +5,7 @@ use super::ids::{Caller, Ids, LABEL, Place};
 use super::record;
 use super::span::{Span, SpanId, TraceId, Value, word};
 use super::work::{Chat, Holder, Times, ToolRun, chat, created, tool};
+use crate::gateway::Waits;
 use ledger::rows::{Event, EventKind, Origin, TaskRow};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -221,6 +222,7 @@ fn calls_have_the_names_of_the_conventions() {
         temperature_milli: 700,
         seed: u64::MAX,
         first_ns: Some(6_000_000_000),
+        waits: Waits { asked_ns: 5_100_000_000, line_ms: Some(400) },
         ended: Ok(("stop", spent)),
     };
     let run = ToolRun {
@@ -232,13 +234,22 @@ fn calls_have_the_names_of_the_conventions() {
         error: Some("secret words, in a sentence".into()),
     };
     let mut spans = chat(&holder, TIMES, &call);
+    let ms = |ns: u64| ns / 1_000_000 - 5_000;
+    let parts: Vec<_> =
+        spans[1..].iter().map(|span| (span.name.as_str(), ms(span.start_ns), ms(span.end_ns))).collect();
+    let expected =
+        [("reserve", 0, 100), ("queue", 100, 500), ("prefill", 500, 1_000), ("decode", 1_000, 2_000)];
+    assert_eq!(parts, expected, "one after the other, and nothing between them");
+    let by_others = Chat { waits: Waits { line_ms: None, ..call.waits }, ..call.clone() };
+    spans.extend(chat(&holder, TIMES, &by_others).into_iter().skip(1));
+    let failed = spans.len();
     spans.extend(chat(&holder, TIMES, &Chat { ended: Err("OVERLOADED".into()), first_ns: None, ..call }));
     spans.push(tool(&holder, TIMES, &run));
     spans.push(created(&place(), NodeId(1), TIMES));
     spans.extend(told(&killed(), 64));
     assert!(orphans(&spans).is_empty());
-    assert_eq!(text(&spans[3], "error.type"), "OVERLOADED");
-    assert_eq!(text(&spans[4], "error.type"), "_OTHER", "only words are passed on");
+    assert_eq!(text(&spans[failed], "error.type"), "OVERLOADED");
+    assert_eq!(text(&spans[failed + 1], "error.type"), "_OTHER", "only words are passed on");
     assert_eq!(
         spans[0]
             .attributes

@@ -3,6 +3,7 @@
 use super::genai;
 use super::ids::Place;
 use super::span::{Kind, Span, SpanId, Value};
+use crate::gateway::Waits;
 use types::{Epoch, NodeId, Spent};
 
 /// Who does it: one lease of a task on one node.
@@ -35,6 +36,7 @@ pub(crate) struct Chat {
     pub(crate) seed: u64,
     /// When its first token came.
     pub(crate) first_ns: Option<u64>,
+    pub(crate) waits: Waits,
     pub(crate) ended: Result<(&'static str, Spent), String>,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct ToolRun {
     pub(crate) error: Option<String>,
 }
 
-/// The call, and below it, where tokens came one by one: until the first of them, and from there on.
+/// The call, and below it, where tokens came one by one, where its time went.
 pub(crate) fn chat(holder: &Holder, times: Times, chat: &Chat) -> Vec<Span> {
     let numbers = [chat.step, chat.call.into(), times.begun_ns];
     let id = holder.place.moment("chat", holder.epoch, &numbers);
@@ -77,16 +79,35 @@ pub(crate) fn chat(holder: &Holder, times: Times, chat: &Chat) -> Vec<Span> {
         .with(genai::STEP, chat.step)
         .with(genai::CALL, u64::from(chat.call))
         .failed_by(chat.ended.as_ref().err().map(String::as_str));
-    let parts = chat.first_ns.map(|first_ns| parts(holder, id, &numbers, times, first_ns));
-    std::iter::once(span).chain(parts.into_iter().flatten()).collect()
+    let part = |(name, begun_ns, ended_ns): (&str, u64, u64)| {
+        let part_id = holder.place.moment(name, holder.epoch, &numbers);
+        let part = holder.span(part_id, name.into(), Times { begun_ns, ended_ns });
+        let spent = spent.filter(|_| name == PREFILL);
+        Span { parent: Some(id), ..part }
+            .with_some(genai::INPUT_TOKENS, spent.map(|spent| spent.prompt_tokens))
+            .with_some(genai::CACHED_TOKENS, spent.map(|spent| spent.cached_tokens))
+    };
+    let parts: Vec<Span> = parts(chat, times).into_iter().map(part).collect();
+    std::iter::once(span).chain(parts).collect()
 }
 
-fn parts(holder: &Holder, call: SpanId, numbers: &[u64], times: Times, first_ns: u64) -> [Span; 2] {
-    let part = |name: &str, begun_ns, ended_ns| {
-        let id = holder.place.moment(name, holder.epoch, numbers);
-        Span { parent: Some(call), ..holder.span(id, name.into(), Times { begun_ns, ended_ns }) }
+const PREFILL: &str = "prefill";
+
+/// Where the time of a call that gave tokens went. Of what others compute nobody knows more than when it came.
+fn parts(chat: &Chat, times: Times) -> Vec<(&'static str, u64, u64)> {
+    let (begun, ended) = (times.begun_ns, times.ended_ns);
+    let Some(first) = chat.first_ns else { return Vec::new() };
+    let Some(line_ms) = chat.waits.line_ms else {
+        return vec![("first token", begun, first), ("decode", first, ended)];
     };
-    [part("first token", times.begun_ns, first_ns), part("decode", first_ns, times.ended_ns)]
+    let asked = chat.waits.asked_ns.clamp(begun, first);
+    let starts = asked.saturating_add(line_ms.saturating_mul(1_000_000)).min(first);
+    vec![
+        ("reserve", begun, asked),
+        ("queue", asked, starts),
+        (PREFILL, starts, first),
+        ("decode", first, ended),
+    ]
 }
 
 pub(crate) fn tool(holder: &Holder, times: Times, run: &ToolRun) -> Span {

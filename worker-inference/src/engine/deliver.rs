@@ -125,5 +125,6 @@ fn usage_of(sequence: &Sequence) -> Usage {
         cached: sequence.cached(),
         generated: sequence.generated().len(),
         computed: sequence.computed(),
+        waited_ms: sequence.waited_ms(),
     }
 }

@@ -93,6 +93,8 @@ pub struct Usage {
     pub generated: usize,
     /// Rows that were computed, prompt and answer together.
     pub computed: usize,
+    /// Milliseconds in line before it ran first.
+    pub waited_ms: u64,
 }
 
 /// Something that a step brought about.

@@ -47,6 +47,8 @@ impl Scheduler {
         self.waiting.remove(&(class, id));
         self.running.insert((class, id));
         self.promised += self.sequences[&id].blocks_at_most();
+        let now_ms = self.blocks.now_ms();
+        self.sequence_mut(id).begin(now_ms);
         self.adopt(id, bytes);
     }
 

@@ -93,7 +93,8 @@ impl Scheduler {
             bytes.copy(from[shared / BLOCK_TOKENS], to, tail);
             child.adopt(to, tail);
         }
-        child.arrived = self.step;
+        child.come(self.step, self.blocks.now_ms());
+        child.begin(self.blocks.now_ms());
         let id = self.name();
         self.service.enter(&child, self.step);
         self.running.insert((child.class, id));

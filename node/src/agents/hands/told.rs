@@ -2,7 +2,7 @@
 
 use super::Hands;
 use crate::agents::seams::ToolUse;
-use crate::gateway::{ModelCall, ModelOutcome, OWN};
+use crate::gateway::{ModelCall, ModelOutcome, OWN, Waits};
 use crate::traces::now_ns;
 use crate::traces::work::{Chat, Holder, Times, ToolRun, chat, tool};
 use mind::{CallOutcome, Finish};
@@ -37,8 +37,7 @@ impl Hands {
 
     pub(super) fn begin_chat(&self, call: &ModelCall, step: u64) -> Told<Chat> {
         self.begin(|| {
-            let provider = self.shared.gateway.provider(&call.model);
-            let provider = provider.map_or(OWN, |provider| provider.maker());
+            let provider = self.maker(&call.model);
             Chat {
                 model: call.model.clone(),
                 provider,
@@ -49,24 +48,34 @@ impl Hands {
                 temperature_milli: call.temperature_milli,
                 seed: call.seed,
                 first_ns: None,
+                waits: Waits::default(),
                 ended: Err(String::new()),
             }
         })
     }
 
+    fn maker(&self, model: &str) -> &'static str {
+        self.shared.gateway.provider(model).map_or(OWN, |provider| provider.maker())
+    }
+
     /// Calls that were not made, for want of budget or of room, are told by nobody.
     pub(super) fn tell_chat(&self, told: Told<Chat>, outcome: &ModelOutcome) {
         let Some((holder, begun)) = told.begun else { return };
-        let ended = match outcome {
+        let first_ns = told.first_ns.get().copied();
+        let made = match outcome {
             ModelOutcome::Generated(said) | ModelOutcome::Stopped(Some(said)) => {
-                Ok((finish(said.finish), said.spent))
+                // One of several models was asked: which one is known now.
+                let model = said.route.as_ref().map_or(begun.model, |route| route.model.clone());
+                let provider = self.maker(&model);
+                let ended = Ok((finish(said.finish), said.spent));
+                let (local, waits) = (provider == OWN, said.waits);
+                Chat { model, provider, local, first_ns, waits, ended, ..begun }
             }
-            ModelOutcome::Failed(failure) => Err(failure.reason.clone()),
+            ModelOutcome::Failed(failure) => Chat { first_ns, ended: Err(failure.reason.clone()), ..begun },
             ModelOutcome::Stopped(None) | ModelOutcome::Refused(_) | ModelOutcome::NearlyFull(_) => return,
         };
         let times = Times { begun_ns: told.begun_ns, ended_ns: now_ns() };
-        let first_ns = told.first_ns.get().copied();
-        self.shared.config.traces.send(chat(&holder, times, &Chat { first_ns, ended, ..begun }));
+        self.shared.config.traces.send(chat(&holder, times, &made));
     }
 
     pub(super) fn begin_tool(&self, call: &ToolUse, (step, index): (u64, u32)) -> Told<ToolRun> {

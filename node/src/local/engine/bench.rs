@@ -279,7 +279,8 @@ mod tests {
 
     #[test]
     fn a_figure_of_cached_work_is_refused() {
-        let usage = |cached, computed| Usage { prompt: 532, cached, generated: 1, computed };
+        let usage =
+            |cached, computed| Usage { prompt: 532, cached, generated: 1, computed, ..Usage::default() };
         assert_eq!(check(&[usage(512, 32)], 520, 24).expect("all new"), 32);
         assert!(check(&[usage(528, 16)], 520, 24).is_err());
         assert!(check(&[usage(0, 544)], 520, 24).is_err());

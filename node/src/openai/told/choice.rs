@@ -108,7 +108,7 @@ impl Choice {
             JobEvent::End { why: JobEnd::Cancelled, .. } => {
                 return Err(Failure::gone("the server stops; send the request again when it is back"));
             }
-            JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens } => {
+            JobEvent::End { why, text, tokens, prompt_tokens, cached_tokens, .. } => {
                 self.text = text;
                 self.end = Some(why);
                 let generated = tokens.len() as u64;
