@@ -105,6 +105,17 @@ pub enum JobEnd {
     Cancelled,
 }
 
+impl JobEnd {
+    /// As OpenAI's API and traces say it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            JobEnd::Stop => "stop",
+            JobEnd::Length => "length",
+            JobEnd::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// A moment of the engine, for beats and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineObserved {

@@ -21,7 +21,7 @@ pub(crate) use relay::FrontService;
 use crate::accounts::{Accounts, Caller, SETTLING};
 use crate::door::{Access, project};
 use crate::engine_thread::real::LoadedModel;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, OWN};
 use crate::identity::{Identity, Role};
 use crate::members::Members;
 use crate::openai::told::Kind;
@@ -29,6 +29,9 @@ use crate::openai::{Bounds, Face, Failure, finish, read};
 use crate::telemetry::Metrics;
 use crate::tls::accept::Peer;
 use crate::tls::dial::NodeDialer;
+use crate::traces::ids::Caller as Tracer;
+use crate::traces::requests::{Answering, Asked, Ended};
+use crate::traces::{Traces, genai};
 use asking::Asking;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -48,6 +51,8 @@ use types::NodeId;
 
 /// Which project, where a key speaks for several; OpenAI's own header.
 const PROJECT_HEADER: &str = "openai-project";
+/// The caller's span, as the W3C writes it.
+const TRACEPARENT: &str = "traceparent";
 /// The node that answered, and why that one.
 const NODE_HEADER: &str = "x-quorate-node";
 const WHY_HEADER: &str = "x-quorate-why";
@@ -69,6 +74,7 @@ struct Inside {
     relay: Relay,
     members: Members,
     client: Client,
+    traces: Traces,
 }
 
 /// What there is at a member.
@@ -81,6 +87,7 @@ pub(crate) struct Member {
     pub(crate) gateway: Gateway,
     pub(crate) models: Vec<LoadedModel>,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
 }
 
 impl Front {
@@ -90,11 +97,11 @@ impl Front {
 
     /// From now on requests are answered.
     pub(crate) fn open(&self, member: Member) {
-        let Member { own, client, accounts, members, dialer, gateway, models, metrics } = member;
+        let Member { own, client, accounts, members, dialer, gateway, models, metrics, traces } = member;
         let face = Face::by_name(models, Bounds::default(), metrics);
         let places = Places::new(own, client.clone());
         let relay = Relay::new(client.cluster(), dialer);
-        let inside = Inside { own, face, gateway, accounts, places, relay, members, client };
+        let inside = Inside { own, face, gateway, accounts, places, relay, members, client, traces };
         assert!(self.inside.set(inside).is_ok(), "a node joins one cluster, once");
     }
 
@@ -142,12 +149,14 @@ impl Front {
         let identity = self.identity(request.headers(), peer, Role::Submitter)?;
         let caller = Front::caller(&identity, request.headers())?;
         let revoked = self.access.revoked(request.headers(), &identity);
+        let tracer =
+            request.headers().get(TRACEPARENT).and_then(|header| Tracer::parse(header.to_str().ok()?));
         let inside = self.inside()?;
         if inside.face.stop().is_cancelled() {
             return Err(Failure::gone("this node stops; ask another one"));
         }
         let (body, room) = read::body(&inside.face, request).await?;
-        let response = inside.place(kind, &caller, body, room).await?;
+        let response = inside.place(kind, &caller, tracer, body, room).await?;
         // A stream does not outlive its key.
         Ok(match revoked {
             Some(revoked) => {
@@ -190,6 +199,7 @@ impl Inside {
         &self,
         kind: Kind,
         caller: &Caller,
+        tracer: Option<Tracer>,
         body: Bytes,
         room: OwnedSemaphorePermit,
     ) -> Result<Response, Failure> {
@@ -200,14 +210,15 @@ impl Inside {
         let mut unheard = String::new();
         for (node, why) in tries {
             if node == self.own {
-                return self.told(node, why, model, self.here(kind, caller, body, room).await, &asking);
+                let answered = self.here(kind, caller, tracer, body, room).await;
+                return self.told(node, why, model, answered, &asking);
             }
             let Some(address) = self.address(node).await else {
                 unheard = format!("{node} is no member here yet");
                 continue;
             };
             let busy = self.places.busy(node);
-            match self.relay.ask(&address, kind, caller, body.clone(), busy).await {
+            match self.relay.ask(&address, kind, caller, tracer, body.clone(), busy).await {
                 Ok(response) => return self.told(node, why, model, Ok(response), &asking),
                 Err(error) => unheard = format!("{}: {error}", self.members.name(node)),
             }
@@ -236,22 +247,51 @@ impl Inside {
         Ok(response)
     }
 
-    /// Answers on this node.
+    /// Answers on this node, and tells who keeps a trace.
     async fn here(
         &self,
         kind: Kind,
         caller: &Caller,
+        tracer: Option<Tracer>,
         body: Bytes,
         room: OwnedSemaphorePermit,
     ) -> Result<Response, Failure> {
         let asking = Asking::read(kind, &body, &caller.project)?;
         let model = asking.model.unwrap_or_default();
-        if self.face.has(&model) {
-            return engine::answer(self, kind, caller, body, room).await;
+        let mut told = self.traces.request(tracer, self.asked(kind, caller, &model));
+        let answered = self.by_model(kind, caller, &model, body, room, &mut told).await;
+        // An answer that is being made takes it along.
+        if let (Err(failure), Some(told)) = (&answered, told) {
+            told.end(&Ended { error: Some(failure.word()), ..Ended::default() });
         }
-        match self.gateway.provider(&model) {
+        answered
+    }
+
+    fn asked(&self, kind: Kind, caller: &Caller, model: &str) -> Asked {
+        let provider = self.gateway.provider(model).map_or(OWN, |provider| provider.maker());
+        let operation = match kind {
+            Kind::Chat => genai::CHAT,
+            Kind::Completion => genai::TEXT_COMPLETION,
+        };
+        let (model, project) = (model.to_owned(), caller.project.to_string());
+        Asked { operation, model, provider, project, node: self.own }
+    }
+
+    async fn by_model(
+        &self,
+        kind: Kind,
+        caller: &Caller,
+        model: &str,
+        body: Bytes,
+        room: OwnedSemaphorePermit,
+        told: &mut Option<Answering>,
+    ) -> Result<Response, Failure> {
+        if self.face.has(model) {
+            return engine::answer(self, kind, caller, body, room, told).await;
+        }
+        match self.gateway.provider(model) {
             Some(provider) if kind == Kind::Chat => {
-                others::answer(self, caller, &model, provider, &body).await
+                others::answer(self, caller, model, provider, &body, told).await
             }
             Some(_) => {
                 let why = format!(
@@ -259,7 +299,7 @@ impl Inside {
                 );
                 Err(Failure::field("model", why))
             }
-            None => Err(Failure::no_model(&model, &self.own_models())),
+            None => Err(Failure::no_model(model, &self.own_models())),
         }
     }
 

@@ -227,6 +227,7 @@ impl Parts {
             gateway: worker.gateway(),
             models: worker.models(),
             metrics: self.figures.metrics(),
+            traces: traces.clone(),
         });
         self.door.open(Membership {
             cluster: member.cluster_id,

@@ -7,8 +7,8 @@
 //!
 //! Nothing waits for a trace: spans go into a bounded queue, and what doesn't fit is dropped and counted.
 //!
-//! Read: `span`, `ids`, `genai` (every name), `record` (the ledger's events as spans), `work` (calls as spans), `follow`
-//! (who tells), `otlp` (to a collector; only with the feature of that name).
+//! Read: `span`, `ids`, `genai` (every name), `record` (the ledger's events as spans), `work` (calls as spans), `requests`
+//! (those of OpenAI's API), `follow` (who tells), `otlp` (to a collector; only with the feature of that name).
 
 // Without the feature nobody sends.
 #![cfg_attr(not(feature = "otlp"), allow(dead_code))]
@@ -19,6 +19,7 @@ pub(crate) mod ids;
 #[cfg(feature = "otlp")]
 mod otlp;
 pub(crate) mod record;
+pub(crate) mod requests;
 pub(crate) mod span;
 pub(crate) mod work;
 
@@ -30,6 +31,7 @@ use ids::{Ids, Place};
 use ledger::rows::TaskRow;
 use span::Span;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use types::{ClusterId, TaskUid};
@@ -52,6 +54,8 @@ pub struct Traces(Option<Arc<Inner>>);
 
 struct Inner {
     ids: Ids,
+    /// Requests so far.
+    requests: AtomicU64,
     orders: mpsc::Sender<Order>,
 }
 
@@ -79,7 +83,11 @@ impl Traces {
             let channel = crate::config::check_endpoint(endpoint)?;
             tracing::info!(endpoint, "traces go to a collector");
             let orders = otlp::start(channel, otlp::Resource { node: node.into(), cluster });
-            return Ok(Traces(Some(Arc::new(Inner { ids: Ids::of(cluster), orders }))));
+            return Ok(Traces(Some(Arc::new(Inner {
+                ids: Ids::of(cluster),
+                requests: AtomicU64::new(0),
+                orders,
+            }))));
         }
         let _ = (endpoint, node, cluster);
         Ok(Traces::default())
@@ -93,6 +101,11 @@ impl Traces {
     /// Where spans of a task belong; none where nobody wants them. `root` is the oldest ancestor.
     pub(crate) fn place(&self, row: &TaskRow, root: TaskUid) -> Option<Place> {
         self.ids()?.place(row, root)
+    }
+
+    /// A number that no other request of this process has.
+    fn number(&self) -> u64 {
+        self.0.as_ref().map_or(0, |inner| inner.requests.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Never waits.

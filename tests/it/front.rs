@@ -176,10 +176,21 @@ pub(crate) fn body(max_tokens: u32, text: &str, stream: bool) -> String {
 
 /// Sends a request and leaves the answer to be read.
 async fn send(node: &Process, key: &str, method: &str, path: &str, body: &str) -> anyhow::Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", node.ports.http)).await?;
     let bearer = if key.is_empty() { String::new() } else { format!("Authorization: Bearer {key}\r\n") };
+    send_with(node, &bearer, method, path, body).await
+}
+
+/// The same with these headers, each with its end of line.
+pub(crate) async fn send_with(
+    node: &Process,
+    headers: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", node.ports.http)).await?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n{bearer}\
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n{headers}\
          Content-Length: {}\r\n\r\n",
         body.len()
     );

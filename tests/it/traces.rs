@@ -17,6 +17,7 @@ use quorate_tests::{Cluster, Spec, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use tokio::io::AsyncReadExt;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -293,7 +294,7 @@ async fn a_callers_trace_is_gone_on_with() -> anyhow::Result<()> {
 
 /// An answer of our own engine: set aside, in line, read, said; each begins where the one before ended.
 #[tokio::test]
-async fn a_call_of_our_engine_is_told_by_its_parts() -> anyhow::Result<()> {
+async fn what_our_engine_answers_is_told_by_its_parts() -> anyhow::Result<()> {
     crate::real_model::model_file()?;
     let (collector, address) = Collector::start().await?;
     let everywhere = format!("[traces]\notlp_endpoint = \"http://{address}\"\n");
@@ -305,17 +306,49 @@ async fn a_call_of_our_engine_is_told_by_its_parts() -> anyhow::Result<()> {
         let done = succeeded(&client, &uid).await?;
         let trace = collector.of_task(&uid, done.step).await?;
         let call = named(&trace, "chat ")[0];
-        let mut parts: Vec<&Span> = trace.iter().filter(|span| span.parent_span_id == call.span_id).collect();
-        parts.sort_by_key(|span| (span.start_time_unix_nano, span.end_time_unix_nano));
-        let names: Vec<&str> = parts.iter().map(|span| span.name.as_str()).collect();
-        ensure!(names == ["reserve", "queue", "prefill", "decode"], "{parts:#?}");
-        let begun = parts.iter().map(|span| span.start_time_unix_nano).chain([call.end_time_unix_nano]);
-        let ended =
-            [call.start_time_unix_nano].into_iter().chain(parts.iter().map(|span| span.end_time_unix_nano));
-        ensure!(begun.eq(ended), "{parts:#?} of {call:#?}");
-        check_attributes(parts[2], &["gen_ai.usage.input_tokens", "gen_ai.usage.cache_read.input_tokens"])
+        let prefill = check_parts(&trace, call)?;
+        check_attributes(prefill, &["gen_ai.usage.input_tokens", "gen_ai.usage.cache_read.input_tokens"])?;
+        a_request_stands_in_its_callers_trace(cluster, &collector).await
     })
     .await
+}
+
+/// Where a call's time went, without a gap; answers the third part.
+fn check_parts<'a>(trace: &'a [Span], call: &Span) -> anyhow::Result<&'a Span> {
+    let mut parts: Vec<&Span> = trace.iter().filter(|span| span.parent_span_id == call.span_id).collect();
+    parts.sort_by_key(|span| (span.start_time_unix_nano, span.end_time_unix_nano));
+    let names: Vec<&str> = parts.iter().map(|span| span.name.as_str()).collect();
+    ensure!(names == ["reserve", "queue", "prefill", "decode"], "{parts:#?}");
+    let begun = parts.iter().map(|span| span.start_time_unix_nano).chain([call.end_time_unix_nano]);
+    let ended = parts.iter().map(|span| span.end_time_unix_nano);
+    ensure!(begun.eq([call.start_time_unix_nano].into_iter().chain(ended)), "{parts:#?} of {call:#?}");
+    Ok(parts[2])
+}
+
+/// OpenAI's API: asked at one node, answered at another, told once, below the caller's span.
+async fn a_request_stands_in_its_callers_trace(
+    cluster: &Cluster,
+    collector: &Collector,
+) -> anyhow::Result<()> {
+    let messages = serde_json::json!([{ "role": "user", "content": CANARY }]);
+    let body = serde_json::json!({ "model": "smollm2", "messages": messages, "max_tokens": 5 }).to_string();
+    let header = format!("traceparent: {TRACEPARENT}\r\n");
+    let path = "/v1/chat/completions";
+    let mut answer = String::new();
+    let mut open = crate::front::send_with(&cluster.nodes[0], &header, "POST", path, &body).await?;
+    tokio::time::timeout(PATIENCE, open.read_to_string(&mut answer)).await.context("an answer in time")??;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let trace = until("the request's span", PATIENCE, || async {
+        collector.trace(&TRACEPARENT[3..35]).ok().filter(|trace| !named(trace, "chat ").is_empty())
+    })
+    .await?;
+    let call = named(&trace, "chat ")[0];
+    check_parts(&trace, call)?;
+    ensure!(trace.len() == 5 && hex(&call.parent_span_id) == TRACEPARENT[36..52], "{trace:#?}");
+    check_attributes(call, &["gen_ai.operation.name", "gen_ai.request.model", "gen_ai.usage.output_tokens"])?;
+    check_attributes(call, &["gen_ai.response.finish_reasons", "quorate.project", "quorate.node"])?;
+    ensure!(!format!("{:?}", collector.requests()).contains(CANARY), "a text is in the traces");
+    Ok(())
 }
 
 /// Nobody listens at the address; tasks don't notice.

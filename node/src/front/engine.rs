@@ -7,6 +7,7 @@ use crate::gateway::Gateway;
 use crate::gateway::local::scope_of;
 use crate::openai::told::{self, Kind, Told, Usage};
 use crate::openai::{Failure, made};
+use crate::traces::requests::{Answering, Ended};
 use axum::body::Bytes;
 use axum::response::Response;
 use futures::StreamExt;
@@ -21,6 +22,7 @@ pub(super) async fn answer(
     caller: &Caller,
     body: Bytes,
     room: OwnedSemaphorePermit,
+    told: &mut Option<Answering>,
 ) -> Result<Response, Failure> {
     let mut prepared = match kind {
         Kind::Completion => made::completion(&inside.face, body, room).await?,
@@ -40,9 +42,10 @@ pub(super) async fn answer(
     };
     let account = inside.accounts.begin(caller, need).await.map_err(refused::not_begun)?;
     prepared.cut(account.granted().saturating_sub(prompt_tokens));
+    told.iter().for_each(Answering::model_is_asked);
     let started = prepared.start(account.stop())?;
     let choices = prompts.len();
-    let counted = Counted { gateway, model, meter: Meter::new(prompts), account };
+    let counted = Counted { gateway, model, meter: Meter::new(prompts), account, told: told.take() };
     let events = counted.pass_on(started.running);
     told::answer(started.asked.tell_from(choices, &started.tooling, events)).await
 }
@@ -53,6 +56,7 @@ struct Counted {
     model: String,
     meter: Meter,
     account: Account,
+    told: Option<Answering>,
 }
 
 impl Counted {
@@ -77,6 +81,9 @@ impl Counted {
                 }
             };
             let Some((index, event)) = event else { break None };
+            if matches!(event, JobEvent::Token { .. }) {
+                self.told.iter().for_each(Answering::first_token);
+            }
             self.meter.hear(index, &event);
             if self.meter.is_over() {
                 break Some((index, event));
@@ -87,6 +94,7 @@ impl Counted {
         let (chain, new) = (used.prompt + used.generated, used.prompt - used.cached + used.generated);
         let occupied = self.gateway.occupied(&self.model, chain, new, self.account.took());
         self.account.end(used, occupied).await;
+        self.told.take().into_iter().for_each(|told| told.end(&self.meter.ended(used)));
         if let Some((index, event)) = last {
             let _ = out.send((index, Told::Job(event)));
         }
@@ -105,24 +113,28 @@ fn said(index: usize, job: RunningJob) -> BoxStream<'static, (usize, JobEvent)> 
 #[derive(Debug)]
 struct Meter(Vec<Metered>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Metered {
     /// Tokens of the prompt.
     prompt: u64,
     heard: u64,
     over: Option<Usage>,
+    /// In line, and how it ended, in a word.
+    waited_ms: Option<u64>,
+    finish: Option<&'static str>,
 }
 
 impl Meter {
     fn new(prompts: Vec<u64>) -> Meter {
-        Meter(prompts.into_iter().map(|prompt| Metered { prompt, heard: 0, over: None }).collect())
+        Meter(prompts.into_iter().map(|prompt| Metered { prompt, ..Metered::default() }).collect())
     }
 
     fn hear(&mut self, index: usize, event: &JobEvent) {
         let job = &mut self.0[index];
         match event {
             JobEvent::Token { .. } => job.heard += 1,
-            JobEvent::End { tokens, prompt_tokens, cached_tokens, .. } => {
+            JobEvent::End { why, tokens, prompt_tokens, cached_tokens, waited_ms, .. } => {
+                (job.waited_ms, job.finish) = (Some(*waited_ms), Some(why.word()));
                 let (prompt, cached) = (*prompt_tokens, (*cached_tokens).min(*prompt_tokens));
                 job.over = Some(Usage { prompt, cached, generated: tokens.len() as u64 });
             }
@@ -136,6 +148,19 @@ impl Meter {
 
     fn is_over(&self) -> bool {
         self.0.iter().all(|job| job.over.is_some())
+    }
+
+    /// For a trace. Prompts of one request stand in line together.
+    fn ended(&self, used: Usage) -> Ended {
+        let finish = self.0.iter().find_map(|job| job.finish);
+        Ended {
+            prompt_tokens: used.prompt,
+            cached_tokens: used.cached,
+            generated_tokens: used.generated,
+            waited_ms: self.0.iter().filter_map(|job| job.waited_ms).min(),
+            finish,
+            error: finish.is_none().then_some("ENGINE_REFUSED"),
+        }
     }
 
     fn used(&self) -> Usage {

@@ -10,6 +10,7 @@ use crate::gateway::{Ask, EndOfSpeech, ModelFailure, Prompt, Provider, Said};
 use crate::openai::Failure;
 use crate::openai::body::{Chat, Form, Said as Message, Settings, Tool, ToolChoice};
 use crate::openai::told::{self, Asked, Kind, Told, Tooling, Usage};
+use crate::traces::requests::{Answering, Ended};
 use axum::response::Response;
 use context::{MessageCall, Role};
 use futures::StreamExt;
@@ -29,6 +30,7 @@ pub(super) async fn answer(
     model: &str,
     provider: Arc<dyn Provider>,
     body: &[u8],
+    told: &mut Option<Answering>,
 ) -> Result<Response, Failure> {
     let chat = Chat::parse(body)?;
     refuse_what_others_lack(&chat.settings)?;
@@ -64,8 +66,9 @@ pub(super) async fn answer(
         stop: account.stop().clone(),
     };
     let (out, heard) = mpsc::unbounded_channel();
-    let answering = Answering { account, prompt_tokens, out, _place: place };
-    tokio::spawn(answering.run(provider, ask));
+    told.iter().for_each(Answering::model_is_asked);
+    let answer = Answer { account, prompt_tokens, out, told: told.take(), _place: place };
+    tokio::spawn(answer.run(provider, ask));
     let asked = Asked::new(Kind::Chat, model.to_owned(), None, &chat.settings);
     let events = UnboundedReceiverStream::new(heard).map(|event| (0, event)).boxed();
     told::answer(asked.tell_from(1, &Tooling::None, events)).await
@@ -153,21 +156,19 @@ fn wanted(settings: &Settings, prompt: &Prompt, window: u64) -> Result<u32, Fail
 }
 
 /// An answer that is being made.
-struct Answering {
+struct Answer {
     account: Account,
     prompt_tokens: u64,
     out: mpsc::UnboundedSender<Told>,
+    told: Option<Answering>,
     _place: Vec<OwnedSemaphorePermit>,
 }
 
-impl Answering {
+impl Answer {
     async fn run(self, provider: Arc<dyn Provider>, ask: Ask) {
         let last = match provider.answer(ask).await {
             Ok(said) => self.listen(said).await,
-            Err(error) => {
-                self.account.end(Usage::default(), 0).await;
-                Some((self.out, Told::Failed(failure(&error))))
-            }
+            Err(error) => self.end(Said::Failed(error)).await,
         };
         if let Some((out, last)) = last {
             let _ = out.send(last);
@@ -188,6 +189,7 @@ impl Answering {
             };
             match event {
                 Some(Said::Token { text, .. }) => {
+                    self.told.iter().for_each(Answering::first_token);
                     let _ = self.out.send(Told::Job(JobEvent::Token { token: 0, text, logprobs: None }));
                 }
                 Some(end) => return self.end(end).await,
@@ -204,13 +206,16 @@ impl Answering {
             Said::Failed(error) if error.lost.is_some() => self.lose(failure(&error)).await,
             Said::Failed(error) => {
                 self.account.end(Usage::default(), 0).await;
-                Some((self.out, Told::Failed(failure(&error))))
+                let failure = failure(&error);
+                tell(self.told, Usage::default(), Err(failure.word()));
+                Some((self.out, Told::Failed(failure)))
             }
             Said::End { why, text, token_ids, prompt_tokens, cached_tokens, calls, counted, .. } => {
                 let prompt = counted.map_or(prompt_tokens, |counted| counted.prompt);
                 let generated = counted.map_or(token_ids.len() as u64, |counted| counted.generated);
                 let usage = Usage { prompt, cached: cached_tokens.min(prompt), generated };
                 self.account.end(usage, 0).await;
+                tell(self.told, usage, Ok(end_of(why).word()));
                 let calls = calls.unwrap_or_default().into_iter().map(|call| ToolCall {
                     id: String::new(),
                     name: call.name,
@@ -224,8 +229,21 @@ impl Answering {
 
     async fn lose(self, failure: Failure) -> Option<(mpsc::UnboundedSender<Told>, Told)> {
         self.account.lose(self.prompt_tokens, 0).await;
+        tell(self.told, Usage::default(), Err(failure.word()));
         Some((self.out, Told::Failed(failure)))
     }
+}
+
+fn tell(told: Option<Answering>, used: Usage, how: Result<&'static str, &'static str>) {
+    let ended = Ended {
+        prompt_tokens: used.prompt,
+        cached_tokens: used.cached,
+        generated_tokens: used.generated,
+        waited_ms: None,
+        finish: how.ok(),
+        error: how.err(),
+    };
+    told.into_iter().for_each(|told| told.end(&ended));
 }
 
 fn end_of(why: EndOfSpeech) -> JobEnd {

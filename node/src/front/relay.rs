@@ -3,14 +3,15 @@
 //! The answering node reserves and settles by itself: when the asking one is gone, or its client, the stream breaks, the
 //! answer ends, and what was made is settled.
 
-use super::Front;
 use super::places::Busy;
+use super::{Front, TRACEPARENT};
 use crate::accounts::Caller;
 use crate::openai::Failure;
 use crate::openai::error::SHOULD_RETRY;
 use crate::openai::told::Kind;
 use crate::segments::Dial;
 use crate::tls::dial::NodeDialer;
+use crate::traces::ids::Caller as Tracer;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -52,16 +53,19 @@ impl Relay {
         address: &str,
         kind: Kind,
         caller: &Caller,
+        tracer: Option<Tracer>,
         body: Bytes,
         busy: Busy,
     ) -> Result<Response, String> {
-        let request = pb::FrontRequest {
+        let mut request = Request::new(pb::FrontRequest {
             cluster_id: self.cluster.0.to_vec().into(),
             project: caller.project.to_string(),
             author: caller.author.clone(),
             chat: kind == Kind::Chat,
             body,
-        };
+        });
+        let header = tracer.and_then(|tracer| tracer.to_string().parse().ok());
+        header.and_then(|header| request.metadata_mut().insert(TRACEPARENT, header));
         let mut client = FrontClient::new(self.channel(address)?)
             .max_encoding_message_size(MESSAGE_BYTES)
             .max_decoding_message_size(MESSAGE_BYTES);
@@ -137,6 +141,8 @@ impl pb::front_server::Front for FrontService {
         &self,
         request: Request<pb::FrontRequest>,
     ) -> Result<tonic::Response<Self::AskStream>, Status> {
+        let header = request.metadata().get(TRACEPARENT).and_then(|header| header.to_str().ok());
+        let tracer = header.and_then(Tracer::parse);
         let request = request.into_inner();
         if request.cluster_id.as_ref() != self.1.0 {
             return Err(Status::failed_precondition("the request is for another cluster"));
@@ -145,18 +151,24 @@ impl pb::front_server::Front for FrontService {
             ProjectName::parse(&request.project).map_err(|why| Status::invalid_argument(why.to_string()))?;
         let caller = Caller { project, author: request.author };
         let kind = if request.chat { Kind::Chat } else { Kind::Completion };
-        let response = self.0.answer_here(kind, &caller, request.body).await;
+        let response = self.0.answer_here(kind, &caller, tracer, request.body).await;
         Ok(tonic::Response::new(in_pieces(response)))
     }
 }
 
 impl Front {
     /// Answers what another node was asked, without passing it on again.
-    async fn answer_here(&self, kind: Kind, caller: &Caller, body: Bytes) -> Response {
+    async fn answer_here(
+        &self,
+        kind: Kind,
+        caller: &Caller,
+        tracer: Option<Tracer>,
+        body: Bytes,
+    ) -> Response {
         let answered = async {
             let inside = self.inside()?;
             let room = inside.face.room(body.len())?;
-            inside.here(kind, caller, body, room).await
+            inside.here(kind, caller, tracer, body, room).await
         };
         answered.await.unwrap_or_else(Failure::into_response)
     }

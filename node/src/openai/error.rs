@@ -28,6 +28,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A stable word for it.
+    pub(crate) fn word(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
     fn of(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> Failure {
         let (kind, message) = ("invalid_request_error", message.into());
         Failure { status, kind, param: None, code, message, retry_after_s: None }

@@ -6,6 +6,7 @@ pub(crate) const SCHEMA: &str = "https://opentelemetry.io/schemas/gen-ai/0.1.0";
 
 pub(crate) const INVOKE_AGENT: &str = "invoke_agent";
 pub(crate) const CHAT: &str = "chat";
+pub(crate) const TEXT_COMPLETION: &str = "text_completion";
 pub(crate) const EXECUTE_TOOL: &str = "execute_tool";
 
 pub(crate) const OPERATION: &str = "gen_ai.operation.name";

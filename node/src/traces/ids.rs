@@ -2,7 +2,7 @@
 
 use super::span::{SpanId, TraceId};
 use ledger::rows::TaskRow;
-use types::{ClusterId, Epoch, Hash, TaskUid};
+use types::{ClusterId, Epoch, Hash, NodeId, TaskUid};
 
 /// The label that carries a caller's context, in the form of the W3C's `traceparent` header. Children inherit it.
 pub(crate) const LABEL: &str = "quorate.traceparent";
@@ -70,6 +70,17 @@ impl Ids {
         let above = above(row).map(|parent| self.task(parent));
         let parent = above.or(caller.map(|caller| caller.span));
         Some(Place { ids: self, trace, task: row.uid, parent, caller: caller.map(|caller| caller.span) })
+    }
+
+    /// A request that is no task: a trace of its own, and its span. `number` tells it from others of that moment.
+    pub(crate) fn request(self, node: NodeId, begun_ns: u64, number: u64) -> (TraceId, SpanId) {
+        let more = [node.0, begun_ns, number].map(u64::to_le_bytes).concat();
+        let hash = Hash::of_parts(&[b"request", &self.cluster.0, &more]).0;
+        let (trace, span) = hash.split_at(16);
+        (
+            TraceId(trace.try_into().expect("16 of 32 bytes")),
+            SpanId(span[..8].try_into().expect("8 of 16 bytes")),
+        )
     }
 
     fn task(self, task: TaskUid) -> SpanId {

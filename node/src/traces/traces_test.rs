@@ -1,8 +1,10 @@
 //! Names, headers, and the record of a task whose node is killed.
 
+use super::Traces;
 use super::follow::Held;
 use super::ids::{Caller, Ids, LABEL, Place};
 use super::record;
+use super::requests::{Answering, Asked, Ended};
 use super::span::{Span, SpanId, TraceId, Value, word};
 use super::work::{Chat, Holder, Times, ToolRun, chat, created, tool};
 use crate::gateway::Waits;
@@ -259,6 +261,10 @@ fn calls_have_the_names_of_the_conventions() {
             .1,
         Value::Real(1.0)
     );
+    for operation in [super::genai::CHAT, super::genai::TEXT_COMPLETION] {
+        spans.extend(answered(operation, None));
+    }
+    spans.extend(answered(super::genai::CHAT, Some("context_length_exceeded")));
     let mut lines = BTreeSet::new();
     for span in &spans {
         let mut names: Vec<&str> = span.attributes.iter().map(|(name, _)| *name).collect();
@@ -272,6 +278,34 @@ fn calls_have_the_names_of_the_conventions() {
     }
     let kept = std::fs::read_to_string(&golden).unwrap_or_default();
     assert!(kept == listed, "names in traces changed; read the difference of UPDATE=1:\n{listed}");
+}
+
+fn answered(operation: &'static str, error: Option<&'static str>) -> Vec<Span> {
+    let (model, project) = ("small".to_string(), "default".to_string());
+    let asked = Asked { operation, model, provider: "quorate", project, node: NodeId(4) };
+    let names = ids().request(NodeId(4), 1, 0);
+    let answering = Answering::new(Traces::default(), names, Caller::parse(HEADER), asked, TIMES.begun_ns);
+    let ended = match error {
+        Some(_) => Ended { error, ..Ended::default() },
+        None => {
+            answering.model_is_asked();
+            answering.first_token();
+            let (waited_ms, finish) = (Some(0), Some("stop"));
+            Ended { prompt_tokens: 5, generated_tokens: 2, waited_ms, finish, ..Ended::default() }
+        }
+    };
+    answering.spans(Times { ended_ns: u64::MAX, ..TIMES }, &ended)
+}
+
+#[test]
+fn a_request_that_is_no_task_stands_in_its_callers_trace() {
+    let spans = answered(super::genai::CHAT, None);
+    let caller = Caller::parse(HEADER).unwrap();
+    assert_eq!((spans[0].parent, spans[0].trace), (Some(caller.span), caller.trace));
+    assert!(spans[1..].iter().all(|part| part.parent == Some(spans[0].id) && part.trace == caller.trace));
+    let ids: BTreeSet<SpanId> = spans.iter().map(|span| span.id).collect();
+    assert_eq!((ids.len(), spans.len()), (5, 5), "each has a name of its own");
+    assert_ne!(self::ids().request(NodeId(4), 1, 0), self::ids().request(NodeId(4), 1, 1));
 }
 
 #[test]

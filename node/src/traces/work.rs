@@ -87,20 +87,20 @@ pub(crate) fn chat(holder: &Holder, times: Times, chat: &Chat) -> Vec<Span> {
             .with_some(genai::INPUT_TOKENS, spent.map(|spent| spent.prompt_tokens))
             .with_some(genai::CACHED_TOKENS, spent.map(|spent| spent.cached_tokens))
     };
-    let parts: Vec<Span> = parts(chat, times).into_iter().map(part).collect();
+    let parts: Vec<Span> = parts(times, chat.first_ns, chat.waits).into_iter().map(part).collect();
     std::iter::once(span).chain(parts).collect()
 }
 
 const PREFILL: &str = "prefill";
 
 /// Where the time of a call that gave tokens went. Of what others compute nobody knows more than when it came.
-fn parts(chat: &Chat, times: Times) -> Vec<(&'static str, u64, u64)> {
+pub(super) fn parts(times: Times, first_ns: Option<u64>, waits: Waits) -> Vec<(&'static str, u64, u64)> {
     let (begun, ended) = (times.begun_ns, times.ended_ns);
-    let Some(first) = chat.first_ns else { return Vec::new() };
-    let Some(line_ms) = chat.waits.line_ms else {
+    let Some(first) = first_ns else { return Vec::new() };
+    let Some(line_ms) = waits.line_ms else {
         return vec![("first token", begun, first), ("decode", first, ended)];
     };
-    let asked = chat.waits.asked_ns.clamp(begun, first);
+    let asked = waits.asked_ns.clamp(begun, first);
     let starts = asked.saturating_add(line_ms.saturating_mul(1_000_000)).min(first);
     vec![
         ("reserve", begun, asked),
