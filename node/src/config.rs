@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use ::config::{Config as Layers, File, FileFormat};
 use serde::Deserialize;
 
-pub(crate) use check::{check_endpoint, is_name};
+pub(crate) use check::{collector, is_name};
 pub use error::ConfigError;
 
 /// Every default, as the file would say it. `name`, `roles` and `data_dir` have none: they must be chosen.
@@ -384,6 +384,9 @@ pub struct Traces {
     /// The collector's address for OTLP over gRPC, such as `http://127.0.0.1:4317`. The same on every node; without
     /// it `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment counts.
     pub otlp_endpoint: Option<String>,
+    /// Certificates in PEM form by which a collector at `https://` is known, such as
+    /// `/etc/ssl/certs/ca-certificates.crt`. Without it `OTEL_EXPORTER_OTLP_CERTIFICATE` counts.
+    pub otlp_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -404,14 +407,18 @@ pub enum Exposure {
 }
 
 impl Traces {
-    /// Where the file names no collector, the one of the environment, if it can be used: that variable may be meant
+    /// Where the file names no collector, the one of the environment, if it can be used: those variables may be meant
     /// for others.
-    pub(crate) fn or_of_environment(self, variable: Option<String>) -> Traces {
-        let given = variable.filter(|text| !text.is_empty() && self.otlp_endpoint.is_none());
-        match given.map(|endpoint| check_endpoint(&endpoint).map(|_| endpoint)) {
-            None => self,
-            Some(Ok(endpoint)) => Traces { otlp_endpoint: Some(endpoint) },
-            Some(Err(error)) => {
+    pub(crate) fn or_of_environment(self, endpoint: Option<String>, ca: Option<String>) -> Traces {
+        let given = |text: &String| !text.is_empty();
+        let Some(endpoint) = endpoint.filter(given).filter(|_| self.otlp_endpoint.is_none()) else {
+            return self;
+        };
+        let otlp_ca = self.otlp_ca.clone().or(ca.filter(given).map(PathBuf::from));
+        let theirs = Traces { otlp_endpoint: Some(endpoint), otlp_ca };
+        match collector(&theirs) {
+            Ok(_) => theirs,
+            Err(error) => {
                 tracing::warn!(%error, "OTEL_EXPORTER_OTLP_ENDPOINT of the environment is left aside; there are no traces");
                 self
             }
@@ -451,6 +458,7 @@ impl Config {
         self.models_dir = self.models_dir.map(|dir| folder.join(dir));
         self.memory.encoder = self.memory.encoder.map(|dir| folder.join(dir));
         self.keys = self.keys.map(|file| folder.join(file));
+        self.traces.otlp_ca = self.traces.otlp_ca.map(|file| folder.join(file));
         if let Some(tls) = &mut self.tls {
             for file in [&mut tls.ca, &mut tls.cert, &mut tls.key] {
                 *file = folder.join(&*file);

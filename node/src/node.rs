@@ -248,8 +248,7 @@ impl Parts {
     }
 
     fn traces(&self, member: Member, coordinator: Option<&Coordinator>) -> anyhow::Result<Traces> {
-        let endpoint = self.config.traces.otlp_endpoint.as_deref();
-        let traces = Traces::start(endpoint, &self.config.name, member.cluster_id)?;
+        let traces = Traces::start(&self.config.traces, &self.config.name, member.cluster_id)?;
         if let Some(coordinator) = coordinator {
             // To the very end: what agents give back while the node stops belongs into their traces.
             tokio::spawn(traces::follow::follow(traces.clone(), coordinator.clone()));

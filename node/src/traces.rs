@@ -66,12 +66,12 @@ impl std::fmt::Debug for Traces {
 }
 
 impl Traces {
-    /// To a collector, where the build can and an endpoint is named. Connects when there is something to say.
+    /// To a collector, where the build can and one is named. Connects when there is something to say.
     ///
     /// # Errors
-    /// An endpoint that is no address.
+    /// An address or certificates that are of no use.
     pub(crate) fn start(
-        endpoint: Option<&str>,
+        config: &crate::config::Traces,
         node: &str,
         cluster: ClusterId,
     ) -> Result<Traces, crate::config::ConfigError> {
@@ -79,9 +79,8 @@ impl Traces {
             count(outcome, 0);
         }
         #[cfg(feature = "otlp")]
-        if let Some(endpoint) = endpoint {
-            let channel = crate::config::check_endpoint(endpoint)?;
-            tracing::info!(endpoint, "traces go to a collector");
+        if let Some(channel) = crate::config::collector(config)? {
+            tracing::info!(endpoint = %channel.uri(), "traces go to a collector");
             let orders = otlp::start(channel, otlp::Resource { node: node.into(), cluster });
             return Ok(Traces(Some(Arc::new(Inner {
                 ids: Ids::of(cluster),
@@ -89,7 +88,7 @@ impl Traces {
                 orders,
             }))));
         }
-        let _ = (endpoint, node, cluster);
+        let _ = (config, node, cluster);
         Ok(Traces::default())
     }
 

@@ -13,12 +13,15 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use proto::v1 as pb;
+use quorate_tests::cluster::binary;
+use quorate_tests::secured::Secured;
 use quorate_tests::{Cluster, Spec, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncReadExt;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// Few enough that no event of the task is forgotten.
@@ -44,11 +47,15 @@ impl TraceService for Collector {
 
 impl Collector {
     async fn start() -> anyhow::Result<(Collector, SocketAddr)> {
+        Collector::serve(Server::builder())
+    }
+
+    fn serve(mut server: Server) -> anyhow::Result<(Collector, SocketAddr)> {
         let collector = Collector::default();
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
         let address = incoming.local_addr()?;
         let service = TraceServiceServer::new(collector.clone());
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
         Ok((collector, address))
     }
 
@@ -348,6 +355,42 @@ async fn a_request_stands_in_its_callers_trace(
     check_attributes(call, &["gen_ai.operation.name", "gen_ai.request.model", "gen_ai.usage.output_tokens"])?;
     check_attributes(call, &["gen_ai.response.finish_reasons", "quorate.project", "quorate.node"])?;
     ensure!(!format!("{:?}", collector.requests()).contains(CANARY), "a text is in the traces");
+    Ok(())
+}
+
+/// A collector elsewhere is known by a CA; one that another CA vouches for gets nothing.
+#[tokio::test]
+async fn a_collector_is_known_by_its_certificate() -> anyhow::Result<()> {
+    let (noted, folder) = (Noted::new()?, tempfile::tempdir()?);
+    let (binary, of) = (binary()?, |name: &str| folder.path().join(name));
+    let (theirs, others) = (Secured::make(&binary, of("theirs"))?, Secured::make(&binary, of("others"))?);
+    theirs.node("collector")?;
+    let file = |ending: &str| std::fs::read(folder.path().join(format!("theirs/collector.{ending}")));
+    let identity = Identity::from_pem(file("crt")?, file("key")?);
+    let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?;
+    let (collector, address) = Collector::serve(server)?;
+    for (ca, outcome) in [(theirs.ca_file(), "sent"), (others.ca_file(), "failed")] {
+        let everywhere = format!("[traces]\notlp_endpoint = \"https://{address}\"\notlp_ca = {ca:?}\n");
+        on_cluster(
+            Spec { coordinators: 1, workers: 1, everywhere, ..traced(&noted, address) },
+            async |cluster| {
+                let client = cluster.client()?;
+                apply_with(&client, "clerk", "max_steps = 64\ntools = ['sink.put']").await?;
+                let before = collector.requests().len();
+                let uid = client.tasks().create("clerk").input("go").send().await?.uid;
+                succeeded(&client, &uid).await?;
+                let worker = cluster.nodes.last().context("a worker")?;
+                let line = format!("quorate_trace_spans_total{{outcome=\"{outcome}\"}}");
+                until("spans are counted", PATIENCE, || async {
+                    metric(worker, &line).await.ok()??.gt(&0.0).then_some(())
+                })
+                .await?;
+                ensure!((collector.requests().len() > before) == (outcome == "sent"), "{outcome}");
+                Ok(())
+            },
+        )
+        .await?;
+    }
     Ok(())
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use types::limits;
 
-use super::{Config, ConfigError, Context, Exposure, Provider, Role, Tools};
+use super::{Config, ConfigError, Context, Exposure, Provider, Role, Tools, Traces};
 
 /// After a leader dies: its lease and one election at the slowest, and what a busy machine adds.
 const ELECTION_SLACK_MS: u64 = 300;
@@ -28,11 +30,12 @@ pub(super) fn check(config: &Config, exposure: Exposure) -> Result<(), ConfigErr
     check_context(config)?;
     check_timings(config)?;
     check_log(config)?;
-    config.traces.otlp_endpoint.as_deref().map_or(Ok(()), |endpoint| check_endpoint(endpoint).map(|_| ()))
+    collector(&config.traces).map(|_| ())
 }
 
-/// The collector's address. In clear: a collector belongs beside the node, and carries spans on as it is told.
-pub(crate) fn check_endpoint(endpoint: &str) -> Result<tonic::transport::Endpoint, ConfigError> {
+/// The collector of traces, where one is named.
+pub(crate) fn collector(traces: &Traces) -> Result<Option<Endpoint>, ConfigError> {
+    let Some(endpoint) = &traces.otlp_endpoint else { return Ok(None) };
     let refused = |why: &str, next: &str| ConfigError::Refused {
         key: "traces.otlp_endpoint",
         value: format!("{endpoint:?}"),
@@ -43,11 +46,31 @@ pub(crate) fn check_endpoint(endpoint: &str) -> Result<tonic::transport::Endpoin
         let next = "leave it out, or build with the feature otlp";
         return Err(refused("this build tells no traces", next));
     }
-    let parsed = tonic::transport::Endpoint::from_shared(endpoint.to_string());
-    parsed.ok().filter(|parsed| parsed.uri().scheme_str() == Some("http")).ok_or_else(|| {
-        let next = "write http://HOST:PORT of a collector on this machine, such as http://127.0.0.1:4317; it can pass spans on over TLS";
-        refused("it is no address of the form http://HOST:PORT", next)
-    })
+    let parsed = Endpoint::from_shared(endpoint.clone()).ok();
+    match parsed.as_ref().and_then(|parsed| parsed.uri().scheme_str()) {
+        Some("http") => Ok(parsed),
+        Some("https") => over_tls(parsed, traces.otlp_ca.as_deref(), refused),
+        _ => {
+            let next =
+                "write http://HOST:PORT or https://HOST:PORT of a collector, such as http://127.0.0.1:4317";
+            Err(refused("it is no address of that form", next))
+        }
+    }
+}
+
+/// Whom to believe is said, not guessed: the machine's own list is a file like any other.
+fn over_tls(
+    endpoint: Option<Endpoint>,
+    ca: Option<&Path>,
+    refused: impl Fn(&str, &str) -> ConfigError,
+) -> Result<Option<Endpoint>, ConfigError> {
+    const NEXT: &str =
+        "name certificates in PEM form in traces.otlp_ca, such as /etc/ssl/certs/ca-certificates.crt";
+    let ca = ca.ok_or_else(|| refused("nothing says by which certificates it is known", NEXT))?;
+    let pem = std::fs::read(ca).map_err(|error| refused(&format!("{}: {error}", ca.display()), NEXT))?;
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+    let secured = endpoint.map(|endpoint| endpoint.tls_config(tls)).transpose();
+    secured.map_err(|error| refused(&format!("{} is of no use: {error}", ca.display()), NEXT))
 }
 
 /// A month.

@@ -35,6 +35,19 @@ fn a_strategy_is_one_of_four_words() {
 }
 
 #[test]
+fn a_collector_elsewhere_needs_certificates() {
+    parse("[traces]\notlp_endpoint = \"http://127.0.0.1:4317\"").unwrap();
+    for (more, says) in [
+        ("https://collector:4317\"", "otlp_ca"),
+        ("https://collector:4317\"\notlp_ca = \"/no/such/file\"", "/no/such/file"),
+        ("collector:4317\"", "https://HOST:PORT"),
+    ] {
+        let why = error(&format!("[traces]\notlp_endpoint = \"{more}"));
+        assert!(why.contains(says) && why.contains("traces.otlp_endpoint"), "{why}");
+    }
+}
+
+#[test]
 fn defaults_agree_with_the_limits() {
     let timings = parse("").unwrap().timings;
     assert_eq!(timings.lease_ms, types::limits::NODE_LEASE_MS);

@@ -102,7 +102,10 @@ fn serve(
     reload: Option<(PathBuf, Exposure)>,
 ) -> anyhow::Result<()> {
     let log = telemetry::start(&config.log)?;
-    config.traces = config.traces.or_of_environment(std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
+    config.traces = config.traces.or_of_environment(
+        std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok(),
+        std::env::var("OTEL_EXPORTER_OTLP_CERTIFICATE").ok(),
+    );
     if config.roles.contains(&Role::Worker) {
         super::sandbox::log_what_holds();
     }
