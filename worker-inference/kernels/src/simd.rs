@@ -13,6 +13,7 @@ mod avx2;
 mod avx512;
 
 use crate::isa::Isa;
+use crate::quant::BLOCK;
 
 /// Lanes of f32, and as many lanes of i32 which may also be seen as four bytes each.
 ///
@@ -74,6 +75,20 @@ pub(crate) trait Vector {
     #[inline(always)]
     fn dot_small(sum: Self::I, w: &[Self::I], a: impl Fn(usize) -> Self::I) -> Self::I {
         w.iter().enumerate().fold(sum, |sum, (place, w)| Self::dot_u7(sum, *w, a(place)))
+    }
+    /// `dot_small` of both vectors of a weight group, which are half as wide, with rows of input, up to four: adds to
+    /// `sums[row][side]`. `x` is four columns of the first row, the next row's lie [`BLOCK`] bytes further.
+    ///
+    /// # Safety
+    /// `w` points at `steps` pairs of vectors, `x` at `4 * steps` columns of each row.
+    unsafe fn dot_small_tile<const ROWS: usize>(
+        sums: &mut [[Self::I; 2]; ROWS],
+        steps: usize,
+        w: *const [[u8; 32]; 2],
+        x: *const [i8; BLOCK],
+    ) {
+        let _ = (sums, steps, w, x);
+        unreachable!("only where a weight group is two vectors")
     }
     /// As `dot_u7` for weights from -128 to 127 stored with 128 added; sums `(w + I8_BIAS) * a`.
     fn dot_i8(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;

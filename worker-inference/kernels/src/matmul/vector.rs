@@ -9,9 +9,11 @@
 
 mod blocks;
 mod floats;
+mod shared;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod unit;
+mod unpacked;
 
 use super::Multiply;
 use crate::activations::PANEL;

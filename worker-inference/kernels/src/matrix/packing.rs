@@ -17,6 +17,11 @@ pub(crate) const VECTOR: usize = 4 * GROUP;
 /// Where the bits above the lower four begin.
 pub(crate) const UPPER: usize = 4 * VECTOR;
 
+/// A unit unpacked: 32 columns of 16 weight rows, eight vectors of four columns each.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct UnitWeights(pub(crate) [[u8; VECTOR]; BLOCK / 4]);
+
 /// Bytes of a unit of numbers of so many bits.
 pub(crate) const fn unit_bytes(bits: usize) -> usize {
     BLOCK * GROUP * bits / 8

@@ -3,6 +3,7 @@
 //! Sums of integers are exact, so these give the very sums of the vector dot products. Intrinsics are not stable in
 //! Rust yet, hence the assembly. The compiler never uses tile registers by itself.
 
+use crate::matrix::packing::UnitWeights;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 
@@ -18,11 +19,6 @@ pub(crate) const SUMS: usize = 4;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct TileSums(pub(crate) [[i32; SIDE]; SIDE]);
-
-/// The second factor: `[j][n][i]` is column `4j + i` of row `n`.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(crate) struct TileWeights(pub(crate) [[u8; 4 * SIDE]; DEPTH / 4]);
 
 /// Whether the CPU has tiles and the system lets this process use them. Asks the system for it.
 pub(crate) fn is_available() -> bool {
@@ -107,7 +103,7 @@ impl Tiles {
     /// # Safety
     /// `x` points at 512 bytes.
     #[inline(always)]
-    pub(crate) unsafe fn multiply(&self, register: usize, x: *const i8, weights: &TileWeights) {
+    pub(crate) unsafe fn multiply(&self, register: usize, x: *const i8, weights: &UnitWeights) {
         macro_rules! multiply {
             ($sums:literal) => {
                 asm!(

@@ -1,6 +1,8 @@
 //! 256-bit vectors, and two of them side by side where 16 lanes are asked for.
 
 use super::{Operation, Sixteen, Vector};
+use crate::quant::BLOCK;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 pub(crate) struct Avx2;
@@ -29,6 +31,51 @@ pub(super) fn sum_of_eight(a: __m256) -> f32 {
     let four = op!(_mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)));
     let two = op!(_mm_add_ps(four, _mm_movehl_ps(four, four)));
     op!(_mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))))
+}
+
+/// Products of two vectors of weights with the four columns at `x + AT`, pair by pair, added to `pairs` if there are any.
+///
+/// In assembly, because of what the compiler does with many of these: it loads all columns first, runs out of registers,
+/// and writes them to memory.
+///
+/// # Safety
+/// `x` points at `AT + 4` bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn products<const AT: usize>(
+    pairs: Option<[__m256i; 2]>,
+    w: [__m256i; 2],
+    x: *const u8,
+) -> [__m256i; 2] {
+    macro_rules! multiply {
+        ([$($add:literal)*] $kind:ident $first:expr, $second:expr) => {
+            // SAFETY: it reads what the caller promises, and uses the instructions that this function asks for.
+            unsafe {
+                asm!(
+                    "vpbroadcastd {columns}, dword ptr [{x} + {at}]",
+                    "vpmaddubsw {products}, {w0}, {columns}",
+                    "vpmaddubsw {columns}, {w1}, {columns}",
+                    $($add,)*
+                    x = in(reg) x,
+                    at = const AT,
+                    w0 = in(ymm_reg) w[0],
+                    w1 = in(ymm_reg) w[1],
+                    products = out(ymm_reg) _,
+                    columns = out(ymm_reg) _,
+                    first = $kind(ymm_reg) $first,
+                    second = $kind(ymm_reg) $second,
+                    options(nostack, preserves_flags, readonly),
+                )
+            }
+        };
+    }
+    let Some([mut first, mut second]) = pairs else {
+        let (first, second);
+        multiply!(["vmovdqa {first}, {products}" "vmovdqa {second}, {columns}"] out first, second);
+        return [first, second];
+    };
+    multiply!(["vpaddw {first}, {first}, {products}" "vpaddw {second}, {second}, {columns}"] inout first, second);
+    [first, second]
 }
 
 impl Vector for Avx2 {
@@ -148,6 +195,39 @@ impl Vector for Avx2 {
             pairs = op!(_mm256_add_epi16(pairs, _mm256_maddubs_epi16(*w, a(place))));
         }
         op!(_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
+    }
+    #[inline(always)]
+    unsafe fn dot_small_tile<const ROWS: usize>(
+        sums: &mut [[__m256i; 2]; ROWS],
+        steps: usize,
+        w: *const [[u8; 32]; 2],
+        x: *const [i8; BLOCK],
+    ) {
+        let mut pairs = [None; ROWS];
+        macro_rules! step {
+            ($($step:literal)*) => {$(
+                if $step < steps {
+                    // SAFETY: the caller's promise.
+                    let w = unsafe { [0, 1].map(|side| _mm256_loadu_si256((&raw const (*w.add($step))[side]).cast())) };
+                    step!($step: w, 0 1 2 3);
+                }
+            )*};
+            ($step:literal: $w:ident, $($row:literal)*) => {$(
+                if $row < ROWS {
+                    // SAFETY: the caller's promise.
+                    pairs[$row] = Some(op!(products::<{ $row * BLOCK + $step * 4 }>(pairs[$row], $w, x.cast())));
+                }
+            )*};
+        }
+        const { assert!(ROWS <= 4) };
+        step!(0 1 2 3 4 5 6 7);
+        for row in 0..ROWS {
+            let Some(pairs) = pairs[row] else { return };
+            for side in 0..2 {
+                let wide = op!(_mm256_madd_epi16(pairs[side], _mm256_set1_epi16(1)));
+                sums[row][side] = op!(_mm256_add_epi32(sums[row][side], wide));
+            }
+        }
     }
     #[inline(always)]
     fn dot_i8(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {

@@ -1,5 +1,6 @@
 //! Block formats.
 
+use super::shared;
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::unit::{Blocks, Unit, Weights};
@@ -10,16 +11,14 @@ use crate::matrix::GROUP;
 use crate::quant::BLOCK;
 use crate::simd::Vector;
 
-/// How far ahead weights are asked for, in bytes: the processor does so by itself only up to the end of a page,
-/// and with a few rows of input that costs a fifth of the speed. (Twice as far is no faster with one large matrix,
-/// and slower with a thread's small parts of many, where it asks for another thread's part.)
-const AHEAD: usize = 4096;
-
 #[inline(always)]
 pub(super) fn all<V: Vector, B: Blocks>(product: &Multiply<'_>) {
     #[cfg(target_arch = "x86_64")]
     if let Some(registers) = product.tiles.filter(|_| tiles::fits::<V, B>()) {
         return tiles::all::<V, B>(registers, product);
+    }
+    if shared::fits::<V, B>() && product.activations.m() >= shared::LEAST_ROWS {
+        return shared::all::<V, B>(product);
     }
     let mut sums: Sums = [[0.0; GROUP]; PANEL];
     for (group, panels) in product.parts() {
@@ -78,10 +77,7 @@ unsafe fn block_tile<V: Vector, B: Blocks, const C: usize>(
         let mut out = [V::splat(0.0); C];
         for unit in 0..weights.count {
             if first + lane == 0 {
-                let ahead = weights.values.as_ptr().wrapping_add(unit * B::UNIT + AHEAD);
-                for line in (0..B::UNIT).step_by(64) {
-                    V::prefetch(ahead.wrapping_add(line));
-                }
+                weights.ask_ahead::<V, B>(unit);
             }
             let item = unit * input.width + first;
             // SAFETY: inside the slices by the caller's promise; lanes `lane..lane + LANES` of 16.

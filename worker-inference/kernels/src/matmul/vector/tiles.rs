@@ -4,26 +4,15 @@
 //! A weight group is unpacked once for all panels that meet it.
 
 use super::blocks::blocks;
-use super::unit::{Blocks, Weights, store_signed};
+use super::unit::{Blocks, Weights};
+use super::unpacked::{As, Unpacked};
 use super::{Sums, write};
 use crate::activations::{PANEL, Panel};
 use crate::matmul::Multiply;
 use crate::matrix::GROUP;
 use crate::quant::{BLOCK, Factors};
 use crate::simd::Vector;
-use crate::simd::amx::{SUMS, TileSums, TileWeights, Tiles};
-
-/// 16 weight rows as the tile registers take them, unit by unit.
-struct Unpacked {
-    weights: Vec<TileWeights>,
-    scales: Vec<Lanes>,
-    leasts: Vec<Lanes>,
-}
-
-/// A number for each of 16 weight rows, in one cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Lanes([f32; GROUP]);
+use crate::simd::amx::{SUMS, TileSums, Tiles};
 
 /// Whether [`all`] can multiply this format. The two sums that Q6_K needs for a unit would keep the tile registers
 /// half empty.
@@ -37,7 +26,7 @@ pub(super) fn all<V: Vector, B: Blocks>(tiles: &Tiles, product: &Multiply<'_>) {
     let mut done = [TileSums([[0; GROUP]; PANEL]); SUMS];
     let mut sums: Sums = [[0.0; GROUP]; PANEL];
     for (group, panels) in product.parts() {
-        unpacked.fill::<V, B>(&Weights::of::<B>(product, group));
+        unpacked.fill::<V, B>(&Weights::of::<B>(product, group), As::Signed);
         for panel in panels {
             let input = product.activations.panel(panel);
             if input.width < PANEL {
@@ -53,28 +42,6 @@ pub(super) fn all<V: Vector, B: Blocks>(tiles: &Tiles, product: &Multiply<'_>) {
 }
 
 impl Unpacked {
-    fn new(units: usize) -> Unpacked {
-        Unpacked {
-            weights: vec![TileWeights([[0; 4 * GROUP]; BLOCK / 4]); units],
-            scales: vec![Lanes([0.0; GROUP]); units],
-            leasts: vec![Lanes([0.0; GROUP]); units],
-        }
-    }
-
-    #[inline(always)]
-    fn fill<V: Vector, B: Blocks>(&mut self, weights: &Weights<'_>) {
-        assert!(weights.count == self.weights.len());
-        for unit in 0..weights.count {
-            // SAFETY: one of the units; `fits` checked the lanes.
-            unsafe {
-                store_signed::<V, B>(weights.values.as_ptr().add(unit * B::UNIT), &mut self.weights[unit].0);
-                let (scale, least) = weights.scale_and_least::<V, B>(unit, 0);
-                V::store(self.scales[unit].0.as_mut_ptr(), scale);
-                V::store(self.leasts[unit].0.as_mut_ptr(), least);
-            }
-        }
-    }
-
     /// The outputs of a whole panel. `done` is room for integer sums.
     #[inline(always)]
     fn multiply<V: Vector, B: Blocks>(

@@ -7,6 +7,11 @@ use crate::matrix::packing::{VECTOR, unit_bytes};
 use crate::quant::{BLOCK, Factors, Format};
 use crate::simd::Vector;
 
+/// How far ahead weights are asked for, in bytes: the processor does so by itself only up to the end of a page,
+/// and with a few rows of input that costs a fifth of the speed. (Twice as far is no faster with one large matrix,
+/// and slower with a thread's small parts of many, where it asks for another thread's part.)
+const AHEAD: usize = 4096;
+
 /// A block format as the inner loop sees it: a constant.
 pub(super) trait Blocks {
     const FORMAT: Format;
@@ -61,6 +66,15 @@ impl<'a> Weights<'a> {
             leasts: if B::HAS_LEAST { &matrix.leasts()[blocks] } else { &[] },
             factors: if B::FACTORS == Factors::None { &[] } else { &matrix.factors()[factors] },
             count,
+        }
+    }
+
+    /// Asks for what lies some way behind a unit.
+    #[inline(always)]
+    pub(super) fn ask_ahead<V: Vector, B: Blocks>(&self, unit: usize) {
+        let ahead = self.values.as_ptr().wrapping_add(unit * B::UNIT + AHEAD);
+        for line in (0..B::UNIT).step_by(64) {
+            V::prefetch(ahead.wrapping_add(line));
         }
     }
 
@@ -123,7 +137,7 @@ impl<V: Vector> Unit<V> {
     pub(super) unsafe fn load<B: Blocks>(weights: &Weights<'_>, unit: usize, lane: usize) -> Unit<V> {
         // SAFETY: the caller's promise.
         unsafe {
-            let w = load::<V, B>(weights.values.as_ptr().add(unit * B::UNIT + lane * 4));
+            let w = bytes::<V, B>(weights.values.as_ptr().add(unit * B::UNIT + lane * 4));
             let (scale, least) = weights.scale_and_least::<V, B>(unit, lane);
             Unit { w, scale, least, halves: weights.halves::<V, B>(unit, lane) }
         }
@@ -209,29 +223,12 @@ impl<V: Vector> Unit<V> {
     }
 }
 
-/// The numbers of a unit as what they stand for, signed bytes, vector by vector.
-///
-/// # Safety
-/// `from` points at a unit of the format; vectors have 16 lanes.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) unsafe fn store_signed<V: Vector, B: Blocks>(from: *const u8, to: &mut [[u8; VECTOR]; BLOCK / 4]) {
-    // SAFETY: the caller's promise.
-    let w = unsafe { load::<V, B>(from) };
-    let zero = B::FORMAT.zero() as u8;
-    for (to, w) in to.iter_mut().zip(w) {
-        let signed = if zero == 0 { w } else { V::sub_bytes(w, zero) };
-        // SAFETY: a vector has 64 bytes.
-        unsafe { V::store_bytes(to.as_mut_ptr(), signed) };
-    }
-}
-
 /// The eight vectors of a unit, four columns each.
 ///
 /// # Safety
 /// `from` points at a unit of the format, or `4 * lane` bytes into it.
 #[inline(always)]
-unsafe fn load<V: Vector, B: Blocks>(from: *const u8) -> [V::I; 8] {
+pub(super) unsafe fn bytes<V: Vector, B: Blocks>(from: *const u8) -> [V::I; 8] {
     // SAFETY: a unit has so many vectors.
     let vector = |index: usize| unsafe { V::load_bytes(from.add(index * VECTOR)) };
     let mut w = [V::splat_i(0); 8];
@@ -263,7 +260,7 @@ unsafe fn load<V: Vector, B: Blocks>(from: *const u8) -> [V::I; 8] {
 /// What an integer sum starts from, given -128 times the sum of the activations: it undoes what stored numbers are
 /// too large by.
 #[inline(always)]
-fn start<V: Vector, B: Blocks>(offset: i32) -> V::I {
+pub(super) fn start<V: Vector, B: Blocks>(offset: i32) -> V::I {
     const { assert!(V::I8_BIAS == 0 || V::I8_BIAS == 128) };
     let zero = if B::BITS == 8 { V::I8_BIAS } else { B::FORMAT.zero() };
     V::splat_i(if zero == 0 { 0 } else { offset >> (7 - zero.trailing_zeros()) })
