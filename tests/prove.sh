@@ -46,6 +46,9 @@ properties() {
     done
 }
 prove properties properties
+# Every load of the kernels with std's checks, which no other build makes.
+prove kernels cargo nextest run --profile prove --release --no-capture --color never -p kernels \
+    --config profile.release.package.kernels.debug-assertions=true --target-dir target/checked
 prove cut-points "${nextest[@]}" -p coordinator -p node -p sys -E 'test(/unsynced|crash|cut/)'
 prove simulator make sim SEEDS="$SIM_SEEDS"
 prove leader-kills env QUORATE_KILLS="${QUORATE_LEADER_KILLS:-50}" "${nextest[@]}" -p quorate-tests -E 'test(/leader_kill/)'

@@ -21,7 +21,7 @@ pub(crate) use relay::FrontService;
 use crate::accounts::{Accounts, Caller, SETTLING};
 use crate::door::{Access, project};
 use crate::engine_thread::real::LoadedModel;
-use crate::gateway::{Gateway, OWN};
+use crate::gateway::Gateway;
 use crate::identity::{Identity, Role};
 use crate::members::Members;
 use crate::openai::told::Kind;
@@ -258,7 +258,7 @@ impl Inside {
     ) -> Result<Response, Failure> {
         let asking = Asking::read(kind, &body, &caller.project)?;
         let model = asking.model.unwrap_or_default();
-        let mut told = self.traces.request(tracer, self.asked(kind, caller, &model));
+        let mut told = self.traces.request(tracer, || self.asked(kind, caller, &model));
         let answered = self.by_model(kind, caller, &model, body, room, &mut told).await;
         // An answer that is being made takes it along.
         if let (Err(failure), Some(told)) = (&answered, told) {
@@ -268,13 +268,12 @@ impl Inside {
     }
 
     fn asked(&self, kind: Kind, caller: &Caller, model: &str) -> Asked {
-        let provider = self.gateway.provider(model).map_or(OWN, |provider| provider.maker());
         let operation = match kind {
             Kind::Chat => genai::CHAT,
             Kind::Completion => genai::TEXT_COMPLETION,
         };
-        let (model, project) = (model.to_owned(), caller.project.to_string());
-        Asked { operation, model, provider, project, node: self.own }
+        let (provider, project) = (self.gateway.maker(model), caller.project.to_string());
+        Asked { operation, model: model.to_owned(), provider, project, node: self.own }
     }
 
     async fn by_model(

@@ -224,6 +224,11 @@ impl Gateway {
         Gateway { served: Some(served), ..self }
     }
 
+    /// Who computes a model's answers, as traces name it.
+    pub(crate) fn maker(&self, model: &str) -> &'static str {
+        self.provider(model).map_or(OWN, |provider| provider.maker())
+    }
+
     pub(crate) fn provider(&self, model: &str) -> Option<Arc<dyn Provider>> {
         let external = || {
             let name = model.strip_prefix(external::PREFIX)?.to_string();

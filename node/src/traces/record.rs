@@ -6,7 +6,7 @@
 
 use super::genai;
 use super::ids::Place;
-use super::span::{Kind, Span, SpanId, word};
+use super::span::{Kind, Span, SpanId, Times, word};
 use ledger::rows::{Event, EventKind, TaskRow};
 use types::{Epoch, NodeId, Spent, TaskState};
 
@@ -69,18 +69,9 @@ fn span(
     name: String,
     (from_ms, to_ms): (u64, u64),
 ) -> Span {
-    Span {
-        trace: place.trace,
-        id,
-        parent,
-        name,
-        kind: Kind::Internal,
-        start_ns: from_ms.min(to_ms).saturating_mul(1_000_000),
-        end_ns: to_ms.saturating_mul(1_000_000),
-        attributes: Vec::new(),
-        links: Vec::new(),
-        failed: false,
-    }
+    let ns = |ms: u64| ms.saturating_mul(1_000_000);
+    let times = Times { begun_ns: ns(from_ms.min(to_ms)), ended_ns: ns(to_ms) };
+    Span::new(place.trace, id, parent, name, times)
 }
 
 fn task_span(place: &Place, row: &TaskRow, state: TaskState, at_ms: u64) -> Span {

@@ -1,8 +1,8 @@
 //! A request of OpenAI's API as spans. It is no task: it stands in its caller's trace, or is one of its own.
 
 use super::ids::Caller;
-use super::span::{Kind, Span, SpanId, TraceId, Value};
-use super::work::{Times, parts};
+use super::span::{Kind, Span, SpanId, Times, TraceId, Value};
+use super::work::parts;
 use super::{Traces, genai, now_ns};
 use crate::gateway::Waits;
 use std::sync::OnceLock;
@@ -48,8 +48,9 @@ pub(crate) struct Answering {
 
 impl Traces {
     /// None where nobody listens, or the caller keeps no trace.
-    pub(crate) fn request(&self, caller: Option<Caller>, asked: Asked) -> Option<Answering> {
+    pub(crate) fn request(&self, caller: Option<Caller>, asked: impl FnOnce() -> Asked) -> Option<Answering> {
         let ids = self.ids().filter(|_| caller.is_none_or(|caller| caller.sampled))?;
+        let asked = asked();
         let begun_ns = now_ns();
         let names = ids.request(asked.node, begun_ns, self.number());
         Some(Answering::new(self.clone(), names, caller, asked, begun_ns))
@@ -119,19 +120,8 @@ impl Answering {
     }
 
     fn span(&self, id: SpanId, parent: Option<SpanId>, name: String, times: Times) -> Span {
-        Span {
-            trace: self.trace,
-            id,
-            parent,
-            name,
-            kind: Kind::Internal,
-            start_ns: times.begun_ns,
-            end_ns: times.ended_ns.max(times.begun_ns),
-            attributes: Vec::new(),
-            links: Vec::new(),
-            failed: false,
-        }
-        .with(genai::PROJECT, self.asked.project.as_str())
-        .with(genai::NODE, self.asked.node.to_string())
+        Span::new(self.trace, id, parent, name, times)
+            .with(genai::PROJECT, self.asked.project.as_str())
+            .with(genai::NODE, self.asked.node.to_string())
     }
 }

@@ -41,7 +41,36 @@ pub(crate) struct Span {
     pub(crate) failed: bool,
 }
 
+/// When it began and ended, Unix nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) begun_ns: u64,
+    pub(crate) ended_ns: u64,
+}
+
 impl Span {
+    pub(super) fn new(
+        trace: TraceId,
+        id: SpanId,
+        parent: Option<SpanId>,
+        name: String,
+        times: Times,
+    ) -> Span {
+        Span {
+            trace,
+            id,
+            parent,
+            name,
+            kind: Kind::Internal,
+            start_ns: times.begun_ns,
+            // A clock may have been set back meanwhile.
+            end_ns: times.ended_ns.max(times.begun_ns),
+            attributes: Vec::new(),
+            links: Vec::new(),
+            failed: false,
+        }
+    }
+
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Span {
         self.attributes.push((name, value.into()));
         self

@@ -2,7 +2,7 @@
 
 use super::genai;
 use super::ids::Place;
-use super::span::{Kind, Span, SpanId, Value};
+use super::span::{Kind, Span, SpanId, Times, Value};
 use crate::gateway::Waits;
 use types::{Epoch, NodeId, Spent};
 
@@ -12,13 +12,6 @@ pub(crate) struct Holder {
     pub(crate) place: Place,
     pub(crate) epoch: Epoch,
     pub(crate) node: NodeId,
-}
-
-/// When it began and ended, Unix nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
-    pub(crate) begun_ns: u64,
-    pub(crate) ended_ns: u64,
 }
 
 /// A model call that was made.
@@ -126,42 +119,23 @@ pub(crate) fn tool(holder: &Holder, times: Times, run: &ToolRun) -> Span {
 /// The request that created a task: below the caller's span, or else below the task's.
 pub(crate) fn created(place: &Place, node: NodeId, times: Times) -> Span {
     let id = place.moment("create", Epoch::default(), &[node.0, times.begun_ns]);
-    Span {
-        trace: place.trace,
-        id,
-        parent: Some(place.caller.unwrap_or(place.span())),
-        name: "quorate.v1.TaskService/CreateTask".into(),
-        kind: Kind::Server,
-        start_ns: times.begun_ns,
-        end_ns: times.ended_ns,
-        attributes: Vec::new(),
-        links: Vec::new(),
-        failed: false,
-    }
-    .with(genai::RPC_SYSTEM, "grpc")
-    .with(genai::RPC_SERVICE, "quorate.v1.TaskService")
-    .with(genai::RPC_METHOD, "CreateTask")
-    .with(genai::TASK, place.task.to_string())
-    .with(genai::NODE, node.to_string())
+    let parent = Some(place.caller.unwrap_or(place.span()));
+    let name = "quorate.v1.TaskService/CreateTask".into();
+    let span = Span { kind: Kind::Server, ..Span::new(place.trace, id, parent, name, times) };
+    span.with(genai::RPC_SYSTEM, "grpc")
+        .with(genai::RPC_SERVICE, "quorate.v1.TaskService")
+        .with(genai::RPC_METHOD, "CreateTask")
+        .with(genai::TASK, place.task.to_string())
+        .with(genai::NODE, node.to_string())
 }
 
 impl Holder {
     /// Below the lease.
     fn span(&self, id: SpanId, name: String, times: Times) -> Span {
-        Span {
-            trace: self.place.trace,
-            id,
-            parent: Some(self.place.lease(self.epoch)),
-            name,
-            kind: Kind::Internal,
-            start_ns: times.begun_ns,
-            end_ns: times.ended_ns.max(times.begun_ns),
-            attributes: Vec::new(),
-            links: Vec::new(),
-            failed: false,
-        }
-        .with(genai::TASK, self.place.task.to_string())
-        .with(genai::EPOCH, self.epoch.to_string())
-        .with(genai::NODE, self.node.to_string())
+        let parent = Some(self.place.lease(self.epoch));
+        Span::new(self.place.trace, id, parent, name, times)
+            .with(genai::TASK, self.place.task.to_string())
+            .with(genai::EPOCH, self.epoch.to_string())
+            .with(genai::NODE, self.node.to_string())
     }
 }

@@ -4,7 +4,8 @@ use super::Hands;
 use crate::agents::seams::ToolUse;
 use crate::gateway::{ModelCall, ModelOutcome, OWN, Waits};
 use crate::traces::now_ns;
-use crate::traces::work::{Chat, Holder, Times, ToolRun, chat, tool};
+use crate::traces::span::Times;
+use crate::traces::work::{Chat, Holder, ToolRun, chat, tool};
 use mind::{CallOutcome, Finish};
 use std::sync::OnceLock;
 
@@ -37,7 +38,7 @@ impl Hands {
 
     pub(super) fn begin_chat(&self, call: &ModelCall, step: u64) -> Told<Chat> {
         self.begin(|| {
-            let provider = self.maker(&call.model);
+            let provider = self.shared.gateway.maker(&call.model);
             Chat {
                 model: call.model.clone(),
                 provider,
@@ -54,10 +55,6 @@ impl Hands {
         })
     }
 
-    fn maker(&self, model: &str) -> &'static str {
-        self.shared.gateway.provider(model).map_or(OWN, |provider| provider.maker())
-    }
-
     /// Calls that were not made, for want of budget or of room, are told by nobody.
     pub(super) fn tell_chat(&self, told: Told<Chat>, outcome: &ModelOutcome) {
         let Some((holder, begun)) = told.begun else { return };
@@ -66,7 +63,7 @@ impl Hands {
             ModelOutcome::Generated(said) | ModelOutcome::Stopped(Some(said)) => {
                 // One of several models was asked: which one is known now.
                 let model = said.route.as_ref().map_or(begun.model, |route| route.model.clone());
-                let provider = self.maker(&model);
+                let provider = self.shared.gateway.maker(&model);
                 let ended = Ok((finish(said.finish), said.spent));
                 let (local, waits) = (provider == OWN, said.waits);
                 Chat { model, provider, local, first_ns, waits, ended, ..begun }
