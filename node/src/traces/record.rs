@@ -6,7 +6,7 @@
 
 use super::genai;
 use super::ids::Place;
-use super::span::{Kind, Span, SpanId, Times, word};
+use super::span::{Span, SpanId, Times, word};
 use ledger::rows::{Event, EventKind, TaskRow};
 use types::{Epoch, NodeId, Spent, TaskState};
 

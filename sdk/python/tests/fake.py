@@ -345,6 +345,12 @@ class Fake(
     def DrainNode(self, request: cluster_pb2.DrainNodeRequest, context: Any) -> Any:
         return self._answer(request, context, lambda: cluster_pb2.Node(id=request.id, state="draining"))
 
+    def RemoveNode(self, request: cluster_pb2.RemoveNodeRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: cluster_pb2.ClusterStatus(leader="n1"))
+
+    def RaiseLevel(self, request: cluster_pb2.RaiseLevelRequest, context: Any) -> Any:
+        return self._answer(request, context, lambda: cluster_pb2.ClusterStatus(leader="n1"))
+
     def ListAuditEvents(self, request: cluster_pb2.ListAuditEventsRequest, context: Any) -> Any:
         """Three events, two a page."""
         numbers = [number for number in (1, 2, 3) if number > request.after][:2]

@@ -52,6 +52,8 @@ def test_every_change_keeps_its_request_id_and_takes_yours(fakes: Fakes, connect
         lambda id: client.cluster.cordon("n1", request_id=id),
         lambda id: client.cluster.uncordon("n1", request_id=id),
         lambda id: client.cluster.drain("n1", request_id=id),
+        lambda id: client.cluster.remove_node("n1", request_id=id),
+        lambda id: client.cluster.raise_level(request_id=id),
         lambda id: client.tasks.approve("t_1", request_id=id),
         lambda id: client.tasks.reject("t_1", request_id=id),
         lambda id: client.tasks.answer("t_1", "yes", request_id=id),
@@ -268,6 +270,14 @@ def test_nodes_are_closed_and_opened(fakes: Fakes, connect: Connect) -> None:
     assert (drained.id, drained.state, drained.copies) == ("n1", "draining", 2)
     assert (fake.requests[0].grace_ms, fake.requests[0].reason) == (2_000, "new disk")
     assert [cluster.cordon("n1").state, cluster.uncordon("n1").state] == ["cordoned", "ready"]
+
+
+def test_a_lost_node_leaves_and_a_level_begins(fakes: Fakes, connect: Connect) -> None:
+    (fake,) = fakes(1)
+    cluster = connect(fake).cluster
+    assert [cluster.remove_node("n4", reason="burnt").leader, cluster.raise_level(reason="done").leader] == ["n1", "n1"]
+    removed, raised = fake.requests
+    assert (removed.id, removed.reason, raised.reason) == ("n4", "burnt", "done")
 
 
 def test_nodes_show_the_copies_and_the_sum_of_their_caches(fakes: Fakes, connect: Connect) -> None:

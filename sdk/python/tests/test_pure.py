@@ -18,7 +18,7 @@ from quorate._failures import read
 from quorate._proto import error_details_pb2 as details_pb
 from quorate._proto import price_pb2, quota_pb2, task_pb2
 from quorate._retry import Attempts, Kind, Policy
-from quorate.data import StateEvent
+from quorate.data import StateEvent, StepRoute
 
 
 def wait_ms(attempts: Attempts, kind: Kind, elapsed_ms: int = 0, after_ms: int | None = None) -> int | None:
@@ -250,6 +250,11 @@ def test_values_of_a_newer_cluster_are_taken() -> None:
     committed = _wire.event(task_pb2.TaskEvent(task="t", sequence=3))
     assert isinstance(committed, StateEvent) and committed.sequence == 3
     assert committed.state is quorate.TaskState.UNKNOWN
+    by = task_pb2.StepRoute(model="m", reason="CHEAPER")
+    routed = task_pb2.TaskEvent(task="t", sequence=4, step=task_pb2.StepCommitted(step=1, route=by))
+    assert getattr(_wire.event(routed), "route", None) == StepRoute("m", "CHEAPER")
+    plain = task_pb2.TaskEvent(task="t", sequence=5, step=task_pb2.StepCommitted(step=2))
+    assert getattr(_wire.event(plain), "route", "none") is None
     quota = _wire.quota(quota_pb2.Quota(limits=[quota_pb2.Limit(key="k", kind=tomorrow)]))
     assert quota.limits["k"].kind is quorate.LimitKind.UNKNOWN
     assert _wire.quota_event(quota_pb2.QuotaEvent()) is None

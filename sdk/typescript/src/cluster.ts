@@ -72,6 +72,21 @@ export class Cluster {
     return node(await this.#client.call(METHOD.drainNode, request, request.requestId));
   }
 
+  /** A worker that is lost leaves the cluster for good. Refused while it is attached or holds leases. */
+  async removeNode(id: string, options: NodeChangeOptions = {}): Promise<ClusterStatus> {
+    const request = this.#change(id, options);
+    return clusterStatus(await this.#client.call(METHOD.removeNode, request, request.requestId));
+  }
+
+  /**
+   * Begins the newest feature level that every member knows: the last step of an upgrade, after which no node can go back
+   * to the version before.
+   */
+  async raiseLevel(options: NodeChangeOptions = {}): Promise<ClusterStatus> {
+    const { id: _, ...request } = this.#change("", options);
+    return clusterStatus(await this.#client.call(METHOD.raiseLevel, request, request.requestId));
+  }
+
   /**
    * Who changed limits, prices and nodes, when and why; page after page as they are taken, the oldest first. `subject`:
    * only about this or what lies below it: a quota path, `nodes/n4`, a model.

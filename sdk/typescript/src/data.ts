@@ -161,6 +161,12 @@ export interface StateEvent {
   readonly epoch: string | undefined;
 }
 
+/** Which of an agent's several models was asked, and why: a stable word, such as `CHEAPER` or `OVER_BUDGET`. */
+export interface StepRoute {
+  readonly model: string;
+  readonly reason: string;
+}
+
 /** Committed: step number `step`. Its text will not change any more. */
 export interface StepEvent {
   readonly kind: "step";
@@ -170,6 +176,8 @@ export interface StepEvent {
   readonly step: number;
   readonly head: string;
   readonly usage: Usage;
+  /** Undefined where the agent names one model, or the step called none. */
+  readonly route: StepRoute | undefined;
 }
 
 /** New text of a step that is not committed yet. `offset` counts the step's tokens before this text. */
@@ -254,6 +262,23 @@ export interface Context {
   readonly task: string;
   readonly head: string;
   readonly segments: readonly Segment[];
+  /** Which of several models was asked at each step, where the agent names several. */
+  readonly routes: readonly RoutedStep[];
+}
+
+export interface RoutedStep extends StepRoute {
+  readonly step: number;
+  /** Every model of the agent, in the agent's order. */
+  readonly candidates: readonly RouteCandidate[];
+}
+
+/** What a call was expected to cost and take. */
+export interface RouteCandidate {
+  readonly model: string;
+  readonly expectedMicroUsd: number;
+  readonly expectedMs: number;
+  /** `FITS`, `LATE`, or why it could not be taken, such as `CLOSED`. */
+  readonly verdict: string;
 }
 
 /** A piece of what an agent read. */

@@ -166,8 +166,9 @@ export function event(it: taskPb.TaskEvent): data.TaskEvent | undefined {
       return { kind: "state", ...base, sequence, state: state(to), reason, node: set(node), epoch: set(epoch) };
     }
     case "step": {
-      const { step, head, usage: used } = kind.value;
-      return { kind: "step", ...base, sequence, step: Number(step), head, usage: usage(used) };
+      const { step, head, usage: used, route: by } = kind.value;
+      const route = by && { model: by.model, reason: by.reason };
+      return { kind: "step", ...base, sequence, step: Number(step), head, usage: usage(used), route };
     }
     case "token": {
       const { step, attempt, offset, tokens, text } = kind.value;
@@ -191,7 +192,14 @@ export function context(it: contextPb.Context): data.Context {
   const segments = it.segments.map(({ hash, kind, author, visibility, bytes, text }) => {
     return { hash, kind, author, visibility, bytes: Number(bytes), text: set(text) };
   });
-  return { task: it.task, head: it.head, segments };
+  return { task: it.task, head: it.head, segments, routes: it.routes.map(routed) };
+}
+
+function routed(it: contextPb.RoutedStep): data.RoutedStep {
+  const candidates = it.candidates.map(({ model, expectedMicroUsd, expectedMs, verdict }) => {
+    return { model, expectedMicroUsd: Number(expectedMicroUsd), expectedMs: Number(expectedMs), verdict };
+  });
+  return { step: Number(it.step), model: it.model, reason: it.reason, candidates };
 }
 
 export function evaluation(it: contextPb.EvaluateContextResponse): data.Evaluation {

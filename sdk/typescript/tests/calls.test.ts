@@ -269,3 +269,15 @@ test("a context is evaluated with its own patience, by task or as recorded calls
   const calls = (second?.["of"] as { value: { calls: { reader: string; segments: { kind: string }[] }[] } }).value.calls;
   assert.deepEqual([calls[0]?.reader, calls[0]?.segments[0]?.kind, second?.["model"], second?.["page"]], ["bert", "message", "m", true]);
 });
+
+test("a lost node leaves, and a level begins", async (t) => {
+  const { fake, client } = await setUp(t);
+  fake.next("RemoveNode", { answer: { leader: "n1" } }).next("RaiseLevel", { answer: { leader: "n1" } });
+  const removed = await client.cluster.removeNode("n4", { reason: "burnt", requestId: "mine" });
+  const raised = await client.cluster.raiseLevel({ reason: "done" });
+  assert.deepEqual([removed.leader, raised.leader], ["n1", "n1"]);
+  const [remove] = fake.requests("RemoveNode");
+  const [raise] = fake.requests("RaiseLevel");
+  assert.deepEqual([remove?.["id"], remove?.["reason"], remove?.["requestId"], raise?.["reason"]], ["n4", "burnt", "mine", "done"]);
+  assert.match(String(raise?.["requestId"]), /^r_/);
+});

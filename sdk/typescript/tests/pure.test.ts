@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
 import { Cursor } from "../src/cursor.js";
 import type { StepEvent, StateEvent, TaskEvent, TaskState, TokenEvent } from "../src/data.js";
 import { parseEndpoints } from "../src/endpoints.js";
@@ -10,6 +11,9 @@ import { inputsOf, labelsOf, limitChange, momentMs, projectName, queueOf } from 
 import { Attempts, DEFAULT_POLICY, type FailureKind } from "../src/retry.js";
 import { readSettings } from "../src/settings.js";
 import { StepText } from "../src/watching.js";
+import { context, event } from "../src/wire.js";
+import { ContextSchema } from "../src/gen/quorate/v1/context_pb.js";
+import { TaskEventSchema } from "../src/gen/quorate/v1/task_pb.js";
 
 const attempts = (endpoints: number) => new Attempts(DEFAULT_POLICY, endpoints);
 
@@ -116,7 +120,7 @@ const NEW = "1.10.0";
 const base = { task: "t", atMs: 0 };
 const state = (sequence: number, to: TaskState): StateEvent => ({ kind: "state", ...base, sequence, state: to, reason: "", node: undefined, epoch: undefined });
 const usage = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, microUsd: 0 };
-const step = (sequence: number, number: number): StepEvent => ({ kind: "step", ...base, sequence, step: number, head: "", usage });
+const step = (sequence: number, number: number): StepEvent => ({ kind: "step", ...base, sequence, step: number, head: "", usage, route: undefined });
 const token = (number: number, attempt: string, offset: number, tokens: number, text: string): TokenEvent => ({ kind: "token", ...base, step: number, attempt, offset, tokens, text });
 const retract = (number: number, attempt: string): TaskEvent => ({ kind: "retract", ...base, step: number, attempt });
 const gap = (first: number, last: number): TaskEvent => ({ kind: "gap", ...base, first, last });
@@ -227,4 +231,16 @@ test("any stream from nodes that die reads the same", () => {
     }
     assert.equal(text.text, words.join(""), `seed ${seed}`);
   }
+});
+
+test("which of several models was asked is said with its reason", () => {
+  const step = { case: "step", value: { step: 1n, route: { model: "m", reason: "CHEAPER" } } } as const;
+  const shown = event(create(TaskEventSchema, { task: "t", sequence: 4n, kind: step })) as StepEvent;
+  assert.deepEqual(shown.route, { model: "m", reason: "CHEAPER" });
+  const plain = event(create(TaskEventSchema, { task: "t", sequence: 5n, kind: { case: "step", value: { step: 2n } } })) as StepEvent;
+  assert.equal(plain.route, undefined);
+  const candidates = [{ model: "m", expectedMicroUsd: 5n, expectedMs: 7n, verdict: "FITS" }];
+  const read = context(create(ContextSchema, { task: "t", routes: [{ step: 1n, model: "m", reason: "CHEAPER", candidates }] }));
+  const expected = { model: "m", expectedMicroUsd: 5, expectedMs: 7, verdict: "FITS" };
+  assert.deepEqual(read.routes, [{ step: 1, model: "m", reason: "CHEAPER", candidates: [expected] }]);
 });

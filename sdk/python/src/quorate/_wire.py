@@ -153,7 +153,8 @@ def event(it: task_pb2.TaskEvent) -> Optional[data.Event]:
     """None for a live event that only a newer cluster knows; a committed one always counts."""
     kind = it.WhichOneof("kind")
     if kind == "step":
-        return data.StepEvent(it.task, it.sequence, it.at_ms, it.step.step, it.step.head, _usage(it.step.usage))
+        route = data.StepRoute(it.step.route.model, it.step.route.reason) if it.step.HasField("route") else None
+        return data.StepEvent(it.task, it.sequence, it.at_ms, it.step.step, it.step.head, _usage(it.step.usage), route)
     if kind == "token":
         token = it.token
         return data.TokenEvent(it.task, it.at_ms, token.step, token.attempt, token.offset, token.tokens, token.text)

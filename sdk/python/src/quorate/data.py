@@ -255,6 +255,15 @@ class StateEvent:
 
 
 @dataclass(frozen=True)
+class StepRoute:
+    """Which of an agent's several models was asked, and why."""
+
+    model: str
+    reason: str
+    """A stable word, such as `CHEAPER` or `OVER_BUDGET`."""
+
+
+@dataclass(frozen=True)
 class StepEvent:
     """Committed: step number `step`. Its text will not change any more."""
 
@@ -265,6 +274,8 @@ class StepEvent:
     step: int
     head: str
     usage: Usage
+    route: Optional[StepRoute] = None
+    """None where the agent names one model, or the step called none."""
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,21 @@ class AsyncCluster:
         changed = await self._client._call(lambda s: s.cluster.DrainNode, request, request.request_id)
         return await self._changed(changed)
 
+    async def remove_node(self, id: str, *, reason: str = "", request_id: Optional[str] = None) -> ClusterStatus:
+        """A worker that is lost leaves the cluster for good. Refused while it is attached or holds leases."""
+        request = cluster_pb2.RemoveNodeRequest(id=id, reason=reason, request_id=_requests.given_or_fresh(request_id))
+        answer = await self._client._call(lambda s: s.cluster.RemoveNode, request, request.request_id)
+        return _wire.cluster_status(answer)
+
+    async def raise_level(self, *, reason: str = "", request_id: Optional[str] = None) -> ClusterStatus:
+        """Begins the newest feature level that every member knows: the last step of an upgrade.
+
+        After it no node can go back to the version before.
+        """
+        request = cluster_pb2.RaiseLevelRequest(reason=reason, request_id=_requests.given_or_fresh(request_id))
+        answer = await self._client._call(lambda s: s.cluster.RaiseLevel, request, request.request_id)
+        return _wire.cluster_status(answer)
+
     async def audit(self, subject: str = "", *, after: int = 0, page_size: int = 0) -> AsyncIterator[AuditEvent]:
         """Who changed limits, prices and nodes, when and why; page after page as they are taken, the oldest first.
 
