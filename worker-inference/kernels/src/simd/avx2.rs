@@ -33,7 +33,8 @@ pub(super) fn sum_of_eight(a: __m256) -> f32 {
     op!(_mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))))
 }
 
-/// Products of two vectors of weights with the four columns at `x + AT`, pair by pair, added to `pairs` if there are any.
+/// Products of two vectors of weights with the four columns at `x + AT`, pair by pair: added to `pairs`, or instead of
+/// them where `BEGIN`.
 ///
 /// In assembly, because of what the compiler does with many of these: it loads all columns first, runs out of registers,
 /// and writes them to memory.
@@ -41,41 +42,40 @@ pub(super) fn sum_of_eight(a: __m256) -> f32 {
 /// # Safety
 /// `x` points at `AT + 4` bytes.
 #[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn products<const AT: usize>(
-    pairs: Option<[__m256i; 2]>,
-    w: [__m256i; 2],
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply<const AT: usize, const BEGIN: bool>(
+    pairs: &mut [__m256i; 2],
+    w0: __m256i,
+    w1: __m256i,
     x: *const u8,
-) -> [__m256i; 2] {
-    macro_rules! multiply {
-        ([$($add:literal)*] $kind:ident $first:expr, $second:expr) => {
-            // SAFETY: it reads what the caller promises, and uses the instructions that this function asks for.
-            unsafe {
-                asm!(
-                    "vpbroadcastd {columns}, dword ptr [{x} + {at}]",
-                    "vpmaddubsw {products}, {w0}, {columns}",
-                    "vpmaddubsw {columns}, {w1}, {columns}",
-                    $($add,)*
-                    x = in(reg) x,
-                    at = const AT,
-                    w0 = in(ymm_reg) w[0],
-                    w1 = in(ymm_reg) w[1],
-                    products = out(ymm_reg) _,
-                    columns = out(ymm_reg) _,
-                    first = $kind(ymm_reg) $first,
-                    second = $kind(ymm_reg) $second,
-                    options(nostack, preserves_flags, readonly),
-                )
-            }
-        };
+) {
+    let [mut first, mut second] = *pairs;
+    // SAFETY: it reads what the caller promises, and uses the instructions that this function asks for.
+    unsafe {
+        if BEGIN {
+            asm!(
+                "vpbroadcastd {second}, dword ptr [{x} + {at}]",
+                "vpmaddubsw {first}, {w0}, {second}",
+                "vpmaddubsw {second}, {w1}, {second}",
+                x = in(reg) x, at = const AT, w0 = in(ymm_reg) w0, w1 = in(ymm_reg) w1,
+                first = out(ymm_reg) first, second = out(ymm_reg) second,
+                options(nostack, preserves_flags, readonly),
+            );
+        } else {
+            asm!(
+                "vpbroadcastd {columns}, dword ptr [{x} + {at}]",
+                "vpmaddubsw {products}, {w0}, {columns}",
+                "vpmaddubsw {columns}, {w1}, {columns}",
+                "vpaddw {first}, {first}, {products}",
+                "vpaddw {second}, {second}, {columns}",
+                x = in(reg) x, at = const AT, w0 = in(ymm_reg) w0, w1 = in(ymm_reg) w1,
+                products = out(ymm_reg) _, columns = out(ymm_reg) _,
+                first = inout(ymm_reg) first, second = inout(ymm_reg) second,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
     }
-    let Some([mut first, mut second]) = pairs else {
-        let (first, second);
-        multiply!(["vmovdqa {first}, {products}" "vmovdqa {second}, {columns}"] out first, second);
-        return [first, second];
-    };
-    multiply!(["vpaddw {first}, {first}, {products}" "vpaddw {second}, {second}, {columns}"] inout first, second);
-    [first, second]
+    *pairs = [first, second];
 }
 
 impl Vector for Avx2 {
@@ -203,28 +203,30 @@ impl Vector for Avx2 {
         w: *const [[u8; 32]; 2],
         x: *const [i8; BLOCK],
     ) {
-        let mut pairs = [None; ROWS];
+        let mut pairs = [[op!(_mm256_setzero_si256()); 2]; ROWS];
         macro_rules! step {
             ($($step:literal)*) => {$(
                 if $step < steps {
                     // SAFETY: the caller's promise.
-                    let w = unsafe { [0, 1].map(|side| _mm256_loadu_si256((&raw const (*w.add($step))[side]).cast())) };
-                    step!($step: w, 0 1 2 3);
+                    let (w0, w1) = unsafe {
+                        let from = w.add($step).cast::<__m256i>();
+                        (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1)))
+                    };
+                    step!($step: w0, w1, 0 1 2 3);
                 }
             )*};
-            ($step:literal: $w:ident, $($row:literal)*) => {$(
+            ($step:literal: $w0:ident, $w1:ident, $($row:literal)*) => {$(
                 if $row < ROWS {
                     // SAFETY: the caller's promise.
-                    pairs[$row] = Some(op!(products::<{ $row * BLOCK + $step * 4 }>(pairs[$row], $w, x.cast())));
+                    op!(multiply::<{ $row * BLOCK + $step * 4 }, { $step == 0 }>(&mut pairs[$row], $w0, $w1, x.cast()));
                 }
             )*};
         }
         const { assert!(ROWS <= 4) };
         step!(0 1 2 3 4 5 6 7);
         for row in 0..ROWS {
-            let Some(pairs) = pairs[row] else { return };
             for side in 0..2 {
-                let wide = op!(_mm256_madd_epi16(pairs[side], _mm256_set1_epi16(1)));
+                let wide = op!(_mm256_madd_epi16(pairs[row][side], _mm256_set1_epi16(1)));
                 sums[row][side] = op!(_mm256_add_epi32(sums[row][side], wide));
             }
         }
