@@ -87,6 +87,11 @@ impl Purpose {
             Purpose::Generate(_) | Purpose::Logits => None,
         }
     }
+
+    /// Nothing matters of its logits but which is the largest.
+    fn wants_the_likeliest(&self) -> bool {
+        matches!(self, Purpose::Generate(answer) if answer.wants_the_likeliest())
+    }
 }
 
 /// What came out of one wanted row.
@@ -293,8 +298,10 @@ impl Engine {
         let purposes = &self.purposes;
         self.rows.fill(batch, &self.scheduler, sink, &|id| purposes.get(&id).and_then(Purpose::scoring));
         let start = Instant::now();
+        let likeliest =
+            self.rows.asking().all(|id| purposes.get(&id).is_some_and(Purpose::wants_the_likeliest));
         let Engine { rows, model, cpu, kv, purposes, text, .. } = self;
-        let masses = rows.run(model, cpu, kv, &mut |asked, logits| {
+        let masses = rows.run(model, cpu, kv, likeliest, &mut |asked, logits| {
             if speculate::has_come(asked, outcomes.last()) {
                 let purpose = purposes.get_mut(&asked.id).expect("every planned sequence has a purpose");
                 outcomes.push((*asked, deliver::read(cpu, purpose, asked.position, logits, &text.tokenizer)));

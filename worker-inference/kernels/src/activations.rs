@@ -70,6 +70,7 @@ impl Activations {
         PANEL.min(self.m - panel * PANEL)
     }
 
+    #[inline(always)]
     pub(crate) fn panel(&self, panel: usize) -> Panel<'_> {
         assert!(self.has_blocks, "activations were not prepared for a quantised matrix");
         let blocks = self.k / BLOCK;
@@ -82,6 +83,18 @@ impl Activations {
             offsets: &self.offsets[range.clone()],
             halves: &self.halves[range],
         }
+    }
+
+    /// The length of a row, as it is multiplied with a quantised matrix.
+    pub(crate) fn length(&self, row: usize) -> f64 {
+        let (panel, row) = (self.panel(row / PANEL), row % PANEL);
+        let items = (row..panel.scales.len()).step_by(panel.width);
+        let square = |item: usize| {
+            let scale = f64::from(panel.scales[item]);
+            let bytes = &panel.bytes[item * BLOCK..][..BLOCK];
+            scale * scale * f64::from(bytes.iter().map(|&q| i32::from(q) * i32::from(q)).sum::<i32>())
+        };
+        items.map(square).sum::<f64>().sqrt()
     }
 
     pub(crate) fn float_rows(&self) -> &[f32] {

@@ -21,7 +21,7 @@
 //!
 //! **Order to read.** `isa` which instructions; `cpu` the handle that everything hangs on; `pool` its
 //! threads; `memory` where weights live; `quant` the formats of GGUF blocks; `matrix` weights repacked;
-//! `activations` their input; `matmul`; `ops` and `rope`; `kv` and `attention`; `sampling`.
+//! `activations` their input; `matmul`; `ops` and `rope`; `kv` and `attention`; `sampling`; `sketch` the largest products for less.
 //! Below them: `simd` the vector traits, `math` `exp` and friends, `half` 16-bit floats.
 
 mod isa;
@@ -47,6 +47,7 @@ mod attention;
 mod kv;
 
 mod sampling;
+mod sketch;
 
 pub use activations::Activations;
 pub use attention::{Sequence, Weight, join_seen};
@@ -57,3 +58,4 @@ pub use matrix::{Matrix, ShapeError};
 pub use memory::Arena;
 pub use quant::{Format, dequantize};
 pub use rope::{RopeStyle, RopeTable};
+pub use sketch::Sketch;

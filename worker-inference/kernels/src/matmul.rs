@@ -69,6 +69,33 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// The products with some groups of weight rows alone, none of them twice; the rest of `out` stays as it is.
+    ///
+    /// # Panics
+    /// As [`Cpu::matmul`], or if there is no such group.
+    pub(crate) fn matmul_groups(
+        &self,
+        matrix: &Matrix,
+        activations: &Activations,
+        groups: &[usize],
+        out: &mut [f32],
+    ) {
+        let (m, k) = (activations.m(), activations.k());
+        assert_eq!(matrix.cols(), k, "activation rows are {k} long");
+        assert_eq!(out.len(), m * matrix.rows(), "outputs of {m} x {} rows", matrix.rows());
+        assert!(
+            groups.is_sorted_by(|a, b| a < b) && groups.last().is_none_or(|&last| last < matrix.groups())
+        );
+        let out = &Shards::new(out);
+        self.on_threads(groups.len() * GROUP * k * m / PRODUCTS_A_NUMBER, &|thread, threads| {
+            for &group in &groups[share(groups.len(), thread, threads)] {
+                self.perform(Multiply { matrix, groups: group..group + 1, activations, out, tiles: None });
+            }
+        });
+    }
+}
+
 /// The outputs of some groups of weight rows, for all activation rows. The writer of these groups is the only one.
 struct Multiply<'a> {
     matrix: &'a Matrix,

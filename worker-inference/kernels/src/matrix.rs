@@ -90,9 +90,25 @@ impl Matrix {
     /// # Errors
     /// When shape, format and `data` do not fit together. Nothing is allocated before that is known.
     pub fn from_gguf(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Matrix, ShapeError> {
-        let plan = check(format, rows, cols, data)?;
+        Matrix::checked_bytes(format, rows, cols, data)?;
+        Ok(Matrix::zeroed(format, rows, cols)?.filled(data))
+    }
+
+    /// The bytes of a tensor that has the bytes of its shape.
+    pub(crate) fn checked_bytes(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        data: &[u8],
+    ) -> Result<usize, ShapeError> {
+        check(format, rows, cols, data).map(|_plan| data.len())
+    }
+
+    /// A matrix in memory of its own, to be filled row by row.
+    pub(crate) fn zeroed(format: Format, rows: usize, cols: usize) -> Result<Matrix, ShapeError> {
+        let plan = plan(format, rows, cols)?;
         let piece = Piece::new(plan.bytes(), |_| ());
-        Ok(Matrix { format, rows, cols, plan, piece }.filled(data))
+        Ok(Matrix { format, rows, cols, plan, piece })
     }
 
     /// As [`Matrix::from_gguf`], into the next piece of `arena`; into memory of its own when that is used up.
@@ -231,14 +247,17 @@ impl Matrix {
 
     fn filled(mut self, data: &[u8]) -> Matrix {
         let line_bytes = data.len() / self.rows;
-        for (row, line) in data.chunks_exact(line_bytes).enumerate() {
-            if self.format.is_quantised() {
-                self.fill_parts(row, line);
-            } else {
-                self.fill_floats(row, line);
-            }
-        }
+        data.chunks_exact(line_bytes).enumerate().for_each(|(row, line)| self.fill_row(row, line));
         self
+    }
+
+    /// Takes a row as it lies in a file; its place is zero so far.
+    pub(crate) fn fill_row(&mut self, row: usize, line: &[u8]) {
+        if self.format.is_quantised() {
+            self.fill_parts(row, line);
+        } else {
+            self.fill_floats(row, line);
+        }
     }
 
     fn fill_floats(&mut self, row: usize, line: &[u8]) {
@@ -307,19 +326,24 @@ impl Sections<'_> {
 }
 
 fn check(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Plan, ShapeError> {
+    let plan = plan(format, rows, cols)?;
+    match format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows)) {
+        None => Err(ShapeError::TooLarge { format, rows, cols }),
+        Some(expected) if expected != data.len() => {
+            Err(ShapeError::Bytes { format, rows, cols, expected, found: data.len() })
+        }
+        Some(_) => Ok(plan),
+    }
+}
+
+fn plan(format: Format, rows: usize, cols: usize) -> Result<Plan, ShapeError> {
     if rows == 0 || cols == 0 {
         return Err(ShapeError::Empty { rows, cols });
     }
     if !cols.is_multiple_of(format.block_len()) {
         return Err(ShapeError::Ragged { format, cols });
     }
-    let too_large = ShapeError::TooLarge { format, rows, cols };
-    let expected =
-        format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows)).ok_or(too_large.clone())?;
-    if data.len() != expected {
-        return Err(ShapeError::Bytes { format, rows, cols, expected, found: data.len() });
-    }
-    Plan::new(format, rows, cols).ok_or(too_large)
+    Plan::new(format, rows, cols).ok_or(ShapeError::TooLarge { format, rows, cols })
 }
 
 impl fmt::Display for ShapeError {

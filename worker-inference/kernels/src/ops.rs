@@ -142,13 +142,15 @@ impl Normalize<'_> {
     fn rows(self, factor: impl Fn(&[f32], f32) -> f32) {
         let len = self.weight.len();
         for (index, x) in self.x.chunks_exact_mut(len).enumerate() {
-            if let Some(from) = self.from {
-                x.copy_from_slice(&from[index * len..][..len]);
-            }
-            let factor = factor(x, self.eps);
             // Products alone, which round the same however they are compiled.
-            for (x, weight) in x.iter_mut().zip(self.weight) {
-                *x = *x * factor * weight;
+            if let Some(from) = self.from {
+                let from = &from[index * len..][..len];
+                let factor = factor(from, self.eps);
+                let weighted = x.iter_mut().zip(from).zip(self.weight);
+                weighted.for_each(|((x, from), weight)| *x = *from * factor * weight);
+            } else {
+                let factor = factor(x, self.eps);
+                x.iter_mut().zip(self.weight).for_each(|(x, weight)| *x = *x * factor * weight);
             }
         }
     }

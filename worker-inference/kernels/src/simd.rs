@@ -81,14 +81,25 @@ pub(crate) trait Vector {
     ///
     /// # Safety
     /// `w` points at `steps` pairs of vectors, `x` at `4 * steps` columns of each row.
+    #[inline(always)]
     unsafe fn dot_small_tile<const ROWS: usize>(
         sums: &mut [[Self::I; 2]; ROWS],
         steps: usize,
-        w: *const [[u8; 32]; 2],
+        w: *const u8,
         x: *const [i8; BLOCK],
     ) {
-        let _ = (sums, steps, w, x);
-        unreachable!("only where a weight group is two vectors")
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (side, sum) in sums.iter_mut().enumerate() {
+                for step in 0..steps {
+                    // SAFETY: the caller's promise; a vector has four bytes a lane.
+                    unsafe {
+                        let w = Self::load_bytes(w.add((2 * step + side) * 4 * Self::LANES));
+                        let four = x.add(row).cast::<i32>().add(step).read_unaligned();
+                        *sum = Self::dot_u7(*sum, w, Self::splat_i(four));
+                    }
+                }
+            }
+        }
     }
     /// As `dot_u7` for weights from -128 to 127 stored with 128 added; sums `(w + I8_BIAS) * a`.
     fn dot_i8(sum: Self::I, w: Self::I, a: Self::I) -> Self::I;
@@ -135,6 +146,7 @@ pub(crate) trait Sixteen: Vector {
     type Native: Vector;
     /// The sum of all lanes by the fixed tree of [`crate::math::sum_of_lanes`].
     fn sum(a: Self::F) -> f32;
+    /// Of lanes that are all numbers.
     fn largest(a: Self::F) -> f32;
     fn sum_i(a: Self::I) -> i32;
 }

@@ -68,6 +68,15 @@ impl Answer {
         self
     }
 
+    /// The next token is the likeliest of all, and nobody asks how likely it is.
+    pub(super) fn wants_the_likeliest(&self) -> bool {
+        self.sampling.temperature == 0.0
+            && !self.sampling.has_penalties()
+            && self.logprobs.is_none()
+            && self.grammar.is_none()
+            && self.tokens.len() >= self.min_new
+    }
+
     /// The logits to choose from, with what may not come at minus infinity; the model's own where all may come as
     /// it is. None when the grammar can't go on.
     pub(super) fn choices<'a>(&mut self, logits: &'a [f32], ends: &[u32]) -> Option<Cow<'a, [f32]>> {

@@ -42,6 +42,9 @@ pub struct EngineConfig {
     pub disk_kv: Option<DiskKv>,
     /// Whether tokens are guessed and run before they are known.
     pub speculation: Speculation,
+    /// Whether an output matrix of 6 or 8 bits is sketched in 4, half of its size again: the likeliest token is found
+    /// quicker.
+    pub sketch: bool,
 }
 
 /// The disk tier of an engine. KV tells the text that it was made from: the folder is made private.
@@ -71,6 +74,7 @@ impl Default for EngineConfig {
             host_kv_bytes: 0,
             disk_kv: None,
             speculation: Speculation::default(),
+            sketch: true,
         }
     }
 }

@@ -41,8 +41,11 @@ impl Engine {
         let blocks = kv_blocks(&config, &shape)?;
         let window = config.window.unwrap_or(shape.window).min(shape.window);
         let reach = window.min(blocks * BLOCK_TOKENS);
-        let model = Decoder::load(&gguf, reach, config.step_tokens)
+        let mut model = Decoder::load(&gguf, reach, config.step_tokens)
             .map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
+        if config.sketch {
+            model.sketch_output(&gguf);
+        }
         let kv = Pool::new(KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
             sys::advise_huge(bytes);
         }));

@@ -31,6 +31,8 @@ pub struct Observed {
     /// Guessed tokens that were run, and those of them that came true. No other figure counts the ones that did not.
     pub tokens_drafted: u64,
     pub tokens_accepted: u64,
+    /// Steps whose likeliest tokens the sketch of the output matrix told.
+    pub steps_sketched: u64,
     /// Of the computed ones, rows that had been computed before and were lost.
     pub tokens_recomputed: u64,
     /// What was taken over from the pool and from below it.
@@ -97,6 +99,7 @@ impl Engine {
             tokens_generated: self.totals.generated,
             tokens_drafted: self.totals.drafted,
             tokens_accepted: self.totals.accepted,
+            steps_sketched: self.model.sketched(),
             tokens_recomputed: self.totals.recomputed + sum(Sequence::recomputed),
             shared: self.scheduler.shared(),
             asides: self.scheduler.asides(),

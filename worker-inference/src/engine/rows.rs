@@ -85,13 +85,15 @@ impl RowBuffers {
         }
     }
 
-    /// Runs the model; `on_logits` gets each wanted row, those of a sequence in order. Returns the attention of
+    /// Runs the model; `on_logits` gets each wanted row, those of a sequence in order; with `likeliest`, its largest logits
+    /// only. Returns the attention of
     /// watched rows.
     pub(super) fn run(
         &self,
         model: &mut Decoder,
         cpu: &kernels::Cpu,
         kv: &mut kernels::KvPool,
+        likeliest: bool,
         on_logits: &mut dyn FnMut(&Asked, &[f32]),
     ) -> Vec<(SequenceId, Vec<f64>)> {
         let sequence = |span: &Span| kernels::Sequence {
@@ -106,6 +108,7 @@ impl RowBuffers {
             places: &self.places,
             sequences: &sequences,
             wanted: &self.wanted,
+            likeliest,
             nearer: Nearer { rows: &self.near_rows, positions: &self.near_positions, sequences: &near },
         };
         let mut asked = self.asked.iter();
@@ -142,6 +145,11 @@ impl RowBuffers {
         self.tokens.push(token);
         self.positions.push(position as u32);
         self.places.push(place);
+    }
+
+    /// Whose rows' logits are wanted.
+    pub(super) fn asking(&self) -> impl Iterator<Item = SequenceId> {
+        self.asked.iter().map(|asked| asked.id)
     }
 
     /// Whether all rows are of sequences that go on token by token.

@@ -7,6 +7,7 @@
 mod architecture;
 mod layer;
 mod nearer;
+mod read_out;
 mod ropes;
 mod shape;
 mod watched;
@@ -23,10 +24,8 @@ use super::weights::{ModelError, Weights};
 use architecture::Gate;
 use layer::Layer;
 use nearer::{NearerBuffers, Seen};
+use read_out::{LOGIT_ROWS, Shortcut};
 use ropes::Ropes;
-
-/// Rows whose logits are computed together: enough for the fast matrix path, little enough memory.
-const LOGIT_ROWS: usize = 32;
 
 /// The weights and the working memory of one model.
 pub struct Decoder {
@@ -36,6 +35,7 @@ pub struct Decoder {
     norm: Vec<f32>,
     /// None: the embedding serves as output matrix too.
     output: Option<Matrix>,
+    shortcut: Option<Shortcut>,
     ropes: Ropes,
     repacked: usize,
     buffers: Buffers,
@@ -49,6 +49,8 @@ pub struct Rows<'a> {
     pub sequences: &'a [kernels::Sequence<'a>],
     /// Rows whose logits are wanted, ascending.
     pub wanted: &'a [usize],
+    /// Nothing is wanted of these but which token is the likeliest.
+    pub likeliest: bool,
     pub nearer: Nearer<'a>,
 }
 
@@ -86,7 +88,7 @@ impl Decoder {
         let ropes = Ropes::load(&mut weights, &shape, window.min(shape.window))?;
         weights.finish()?;
         let (repacked, buffers) = (weights.repacked_bytes(), Buffers::new(&shape, max_rows));
-        Ok(Decoder { shape, embedding, layers, norm, output, ropes, repacked, buffers })
+        Ok(Decoder { shape, embedding, layers, norm, output, shortcut: None, ropes, repacked, buffers })
     }
 
     pub fn shape(&self) -> &Shape {
@@ -104,7 +106,8 @@ impl Decoder {
     }
 
     /// Runs the rows through the model, stores their keys and values, and hands out the logits of the
-    /// wanted rows, in order. `watched` rows learn how their attention is spread.
+    /// wanted rows, in order (with `likeliest`, those that are not the largest of their row may be minus infinity).
+    /// `watched` rows learn how their attention is spread.
     ///
     /// # Panics
     /// When there are more rows than `max_rows`, or the slices disagree.
@@ -122,7 +125,7 @@ impl Decoder {
             watched.iter_mut().for_each(|watched| self.watch(cpu, kv, rows, index, watched));
             self.feed_forward(cpu, rows.tokens.len(), index);
         }
-        self.read_out(cpu, rows.wanted, on_logits);
+        self.read_out(cpu, rows.wanted, rows.likeliest, on_logits);
     }
 
     /// x = embedding(token) * scale
@@ -215,26 +218,6 @@ impl Decoder {
             cpu.rmsnorm_in_place(delta, norm, shape.epsilon);
         }
         cpu.add(x, delta);
-    }
-
-    /// logits = output(norm(x)), for the wanted rows only.
-    fn read_out(&mut self, cpu: &Cpu, wanted: &[usize], on_logits: &mut dyn FnMut(usize, &[f32])) {
-        let Decoder { shape, buffers, embedding, output, norm, .. } = self;
-        let output = output.as_ref().unwrap_or(embedding);
-        let width = shape.hidden;
-        for group in wanted.chunks(LOGIT_ROWS) {
-            let chosen = &mut buffers.chosen[..group.len() * width];
-            for (target, &row) in chosen.chunks_exact_mut(width).zip(group) {
-                target.copy_from_slice(&buffers.x[row * width..(row + 1) * width]);
-            }
-            let normed = &mut buffers.normed[..group.len() * width];
-            let logits = &mut buffers.logits[..group.len() * shape.vocabulary];
-            cpu.rmsnorm(chosen, norm, shape.epsilon, normed);
-            cpu.prepare(&mut buffers.activations, normed, group.len(), &[output]);
-            cpu.matmul(output, &buffers.activations, logits);
-            let rows = logits.chunks_exact(shape.vocabulary);
-            group.iter().zip(rows).for_each(|(&row, logits)| on_logits(row, logits));
-        }
     }
 }
 

@@ -200,7 +200,7 @@ impl Vector for Avx2 {
     unsafe fn dot_small_tile<const ROWS: usize>(
         sums: &mut [[__m256i; 2]; ROWS],
         steps: usize,
-        w: *const [[u8; 32]; 2],
+        w: *const u8,
         x: *const [i8; BLOCK],
     ) {
         let mut pairs = [[op!(_mm256_setzero_si256()); 2]; ROWS];
@@ -209,7 +209,7 @@ impl Vector for Avx2 {
                 if $step < steps {
                     // SAFETY: the caller's promise.
                     let (w0, w1) = unsafe {
-                        let from = w.add($step).cast::<__m256i>();
+                        let from = w.cast::<__m256i>().add(2 * $step);
                         (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1)))
                     };
                     step!($step: w0, w1, 0 1 2 3);
@@ -433,21 +433,16 @@ impl Sixteen for Pair {
     }
     #[inline(always)]
     fn largest(a: Self::F) -> f32 {
-        let mut lanes = [0.0; 8];
-        // SAFETY: 8 lanes.
-        unsafe { Avx2::store(lanes.as_mut_ptr(), Avx2::max(a.0, a.1)) };
-        let mut largest = lanes[0];
-        for lane in &lanes[1..] {
-            largest = crate::math::max(*lane, largest);
-        }
-        largest
+        let eight = Avx2::max(a.0, a.1);
+        let four = op!(_mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight)));
+        let two = op!(_mm_max_ps(four, _mm_movehl_ps(four, four)));
+        op!(_mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two))))
     }
     #[inline(always)]
     fn sum_i(a: Self::I) -> i32 {
-        let mut lanes = [0i32; 8];
-        let both = Avx2::add_i(a.0, a.1);
-        // SAFETY: 8 lanes of 32 bits.
-        op!(_mm256_storeu_si256(lanes.as_mut_ptr().cast(), both));
-        lanes.iter().sum()
+        let eight = Avx2::add_i(a.0, a.1);
+        let four = op!(_mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight)));
+        let two = op!(_mm_add_epi32(four, _mm_shuffle_epi32::<0b11_10>(four)));
+        op!(_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two))))
     }
 }
