@@ -85,16 +85,16 @@ impl Activations {
         }
     }
 
-    /// The length of a row, as it is multiplied with a quantised matrix.
-    pub(crate) fn length(&self, row: usize) -> f64 {
+    /// The length of a row as it is multiplied with a quantised matrix, or a little more.
+    pub(crate) fn length(&self, row: usize) -> f32 {
         let (panel, row) = (self.panel(row / PANEL), row % PANEL);
-        let items = (row..panel.scales.len()).step_by(panel.width);
         let square = |item: usize| {
             let scale = f64::from(panel.scales[item]);
             let bytes = &panel.bytes[item * BLOCK..][..BLOCK];
             scale * scale * f64::from(bytes.iter().map(|&q| i32::from(q) * i32::from(q)).sum::<i32>())
         };
-        items.map(square).sum::<f64>().sqrt()
+        let items = (row..panel.scales.len()).step_by(panel.width);
+        (items.map(square).sum::<f64>().sqrt() as f32).next_up()
     }
 
     pub(crate) fn float_rows(&self) -> &[f32] {

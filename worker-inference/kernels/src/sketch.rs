@@ -1,21 +1,26 @@
 //! The largest products of a matrix without reading all of it.
 //!
-//! A *sketch* is the matrix in four bits. What it leaves out of a row has a length, and no product of the row is further
+//! A *sketch* is the matrix in five bits. What it leaves out of a row has a length, and no product of the row is further
 //! from the sketch's than that length times the length of the input (Cauchy and Schwarz). So a row that stays further below
 //! the best one than that can't be the largest, whatever was left out, and only the others are multiplied with the
 //! matrix itself. The largest product has the same bits as if all had been.
+//!
+//! Five bits, because of what is left to multiply: of the output matrices of SmolLM2-135M and Gemma 3 270M, on text, 0.7 and
+//! 0.02 % of the groups of rows in the median. With four bits it would be 79 and 0.4 %.
 
 use crate::activations::Activations;
 use crate::cpu::Cpu;
 use crate::half;
 use crate::math;
 use crate::matrix::{GROUP, Matrix, ShapeError};
+use crate::pool::{Shards, share};
 use crate::quant::{BLOCK, Format, dequantize};
-use crate::simd::{Operation, Sixteen, load16};
-use std::cmp::Ordering;
+use crate::simd::{Operation, Sixteen, load16, padded};
 
 /// How a sketch is stored.
-const FORMAT: Format = Format::Q4_0;
+const FORMAT: Format = Format::Q5_0;
+/// The number that stands for zero.
+const ZERO: f32 = 16.0;
 
 /// Values of the smallest matrix that is sketched: a smaller one is read in no time.
 const VALUES_MIN: usize = 1 << 20;
@@ -23,17 +28,17 @@ const VALUES_MIN: usize = 1 << 20;
 /// If more than one group of rows in so many may hold the largest product, it is quicker to multiply them all.
 const FEW: usize = 4;
 
-/// A matrix in four bits, and how far it is off.
+/// A matrix in five bits, and how far it is off.
 pub struct Sketch {
     matrix: Matrix,
-    /// For each group of rows: no product of them is further off than this times the length of the input.
-    off: Vec<f64>,
+    /// No product of a row is further off than this times the length of the input.
+    off: Vec<f32>,
 }
 
 impl Sketch {
     /// Whether reading a sketch is so much quicker than reading such a matrix that one should be made.
     pub fn pays(matrix: &Matrix) -> bool {
-        matches!(matrix.format(), Format::Q8_0 | Format::Q6_K) && matrix.rows() * matrix.cols() >= VALUES_MIN
+        matrix.format() == Format::Q8_0 && matrix.rows() * matrix.cols() >= VALUES_MIN
     }
 
     /// Of a tensor of `rows` x `cols` values as it lies in a GGUF file.
@@ -43,18 +48,16 @@ impl Sketch {
     pub fn of(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Sketch, ShapeError> {
         let bytes = Matrix::checked_bytes(format, rows, cols, data)? / rows;
         let mut matrix = Matrix::zeroed(FORMAT, rows, cols)?;
-        let mut off = vec![0.0; rows.div_ceil(GROUP)];
+        let mut off = Vec::with_capacity(rows);
         let (mut values, mut line) = (vec![0.0; cols], Vec::new());
         for (row, data) in data.chunks_exact(bytes).enumerate() {
             dequantize(format, data, &mut values);
             line.clear();
-            let lengths = sketch_row(&values, &mut line);
-            matrix.fill_row(row, &line);
-            let farthest: &mut f64 = &mut off[row / GROUP];
-            let off = lengths.off(cols);
-            // What is no number stays: nothing is known of such a group.
-            if off.is_nan() || off > *farthest {
-                *farthest = off;
+            let row_off = sketch_row(&values, &mut line).off(cols);
+            off.push(row_off);
+            // Of what is no number nothing is known, and its sketch stays zero.
+            if row_off.is_finite() {
+                matrix.fill_row(row, &line);
             }
         }
         Ok(Sketch { matrix, off })
@@ -66,20 +69,22 @@ impl Sketch {
     }
 }
 
-/// The lengths of a row and of what its sketch leaves out of it.
+/// The lengths of a row and of what its sketch leaves out of it, squared.
 #[derive(Default)]
 struct Lengths {
-    square: f64,
-    square_left_out: f64,
+    row: f64,
+    left_out: f64,
 }
 
 impl Lengths {
-    /// What is left out, and what rounding adds: both products are sums of a term a block, which are together not larger
+    /// What is left out, and what rounding adds: both products are sums of a term a block, which together are not larger
     /// than the length of the row times that of the input, and each step of either errs by no more than `2^-24` of that.
-    fn off(&self, cols: usize) -> f64 {
-        let (length, left_out) = (self.square.sqrt(), self.square_left_out.sqrt());
-        let roundings = (cols / BLOCK + 8) as f64;
-        left_out + roundings * f64::from(f32::EPSILON) * (length + left_out)
+    /// Infinite if it is no number.
+    fn off(&self, cols: usize) -> f32 {
+        let (row, left_out) = (self.row.sqrt(), self.left_out.sqrt());
+        let steps = (cols / BLOCK + 16) as f64;
+        let off = left_out + steps * f64::from(f32::EPSILON) * (row + left_out);
+        if off.is_finite() { (off as f32).next_up() } else { f32::INFINITY }
     }
 }
 
@@ -87,24 +92,26 @@ impl Lengths {
 fn sketch_row(values: &[f32], line: &mut Vec<u8>) -> Lengths {
     let mut lengths = Lengths::default();
     for block in values.as_chunks::<BLOCK>().0 {
-        let farthest =
-            block.iter().fold(0.0f32, |most, &value| if value.abs() > most.abs() { value } else { most });
-        let scale = half::from_f32(farthest / -8.0);
-        let inverse = if half::to_f32(scale) == 0.0 { 0.0 } else { 1.0 / half::to_f32(scale) };
-        let numbers = block.map(|value| (value * inverse + 8.5).clamp(0.0, 15.0) as u8);
+        let farther = |most: f32, value: &f32| if value.abs() > most.abs() { *value } else { most };
+        let half = half::from_f32(block.iter().fold(0.0, farther) / -ZERO);
+        let scale = half::to_f32(half);
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        let numbers = block.map(|value| (value * inverse + ZERO + 0.5).clamp(0.0, 2.0 * ZERO - 1.0) as u8);
         for (value, number) in block.iter().zip(numbers) {
-            let left_out = f64::from(*value) - f64::from(half::to_f32(scale)) * (f64::from(number) - 8.0);
-            lengths.square += f64::from(*value) * f64::from(*value);
-            lengths.square_left_out += left_out * left_out;
+            let left_out = f64::from(*value) - f64::from(scale) * f64::from(f32::from(number) - ZERO);
+            lengths.row += f64::from(*value) * f64::from(*value);
+            lengths.left_out += left_out * left_out;
         }
-        line.extend_from_slice(&scale.to_le_bytes());
-        line.extend((0..BLOCK / 2).map(|index| numbers[index] | numbers[index + BLOCK / 2] << 4));
+        let fifth_bits = (0..BLOCK).fold(0u32, |bits, index| bits | u32::from(numbers[index] >> 4) << index);
+        line.extend_from_slice(&half.to_le_bytes());
+        line.extend_from_slice(&fifth_bits.to_le_bytes());
+        line.extend((0..BLOCK / 2).map(|index| numbers[index] & 15 | numbers[index + BLOCK / 2] << 4));
     }
     lengths
 }
 
 impl Cpu {
-    /// What [`Cpu::matmul`] gives, for every product that may be the largest of its row; negative infinity for all others.
+    /// What [`Cpu::matmul`] gives, for every product that may be the largest of its row; negative infinity for most others.
     /// False if so many may be that it is quicker to compute all: then `out` holds nothing of use.
     ///
     /// # Panics
@@ -116,100 +123,109 @@ impl Cpu {
         activations: &Activations,
         out: &mut [f32],
     ) -> bool {
-        assert_eq!(
-            (matrix.rows(), matrix.cols()),
-            (sketch.matrix.rows(), sketch.matrix.cols()),
-            "rows and cols"
-        );
-        let (rows, groups) = (matrix.rows(), matrix.groups());
+        let shape = (sketch.matrix.rows(), sketch.matrix.cols());
+        assert_eq!((matrix.rows(), matrix.cols()), shape, "rows and columns of a sketch");
         self.matmul(&sketch.matrix, activations, out);
-        let tops = self.tops(out, rows);
-        out.fill(f32::NEG_INFINITY);
 
-        let best: Vec<usize> = tops.chunks_exact(groups).map(|tops| self.argmax(tops)).collect();
-        let mut first = best.clone();
-        first.sort_unstable();
-        first.dedup();
-        self.matmul_groups(matrix, activations, &first, out);
-
-        let bars: Vec<Bar<'_>> = (0..activations.m())
-            .map(|row| {
-                let group = row * rows + best[row] * GROUP..row * rows + rows.min((best[row] + 1) * GROUP);
-                Bar {
-                    tops: &tops[row * groups..][..groups],
-                    largest: f64::from(
-                        out[group].iter().fold(f32::NEG_INFINITY, |most, &x| math::max(x, most)),
-                    ),
-                    length: activations.length(row),
-                }
-            })
-            .collect();
-        let may_win = |group: &usize| bars.iter().any(|bar| bar.is_reached(*group, sketch.off[*group]));
-        let rest: Vec<usize> =
-            (0..groups).filter(|group| first.binary_search(group).is_err()).filter(may_win).collect();
-        if rest.len() * FEW > groups {
+        // What seems to be the largest of each row is computed: others must reach it.
+        let rows = matrix.rows();
+        let best: Vec<usize> = out.chunks_exact(rows).map(|out| self.argmax(out) / GROUP).collect();
+        let mut groups = best.clone();
+        groups.sort_unstable();
+        groups.dedup();
+        self.matmul_groups(matrix, activations, &groups, out);
+        let bars = out.chunks_exact(rows).zip(best).enumerate().map(|(row, (out, best))| {
+            let group = &out[best * GROUP..rows.min((best + 1) * GROUP)];
+            let bar = group.iter().fold(f32::NEG_INFINITY, |most, &product| math::max(product, most));
+            Bar { bar, length: activations.length(row) }
+        });
+        let bars: Vec<Bar> = bars.collect();
+        if !bars.iter().all(|bar| bar.length.is_finite()) {
             return false;
+        }
+
+        let mut may_win = self.reaching(&bars, &sketch.off, out);
+        groups.iter().for_each(|&group| may_win[group] = false);
+        let rest: Vec<usize> = (0..may_win.len()).filter(|&group| may_win[group]).collect();
+        if rest.len() * FEW > may_win.len() {
+            return false;
+        }
+        groups.iter().for_each(|&group| may_win[group] = true);
+        for out in out.chunks_exact_mut(rows) {
+            let unfit = out.chunks_mut(GROUP).zip(&may_win).filter(|(_, may_win)| !**may_win);
+            unfit.for_each(|(out, _)| out.fill(f32::NEG_INFINITY));
         }
         self.matmul_groups(matrix, activations, &rest, out);
         true
     }
 
-    /// The largest of each 16 products, row by row.
-    fn tops(&self, products: &[f32], row_len: usize) -> Vec<f32> {
-        let groups = row_len.div_ceil(GROUP);
-        let mut tops = vec![0.0; products.len() / row_len * groups];
-        for (products, tops) in products.chunks_exact(row_len).zip(tops.chunks_exact_mut(groups)) {
-            self.perform(Tops { products, tops });
-        }
-        tops
+    /// The groups with a product that may reach its row's bar, being as far off as it can be.
+    fn reaching(&self, bars: &[Bar], off: &[f32], products: &[f32]) -> Vec<bool> {
+        let mut groups = vec![false; off.len().div_ceil(GROUP)];
+        let (count, shards) = (groups.len(), Shards::new(&mut groups));
+        self.on_threads(products.len(), &|thread, threads| {
+            let own = share(count, thread, threads);
+            let rows = own.start * GROUP..off.len().min(own.end * GROUP);
+            // SAFETY: the shares of two threads have no group in common.
+            let groups = unsafe { shards.slice(own) };
+            for (bar, products) in bars.iter().zip(products.chunks_exact(off.len())) {
+                let (off, products) = (&off[rows.clone()], &products[rows.clone()]);
+                self.perform(Reach { bar, off, products, groups: &mut *groups });
+            }
+        });
+        groups
     }
 }
 
 /// What a row's products must reach to be its largest.
-struct Bar<'a> {
-    /// The largest product of each group by the sketch.
-    tops: &'a [f32],
-    /// A product that is there.
-    largest: f64,
-    /// Of the input.
-    length: f64,
+struct Bar {
+    bar: f32,
+    /// Of the row's input.
+    length: f32,
 }
 
-impl Bar<'_> {
-    /// Whether the group may reach it; where something is no number, it may.
-    fn is_reached(&self, group: usize, off: f64) -> bool {
-        (f64::from(self.tops[group]) + off * self.length).partial_cmp(&self.largest) != Some(Ordering::Less)
-    }
-}
-
-/// The largest of each 16 numbers, negative infinity if none is a number.
-struct Tops<'a> {
+/// Marks each group of 16 of which one reaches the bar.
+struct Reach<'a> {
+    bar: &'a Bar,
+    off: &'a [f32],
     products: &'a [f32],
-    tops: &'a mut [f32],
+    groups: &'a mut [bool],
 }
 
-impl Operation for Tops<'_> {
+impl Operation for Reach<'_> {
     type Output = ();
 
     fn scalar(self) {
-        for (products, top) in self.products.chunks(GROUP).zip(self.tops) {
-            *top = products.iter().fold(f32::NEG_INFINITY, |most, &product| math::max(product, most));
+        let Bar { bar, length } = *self.bar;
+        let groups = self.products.chunks(GROUP).zip(self.off.chunks(GROUP)).zip(self.groups);
+        for ((products, off), group) in groups {
+            let reach = products.iter().zip(off).map(|(product, off)| off.mul_add(length, *product));
+            *group |= reach.fold(f32::NEG_INFINITY, |most, reach| math::max(reach, most)) >= bar;
         }
     }
 
     #[inline(always)]
     fn vector<S: Sixteen>(self) {
-        let least = S::splat(f32::NEG_INFINITY);
-        let (chunks, rest) = self.products.as_chunks::<GROUP>();
-        for (chunk, top) in chunks.iter().zip(self.tops.iter_mut()) {
-            *top = S::largest(S::max(load16::<S>(chunk), least));
-        }
-        if !rest.is_empty() {
-            let mut last = [f32::NEG_INFINITY; GROUP];
-            last[..rest.len()].copy_from_slice(rest);
-            self.tops[chunks.len()] = S::largest(S::max(load16::<S>(&last), least));
+        let Bar { bar, length } = *self.bar;
+        let (length, least) = (S::splat(length), S::splat(f32::NEG_INFINITY));
+        let groups = self.products.chunks(GROUP).zip(self.off.chunks(GROUP)).zip(self.groups);
+        for ((products, off), group) in groups {
+            let reach = match (products.try_into(), off.try_into()) {
+                (Ok(products), Ok(off)) => S::fma(load16::<S>(off), length, load16::<S>(products)),
+                // The last few. What fills them up reaches nothing.
+                _ => S::fma(load16::<S>(&padded(off)), length, load16::<S>(&filled(products))),
+            };
+            *group |= S::largest(S::max(reach, least)) >= bar;
         }
     }
+}
+
+/// 16 numbers from a slice of fewer, the rest negative infinity.
+#[inline(always)]
+fn filled(numbers: &[f32]) -> [f32; GROUP] {
+    let mut lanes = [f32::NEG_INFINITY; GROUP];
+    lanes[..numbers.len()].copy_from_slice(numbers);
+    lanes
 }
 
 #[cfg(test)]

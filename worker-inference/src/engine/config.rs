@@ -42,7 +42,7 @@ pub struct EngineConfig {
     pub disk_kv: Option<DiskKv>,
     /// Whether tokens are guessed and run before they are known.
     pub speculation: Speculation,
-    /// Whether an output matrix of 6 or 8 bits is sketched in 4, half of its size again: the likeliest token is found
+    /// Whether an output matrix of 8 bits is sketched in 5, two thirds of its size again: the likeliest token is found
     /// quicker.
     pub sketch: bool,
 }
