@@ -91,7 +91,7 @@ impl Matrix {
     /// When shape, format and `data` do not fit together. Nothing is allocated before that is known.
     pub fn from_gguf(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Matrix, ShapeError> {
         Matrix::checked_bytes(format, rows, cols, data)?;
-        Ok(Matrix::zeroed(format, rows, cols)?.filled(data))
+        Ok(Matrix::zeroed(format, rows, cols, |_| ())?.filled(data))
     }
 
     /// The bytes of a tensor that has the bytes of its shape.
@@ -105,9 +105,14 @@ impl Matrix {
     }
 
     /// A matrix in memory of its own, to be filled row by row.
-    pub(crate) fn zeroed(format: Format, rows: usize, cols: usize) -> Result<Matrix, ShapeError> {
+    pub(crate) fn zeroed(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        advise: impl FnOnce(&[u8]),
+    ) -> Result<Matrix, ShapeError> {
         let plan = plan(format, rows, cols)?;
-        let piece = Piece::new(plan.bytes(), |_| ());
+        let piece = Piece::new(plan.bytes(), advise);
         Ok(Matrix { format, rows, cols, plan, piece })
     }
 

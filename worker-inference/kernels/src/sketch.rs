@@ -41,13 +41,20 @@ impl Sketch {
         matrix.format() == Format::Q8_0 && matrix.rows() * matrix.cols() >= VALUES_MIN
     }
 
-    /// Of a tensor of `rows` x `cols` values as it lies in a GGUF file.
+    /// Of a tensor of `rows` x `cols` values as it lies in a GGUF file. `advise` sees its memory before it is touched, to ask
+    /// for huge pages.
     ///
     /// # Errors
     /// When shape, format and `data` do not fit together, or rows are not whole blocks of 32.
-    pub fn of(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Sketch, ShapeError> {
+    pub fn of(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        data: &[u8],
+        advise: impl FnOnce(&[u8]),
+    ) -> Result<Sketch, ShapeError> {
         let bytes = Matrix::checked_bytes(format, rows, cols, data)? / rows;
-        let mut matrix = Matrix::zeroed(FORMAT, rows, cols)?;
+        let mut matrix = Matrix::zeroed(FORMAT, rows, cols, advise)?;
         let mut off = Vec::with_capacity(rows);
         let (mut values, mut line) = (vec![0.0; cols], Vec::new());
         for (row, data) in data.chunks_exact(bytes).enumerate() {

@@ -40,7 +40,7 @@ impl Case {
     fn new(format: Format, data: &[u8]) -> Case {
         let rows = data.len() / format.row_bytes(COLS).unwrap();
         let matrix = Matrix::from_gguf(format, rows, COLS, data).unwrap();
-        Case { matrix, sketch: Sketch::of(format, rows, COLS, data).unwrap() }
+        Case { matrix, sketch: Sketch::of(format, rows, COLS, data, |_| ()).unwrap() }
     }
 
     /// All products, and what the sketch finds if it does.
@@ -185,6 +185,6 @@ fn equals_zeros_and_what_is_no_number_are_computed_in_full() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    assert!(Sketch::of(Format::Q8_0, 2, 32, &[0; 67]).is_err());
-    assert!(Sketch::of(Format::F32, 1, 3, &[0; 12]).is_err());
+    assert!(Sketch::of(Format::Q8_0, 2, 32, &[0; 67], |_| ()).is_err());
+    assert!(Sketch::of(Format::F32, 1, 3, &[0; 12], |_| ()).is_err());
 }

@@ -66,7 +66,10 @@ impl Decoder {
         }
         let tensor = gguf.tensor(name).expect("the decoder was loaded from it");
         let format = Format::from_ggml(tensor.type_id.0).expect("the decoder has it as a matrix");
-        let sketch = Sketch::of(format, output.rows(), output.cols(), tensor.bytes)
+        let advise = |bytes: &[u8]| {
+            sys::advise_huge(bytes);
+        };
+        let sketch = Sketch::of(format, output.rows(), output.cols(), tensor.bytes, advise)
             .expect("rows of a quantised matrix are whole blocks");
         self.repacked += sketch.bytes();
         self.shortcut = Some(Shortcut { sketch, pause: 0, next_pause: 0, served: 0 });
