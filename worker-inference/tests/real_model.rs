@@ -8,6 +8,8 @@
 mod gemma;
 #[path = "real_model/golden.rs"]
 mod golden;
+#[path = "real_model/sketch.rs"]
+mod sketch;
 #[path = "real_model/speculation.rs"]
 mod speculation;
 #[path = "real_model/tiers.rs"]

@@ -22,9 +22,6 @@ const FORMAT: Format = Format::Q5_0;
 /// The number that stands for zero.
 const ZERO: f32 = 16.0;
 
-/// Values of the smallest matrix that is sketched: a smaller one is read in no time.
-const VALUES_MIN: usize = 1 << 20;
-
 /// If more than one group of rows in so many may hold the largest product, it is quicker to multiply them all.
 const FEW: usize = 4;
 
@@ -38,7 +35,7 @@ pub struct Sketch {
 impl Sketch {
     /// Whether reading a sketch is so much quicker than reading such a matrix that one should be made.
     pub fn pays(matrix: &Matrix) -> bool {
-        matrix.format() == Format::Q8_0 && matrix.rows() * matrix.cols() >= VALUES_MIN
+        matrix.format() == Format::Q8_0
     }
 
     /// Of a tensor of `rows` x `cols` values as it lies in a GGUF file. `advise` sees its memory before it is touched, to ask

@@ -42,9 +42,9 @@ pub struct EngineConfig {
     pub disk_kv: Option<DiskKv>,
     /// Whether tokens are guessed and run before they are known.
     pub speculation: Speculation,
-    /// Whether an output matrix of 8 bits is sketched in 5, two thirds of its size again: the likeliest token is found
-    /// quicker.
-    pub sketch: bool,
+    /// An output matrix of 8 bits with so many values is sketched in 5, two thirds of its size again, so that the
+    /// likeliest token is found without reading all of it. A smaller one stays in the processor's cache for a good part.
+    pub sketch_from: usize,
 }
 
 /// The disk tier of an engine. KV tells the text that it was made from: the folder is made private.
@@ -74,7 +74,7 @@ impl Default for EngineConfig {
             host_kv_bytes: 0,
             disk_kv: None,
             speculation: Speculation::default(),
-            sketch: true,
+            sketch_from: 1 << 26,
         }
     }
 }

@@ -43,9 +43,7 @@ impl Engine {
         let reach = window.min(blocks * BLOCK_TOKENS);
         let mut model = Decoder::load(&gguf, reach, config.step_tokens)
             .map_err(|cause| LoadError::Model { path: path.clone(), cause })?;
-        if config.sketch {
-            model.sketch_output(&gguf);
-        }
+        model.sketch_output(&gguf, config.sketch_from);
         let kv = Pool::new(KvPool::new(model.kv_layout(), blocks + 1, |bytes| {
             sys::advise_huge(bytes);
         }));

@@ -14,12 +14,12 @@ const SCHEMA: &str = r#"{"type": "object", "properties": {
 
 /// All that a caller hears of one request.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Heard {
-    tokens: Vec<(u32, String, Option<Box<TokenLogprobs>>)>,
+pub(super) struct Heard {
+    pub(super) tokens: Vec<(u32, String, Option<Box<TokenLogprobs>>)>,
     end: Option<(FinishReason, Vec<u32>, String)>,
 }
 
-fn hear(engine: &mut Engine, requests: &[Request]) -> Vec<Heard> {
+pub(super) fn hear(engine: &mut Engine, requests: &[Request]) -> Vec<Heard> {
     let ids: Vec<SequenceId> =
         requests.iter().map(|request| engine.submit(request.clone()).expect("fits")).collect();
     let mut heard: BTreeMap<SequenceId, Heard> = BTreeMap::new();
@@ -37,7 +37,7 @@ fn hear(engine: &mut Engine, requests: &[Request]) -> Vec<Heard> {
 }
 
 /// Greedy, drawn, cut by a stop string, with penalties and probabilities, and in a form.
-fn mixed(engine: &Engine) -> Vec<Request> {
+pub(super) fn mixed(engine: &Engine) -> Vec<Request> {
     let tokens = encode(engine, TEXT);
     // What was read is quoted: the second half begins like the first.
     let quoting = [&tokens[..120], &tokens[..40]].concat();

@@ -52,16 +52,17 @@ impl Shortcut {
 }
 
 impl Decoder {
-    /// Sketches the output matrix where that pays, so that a likeliest token is found without reading all of it.
+    /// Sketches the output matrix where that pays, if it has `least` values, so that a likeliest token is found without
+    /// reading all of it.
     ///
     /// # Panics
     /// If `gguf` is not the file that the decoder was loaded from.
-    pub fn sketch_output(&mut self, gguf: &Gguf<'_>) {
+    pub fn sketch_output(&mut self, gguf: &Gguf<'_>, least: usize) {
         let (name, output) = match &self.output {
             Some(output) => ("output.weight", output),
             None => ("token_embd.weight", &self.embedding),
         };
-        if !Sketch::pays(output) {
+        if !Sketch::pays(output) || output.rows() * output.cols() < least {
             return;
         }
         let tensor = gguf.tensor(name).expect("the decoder was loaded from it");
