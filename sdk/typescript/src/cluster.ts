@@ -83,7 +83,7 @@ export class Cluster {
    * to the version before.
    */
   async raiseLevel(options: NodeChangeOptions = {}): Promise<ClusterStatus> {
-    const { id: _, ...request } = this.#change("", options);
+    const request = this.#reason(options);
     return clusterStatus(await this.#client.call(METHOD.raiseLevel, request, request.requestId));
   }
 
@@ -101,6 +101,10 @@ export class Cluster {
   }
 
   #change(id: string, options: NodeChangeOptions): { id: string; reason: string; requestId: string } {
-    return { id, reason: options.reason ?? "", requestId: givenOrFresh(options.requestId) };
+    return { id, ...this.#reason(options) };
+  }
+
+  #reason(options: NodeChangeOptions): { reason: string; requestId: string } {
+    return { reason: options.reason ?? "", requestId: givenOrFresh(options.requestId) };
   }
 }
