@@ -38,8 +38,9 @@ fn tried(attempt: &Attempt, world: &World) -> Result<Ended, String> {
     if output.contains("ESCAPED") || output.contains(world.canary()) {
         return Err(format!("it got through: {said}"));
     }
-    if ended.why != attempt.ends {
-        return Err(format!("it should end {:?}: {said}", attempt.ends));
+    let expected = attempt.must_end(&ended.report);
+    if ended.why != expected {
+        return Err(format!("it should end {expected:?}: {said}"));
     }
     // A program that did not run has not been contained.
     if attempt.ends == Why::Exited && !output.contains("CONTAINED") {

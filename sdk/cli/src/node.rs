@@ -4,7 +4,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Out, bytes, fields, table};
 use crate::values;
 use quorate_sdk::Client;
-use quorate_sdk::data::{Device, Engine, Node};
+use quorate_sdk::data::{Device, Engine, Gpu, Node};
 use std::time::Duration;
 
 #[derive(clap::Subcommand, Debug)]
@@ -113,7 +113,6 @@ pub(crate) fn in_full(node: &Node) -> String {
 fn device(device: &Device) -> [(&'static str, String); 7] {
     let size = |count: Option<u64>| count.map(bytes).unwrap_or_default();
     let share = |milli: Option<u32>| milli.map(|m| format!("{}.{} %", m / 10, m % 10)).unwrap_or_default();
-    let gpu = |gpu: &quorate_sdk::data::Gpu| gpu.name.clone().unwrap_or_else(|| "unnamed".to_string());
     let gpus: Vec<String> = device.gpus.iter().map(gpu).collect();
     [
         ("cpus", crate::output::or_empty(&device.cpus)),
@@ -122,8 +121,17 @@ fn device(device: &Device) -> [(&'static str, String); 7] {
         ("process", size(device.rss_bytes)),
         ("cpu pressure", share(device.cpu_pressure_milli)),
         ("memory pressure", share(device.memory_pressure_milli)),
-        ("gpus", gpus.join(", ")),
+        ("gpus", gpus.join("; ")),
     ]
+}
+
+/// Its name, and what is known of its memory and its work.
+fn gpu(gpu: &Gpu) -> String {
+    let memory = gpu.memory_used_bytes.zip(gpu.memory_total_bytes);
+    let memory = memory.map(|(used, total)| format!("{} of {}", bytes(used), bytes(total)));
+    let busy = gpu.utilization_percent.map(|percent| format!("{percent} % busy"));
+    let name = gpu.name.clone().unwrap_or_else(|| "unnamed".to_string());
+    [Some(name), memory, busy].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn engines(engines: &[Engine]) -> String {
@@ -141,4 +149,23 @@ fn engines(engines: &[Engine]) -> String {
     };
     let rows: Vec<_> = engines.iter().map(row).collect();
     table(&["MODEL", "KERNELS", "WINDOW", "KV BLOCKS", "KV", "COMPUTED", "CACHED", "GENERATED"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_says_what_is_known_of_it() {
+        let whole = Gpu {
+            name: Some("NVIDIA H200".into()),
+            memory_total_bytes: Some(150_754_820_096),
+            memory_used_bytes: Some(4_847_370_240),
+            utilization_percent: Some(5),
+            ..Gpu::default()
+        };
+        assert_eq!(gpu(&whole), "NVIDIA H200, 4.5 GiB of 140.4 GiB, 5 % busy");
+        assert_eq!(gpu(&Gpu { memory_used_bytes: None, ..whole }), "NVIDIA H200, 5 % busy");
+        assert_eq!(gpu(&Gpu::default()), "unnamed");
+    }
 }
