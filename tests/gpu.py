@@ -52,9 +52,7 @@ def nodes(quorate):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         return {}
-    told = json.loads(done.stdout)
-    told = told["nodes"] if isinstance(told, dict) else told
-    return {node["id"]: {gpu["uuid"]: gpu for gpu in node["device"]["gpus"]} for node in told}
+    return {node["id"]: {gpu["uuid"]: gpu for gpu in node["device"]["gpus"]} for node in json.loads(done.stdout)}
 
 
 def until(what, quorate, holds):

@@ -85,9 +85,8 @@ impl RowBuffers {
         }
     }
 
-    /// Runs the model; `on_logits` gets each wanted row, those of a sequence in order; with `likeliest`, its largest logits
-    /// only. Returns the attention of
-    /// watched rows.
+    /// Runs the model; `on_logits` gets each wanted row, those of a sequence in order. With `likeliest`, logits that are not
+    /// their row's largest may be minus infinity. Returns the attention of watched rows.
     pub(super) fn run(
         &self,
         model: &mut Decoder,
