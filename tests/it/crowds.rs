@@ -227,7 +227,7 @@ async fn pass(client: TcpStream, to: u16, number: u64, left: Arc<AtomicUsize>) -
 #[tokio::test]
 async fn a_watch_that_is_cut_again_and_again_tells_the_same() -> anyhow::Result<()> {
     let cuts = (rounds("QUORATE_WATCH_CUTS") as usize).max(40);
-    let turns = cuts / 3 + 8;
+    let turns = cuts / 2 + 8;
     let noted = Noted::new()?;
     let script = format!(
         "[[reply]]\nwhen_results_below = {turns}\ntext = {:?}\ntokens_per_second = 100\n\

@@ -177,7 +177,7 @@ impl Bench {
             tokens: tokens.to_vec(),
             scope: SCOPE,
             max_new,
-            min_new: max_new,
+            min_new: 0,
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
             ignore_eos: true,
             class: 1,
