@@ -7,7 +7,7 @@ use crate::tools::{Noted, sink};
 use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use quorate_sdk::{Client, Event, EventKind, Task, TaskState};
-use quorate_tests::{Cluster, Process, Spec, ports, until};
+use quorate_tests::{Cluster, Spec, ports, until};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -280,70 +280,4 @@ async fn follow(client: Client, task: String) -> anyhow::Result<Seen> {
     }
     check_sequence(&committed, 1)?;
     Ok(Seen { committed, text: text.into_iter().map(|(step, (_, whole))| (step, whole)).collect() })
-}
-
-/// Agents that live on one node and wait for their tools: what each costs, and how soon one reacts.
-#[tokio::test]
-async fn many_agents_live_on_one_node() -> anyhow::Result<()> {
-    let many = rounds("QUORATE_LIVE_AGENTS").max(300) as usize;
-    let noted = Noted::new()?;
-    // Longer than it takes until all of them live.
-    let wait_ms = 60_000;
-    let call =
-        format!("{{ name = 'sink.put', arguments = '{{\"n\": {{results}}, \"wait_ms\": {wait_ms}}}' }}");
-    let script = format!("[[reply]]\nwhen_results_below = 1\ncalls = [{call}]\n[[reply]]\ntext = 'Done.'\n");
-    let spec = Spec { more: sink(&noted.file()), coordinators: 1, workers: 1, slots: 64, ..spec(&[script]) };
-    on_cluster(spec, async |cluster| {
-        let client = cluster.client()?;
-        apply_with(&client, "clerk", "tools = ['sink.put']").await?;
-        let order = |_: usize| async {
-            let task = client.tasks().create("clerk").input("go").send().await?;
-            anyhow::Ok(task.uid)
-        };
-        // The first ones bring everything there that is there once.
-        let first: Vec<String> =
-            stream::iter(0..20).map(order).buffer_unordered(AT_ONCE).try_collect().await?;
-        let worker = cluster.node("worker-1")?;
-        living(worker, first.len()).await?;
-        let before = worker.usage()?.rss_bytes;
-        let rest: Vec<String> =
-            stream::iter(0..many).map(order).buffer_unordered(AT_ONCE).try_collect().await?;
-        living(worker, first.len() + many).await?;
-        let each = worker.usage()?.rss_bytes.saturating_sub(before) / many as u64;
-        figure("live_agents", many);
-        figure("live_agent_bytes", each);
-        let limit = if cfg!(debug_assertions) { 192 << 10 } else { 64 << 10 };
-        ensure!(each <= limit, "an agent that waits takes {each} bytes");
-        // What they hear last: that it is over.
-        let all = first.iter().chain(&rest);
-        let cancel = |id: &String| {
-            let (client, id) = (client.clone(), id.clone());
-            async move { client.tasks().cancel(&id).await }
-        };
-        stream::iter(all).map(cancel).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
-        for id in first.iter().chain(&rest) {
-            let done = ended(&client, id).await?;
-            ensure!(done.state == TaskState::Cancelled, "{done:?}");
-        }
-        let within = |le: &str| format!("quorate_agent_event_seconds_bucket{{le=\"{le}\"}}");
-        let soon = metric(worker, &within("0.005")).await?.context("the histogram")?;
-        let all = metric(worker, &within("+Inf")).await?.context("the histogram")?;
-        let late_per_mille = ((all - soon) * 1000.0 / all).ceil() as u64;
-        figure("agent_events", all as u64);
-        figure("agent_events_later_than_5_ms_per_mille", late_per_mille);
-        ensure!(
-            cfg!(debug_assertions) || late_per_mille <= 10,
-            "{late_per_mille} ‰ of {all} came later than 5 ms"
-        );
-        Ok(())
-    })
-    .await
-}
-
-async fn living(worker: &Process, many: usize) -> anyhow::Result<()> {
-    until("agents that wait for their tools", PATIENCE * 3, || async {
-        let living = metric(worker, "quorate_agents ").await.ok()??;
-        (living as usize >= many).then_some(())
-    })
-    .await
 }

@@ -25,6 +25,7 @@ mod homes;
 mod idle;
 mod join;
 mod leader_kill;
+mod living;
 mod load;
 mod local_cluster;
 mod memory;

@@ -28,6 +28,8 @@ mod isa;
 
 mod cpu;
 mod memory;
+#[cfg(test)]
+mod numbers;
 mod pool;
 mod probe;
 

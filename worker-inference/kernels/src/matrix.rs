@@ -46,7 +46,7 @@ pub enum ShapeError {
 
 /// Where the sections of a matrix lie in its piece of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Plan {
+pub(crate) struct Plan {
     values: Range<usize>,
     scales: Range<usize>,
     leasts: Range<usize>,
@@ -90,18 +90,8 @@ impl Matrix {
     /// # Errors
     /// When shape, format and `data` do not fit together. Nothing is allocated before that is known.
     pub fn from_gguf(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Matrix, ShapeError> {
-        Matrix::checked_bytes(format, rows, cols, data)?;
+        check(format, rows, cols, data)?;
         Ok(Matrix::zeroed(format, rows, cols, |_| ())?.filled(data))
-    }
-
-    /// The bytes of a tensor that has the bytes of its shape.
-    pub(crate) fn checked_bytes(
-        format: Format,
-        rows: usize,
-        cols: usize,
-        data: &[u8],
-    ) -> Result<usize, ShapeError> {
-        check(format, rows, cols, data).map(|_plan| data.len())
     }
 
     /// A matrix in memory of its own, to be filled row by row.
@@ -330,7 +320,8 @@ impl Sections<'_> {
     }
 }
 
-fn check(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Plan, ShapeError> {
+/// How a tensor with these bytes is laid out; an error if they are not those of its shape.
+pub(crate) fn check(format: Format, rows: usize, cols: usize, data: &[u8]) -> Result<Plan, ShapeError> {
     let plan = plan(format, rows, cols)?;
     match format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows)) {
         None => Err(ShapeError::TooLarge { format, rows, cols }),

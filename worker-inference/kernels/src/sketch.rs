@@ -12,7 +12,7 @@ use crate::activations::Activations;
 use crate::cpu::Cpu;
 use crate::half;
 use crate::math;
-use crate::matrix::{GROUP, Matrix, ShapeError};
+use crate::matrix::{self, GROUP, Matrix, ShapeError};
 use crate::pool::{Shards, share};
 use crate::quant::{BLOCK, Format, dequantize};
 use crate::simd::{Operation, Sixteen, load16, padded};
@@ -50,7 +50,8 @@ impl Sketch {
         data: &[u8],
         advise: impl FnOnce(&[u8]),
     ) -> Result<Sketch, ShapeError> {
-        let bytes = Matrix::checked_bytes(format, rows, cols, data)? / rows;
+        matrix::check(format, rows, cols, data)?;
+        let bytes = data.len() / rows;
         let mut matrix = Matrix::zeroed(FORMAT, rows, cols, advise)?;
         let mut off = Vec::with_capacity(rows);
         let (mut values, mut line) = (vec![0.0; cols], Vec::new());

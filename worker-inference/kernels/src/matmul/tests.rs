@@ -1,21 +1,7 @@
 use super::*;
 use crate::isa::Isa;
+use crate::numbers::Numbers;
 use crate::quant::{BLOCK, Format, dequantize};
-
-/// A small generator: the same numbers in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    /// From -1 to 1.
-    fn float(&mut self) -> f32 {
-        self.next() as f32 / (1u64 << 30) as f32 - 1.0
-    }
-}
 
 /// A tensor as in a file: random bytes with scales of a sensible size.
 fn tensor(format: Format, rows: usize, cols: usize, numbers: &mut Numbers) -> Vec<u8> {

@@ -1,20 +1,6 @@
 use super::*;
 use crate::isa::Isa;
-
-/// A small generator: the same numbers in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    /// About as a weight is spread: from -3 to 3, mostly small.
-    fn weight(&mut self) -> f32 {
-        (0..3).map(|_| self.next() as f32 / (1u64 << 30) as f32 - 1.0).sum()
-    }
-}
+use crate::numbers::Numbers;
 
 const COLS: usize = 256;
 const ROWS: usize = 1000;
