@@ -107,6 +107,9 @@ impl Reactions {
 /// What a worker's memory may grow by, however many rest there: the cache of its store's index, and what allocators keep.
 const MOST_GROWN: u64 = 64 << 20;
 
+/// Tasks of one project, which holds 100,000 at most.
+const A_PROJECT: usize = 50_000;
+
 /// Agents that wait for days: nothing of them is in the worker's memory, only on disks.
 #[tokio::test]
 async fn agents_at_rest_cost_disk_only() -> anyhow::Result<()> {
@@ -114,12 +117,17 @@ async fn agents_at_rest_cost_disk_only() -> anyhow::Result<()> {
     let call = "{ name = 'wait', arguments = '{\"seconds\": 864000}' }";
     let script = format!("[[reply]]\nwhen_results_below = 1\ncalls = [{call}]\n[[reply]]\ntext = 'Done.'\n");
     on_cluster(Spec { coordinators: 1, workers: 1, slots: 64, ..spec(&[script]) }, async |cluster| {
-        let client = cluster.client()?;
-        apply_with(&client, "clerk", "tools = ['wait']").await?;
+        let project = async |name: &str| {
+            let client = cluster.client()?.with_project(name)?;
+            apply_with(&client, "clerk", "tools = ['wait']").await?;
+            anyhow::Ok(client)
+        };
         // The first ones bring everything there that is there once.
-        make(&client, many / 10).await?;
+        make(&project("first").await?, many / 10).await?;
         let before = Rest::of(cluster, many / 10).await?;
-        make(&client, many).await?;
+        for (at, begun) in (0..many).step_by(A_PROJECT).enumerate() {
+            make(&project(&format!("rest-{at}")).await?, A_PROJECT.min(many - begun)).await?;
+        }
         let after = Rest::of(cluster, many / 10 + many).await?;
         let each = |after: u64, before: u64| after.saturating_sub(before) / many as u64;
         figure("resting_agents", many);
