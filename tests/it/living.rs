@@ -66,8 +66,9 @@ async fn many_agents_live_on_one_node() -> anyhow::Result<()> {
 
 /// The uids of so many tasks, made as fast as the cluster takes them.
 async fn make(client: &Client, count: usize) -> anyhow::Result<Vec<String>> {
-    let order = |_: usize| async {
-        let task = client.tasks().create("clerk").input("go").send().await?;
+    // No input is as another, so that each takes its place on a disk.
+    let order = |n: usize| async move {
+        let task = client.tasks().create("clerk").input(format!("go {n}")).send().await?;
         anyhow::Ok(task.uid)
     };
     stream::iter(0..count).map(order).buffer_unordered(AT_ONCE).try_collect().await
