@@ -55,6 +55,10 @@ def parse(arguments=None):
 
 # Words
 
+# So many of a vocabulary's first words, which are its most common ones: texts of rare words are answered with pieces of
+# words, which are other tokens when they come back as a part of the next prompt.
+COMMON = 6000
+
 
 def one_token_words(options):
     if options.words:
@@ -63,8 +67,9 @@ def one_token_words(options):
     space = next((mark for mark in ("Ġ", "▁") if sum(token.startswith(mark) for token in tokens) > 1000), None)
     if space is None:
         raise SystemExit(f"{options.model_file} has no vocabulary of words with a space before them; give --words")
-    words = {token[1:] for token in tokens if token.startswith(space)}
-    return sorted(word for word in words if 3 <= len(word) <= 12 and word.isascii() and word.islower() and word.isalpha())
+    words = (token[1:] for token in tokens if token.startswith(space))
+    plain = [word for word in words if 4 <= len(word) <= 9 and word.isascii() and word.islower() and word.isalpha()]
+    return plain[:COMMON]
 
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
