@@ -141,6 +141,8 @@ pub struct EngineObserved {
     /// Guessed tokens that were run, and those of them that came true.
     pub tokens_drafted: u64,
     pub tokens_accepted: u64,
+    /// Steps whose likeliest tokens were found without all logits.
+    pub steps_sketched: u64,
     /// Rows that were computed again because their values were lost.
     pub tokens_recomputed: u64,
 }

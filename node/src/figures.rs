@@ -132,6 +132,7 @@ fn read_engine(model: &str, observed: &EngineObserved) {
     counter!(names::SEQUENCES_PREEMPTED_TOTAL).absolute(observed.preempted);
     counter!(names::TOKENS_DRAFTED_TOTAL, "model" => model.to_owned()).absolute(observed.tokens_drafted);
     counter!(names::TOKENS_ACCEPTED_TOTAL, "model" => model.to_owned()).absolute(observed.tokens_accepted);
+    counter!(names::STEPS_SKETCHED_TOTAL, "model" => model.to_owned()).absolute(observed.steps_sketched);
     counter!(names::TOKENS_RECOMPUTED_TOTAL, "model" => model.to_owned())
         .absolute(observed.tokens_recomputed);
 }

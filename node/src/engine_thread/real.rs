@@ -180,6 +180,7 @@ impl Steps for RealEngine {
             preempted: observed.asides.preempted,
             tokens_drafted: observed.tokens_drafted,
             tokens_accepted: observed.tokens_accepted,
+            steps_sketched: observed.steps_sketched,
             tokens_recomputed: observed.tokens_recomputed,
         }
     }

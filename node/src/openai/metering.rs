@@ -12,7 +12,8 @@ pub(super) fn render(face: &Face) -> String {
         counter!(names::TOKENS_CACHED_TOTAL, "model" => name.clone()).absolute(observed.tokens_cached);
         counter!(names::TOKENS_GENERATED_TOTAL, "model" => name.clone()).absolute(observed.tokens_generated);
         counter!(names::TOKENS_DRAFTED_TOTAL, "model" => name.clone()).absolute(observed.tokens_drafted);
-        counter!(names::TOKENS_ACCEPTED_TOTAL, "model" => name).absolute(observed.tokens_accepted);
+        counter!(names::TOKENS_ACCEPTED_TOTAL, "model" => name.clone()).absolute(observed.tokens_accepted);
+        counter!(names::STEPS_SKETCHED_TOTAL, "model" => name).absolute(observed.steps_sketched);
         let used = observed.kv_blocks_used * observed.kv_bytes.checked_div(observed.kv_blocks).unwrap_or(0);
         gauge!(names::KV_BYTES, "project" => "all", "class" => "all", "tier" => "memory").set(used as f64);
         for (reason, blocks) in observed.evictions {

@@ -92,6 +92,7 @@ table! {
     SEQUENCES_PREEMPTED_TOTAL = "quorate_sequences_preempted_total", Counter, [], "Sequences that gave up their place for more urgent ones";
     TOKENS_DRAFTED_TOTAL = "quorate_tokens_drafted_total", Counter, ["model"], "Guessed tokens that the engine ran before they were known";
     TOKENS_ACCEPTED_TOTAL = "quorate_tokens_accepted_total", Counter, ["model"], "Guessed tokens that came true";
+    STEPS_SKETCHED_TOTAL = "quorate_steps_sketched_total", Counter, ["model"], "Steps whose likeliest tokens were found without all logits";
     TOKENS_RECOMPUTED_TOTAL = "quorate_tokens_recomputed_total", Counter, ["model"], "Tokens computed again because their values were lost";
     KV_EVICTIONS_TOTAL = "quorate_kv_evictions_total", Counter, ["reason"], "KV blocks evicted";
     ANSWERS = "quorate_answers", Gauge, [], "Answers of the OpenAI face in the making, waiting ones included";
