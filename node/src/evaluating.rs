@@ -9,19 +9,21 @@
 
 pub(crate) mod asked;
 mod bill;
+mod parts;
 pub(crate) mod plane;
 pub(crate) mod recorded;
 pub(crate) mod sampled;
 mod scorer;
 
-pub(crate) use scorer::{EngineScorer, sha256};
+pub(crate) use parts::PartsScorer;
+pub(crate) use scorer::{EngineScorer, ScoreFailure, sha256};
 
 use crate::accounts::{Accounts, NotBegun};
 use crate::engine_thread::real::LoadedModel;
 use crate::gateway::local::scope_of;
 use bill::{Bill, Meter};
 use evaluate::{Call, EvaluateError, NoSuggestion, Over, Report, Settings, Suggestion};
-use scorer::{ScoreFailure, Shared};
+use scorer::Shared;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;

@@ -137,6 +137,9 @@ pub(crate) struct Source {
     /// Let the model read each segment by itself: masking is then removing, but the model understands less
     #[arg(long, conflicts_with = "task")]
     independent: bool,
+    /// Read the first tokens of each segment once more, behind all before it: some of what the model lost comes back
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, requires = "independent")]
+    again: usize,
     /// Compute at most so many tokens; calls beyond that are listed as skipped
     #[arg(long, value_name = "TOKENS")]
     budget: Option<u64>,
@@ -166,7 +169,7 @@ impl Source {
             threads: self.threads,
             audit_all: self.audit_all,
             exact: self.exact,
-            independent: self.independent,
+            independent: self.independent.then_some(self.again),
             budget_tokens: self.budget,
             json,
         }

@@ -33,8 +33,8 @@ pub use chat::{
     CallFormat, Chat, ChatError, ChatOptions, Message, ToolCall, Tools, text_before_calls, tool_calls,
 };
 pub use engine::{
-    DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed, Request,
-    ScoreRequest, Speculation, TokenLogprobs, Usage,
+    DiskKv, Engine, EngineConfig, EngineInfo, Event, FinishReason, ForkRequest, LoadError, Observed,
+    PartsRequest, PartsSubmitted, Request, ScoreRequest, Speculation, TokenLogprobs, Usage,
 };
 pub use evict::{Eviction, Hint, Owner, Use};
 pub use grammar::{Grammar, GrammarError, Grammars};
@@ -42,8 +42,8 @@ pub use prefix::Scope;
 pub use sampler::Sampling;
 pub use scheduler::{SubmitError, Verb, VerbOutcome};
 pub use score::{
-    Call, Children, ChildrenRun, Removed, ScoreError, Spent, TextScore, last_logits, perplexity, score,
-    score_children, score_removed, score_without,
+    Call, Children, ChildrenRun, Parted, PartedCall, Removed, ScoreError, Spent, TextScore, last_logits,
+    perplexity, score, score_children, score_parts, score_removed, score_without,
 };
 pub use sequence::{SequenceId, TreeId};
 pub use text::{Chains, TextError, TextModel};

@@ -12,6 +12,7 @@ mod bytes;
 mod contents;
 mod fork;
 mod guess;
+mod held;
 mod order;
 mod share;
 mod verbs;
@@ -70,7 +71,8 @@ pub enum SubmitError {
     )]
     Busy { waiting: usize },
     #[error(
-        "a fork needs {needed} KV blocks now and {available} are not set aside; submit its tokens instead"
+        "a sequence that must start at once needs {needed} KV blocks and {available} are not set aside; submit a fork's \
+         tokens instead, or raise engine.kv_bytes"
     )]
     NoRoom { needed: usize, available: usize },
     #[error("{0} is unknown or has ended")]

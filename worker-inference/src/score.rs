@@ -1,10 +1,12 @@
 //! How likely a model finds a text: per token after a cached prefix, and as the perplexity of a whole file.
 
 mod children;
+mod parts;
 
 use std::ops::Range;
 
 pub use children::{Call, Children, ChildrenRun, Removed, Spent, score_children, score_removed};
+pub use parts::{Parted, PartedCall, score_parts};
 
 use crate::engine::{Engine, Event};
 use crate::prefix::Scope;
@@ -49,6 +51,10 @@ pub enum ScoreError {
          those that overlap"
     )]
     Order { start: usize, end: usize, before: usize },
+    #[error(
+        "the parts of this call do not fit into the pool of {blocks} KV blocks together; raise engine.kv_bytes"
+    )]
+    Parts { blocks: usize },
     #[error("the scoring was cancelled before its end; ask again")]
     Cancelled,
 }

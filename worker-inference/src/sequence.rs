@@ -59,6 +59,8 @@ pub struct Sequence {
     max_new: usize,
     logits_from: usize,
     private_from: usize,
+    /// It is never put aside.
+    stays: bool,
     /// Tokens whose keys and values lie in the table's blocks.
     pub(crate) stored: usize,
     /// Positions before this one need no row any more: they ran, or their values were found.
@@ -91,6 +93,7 @@ impl Sequence {
             max_new: work.max_new,
             logits_from: work.logits_from,
             private_from: work.private_from,
+            stays: false,
             stored: 0,
             next_row: 0,
             computed: 0,
@@ -125,6 +128,11 @@ impl Sequence {
     /// It came in this step, at this time.
     pub(crate) fn come(&mut self, step: u64, now_ms: u64) {
         (self.arrived, self.came_ms) = (step, now_ms);
+    }
+
+    /// It is never put aside from now on.
+    pub(crate) fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// It runs from now on; what it waits later, put aside, is no part of its first wait.
@@ -268,7 +276,7 @@ impl Sequence {
 
     /// Whether it may be put aside and begin anew: nobody has heard a part of its answer that would be given twice.
     pub(crate) fn can_be_put_aside(&self) -> bool {
-        self.max_new > 0 || self.reached <= self.logits_from
+        !self.stays && (self.max_new > 0 || self.reached <= self.logits_from)
     }
 
     /// Rows were run and their values stored.

@@ -4,6 +4,9 @@
 // A list of one range is meant.
 #![allow(clippy::single_range_in_vec_init)]
 
+#[path = "children/parts.rs"]
+mod parts;
+
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -158,48 +161,6 @@ fn leaving_out_the_end_is_removing_it() {
             let removed = score_removed(&mut other, &call, std::slice::from_ref(&omit)).expect("fits");
             assert_eq!(bits(child), bits(&removed.log_likelihood), "{model}: without {omit:?}");
         }
-    }
-}
-
-/// Read in parts, a segment is what it is without its neighbours: leaving one out is removing it, at its place.
-#[test]
-fn parts_that_are_read_by_themselves_know_nothing_of_each_other() {
-    for model in ARCHITECTURES {
-        let call = Call { apart: call().segments[1..].to_vec(), ..call() };
-        let other = Call {
-            context: [&call.context[..37], &tokens(18, 90), &call.context[55..]].concat(),
-            ..call.clone()
-        };
-        assert_ne!(call.context, other.context);
-        let without_it = [vec![37..55], vec![0..7, 37..55, 90..131]];
-        let mut engine = load(random_model(model), |config| {
-            (config.running, config.step_tokens, config.chunk_tokens) = (8, 40, 32)
-        });
-        let found = score_children(&mut engine, call.clone(), &without_it).expect("fits");
-        let others = score_children(&mut engine, other.clone(), &without_it).expect("fits");
-        assert_ne!(bits(&found.full), bits(&others.full), "{model}");
-        for (one, other) in found.children.iter().zip(&others.children) {
-            assert_eq!(bits(one), bits(other), "{model}: what was left out has left a trace");
-        }
-        // With company it is another matter, and nothing of the one is taken for the other.
-        let whole = Call { apart: Vec::new(), ..call.clone() };
-        let whole = score_children(&mut engine, whole, &without_it).expect("fits");
-        assert_ne!(bits(&whole.full), bits(&found.full), "{model}");
-        let again = score_children(&mut engine, call.clone(), &without_it).expect("fits");
-        assert_eq!(all_bits(&again)[..1], all_bits(&found)[..1], "{model}");
-        assert_eq!(again.children, found.children, "{model}");
-        // What comes before the parts is read by all of them: only parts can be removed. What remains is rounding, of keys
-        // that were turned to another place.
-        let parts_alone = [vec![37..55], vec![37..55, 90..131]];
-        let left_out = score_children(&mut engine, call.clone(), &parts_alone).expect("fits");
-        for (child, without) in left_out.children.iter().zip(&parts_alone) {
-            let removed = score_removed(&mut engine, &call, without).expect("fits").log_likelihood;
-            let apart = child.iter().sum::<f64>() - removed.iter().sum::<f64>();
-            assert!(apart.abs() < 0.1, "{model}: {apart} nats between leaving out and removing");
-        }
-        let removed = score_removed(&mut engine, &call, &[131..150]).expect("fits");
-        let cut = score_children(&mut engine, call.clone(), &[vec![131..150]]).expect("fits");
-        assert_eq!(bits(&cut.children[0]), bits(&removed.log_likelihood), "{model}: the end is removed");
     }
 }
 

@@ -66,7 +66,7 @@ pub fn evaluate<S: Scorer>(
     let mut left = settings.budget_tokens;
     for (index, call) in calls.iter().enumerate() {
         if let Some((over, why)) =
-            unfit(call, &tokens[index], &duplicates, index, scorer.window(), (settings.audit, left))
+            unfit(call, &tokens[index], &duplicates, index, scorer, (settings.audit, left))
         {
             report.skipped.push(Skipped { call: call.name.clone(), why, over });
             continue;
@@ -99,17 +99,17 @@ fn unfit(
     tokens: &Tokenised,
     duplicates: &Duplicates,
     index: usize,
-    window: usize,
+    scorer: &impl Scorer,
     (audit, left): (Audit, Option<u64>),
 ) -> Option<(Over, String)> {
-    let needed = needed(call, tokens);
+    let (needed, window) = (needed(call, tokens), scorer.window());
     if needed > window as u64 {
         let why = format!(
             "{needed} tokens, the model's window is {window}; evaluate it with a model of a longer window"
         );
         return Some((Over::Window, why));
     }
-    let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call), audit);
+    let most = measure::most(tokens, duplicates.clusters(index).len(), &originals(call), audit, scorer);
     let left = left.filter(|left| most > *left)?;
     let why = format!("may cost {most} tokens, {left} are left of the budget; raise the budget");
     Some((Over::Budget, why))

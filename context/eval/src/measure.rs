@@ -41,14 +41,16 @@ pub(crate) fn most(
     clusters: usize,
     originals: &[(usize, Vec<usize>)],
     audit: Audit,
+    scorer: &impl Scorer,
 ) -> u64 {
     let n = call.segments.len();
+    let again = plan::gate().iter().map(|child| scorer.again(call, child)).max().unwrap_or(0);
     let pairs = (plan::PAIRED * (plan::PAIRED - 1) / 2) as u64;
     let masked = 2 + 2 * n as u64 + clusters as u64 + 1 + pairs + trim::most_children(n);
     let audited = if audit == Audit::Every { n } else { 2 * plan::AUDIT_TOP };
     let audits = audited as u64 * (call.context_tokens() + call.probe_tokens());
     let withheld: u64 = plan::withheld(call, originals).iter().map(|child| child.tokens(call)).sum();
-    masked * call.probe_tokens() + audits + withheld
+    masked * (call.probe_tokens() + again) + audits + withheld
 }
 
 /// The necessity of one segment, found in both ways.
@@ -206,7 +208,8 @@ impl<'a, S: Scorer> Measured<'a, S> {
         if scores.len() != children.len() || !scores.iter().all(|score| score.is_finite()) {
             return Err(EvaluateError::Scores { call: self.call.name.clone() });
         }
-        *line(&mut self.costs) += children.iter().map(|child| child.tokens(self.tokens)).sum::<u64>();
+        let tokens = |child: &Child| child.tokens(self.tokens) + self.scorer.again(self.tokens, child);
+        *line(&mut self.costs) += children.iter().map(tokens).sum::<u64>();
         self.scores.extend(children.iter().map(|child| child.meaning).zip(scores));
         Ok(())
     }

@@ -59,9 +59,45 @@ pub trait Scorer {
     /// `call.probe`. Answers in the order of the children, one each. How they are batched must not change a bit.
     fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, Self::Error>;
 
+    /// Tokens of its context that a child computes for itself, beside what [`Child::tokens`] says. A rule: the same for a cold
+    /// cache.
+    fn again(&self, call: &Tokenised, child: &Child) -> u64 {
+        let _ = (call, child);
+        0
+    }
+
     /// Attention and bits, where the engine has them. Called once a call, before its scores.
     fn observe(&mut self, call: &Tokenised) -> Result<Observed, Self::Error> {
         let _ = call;
         Ok(Observed::default())
+    }
+}
+
+/// Whoever it is.
+impl<S: Scorer + ?Sized> Scorer for Box<S> {
+    type Error = S::Error;
+
+    fn model_sha256(&self) -> String {
+        (**self).model_sha256()
+    }
+
+    fn window(&self) -> usize {
+        (**self).window()
+    }
+
+    fn tokenise(&mut self, call: &Call) -> Result<Tokenised, S::Error> {
+        (**self).tokenise(call)
+    }
+
+    fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, S::Error> {
+        (**self).score(call, children)
+    }
+
+    fn again(&self, call: &Tokenised, child: &Child) -> u64 {
+        (**self).again(call, child)
+    }
+
+    fn observe(&mut self, call: &Tokenised) -> Result<Observed, S::Error> {
+        (**self).observe(call)
     }
 }

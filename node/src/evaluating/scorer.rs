@@ -66,24 +66,22 @@ impl Ask for Shared {
 }
 
 pub(crate) struct EngineScorer<A> {
-    engine: A,
+    pub(super) engine: A,
     text: Arc<TextModel>,
     window: usize,
     sha256: String,
     /// What every context begins with, and belongs to no segment.
-    start: Vec<u32>,
+    pub(super) start: Vec<u32>,
     /// Whose keys and values are shared.
-    scope: [u8; 32],
-    /// Segments are read each by itself.
-    independent: bool,
+    pub(super) scope: [u8; 32],
 }
 
 impl EngineScorer<Engine> {
-    /// `sha256` is that of the model's file; `independent`: no segment has seen another.
-    pub(crate) fn own(engine: Engine, sha256: String, independent: bool) -> Result<Self, ScoreFailure> {
+    /// `sha256` is that of the model's file.
+    pub(crate) fn own(engine: Engine, sha256: String) -> Result<Self, ScoreFailure> {
         let (text, window) = (engine.text(), engine.info().window);
         let start = start(&text)?;
-        Ok(EngineScorer { engine, text, window, sha256, start, scope: [0; 32], independent })
+        Ok(EngineScorer { engine, text, window, sha256, start, scope: [0; 32] })
     }
 }
 
@@ -99,7 +97,7 @@ impl EngineScorer<Shared> {
         let (text, window) = (model.text.clone(), model.window() as usize);
         let start = start(&text)?;
         let engine = Shared { thread: model.thread.clone(), meter, stop };
-        Ok(EngineScorer { engine, text, window, sha256, start, scope, independent: false })
+        Ok(EngineScorer { engine, text, window, sha256, start, scope })
     }
 }
 
@@ -110,12 +108,9 @@ impl<A: Ask> EngineScorer<A> {
 
     /// A context of these pieces, in this order.
     fn tokens(&self, call: &Tokenised, pieces: impl Iterator<Item = usize>) -> Tokens {
-        let pieces: Vec<&[u32]> = pieces.map(|at| call.piece(at)).collect();
-        let apart =
-            if self.independent { places(self.start.len(), pieces.iter().copied()) } else { Vec::new() };
-        let context = self.start.iter().chain(pieces.into_iter().flatten()).copied().collect();
+        let context = self.start.iter().chain(pieces.flat_map(|at| call.piece(at))).copied().collect();
         let (probe, action) = (call.probe.clone(), call.action.clone());
-        Tokens { scope: self.scope, context, probe, action, apart, ..Tokens::default() }
+        Tokens { scope: self.scope, context, probe, action, ..Tokens::default() }
     }
 
     fn whole(&self, call: &Tokenised) -> Tokens {
@@ -149,19 +144,15 @@ pub(crate) fn sha256(file: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Where each piece lies in a context that has all of them, one after another.
-fn places<'p>(start: usize, pieces: impl Iterator<Item = &'p [u32]>) -> Vec<Range<usize>> {
+/// Where each segment lies in a context that has all of them, one after another.
+fn segments(start: usize, call: &Tokenised) -> Vec<Range<usize>> {
     let mut end = start;
-    let place = |ids: &[u32]| {
+    let place = |ids: &Vec<u32>| {
         let begin = end;
         end += ids.len();
         begin..end
     };
-    pieces.map(place).collect()
-}
-
-fn segments(start: usize, call: &Tokenised) -> Vec<Range<usize>> {
-    places(start, call.segments.iter().map(Vec::as_slice))
+    call.segments.iter().map(place).collect()
 }
 
 impl<A: Ask> Scorer for EngineScorer<A> {

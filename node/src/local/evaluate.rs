@@ -1,13 +1,12 @@
 //! `context eval` and `context suggest`: recorded calls scored by an engine of this process, without a cluster.
 
 use super::engine::load;
-use crate::evaluating::{EngineScorer, sha256};
+use crate::evaluating::{EngineScorer, PartsScorer, ScoreFailure, sha256};
 use anyhow::Context;
-use evaluate::{Audit, Call, Form, Report, Settings};
+use evaluate::{Audit, Call, Form, Report, Scorer, Settings};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use worker_inference::Engine;
 
 /// Where recorded calls are, and what scores them.
 pub struct Recorded {
@@ -21,8 +20,8 @@ pub struct Recorded {
     pub audit_all: bool,
     /// Every segment of every call is.
     pub exact: bool,
-    /// Segments are read each by itself.
-    pub independent: bool,
+    /// Segments are read each by itself, and so many tokens of each once more behind all before it.
+    pub independent: Option<usize>,
     /// At most so many computed tokens.
     pub budget_tokens: Option<u64>,
     pub json: bool,
@@ -44,10 +43,14 @@ impl Recorded {
         Settings { audit, budget_tokens: self.budget_tokens, ..Settings::default() }
     }
 
-    fn scorer(&self) -> anyhow::Result<EngineScorer<Engine>> {
+    fn scorer(&self) -> anyhow::Result<Box<dyn Scorer<Error = ScoreFailure>>> {
         let path = super::model_path(&self.model)?;
         let sha256 = sha256(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok(EngineScorer::own(load(&self.model, self.threads)?, sha256, self.independent)?)
+        let engine = load(&self.model, self.threads)?;
+        Ok(match self.independent {
+            Some(again) => Box::new(PartsScorer::own(engine, sha256, again)?),
+            None => Box::new(EngineScorer::own(engine, sha256)?),
+        })
     }
 }
 

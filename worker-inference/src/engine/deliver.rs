@@ -4,6 +4,7 @@ use kernels::Cpu;
 
 use super::answer::{Answer, Grown};
 use super::request::{Event, FinishReason, TokenLogprobs, Usage};
+use super::scoring::Scoring;
 use super::{Chosen, Engine, Outcome, Purpose};
 use crate::sampler::sample;
 use crate::sequence::{Sequence, SequenceId};
@@ -113,6 +114,9 @@ impl Engine {
     fn end(&mut self, id: SequenceId) -> (Purpose, Usage) {
         let purpose = self.purposes.remove(&id).expect("every sequence has a purpose until it ends");
         let sequence = self.scheduler.remove(id).expect("every purpose has a sequence until it ends");
+        if let Some(parts) = purpose.scoring().and_then(Scoring::parts) {
+            self.let_go_of(parts);
+        }
         self.totals.add(&sequence);
         self.speculation.end(id, &sequence);
         (purpose, usage_of(&sequence))

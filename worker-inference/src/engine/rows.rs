@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use kernels::{BlockRef, Place};
 
+use super::parts::{Parts, Placed};
 use super::scoring::Scoring;
-use crate::blocks::BLOCK_TOKENS;
+use crate::blocks::{BLOCK_TOKENS, BlockId};
 use crate::model::decoder::{Decoder, Nearer, Rows, Watched};
 use crate::scheduler::{Batch, Chunk, Scheduler};
 use crate::sequence::{Sequence, SequenceId};
@@ -16,6 +17,7 @@ use crate::sequence::{Sequence, SequenceId};
 pub(super) struct RowBuffers {
     tokens: Vec<u32>,
     positions: Vec<u32>,
+    stands: Vec<u32>,
     places: Vec<Place>,
     wanted: Vec<usize>,
     /// For rows whose logits are wanted: whose they are.
@@ -25,6 +27,7 @@ pub(super) struct RowBuffers {
     /// Rows that look from nearer, as in [`Nearer`].
     near_rows: Vec<usize>,
     near_positions: Vec<u32>,
+    near_stands: Vec<u32>,
     near_spans: Vec<Span>,
     watches: Vec<Watch>,
 }
@@ -67,6 +70,7 @@ impl RowBuffers {
     ) {
         self.tokens.clear();
         self.positions.clear();
+        self.stands.clear();
         self.places.clear();
         self.wanted.clear();
         self.asked.clear();
@@ -74,12 +78,13 @@ impl RowBuffers {
         self.spans.clear();
         self.near_rows.clear();
         self.near_positions.clear();
+        self.near_stands.clear();
         self.near_spans.clear();
         self.watches.clear();
         for chunk in &batch.chunks {
             let sequence = scheduler.sequence(chunk.id).expect("a planned sequence exists");
-            self.add(chunk, sequence, sink);
             let scoring = scoring(chunk.id);
+            self.add(chunk, sequence, sink, scoring.and_then(Scoring::parts));
             self.add_spans(chunk, sequence, scoring);
             scoring.into_iter().for_each(|scoring| self.watch(chunk, sequence, scoring));
         }
@@ -104,11 +109,17 @@ impl RowBuffers {
         let rows = Rows {
             tokens: &self.tokens,
             positions: &self.positions,
+            stands: &self.stands,
             places: &self.places,
             sequences: &sequences,
             wanted: &self.wanted,
             likeliest,
-            nearer: Nearer { rows: &self.near_rows, positions: &self.near_positions, sequences: &near },
+            nearer: Nearer {
+                rows: &self.near_rows,
+                positions: &self.near_positions,
+                stands: &self.near_stands,
+                sequences: &near,
+            },
         };
         let mut asked = self.asked.iter();
         let mut watched: Vec<Watched<'_>> =
@@ -119,18 +130,19 @@ impl RowBuffers {
         self.watches.iter().map(|watch| watch.id).zip(watched.into_iter().map(Watched::shares)).collect()
     }
 
-    fn add(&mut self, chunk: &Chunk, sequence: &Sequence, sink: u32) {
+    fn add(&mut self, chunk: &Chunk, sequence: &Sequence, sink: u32, parts: Option<&Parts>) {
         for position in chunk.rows.clone() {
             if position >= sequence.logits_from() {
                 self.ask(chunk.id, position, None);
             }
             let is_stored = position < chunk.store_from;
             let place = if is_stored { Place { block: sink, slot: 0 } } else { place(sequence, position) };
-            self.push(sequence.tokens()[position], position, place);
+            let stand = parts.map_or(position, |parts| parts.stand(position).position);
+            self.push(sequence.tokens()[position], position, stand, place);
         }
         for (position, &token) in (chunk.rows.end..).zip(&chunk.guessed) {
             self.ask(chunk.id, position, Some(token));
-            self.push(token, position, place(sequence, position));
+            self.push(token, position, position, place(sequence, position));
         }
     }
 
@@ -140,9 +152,10 @@ impl RowBuffers {
         self.asked.push(Asked { id, position, guess });
     }
 
-    fn push(&mut self, token: u32, position: usize, place: Place) {
+    fn push(&mut self, token: u32, position: usize, stand: usize, place: Place) {
         self.tokens.push(token);
         self.positions.push(position as u32);
+        self.stands.push(stand as u32);
         self.places.push(place);
     }
 
@@ -156,16 +169,30 @@ impl RowBuffers {
         self.asked.len() == self.tokens.len()
     }
 
-    /// The chunk's block tables: one, or another wherever rows see less than those before them.
+    /// The chunk's block tables: one, or another wherever rows do not see the same as those before them.
     fn add_spans(&mut self, chunk: &Chunk, sequence: &Sequence, scoring: Option<&Scoring>) {
         let end = chunk.rows.end + chunk.guessed.len();
         let begin = self.tokens.len() - (end - chunk.rows.start);
+        let rows =
+            |from: usize, until: usize| begin + from - chunk.rows.start..begin + until - chunk.rows.start;
         let mut from = chunk.rows.start;
         while from < end {
-            let (hidden, until) = unseen(scoring, sequence.private_from(), from);
-            let until = until.min(end);
-            let rows = begin + from - chunk.rows.start..begin + until - chunk.rows.start;
-            self.add_span(rows, chunk, sequence, &hidden);
+            let until = match scoring.and_then(Scoring::parts) {
+                Some(parts) => {
+                    let stand = parts.stand(from);
+                    let until = stand.until.min(end);
+                    self.look_at_parts(rows(from, until), stand.sees);
+                    self.add_span(rows(from, until), chunk, sequence, &[]);
+                    until
+                }
+                None => {
+                    let is_private = from >= sequence.private_from();
+                    let until = if is_private { end } else { end.min(sequence.private_from()) };
+                    let hidden = scoring.filter(|_| is_private).map_or(&[][..], |scoring| &scoring.omit);
+                    self.add_span(rows(from, until), chunk, sequence, hidden);
+                    until
+                }
+            };
             from = until;
         }
     }
@@ -189,6 +216,8 @@ impl RowBuffers {
         for range in hidden.iter().filter(|range| !range.is_empty()) {
             if from < range.start {
                 let refs = self.add_refs(chunk, sequence, from..range.start);
+                let positions = &self.positions[rows.clone()];
+                self.near_positions.extend(positions.iter().map(|row| row - between as u32));
                 self.look_nearer(rows.clone(), refs, between);
             }
             (from, between) = (range.end, between - range.len());
@@ -197,37 +226,37 @@ impl RowBuffers {
         self.spans.push(Span { rows, refs });
     }
 
+    /// Rows see these parts where they were read, from where that is as far as if they had been read in their places.
+    fn look_at_parts(&mut self, rows: Range<usize>, parts: &[Placed]) {
+        for part in parts.iter().filter(|part| !part.seen.is_empty()) {
+            let refs = self.add_table(&part.blocks, part.seen.clone());
+            self.near_positions.extend(rows.clone().map(|_| part.seen.end as u32 - 1));
+            self.look_nearer(rows.clone(), refs, part.moved);
+        }
+    }
+
     /// A table in which only the tokens at `seen` positions are present.
     fn add_refs(&mut self, chunk: &Chunk, sequence: &Sequence, seen: Range<usize>) -> Range<usize> {
-        let refs = self.refs.len();
         let stored = sequence.stored().max(chunk.rows.end + chunk.guessed.len());
-        let blocks = sequence.table().iter().enumerate();
+        self.add_table(sequence.table(), seen.start..seen.end.min(stored))
+    }
+
+    fn add_table(&mut self, blocks: &[BlockId], seen: Range<usize>) -> Range<usize> {
+        let refs = self.refs.len();
+        let blocks = blocks.iter().enumerate();
         self.refs.extend(blocks.map(|(index, block)| {
-            let start = index * BLOCK_TOKENS;
-            let mask = mask(stored.saturating_sub(start)) & in_block(&seen, start);
+            let mask = in_block(&seen, index * BLOCK_TOKENS);
             BlockRef { block: block.0, mask }
         }));
         refs..self.refs.len()
     }
 
+    /// Another look of rows, whose positions were told, at a table.
     fn look_nearer(&mut self, rows: Range<usize>, refs: Range<usize>, between: usize) {
         let begin = self.near_rows.len();
-        self.near_positions.extend(self.positions[rows.clone()].iter().map(|row| row - between as u32));
+        self.near_stands.extend(self.stands[rows.clone()].iter().map(|row| row - between as u32));
         self.near_rows.extend(rows);
         self.near_spans.push(Span { rows: begin..self.near_rows.len(), refs });
-    }
-}
-
-/// What the row at a position does not see, and up to where that holds: what its own part's being read by itself hides, or,
-/// for private rows, what is left out.
-fn unseen(scoring: Option<&Scoring>, private_from: usize, position: usize) -> (Vec<Range<usize>>, usize) {
-    match scoring {
-        None => (Vec::new(), usize::MAX),
-        Some(scoring) if position >= private_from => (scoring.omit.clone(), usize::MAX),
-        Some(scoring) => {
-            let (hidden, until) = scoring.hidden_at(position);
-            (vec![hidden], until.min(private_from))
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::parts::Parts;
 use super::{Engine, Purpose};
 use crate::prefix::Scope;
 use crate::scheduler::SubmitError;
@@ -21,10 +22,6 @@ pub struct ScoreRequest {
     /// Positions in the prefix, before its last token, that the tokens from that one on do not see. The rest of the
     /// prefix stays as it was computed with them, and is seen as if it had moved up to where they were.
     pub omit: Vec<Range<usize>>,
-    /// Parts of the prefix and the continuation, ascending, that are read each by itself: its tokens see what stands before
-    /// the first part, and their own part. What is computed for them depends on this, so requests may share a scope only
-    /// if they agree on all parts of what they have in common.
-    pub apart: Arc<[Range<usize>]>,
     /// Positions whose share of the scored tokens' attention is told with the answer.
     pub segments: Arc<[Range<usize>]>,
     /// Smaller is more urgent.
@@ -45,17 +42,6 @@ impl ScoreRequest {
                 "tokens to leave out must lie before the prefix's last token; correct the ranges",
             ));
         }
-        let all = self.prefix.len() + self.continuation.len();
-        let mut ends = std::iter::once(0).chain(self.apart.iter().map(|part| part.end));
-        if self
-            .apart
-            .iter()
-            .any(|part| part.start > part.end || part.end > all || ends.next() > Some(part.start))
-        {
-            return Err(SubmitError::Request(
-                "parts to be read by themselves must be ascending and lie in the text; correct the ranges",
-            ));
-        }
         let is_outside = |range: &Range<usize>| range.start > range.end || range.end > self.prefix.len();
         if self.segments.iter().any(is_outside) {
             return Err(SubmitError::Request("segments must lie in the prefix; correct the ranges"));
@@ -73,22 +59,34 @@ pub(super) struct Scoring {
     pub(super) found: Vec<f64>,
     /// Positions that its private rows do not see.
     pub(super) omit: Vec<Range<usize>>,
-    pub(super) apart: Arc<[Range<usize>]>,
+    /// What it reads beside its own tokens.
+    parts: Option<Parts>,
     pub(super) segments: Arc<[Range<usize>]>,
     /// Shares of attention, summed over the rows so far.
     mass: Vec<f64>,
 }
 
 impl Scoring {
-    /// What the row at a position does not see because its part is read by itself, and up to where that holds.
-    pub(super) fn hidden_at(&self, position: usize) -> (Range<usize>, usize) {
-        let first = self.apart.first().map_or(0, |part| part.start);
-        let next = self.apart.partition_point(|part| part.end <= position);
-        match self.apart.get(next) {
-            Some(part) if part.start <= position => (first..part.start, part.end),
-            Some(part) => (0..0, part.start),
-            None => (0..0, usize::MAX),
+    /// Nothing is found yet, nothing left out.
+    fn new(asks_from: usize, targets: Vec<u32>) -> Scoring {
+        Scoring {
+            asks_from,
+            targets,
+            found: Vec::new(),
+            omit: Vec::new(),
+            parts: None,
+            segments: [].into(),
+            mass: Vec::new(),
         }
+    }
+
+    /// For tokens behind parts that lie elsewhere.
+    pub(super) fn behind(parts: Parts, asks_from: usize, targets: Vec<u32>) -> Scoring {
+        Scoring { parts: Some(parts), ..Scoring::new(asks_from, targets) }
+    }
+
+    pub(super) fn parts(&self) -> Option<&Parts> {
+        self.parts.as_ref()
     }
 
     pub(super) fn target(&self, position: usize) -> usize {
@@ -148,8 +146,7 @@ impl Engine {
     pub fn submit_scoring(&mut self, request: ScoreRequest) -> Result<SequenceId, SubmitError> {
         request.check()?;
         self.check_tokens(&request.continuation)?;
-        let ScoreRequest { scope, mut prefix, continuation, unscored, mut omit, apart, segments, class } =
-            request;
+        let ScoreRequest { scope, mut prefix, continuation, unscored, mut omit, segments, class } = request;
         let first = prefix.len() - 1;
         // The last token is only a target: no row needs to run for it.
         prefix.extend(&continuation[..continuation.len() - 1]);
@@ -159,8 +156,7 @@ impl Engine {
         let work = Work { logits_from, private_from, class, ..self.work(prefix, scope) };
         let mass = vec![0.0; segments.len()];
         let targets = continuation[unscored..].to_vec();
-        let found = Vec::new();
-        let scoring = Scoring { asks_from: logits_from, targets, found, omit, apart, segments, mass };
+        let scoring = Scoring { omit, segments, mass, ..Scoring::new(logits_from, targets) };
         self.submit_work(work, Purpose::Score(Box::new(scoring)))
     }
 }

@@ -44,7 +44,10 @@ pub struct Decoder {
 /// One step's rows: token, position and KV place of each, and which rows read which block table.
 pub struct Rows<'a> {
     pub tokens: &'a [u32],
+    /// Where each lies in its table: it sees what lies before.
     pub positions: &'a [u32],
+    /// Where each stands in its text: how its query and key are turned. The same, but for texts put together from parts.
+    pub stands: &'a [u32],
     pub places: &'a [Place],
     pub sequences: &'a [kernels::Sequence<'a>],
     /// Rows whose logits are wanted, ascending.
@@ -93,6 +96,11 @@ impl Decoder {
 
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Whether every layer looks at all tokens before one.
+    pub fn sees_everything(&self) -> bool {
+        self.layers.iter().all(|layer| layer.sliding.is_none())
     }
 
     /// Bytes of the weights as they lie in memory.
@@ -164,8 +172,8 @@ impl Decoder {
             cpu.rmsnorm_in_place(k, &norm.k, shape.epsilon);
         }
         buffers.nearer.turn(cpu, rope, &rows.nearer, q, shape.q_width());
-        cpu.rope(rope, q, rows.positions);
-        cpu.rope(rope, k, rows.positions);
+        cpu.rope(rope, q, rows.stands);
+        cpu.rope(rope, k, rows.stands);
         cpu.store_kv(kv, index, rows.places, k, v);
         let (scale, heads) = (shape.attention_scale, shape.q_width() / shape.head_dim);
         let weights = buffers.nearer.own_weights(&rows.nearer, count * heads);

@@ -60,7 +60,7 @@ impl Scheduler {
         Ok(self.start_fork(parent, child, shared, bytes))
     }
 
-    fn check_room(&self, child: &Sequence, shared_blocks: usize) -> Result<(), SubmitError> {
+    pub(super) fn check_room(&self, child: &Sequence, shared_blocks: usize) -> Result<(), SubmitError> {
         let needed = child.blocks_at_most() - shared_blocks;
         let available = self.blocks.available() - self.promised;
         let running = self.running.len();
@@ -93,12 +93,17 @@ impl Scheduler {
             bytes.copy(from[shared / BLOCK_TOKENS], to, tail);
             child.adopt(to, tail);
         }
-        child.come(self.step, self.blocks.now_ms());
-        child.begin(self.blocks.now_ms());
+        self.enter_running(child)
+    }
+
+    /// A sequence runs without having waited.
+    pub(super) fn enter_running(&mut self, mut sequence: Sequence) -> SequenceId {
+        sequence.come(self.step, self.blocks.now_ms());
+        sequence.begin(self.blocks.now_ms());
         let id = self.name();
-        self.service.enter(&child, self.step);
-        self.running.insert((child.class, id));
-        self.sequences.insert(id, child);
+        self.service.enter(&sequence, self.step);
+        self.running.insert((sequence.class, id));
+        self.sequences.insert(id, sequence);
         id
     }
 }

@@ -25,10 +25,6 @@ pub struct Call {
     /// The context's segments, ascending, for [`Children::attention`] and [`Children::bits`]; may have gaps, may be
     /// empty, and none need be given.
     pub segments: Vec<Range<usize>>,
-    /// Parts of the context, ascending, that are read each by itself, after what stands before the first of them. Such a part
-    /// has the same keys and values whatever its neighbours are, so leaving it out takes nothing from them. Usually none,
-    /// or the segments.
-    pub apart: Vec<Range<usize>>,
     /// Whether [`Children::bits`] are wanted: one pass over the context, which leaves its keys and values behind.
     pub bits: bool,
     /// Smaller is more urgent.
@@ -125,9 +121,7 @@ pub fn score_removed(
         from = range.end;
     }
     kept.extend(&call.context[from..]);
-    let apart = call.apart.iter().map(|part| moved(part.start, removed)..moved(part.end, removed)).collect();
-    let request =
-        Call { context: kept, segments: Vec::new(), apart, ..call.clone() }.request(&[], &[].into());
+    let request = Call { context: kept, segments: Vec::new(), ..call.clone() }.request(&[], &[].into());
     let id = engine.submit_scoring(request)?;
     match super::run_until(engine, id) {
         Event::Scored { log_likelihood, usage, .. } => {
@@ -135,12 +129,6 @@ pub fn score_removed(
         }
         _ => Err(ScoreError::Cancelled),
     }
-}
-
-/// Where a token comes to stand when others are removed; for one that is, what stands behind it.
-fn moved(token: usize, removed: &[Range<usize>]) -> usize {
-    let before = |range: &Range<usize>| range.end.min(token).saturating_sub(range.start);
-    token - removed.iter().map(before).sum::<usize>()
 }
 
 impl Call {
@@ -156,35 +144,14 @@ impl Call {
         if tokens - 1 > window {
             return Err(ScoreError::TooLong { tokens, window });
         }
-        check_ranges(&self.apart, self.context.len())?;
         check_ranges(&self.segments, self.context.len())
-    }
-
-    /// The scope, and for a context in parts one that only the same parts share.
-    fn scope(&self) -> Scope {
-        if self.apart.is_empty() {
-            return self.scope;
-        }
-        let mut hasher = blake3::Hasher::new_derive_key("quorate v1 context read in parts");
-        hasher.update(&self.scope);
-        for part in &self.apart {
-            hasher.update(&(part.start as u64).to_le_bytes()).update(&(part.end as u64).to_le_bytes());
-        }
-        *hasher.finalize().as_bytes()
-    }
-
-    /// The parts that lie before a position.
-    fn apart_before(&self, end: usize) -> Arc<[Range<usize>]> {
-        let begun = self.apart.iter().take_while(|part| part.start < end);
-        begun.map(|part| part.start..part.end.min(end)).collect()
     }
 
     fn request(&self, omit: &[Range<usize>], segments: &Arc<[Range<usize>]>) -> ScoreRequest {
         let (omit, end) = closed_up(omit, self.context.len());
         // The first token of the probe asks: so any of the context may be left out.
         ScoreRequest {
-            scope: self.scope(),
-            apart: self.apart_before(end),
+            scope: self.scope,
             prefix: [&self.context[..end], &self.probe[..1]].concat(),
             continuation: [&self.probe[1..], &self.action[..]].concat(),
             unscored: self.probe.len() - 1,
@@ -198,8 +165,8 @@ impl Call {
     fn bits_request(&self) -> Option<ScoreRequest> {
         let (first, rest) = self.context.split_at(1);
         let (prefix, continuation) = (first.to_vec(), rest.to_vec());
-        let (scope, class, apart) = (self.scope(), self.class, self.apart_before(self.context.len()));
-        let request = ScoreRequest { scope, prefix, continuation, class, apart, ..ScoreRequest::default() };
+        let (scope, class) = (self.scope, self.class);
+        let request = ScoreRequest { scope, prefix, continuation, class, ..ScoreRequest::default() };
         (self.bits && !rest.is_empty()).then_some(request)
     }
 }

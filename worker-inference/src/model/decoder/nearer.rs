@@ -9,8 +9,10 @@ use kernels::{Cpu, KvPool, RopeTable, Weight, join_seen};
 pub struct Nearer<'a> {
     /// The row of the batch that each of these looks for; a row may look more than once.
     pub rows: &'a [usize],
-    /// Where it stands for these tokens.
+    /// The last of these tokens that it may see.
     pub positions: &'a [u32],
+    /// Where it stands for these tokens.
+    pub stands: &'a [u32],
     /// Which of these reads which table.
     pub sequences: &'a [kernels::Sequence<'a>],
 }
@@ -38,7 +40,7 @@ impl NearerBuffers {
     pub(super) fn turn(&mut self, cpu: &Cpu, rope: &RopeTable, nearer: &Nearer<'_>, q: &[f32], width: usize) {
         self.q.clear();
         nearer.rows.iter().for_each(|row| self.q.extend_from_slice(&q[row * width..(row + 1) * width]));
-        cpu.rope(rope, &mut self.q, nearer.positions);
+        cpu.rope(rope, &mut self.q, nearer.stands);
     }
 
     /// A place for the weights of all rows and heads of the batch, if somebody needs them.
