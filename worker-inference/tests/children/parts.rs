@@ -122,3 +122,36 @@ fn what_cannot_be_put_together_is_refused_and_nothing_stays_held() {
     let some = score_parts(&mut small, &parted(0), &[vec![0], vec![3]]).expect("one after the other");
     assert_eq!(some.children.len(), 2);
 }
+
+/// A fact that was read somewhere else is found from every place, and found better with the beginnings read again.
+#[test]
+fn a_planted_needle_is_found_wherever_its_part_stands() {
+    let mut engine = load(real_model(), |config| config.kv_bytes = 64 << 20);
+    let call = planted(&engine);
+    let mut parts: Vec<Vec<u32>> =
+        call.segments.iter().map(|segment| call.context[segment.clone()].to_vec()).collect();
+    let (start, needle) = (parts.remove(0), 1);
+    let others: Vec<usize> = (0..parts.len()).filter(|part| *part != needle).collect();
+    let orders = [
+        (0..parts.len()).collect(),
+        [&[needle][..], &others].concat(),
+        [&others[..], &[needle]].concat(),
+        others.clone(),
+    ];
+    for again in [0, 16] {
+        let (probe, action) = (call.probe.clone(), call.action.clone());
+        let parted = PartedCall {
+            start: start.clone(),
+            parts: parts.clone(),
+            again,
+            probe,
+            action,
+            ..PartedCall::default()
+        };
+        let found = score_parts(&mut engine, &parted, &orders).expect("fits").children;
+        let found: Vec<f64> = found.iter().map(|child| sum(child)).collect();
+        println!("{again} again: {found:?}");
+        let [placed @ .., without] = &found[..] else { unreachable!("four orders") };
+        assert!(placed.iter().all(|with| with - without > 1.0), "{again} again: {found:?}");
+    }
+}
