@@ -47,7 +47,8 @@ impl Scorer for PartsScorer {
     /// Masked and exact children are the same here.
     fn score(&mut self, call: &Tokenised, children: &[Child]) -> Result<Vec<f64>, ScoreFailure> {
         let kept: Vec<Vec<usize>> = children.iter().map(|child| child.kept(call.segments.len())).collect();
-        let found = score_parts(&mut self.whole.engine, &self.parted(call), &kept)?.children;
+        let parted = self.parted(call);
+        let found = score_parts(&mut self.whole.engine, &parted, &kept)?.children;
         Ok(found.into_iter().map(|likelihoods| likelihoods.iter().sum()).collect())
     }
 
