@@ -10,7 +10,7 @@
     bench/evaluator.py growth   --svg FILE    how tokens grow with the context, counted
     bench/evaluator.py cost     --example target/release/examples/evaluate-cost -m GGUF
 
-Common: --exact, --independent (see `quorate context eval --help`), --quorate BINARY, --data ../shared/data, --out FOLDER
+Common: --exact, --independent, --again N (see `quorate context eval --help`), --quorate BINARY, --data ../shared/data, --out FOLDER
 (reports are kept there and not made twice), --seconds N (begin no new part later; run again to go on), --threads N.
 Prints Markdown and one JSON object a run. `bench/evaluator.sh` runs all of it.
 """
@@ -121,11 +121,12 @@ def bfcl(options):
     print("| ranked by | first | AUROC, all together | AUROC within a call |\n|---|---|---|---|")
     result = {"run": name, "calls": len(found["calls"]), "gated": round(gated, 4), "seconds": found["seconds"]}
     for way, worth in WAYS.items():
-        if way.startswith("exact") and not options.exact:
+        if way.startswith("exact") and not options.exact or way.startswith("attention") and options.independent:
             continue
         it = result[way] = ranked(open_calls, labels, worth)
         print(f"| {way} | {it['first']:.1%} | {it['auroc']:.3f} | {it['auroc_within']:.3f} |")
     result["tokens"] = tokens(open_calls)
+    result["gain_nats"] = round(statistics.fmean(call["gain_nats"] for call in found["calls"]), 3) if found["calls"] else None
     print("\n" + json.dumps(result))
 
 
@@ -143,7 +144,10 @@ def tokens(calls):
 def mode(options):
     """What a run's files are named by, and the options that make it so."""
     chosen = [name for name in ("exact", "independent") if getattr(options, name)]
-    return "".join(f"-{name}" for name in chosen), [f"--{name}" for name in chosen]
+    more = [f"--{name}" for name in chosen]
+    if options.again:
+        chosen, more = [*chosen, f"again-{options.again}"], [*more, "--again", str(options.again)]
+    return "".join(f"-{name}" for name in chosen), more
 
 
 def context_tokens(call):
@@ -539,6 +543,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 4000, 6000, 8000])
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--independent", action="store_true")
+    parser.add_argument("--again", type=int, default=0, help="with --independent: tokens of each segment read once more")
     parser.add_argument("--seconds", type=int, default=0, help="begin no new part after so many")
     parser.add_argument("--svg")
     options = parser.parse_args()
