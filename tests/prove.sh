@@ -72,6 +72,8 @@ prove all-killed "${nextest[@]}" -p quorate-tests -E 'test(/all_killed/)'
 prove tools "${nextest[@]}" -p quorate-tests -E 'test(/^tools::/)'
 # Trees that are cancelled, a thousand tasks held back, a watch that is cut a thousand times.
 prove crowds env QUORATE_TREES=10 QUORATE_WATCH_CUTS=1000 "${nextest[@]}" -p quorate-tests -E 'test(/^crowds::/)'
+# Agents by the thousand: what they cost, and how soon they react.
+prove living env QUORATE_LIVE_AGENTS=2000 QUORATE_RESTING_AGENTS="${QUORATE_RESTING_AGENTS:-50000}" "${nextest[@]}" -p quorate-tests -E 'test(/^living::/)'
 prove forced-calls env QUORATE_CALLS=1000 "${nextest[@]}" -p node -E 'test(/calls_that_are_forced/)'
 prove budgets env QUORATE_BUDGETS=1000 "${nextest[@]}" -p node -E 'test(/random_budgets/)'
 prove recall env QUORATE_RECALL_SCOPES=5 "${nextest[@]}" -p memory -E 'test(/recall/)'
