@@ -88,6 +88,35 @@ async fn recorded_calls_say_what_mattered_the_same_every_time() -> anyhow::Resul
     Ok(())
 }
 
+/// Segments that know nothing of each other, and whose beginnings are read again.
+#[tokio::test]
+async fn segments_are_read_apart_and_their_beginnings_again() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = write(folder.path(), "calls.jsonl", &calls())?;
+    let mut spent = Vec::new();
+    for again in ["0", "8"] {
+        let apart = ["--independent", "--again", again, "--exact", "--threads"];
+        let one = eval(&file, &[&apart[..], &["1"]].concat()).await?;
+        let two = eval(&file, &[&apart[..], &["2"]].concat()).await?;
+        ensure!(one == two, "threads change the report");
+        let report: Value = serde_json::from_str(&one)?;
+        ensure!(verdict(&report, 0, "n1")? == "essential", "{one}");
+        ensure!(verdict(&report, 1, "n1")? == "redundant-with", "{one}");
+        for segment in report["calls"][0]["segments"].as_array().context("segments")? {
+            ensure!(segment["necessity"] == segment["exact"], "to leave out is to remove: {segment}");
+            ensure!(segment["attention"].is_null() && segment["bits"].is_number(), "{segment}");
+        }
+        spent.push(report["calls"][0]["tokens_spent"].as_u64().context("tokens")?);
+    }
+    ensure!(spent[1] > spent[0], "what is read again is counted: {spent:?}");
+    let alone = cli("", &["context", "eval", "--calls", &file.display().to_string(), "--again", "8"]).await?;
+    ensure!(
+        !alone.status.success() && String::from_utf8_lossy(&alone.stderr).contains("--independent"),
+        "{alone:?}"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn chat_logs_are_read_and_what_is_no_call_is_named() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -42,8 +42,8 @@ pub use prefix::Scope;
 pub use sampler::Sampling;
 pub use scheduler::{SubmitError, Verb, VerbOutcome};
 pub use score::{
-    Call, Children, ChildrenRun, Parted, PartedCall, Removed, ScoreError, Spent, TextScore, last_logits,
-    perplexity, score, score_children, score_parts, score_removed, score_without,
+    Call, Children, ChildrenRun, Parted, Removed, ScoreError, Spent, TextScore, last_logits, perplexity,
+    score, score_children, score_parts, score_removed, score_without,
 };
 pub use sequence::{SequenceId, TreeId};
 pub use text::{Chains, TextError, TextModel};

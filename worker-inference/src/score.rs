@@ -6,7 +6,7 @@ mod parts;
 use std::ops::Range;
 
 pub use children::{Call, Children, ChildrenRun, Removed, Spent, score_children, score_removed};
-pub use parts::{Parted, PartedCall, score_parts};
+pub use parts::{Parted, score_parts};
 
 use crate::engine::{Engine, Event};
 use crate::prefix::Scope;

@@ -2,7 +2,7 @@
 
 use super::scorer::{EngineScorer, ScoreFailure};
 use evaluate::{Call, Child, Observed, Scorer, Tokenised};
-use worker_inference::{Engine, PartedCall, ScoreError, score, score_parts};
+use worker_inference::{Engine, PartsRequest, ScoreError, score, score_parts};
 
 pub(crate) struct PartsScorer {
     whole: EngineScorer<Engine>,
@@ -16,8 +16,8 @@ impl PartsScorer {
         Ok(PartsScorer { whole: EngineScorer::own(engine, sha256)?, again })
     }
 
-    fn parted(&self, call: &Tokenised) -> PartedCall {
-        PartedCall {
+    fn parted(&self, call: &Tokenised) -> PartsRequest {
+        PartsRequest {
             scope: self.whole.scope,
             start: self.whole.start.clone(),
             parts: call.segments.iter().chain(&call.withheld).cloned().collect(),

@@ -4,28 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::ScoreError;
 use crate::engine::{Engine, Event, PartsRequest, PartsSubmitted};
-use crate::prefix::Scope;
 use crate::scheduler::SubmitError;
 use crate::sequence::SequenceId;
-
-/// A call whose context is parts, in tokens: `start`, `parts`, `probe`, `action` is what the model reads and wrote.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PartedCall {
-    /// Only calls of the same scope share what was read; they share a part wherever it stands.
-    pub scope: Scope,
-    /// What every part is read behind, and stands first; at least one token.
-    pub start: Vec<u32>,
-    /// What can be left out. A part without tokens is nothing.
-    pub parts: Vec<Vec<u32>>,
-    /// So many tokens at the beginning of each part but the first that is kept are read once more, behind all before them.
-    pub again: usize,
-    /// What every child reads behind the parts that it keeps; at least one token.
-    pub probe: Vec<u32>,
-    /// What the agent did: the tokens that are scored; at least one.
-    pub action: Vec<u32>,
-    /// Smaller is more urgent.
-    pub class: u8,
-}
 
 /// What came of a call and its children.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,15 +18,15 @@ pub struct Parted {
     pub computed: usize,
 }
 
-/// Scores a call behind the parts that each child keeps, ascending numbers. What a child leaves out was never there: no
-/// part has seen another, but for what is read once more, which each child reads for itself. Others' sequences go on
-/// meanwhile; their events come with the next [`Engine::step`].
+/// Scores a call behind those of its parts that each child keeps, by their numbers; a part without tokens is nothing. What a
+/// child leaves out was never there: no part has seen another, but for what is read once more, which each child reads for
+/// itself. Others' sequences go on meanwhile; their events come with the next [`Engine::step`].
 ///
 /// A child costs the rows of what is read once more, of probe, and of action but the last. The bits of its results depend on
 /// what it keeps, and on nothing else.
 pub fn score_parts(
     engine: &mut Engine,
-    call: &PartedCall,
+    call: &PartsRequest,
     kept: &[Vec<usize>],
 ) -> Result<Parted, ScoreError> {
     let mut run = Run {
@@ -65,7 +45,7 @@ pub fn score_parts(
 }
 
 struct Run<'a> {
-    call: &'a PartedCall,
+    call: &'a PartsRequest,
     /// Which child a sequence is for.
     children: BTreeMap<SequenceId, usize>,
     /// Which part a sequence reads.
@@ -114,9 +94,8 @@ impl Run<'_> {
     }
 
     fn request(&self, parts: &[usize]) -> PartsRequest {
-        let PartedCall { scope, start, parts: texts, again, probe, action, class } = self.call.clone();
-        let parts = parts.iter().map(|part| texts[*part].clone()).collect();
-        PartsRequest { scope, start, parts, again, probe, action, class }
+        let parts = parts.iter().map(|part| self.call.parts[*part].clone()).collect();
+        PartsRequest { parts, ..self.call.clone() }
     }
 
     /// Reads every part that is not known, each by itself, all together.

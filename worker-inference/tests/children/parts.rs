@@ -1,21 +1,21 @@
 //! Parts that were read each by itself, put together in any order.
 
 use super::*;
-use worker_inference::{PartedCall, SubmitError, score_parts};
+use worker_inference::{PartsRequest, SubmitError, score_parts};
 
 /// Those without windows.
 const WHOLE: [&str; 3] = ["llama-q8_0", "qwen2-f32", "qwen3-q8_0"];
 
 /// Parts none of which ends where a block does, one of a single token and one of none.
-fn parted(again: usize) -> PartedCall {
+fn parted(again: usize) -> PartsRequest {
     let lengths = [30, 18, 0, 35, 41, 1];
-    PartedCall {
+    PartsRequest {
         start: tokens(7, 900),
         parts: lengths.iter().zip(0..).map(|(&length, seed)| tokens(length, 40 * seed)).collect(),
         again,
         probe: tokens(9, 500),
         action: tokens(7, 700),
-        ..PartedCall::default()
+        ..PartsRequest::default()
     }
 }
 
@@ -23,7 +23,7 @@ fn kept() -> Vec<Vec<usize>> {
     vec![vec![0, 1, 2, 3, 4, 5], vec![0, 1, 3, 4], vec![3], vec![4, 0], vec![], vec![2], vec![5, 1]]
 }
 
-fn text(call: &PartedCall, kept: &[usize]) -> Vec<u32> {
+fn text(call: &PartsRequest, kept: &[usize]) -> Vec<u32> {
     call.start
         .iter()
         .chain(kept.iter().flat_map(|part| &call.parts[*part]))
@@ -110,7 +110,7 @@ fn what_cannot_be_put_together_is_refused_and_nothing_stays_held() {
     let mut engine = load(random_model("llama-q8_0"), |config| config.window = Some(120));
     let refused = score_parts(&mut engine, &parted(0), &kept()).expect_err("too long");
     assert!(matches!(refused, ScoreError::Submit(SubmitError::Window { .. })), "{refused}");
-    let empty = PartedCall { probe: Vec::new(), ..parted(0) };
+    let empty = PartsRequest { probe: Vec::new(), ..parted(0) };
     assert!(score_parts(&mut engine, &empty, &kept()).is_err());
     assert!(engine.is_idle() && engine.observe().blocks_used == 0);
 
@@ -140,13 +140,13 @@ fn a_planted_needle_is_found_wherever_its_part_stands() {
     ];
     for again in [0, 16] {
         let (probe, action) = (call.probe.clone(), call.action.clone());
-        let parted = PartedCall {
+        let parted = PartsRequest {
             start: start.clone(),
             parts: parts.clone(),
             again,
             probe,
             action,
-            ..PartedCall::default()
+            ..PartsRequest::default()
         };
         let found = score_parts(&mut engine, &parted, &orders).expect("fits").children;
         let found: Vec<f64> = found.iter().map(|child| sum(child)).collect();
