@@ -4,7 +4,8 @@
 //! order (`order`), in chunks that end on block borders. A sequence is admitted only when all the blocks that it
 //! may ever need are set aside, so nothing that runs is thrown out to make room for its like; a more urgent class
 //! may put less urgent sequences aside (`aside`). A block that several prompts need is computed by one of them;
-//! the others wait for it and then share it, to the token (`share`).
+//! the others wait for it and then share it, to the token (`share`). What a sequence reads beside its own blocks is held for it
+//! (`held`).
 
 mod admission;
 mod aside;
