@@ -24,6 +24,9 @@ pub struct Parted {
 ///
 /// A child costs the rows of what is read once more, of probe, and of action but the last. The bits of its results depend on
 /// what it keeps, and on nothing else.
+///
+/// # Panics
+/// For the number of a part that is not there.
 pub fn score_parts(
     engine: &mut Engine,
     call: &PartsRequest,
