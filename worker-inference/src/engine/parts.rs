@@ -130,9 +130,12 @@ impl Engine {
         let mut parts = Parts { start: request.start.len(), placed: Vec::new(), behind: request.start.len() };
         for (number, part) in request.parts.iter().enumerate() {
             let chain = [&request.start[..], part].concat();
-            let Some(blocks) = self.scheduler.hold_known(&request.scope, &chain) else {
-                self.let_go_of(&parts);
-                return Ok(PartsSubmitted::Missing(number));
+            let blocks = match self.scheduler.hold_known(&request.scope, &chain) {
+                Ok(Some(blocks)) => blocks,
+                other => {
+                    self.let_go_of(&parts);
+                    return other.map(|_| PartsSubmitted::Missing(number));
+                }
             };
             let again = if number == 0 { 0 } else { request.again.min(part.len()) };
             parts.place(blocks, part.len(), again);

@@ -7,10 +7,18 @@ use crate::sequence::{Sequence, SequenceId, Work};
 
 impl Scheduler {
     /// Holds the blocks of these tokens, if the values of all of them are in the pool. [`Scheduler::let_go_of`] them.
-    pub fn hold_known(&mut self, scope: &Scope, tokens: &[u32]) -> Option<Vec<BlockId>> {
-        let blocks = self.known(scope, tokens)?;
+    ///
+    /// # Errors
+    /// When idle ones among them are set aside for sequences that run.
+    pub fn hold_known(&mut self, scope: &Scope, tokens: &[u32]) -> Result<Option<Vec<BlockId>>, SubmitError> {
+        let Some(blocks) = self.known(scope, tokens) else { return Ok(None) };
+        let needed = blocks.iter().filter(|block| self.blocks.is_idle(**block)).count();
+        let available = self.blocks.available() - self.promised;
+        if needed > available {
+            return Err(SubmitError::NoRoom { needed, available });
+        }
         blocks.iter().for_each(|block| self.blocks.hold(*block));
-        Some(blocks)
+        Ok(Some(blocks))
     }
 
     /// Lets go of blocks that were held.

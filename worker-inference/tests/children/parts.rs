@@ -61,7 +61,7 @@ fn a_part_is_seen_from_its_place_and_has_seen_no_other() {
         let alone = score(&mut engine, [1; 32], &text(&call, &[3]), &call.action).expect("fits");
         assert!((sum(&found[2]) - sum(&alone)).abs() < 0.01, "{model}: {:?}, {alone:?}", found[2]);
         assert_eq!(bits(&found[4]), bits(&found[5]), "{model}: what says nothing is nothing");
-        // Two of one layer's depth of seeing: the order matters by places alone, and it does matter.
+        // They have not seen each other in either order, so it matters by places alone.
         let turned = score_parts(&mut engine, &call, &[vec![0, 4]]).expect("fits").children;
         assert_ne!(bits(&turned[0]), bits(&found[3]), "{model}");
         let reread = score_parts(&mut engine, &parted(8), &kept()).expect("fits").children;
@@ -123,7 +123,29 @@ fn what_cannot_be_put_together_is_refused_and_nothing_stays_held() {
     assert_eq!(some.children.len(), 2);
 }
 
-/// A fact that was read somewhere else is found from every place, and found better with the beginnings read again.
+/// What children that run were promised is not held by one that comes.
+#[test]
+fn children_of_a_crowded_pool_wait_for_one_another() {
+    let kept: Vec<Vec<usize>> =
+        (0..60).map(|n| if n % 9 < 8 { vec![n % 2] } else { vec![0, 1, 3, 4] }).collect();
+    let mut roomy = load(random_model("llama-q8_0"), |_| {});
+    let expected = score_parts(&mut roomy, &parted(40), &kept).expect("fits");
+    let block_bytes = roomy.observe().block_bytes;
+    for blocks in 18..40 {
+        let mut crowded = load(random_model("llama-q8_0"), |config| {
+            (config.kv_bytes, config.running) = (blocks * block_bytes, 16);
+        });
+        match score_parts(&mut crowded, &parted(40), &kept) {
+            Ok(found) => assert_eq!(found.children, expected.children, "{blocks} blocks"),
+            Err(refused) => {
+                assert!(refused.to_string().contains("engine.kv_bytes"), "{blocks} blocks: {refused}")
+            }
+        }
+        assert!(crowded.is_idle() && crowded.observe().blocks_used == 0, "{blocks} blocks");
+    }
+}
+
+/// A fact that was read somewhere else is found from every place.
 #[test]
 fn a_planted_needle_is_found_wherever_its_part_stands() {
     let mut engine = load(real_model(), |config| config.kv_bytes = 64 << 20);
