@@ -10,13 +10,16 @@ use crate::matrix::Matrix;
 use crate::memory::Lines;
 use crate::pool::{Shards, share};
 use crate::quant::BLOCK;
-use crate::simd::{Operation, Sixteen, load16};
+use crate::simd::{Operation, Sixteen, load16, store16};
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
 
 /// Blocks whose largest value is below this are zero; their inverse scale would overflow.
 const ZERO_BELOW: f32 = 1e-30;
+
+/// Blocks of a row that are asked for ahead.
+const AHEAD: usize = 4;
 
 /// Prepared input rows. Keep one for each place that needs it: its buffers are reused.
 #[derive(Default)]
@@ -209,26 +212,102 @@ impl Operation for Quantize<'_> {
 
     #[inline(always)]
     fn vector<S: Sixteen>(mut self) {
-        let (least, most) = (S::splat(-127.0), S::splat(127.0));
-        for row in 0..self.width {
-            for block in 0..self.blocks {
+        for block in 0..self.blocks {
+            if self.width == PANEL {
+                self.whole::<S>(block);
+                continue;
+            }
+            for row in 0..self.width {
                 let item = block * self.width + row;
-                let values = self.x[(row * self.blocks + block) * BLOCK..][..BLOCK].as_chunks::<16>().0;
-                let (a, b) = (load16::<S>(&values[0]), load16::<S>(&values[1]));
-                let largest = S::max(S::abs(b), S::max(S::abs(a), S::splat(0.0)));
-                let (scale, inverse) = Self::scale(S::largest(largest));
-                let a = S::min(S::max(S::mul(a, S::splat(inverse)), least), most);
-                let b = S::min(S::max(S::mul(b, S::splat(inverse)), least), most);
-                let (a, b) = (S::to_int(a), S::to_int(b));
-                let bytes = &mut self.bytes[item * BLOCK..][..BLOCK];
-                // SAFETY: 32 bytes.
-                unsafe {
-                    S::store_i8(bytes.as_mut_ptr(), a);
-                    S::store_i8(bytes.as_mut_ptr().add(16), b);
-                }
-                self.keep(item, scale, [S::sum_i(a), S::sum_i(b)]);
+                let [a, b] = self.load::<S>(row, block);
+                let (scale, inverse) = Self::scale(S::largest(Self::magnitude::<S>(a, b)));
+                let halves = self.round::<S>(item, [a, b], S::splat(inverse));
+                self.keep(item, scale, [S::sum_i(halves[0]), S::sum_i(halves[1])]);
             }
         }
+    }
+}
+
+impl Quantize<'_> {
+    /// A block of all rows of a whole panel: what is to be found out of each row is found for all of them at once.
+    #[inline(always)]
+    fn whole<S: Sixteen>(&mut self, block: usize) {
+        let mut largest = [S::splat(0.0); PANEL];
+        for row in 0..PANEL {
+            let [a, b] = self.load::<S>(row, block);
+            self.ask_ahead::<S>(row, block);
+            largest[row] = Self::magnitude::<S>(a, b);
+        }
+        let (largest, most, bound) = (S::largest_of_each(&largest), S::splat(127.0), S::splat(ZERO_BELOW));
+        let (mut scales, mut inverses) = ([0.0; PANEL], [0.0; PANEL]);
+        store16::<S>(&mut scales, S::zero_below(largest, bound, S::div(largest, most)));
+        store16::<S>(&mut inverses, S::zero_below(largest, bound, S::div(most, largest)));
+        let mut halves = [[S::splat_i(0); PANEL]; 2];
+        for row in 0..PANEL {
+            let values = self.load::<S>(row, block);
+            let [first, second] = self.round::<S>(block * PANEL + row, values, S::splat(inverses[row]));
+            (halves[0][row], halves[1][row]) = (first, second);
+        }
+        let halves = halves.each_ref().map(S::sum_of_each);
+        self.keep_all::<S>(block, &scales, halves);
+    }
+
+    /// As [`Quantize::keep`], for the items of a block of a whole panel.
+    #[inline(always)]
+    fn keep_all<S: Sixteen>(&mut self, block: usize, scales: &[f32; PANEL], halves: [S::I; 2]) {
+        let items = block * PANEL..(block + 1) * PANEL;
+        let sum = S::to_float(S::add_i(halves[0], halves[1]));
+        let lanes = |slice: &mut [f32], lanes: S::F| {
+            store16::<S>(slice.try_into().expect("16 items"), lanes);
+        };
+        self.scales[items.clone()].copy_from_slice(scales);
+        lanes(&mut self.sums[items.clone()], S::mul(load16::<S>(scales), sum));
+        let times = S::splat(-128.0);
+        let mut whole = [[0i32; PANEL]; 3];
+        for (to, sum) in whole.iter_mut().zip([S::to_float(halves[0]), S::to_float(halves[1]), sum]) {
+            // SAFETY: 16 lanes of four bytes.
+            unsafe { S::store_bytes(to.as_mut_ptr().cast(), S::to_int(S::mul(sum, times))) };
+        }
+        let [first, second, sum] = whole;
+        self.offsets[items.clone()].copy_from_slice(&sum);
+        for (halves, row) in self.halves[items].iter_mut().zip(0..PANEL) {
+            *halves = [first[row], second[row]];
+        }
+    }
+
+    #[inline(always)]
+    fn load<S: Sixteen>(&self, row: usize, block: usize) -> [S::F; 2] {
+        let values = self.x[(row * self.blocks + block) * BLOCK..][..BLOCK].as_chunks::<16>().0;
+        [load16::<S>(&values[0]), load16::<S>(&values[1])]
+    }
+
+    /// Asks for a later block of a row: rows take turns, so that the processor does not see by itself what comes.
+    #[inline(always)]
+    fn ask_ahead<S: Sixteen>(&self, row: usize, block: usize) {
+        let ahead = self.x.as_ptr().wrapping_add((row * self.blocks + block + AHEAD) * BLOCK);
+        S::prefetch(ahead.cast());
+        S::prefetch(ahead.wrapping_add(BLOCK / 2).cast());
+    }
+
+    /// Lanes of which the largest is the largest magnitude of a block; numbers, whatever the block has.
+    #[inline(always)]
+    fn magnitude<S: Sixteen>(a: S::F, b: S::F) -> S::F {
+        S::max(S::abs(b), S::max(S::abs(a), S::splat(0.0)))
+    }
+
+    /// Rounds and stores a block; returns the halves.
+    #[inline(always)]
+    fn round<S: Sixteen>(&mut self, item: usize, values: [S::F; 2], inverse: S::F) -> [S::I; 2] {
+        let (least, most) = (S::splat(-127.0), S::splat(127.0));
+        let bytes = &mut self.bytes[item * BLOCK..][..BLOCK];
+        let mut halves = [S::splat_i(0); 2];
+        for half in 0..2 {
+            let value = S::min(S::max(S::mul(values[half], inverse), least), most);
+            halves[half] = S::to_int(value);
+            // SAFETY: 16 of 32 bytes.
+            unsafe { S::store_i8(bytes.as_mut_ptr().add(16 * half), halves[half]) };
+        }
+        halves
     }
 }
 

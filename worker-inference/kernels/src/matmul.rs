@@ -107,11 +107,11 @@ struct Multiply<'a> {
 }
 
 impl Multiply<'_> {
-    /// Every weight group, and the panels to multiply with it before the next.
-    fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+    /// Every weight group, and the panels, `at_once` or fewer, to multiply with it before the next.
+    fn parts(&self, at_once: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let (panels, groups) = (self.activations.panels(), self.groups.clone());
-        (0..panels).step_by(PANELS_AT_ONCE).flat_map(move |first| {
-            let some = first..panels.min(first + PANELS_AT_ONCE);
+        (0..panels).step_by(at_once).flat_map(move |first| {
+            let some = first..panels.min(first + at_once);
             groups.clone().map(move |group| (group, some.clone()))
         })
     }
@@ -131,7 +131,7 @@ impl Operation for Multiply<'_> {
     type Output = ();
 
     fn scalar(self) {
-        for (group, panels) in self.parts() {
+        for (group, panels) in self.parts(PANELS_AT_ONCE) {
             panels.for_each(|panel| scalar::tile(&self, group, panel));
         }
     }

@@ -141,7 +141,7 @@ pub(crate) trait Vector {
 }
 
 /// Exactly 16 lanes: the width in which sums over a row are specified.
-pub(crate) trait Sixteen: Vector {
+pub(crate) trait Sixteen: Vector + Sized {
     /// The machine's own width, for operations whose lanes never meet.
     type Native: Vector;
     /// The sum of all lanes by the fixed tree of [`crate::math::sum_of_lanes`].
@@ -149,6 +149,25 @@ pub(crate) trait Sixteen: Vector {
     /// Of lanes that are all numbers.
     fn largest(a: Self::F) -> f32;
     fn sum_i(a: Self::I) -> i32;
+    /// Lane `i` is the largest lane of vector `i`; all are numbers.
+    #[inline(always)]
+    fn largest_of_each(vectors: &[Self::F; 16]) -> Self::F {
+        let mut lanes = [0.0; 16];
+        for (lane, &vector) in lanes.iter_mut().zip(vectors) {
+            *lane = Self::largest(vector);
+        }
+        load16::<Self>(&lanes)
+    }
+    /// Lane `i` is the sum of the lanes of vector `i`.
+    #[inline(always)]
+    fn sum_of_each(vectors: &[Self::I; 16]) -> Self::I {
+        let mut lanes = [0; 16];
+        for (lane, &vector) in lanes.iter_mut().zip(vectors) {
+            *lane = Self::sum_i(vector);
+        }
+        // SAFETY: 16 lanes of four bytes.
+        unsafe { Self::load_bytes(lanes.as_ptr().cast()) }
+    }
 }
 
 /// A computation with its arguments.

@@ -12,9 +12,6 @@ pub(crate) const SIDE: usize = 16;
 /// Bytes of a row of the first factor: the columns that are summed.
 const DEPTH: usize = 32;
 
-/// Registers for sums: a product takes long, and others can begin before it ends.
-pub(crate) const SUMS: usize = 4;
-
 /// Sums of a tile: one row for each row of the first factor.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -67,17 +64,14 @@ fn system_permits_tiles() -> bool {
 struct Shapes([u8; 64]);
 
 impl Shapes {
-    /// Registers 0 to 3 hold sums, 4 a first and 5 a second factor.
+    /// Registers 0 and 1 hold sums, 2 a first and 3 a second factor.
     const OURS: Shapes = {
+        let rows_of_bytes = [(SIDE, 4 * SIDE), (SIDE, 4 * SIDE), (SIDE, DEPTH), (DEPTH / 4, 4 * SIDE)];
         let mut bytes = [0; 64];
         bytes[0] = 1;
         let mut register = 0;
-        while register < SUMS + 2 {
-            let (row_bytes, rows) = match register {
-                0..SUMS => (4 * SIDE, SIDE),
-                SUMS => (DEPTH, SIDE),
-                _ => (4 * SIDE, DEPTH / 4),
-            };
+        while register < rows_of_bytes.len() {
+            let (rows, row_bytes) = rows_of_bytes[register];
             bytes[16 + 2 * register] = row_bytes as u8;
             bytes[48 + register] = rows as u8;
             register += 1;
@@ -98,19 +92,19 @@ impl Tiles {
         Tiles(())
     }
 
-    /// Lets register `register` of [`SUMS`] have the sums over 32 columns of signed bytes: `x` has 16 rows of 32.
+    /// Lets register `R` of 2 have the sums over 32 columns of signed bytes: `x` has 16 rows of 32.
     ///
     /// # Safety
     /// `x` points at 512 bytes.
     #[inline(always)]
-    pub(crate) unsafe fn multiply(&self, register: usize, x: *const i8, weights: &UnitWeights) {
+    pub(crate) unsafe fn multiply<const R: usize>(&self, x: *const i8, weights: &UnitWeights) {
         macro_rules! multiply {
             ($sums:literal) => {
                 asm!(
                     concat!("tilezero ", $sums),
-                    "tileloadd tmm4, [{x} + {narrow}]",
-                    "tileloadd tmm5, [{weights} + {wide}]",
-                    concat!("tdpbssd ", $sums, ", tmm4, tmm5"),
+                    "tileloadd tmm2, [{x} + {narrow}]",
+                    "tileloadd tmm3, [{weights} + {wide}]",
+                    concat!("tdpbssd ", $sums, ", tmm2, tmm3"),
                     x = in(reg) x,
                     weights = in(reg) weights,
                     narrow = in(reg) DEPTH,
@@ -120,19 +114,12 @@ impl Tiles {
             };
         }
         // SAFETY: the registers are shaped for it since `new`, and the memory is there by the caller's promise.
-        unsafe {
-            match register {
-                0 => multiply!("tmm0"),
-                1 => multiply!("tmm1"),
-                2 => multiply!("tmm2"),
-                _ => multiply!("tmm3"),
-            }
-        }
+        unsafe { if const { R == 0 } { multiply!("tmm0") } else { multiply!("tmm1") } }
     }
 
-    /// The sums in register `register`.
+    /// The sums in register `R`.
     #[inline(always)]
-    pub(crate) fn store(&self, register: usize, sums: &mut TileSums) {
+    pub(crate) fn store<const R: usize>(&self, sums: &mut TileSums) {
         macro_rules! store {
             ($sums:literal) => {
                 asm!(
@@ -144,14 +131,7 @@ impl Tiles {
             };
         }
         // SAFETY: the registers are shaped for it since `new`.
-        unsafe {
-            match register {
-                0 => store!("tmm0"),
-                1 => store!("tmm1"),
-                2 => store!("tmm2"),
-                _ => store!("tmm3"),
-            }
-        }
+        unsafe { if const { R == 0 } { store!("tmm0") } else { store!("tmm1") } }
     }
 }
 

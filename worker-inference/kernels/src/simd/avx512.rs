@@ -208,4 +208,41 @@ impl Sixteen for Avx512 {
     fn sum_i(a: __m512i) -> i32 {
         op!(_mm512_reduce_add_epi32(a))
     }
+    #[inline(always)]
+    fn largest_of_each(vectors: &[__m512; 16]) -> __m512 {
+        fold_each(vectors, |a, b| op!(_mm512_max_ps(a, b)))
+    }
+    #[inline(always)]
+    fn sum_of_each(vectors: &[__m512i; 16]) -> __m512i {
+        let mut floats = [Self::splat(0.0); 16];
+        for (float, &vector) in floats.iter_mut().zip(vectors) {
+            *float = op!(_mm512_castsi512_ps(vector));
+        }
+        let sums = fold_each(&floats, |a, b| {
+            op!(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))))
+        });
+        op!(_mm512_castps_si512(sums))
+    }
+}
+
+/// Lane `i` is what becomes of the lanes of vector `i`: pairs of vectors are folded into one that has half as many lanes of each.
+#[inline(always)]
+fn fold_each(vectors: &[__m512; 16], fold: impl Fn(__m512, __m512) -> __m512) -> __m512 {
+    let mut v = *vectors;
+    // Halves, then quarters: vector `i` has those of `i`, `i + 8`, `i + 4` and `i + 12` side by side.
+    for i in 0..8 {
+        let (a, b) = (v[i], v[i + 8]);
+        v[i] = fold(op!(_mm512_shuffle_f32x4::<0x44>(a, b)), op!(_mm512_shuffle_f32x4::<0xee>(a, b)));
+    }
+    for i in 0..4 {
+        let (a, b) = (v[i], v[i + 4]);
+        v[i] = fold(op!(_mm512_shuffle_f32x4::<0x88>(a, b)), op!(_mm512_shuffle_f32x4::<0xdd>(a, b)));
+    }
+    // Inside quarters.
+    for i in 0..2 {
+        let (a, b) = (v[i], v[i + 2]);
+        v[i] = fold(op!(_mm512_unpacklo_ps(a, b)), op!(_mm512_unpackhi_ps(a, b)));
+    }
+    let mixed = fold(op!(_mm512_unpacklo_ps(v[0], v[1])), op!(_mm512_unpackhi_ps(v[0], v[1])));
+    op!(_mm512_shuffle_f32x4::<0b11_01_10_00>(mixed, mixed))
 }

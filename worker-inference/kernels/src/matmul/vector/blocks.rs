@@ -6,7 +6,7 @@ use super::tiles;
 use super::unit::{Blocks, Unit, Weights};
 use super::{Sums, write};
 use crate::activations::{PANEL, Panel};
-use crate::matmul::Multiply;
+use crate::matmul::{Multiply, PANELS_AT_ONCE};
 use crate::matrix::GROUP;
 use crate::quant::BLOCK;
 use crate::simd::Vector;
@@ -21,7 +21,7 @@ pub(super) fn all<V: Vector, B: Blocks>(product: &Multiply<'_>) {
         return shared::all::<V, B>(product);
     }
     let mut sums: Sums = [[0.0; GROUP]; PANEL];
-    for (group, panels) in product.parts() {
+    for (group, panels) in product.parts(PANELS_AT_ONCE) {
         for panel in panels {
             blocks::<V, B>(product, group, panel, &mut sums);
         }

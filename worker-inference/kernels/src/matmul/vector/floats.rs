@@ -2,7 +2,7 @@
 
 use super::{Sums, write};
 use crate::activations::PANEL;
-use crate::matmul::Multiply;
+use crate::matmul::{Multiply, PANELS_AT_ONCE};
 use crate::matrix::GROUP;
 use crate::simd::Vector;
 
@@ -60,7 +60,7 @@ impl Floats for BF16 {
 
 #[inline(always)]
 pub(super) fn all<V: Vector, T: Floats>(product: &Multiply<'_>) {
-    for (group, panels) in product.parts() {
+    for (group, panels) in product.parts(PANELS_AT_ONCE) {
         for panel in panels {
             floats::<V, T>(product, group, panel);
         }

@@ -33,7 +33,7 @@ const UNITS_AT_ONCE: usize = 12;
 pub(super) fn all<V: Vector, B: Blocks>(product: &Multiply<'_>) {
     let mut unpacked = Unpacked::new(product.matrix.cols() / BLOCK);
     let mut sums: [Sums; PANELS_AT_ONCE] = [[[0.0; GROUP]; PANEL]; PANELS_AT_ONCE];
-    for (group, panels) in product.parts() {
+    for (group, panels) in product.parts(PANELS_AT_ONCE) {
         unpacked.fill::<V, B>(&Weights::of::<B>(product, group), As::Stored);
         sums.as_flattened_mut().fill([0.0; GROUP]);
         let count = unpacked.weights.len();
