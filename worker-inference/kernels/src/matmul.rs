@@ -55,14 +55,19 @@ impl Cpu {
         let products =
             products.iter_mut().map(|(matrix, out)| (*matrix, Shards::new(out))).collect::<Vec<_>>();
         self.on_threads(groups * GROUP * k * m / PRODUCTS_A_NUMBER, &|thread, threads| {
-            let mut own = share(groups, thread, threads);
             let tiles = (m >= PANEL).then(|| Tiles::of(self.isa())).flatten();
+            let (panels, mut own) = if tiles.is_some() && by_rows(activations.panels(), threads) {
+                (share(activations.panels(), thread, threads), 0..groups)
+            } else {
+                (0..activations.panels(), share(groups, thread, threads))
+            };
             for (matrix, out) in &products {
                 let part = own.start.min(matrix.groups())..own.end.min(matrix.groups());
                 own = own.start.saturating_sub(matrix.groups())..own.end.saturating_sub(matrix.groups());
                 if !part.is_empty() {
                     let tiles = tiles.as_ref();
-                    self.perform(Multiply { matrix, groups: part, activations, out, tiles });
+                    let panels = panels.clone();
+                    self.perform(Multiply { matrix, groups: part, panels, activations, out, tiles });
                 }
             }
         });
@@ -90,16 +95,24 @@ impl Cpu {
         let out = &Shards::new(out);
         self.on_threads(groups.len() * GROUP * k * m / PRODUCTS_A_NUMBER, &|thread, threads| {
             for &group in &groups[share(groups.len(), thread, threads)] {
-                self.perform(Multiply { matrix, groups: group..group + 1, activations, out, tiles: None });
+                let (groups, panels) = (group..group + 1, 0..activations.panels());
+                self.perform(Multiply { matrix, groups, panels, activations, out, tiles: None });
             }
         });
     }
 }
 
-/// The outputs of some groups of weight rows, for all activation rows. The writer of these groups is the only one.
+/// Whether threads divide the rows of input between them instead of the weights. Then what a thread reads was for the most
+/// part written by itself, and lies in its own cache; weights are unpacked by every thread.
+fn by_rows(panels: usize, threads: usize) -> bool {
+    panels.is_multiple_of(threads) && panels >= 4 * threads || panels >= 8 * threads
+}
+
+/// The outputs of some groups of weight rows for some panels of activation rows. Nobody else writes these.
 struct Multiply<'a> {
     matrix: &'a Matrix,
     groups: Range<usize>,
+    panels: Range<usize>,
     activations: &'a Activations,
     out: &'a Shards<'a, f32>,
     /// Tile registers of this thread.
@@ -109,9 +122,9 @@ struct Multiply<'a> {
 impl Multiply<'_> {
     /// Every weight group, and the panels, `at_once` or fewer, to multiply with it before the next.
     fn parts(&self, at_once: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let (panels, groups) = (self.activations.panels(), self.groups.clone());
-        (0..panels).step_by(at_once).flat_map(move |first| {
-            let some = first..panels.min(first + at_once);
+        let (panels, groups) = (self.panels.clone(), self.groups.clone());
+        panels.clone().step_by(at_once).flat_map(move |first| {
+            let some = first..panels.end.min(first + at_once);
             groups.clone().map(move |group| (group, some.clone()))
         })
     }
@@ -122,7 +135,7 @@ impl Multiply<'_> {
     fn outputs(&self, group: usize, panel: usize, row: usize) -> &mut [f32] {
         let (first, rows) = (group * GROUP, self.matrix.rows());
         let start = (panel * PANEL + row) * rows + first;
-        // SAFETY: these weight rows belong to this thread alone, and the slice is written and dropped at once.
+        // SAFETY: these weight rows or this panel belong to this thread alone, and the slice is written and dropped at once.
         unsafe { self.out.slice(start..start + GROUP.min(rows - first)) }
     }
 }
