@@ -233,10 +233,10 @@ impl Quantize<'_> {
     #[inline(always)]
     fn whole<S: Sixteen>(&mut self, block: usize) {
         let mut largest = [S::splat(0.0); PANEL];
-        for row in 0..PANEL {
+        for (row, largest) in largest.iter_mut().enumerate() {
             let [a, b] = self.load::<S>(row, block);
             self.ask_ahead::<S>(row, block);
-            largest[row] = Self::magnitude::<S>(a, b);
+            *largest = Self::magnitude::<S>(a, b);
         }
         let (largest, most, bound) = (S::largest_of_each(&largest), S::splat(127.0), S::splat(ZERO_BELOW));
         let (mut scales, mut inverses) = ([0.0; PANEL], [0.0; PANEL]);
