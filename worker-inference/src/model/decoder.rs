@@ -12,6 +12,8 @@ mod ropes;
 mod shape;
 mod watched;
 
+use std::ops::Range;
+
 use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
 
 pub use architecture::Architecture;
@@ -131,7 +133,9 @@ impl Decoder {
         for index in 0..self.layers.len() {
             self.attend(cpu, kv, rows, index);
             watched.iter_mut().for_each(|watched| self.watch(cpu, kv, rows, index, watched));
-            self.feed_forward(cpu, rows.tokens.len(), index);
+            for stripe in stripes(cpu.threads(), rows.tokens.len()) {
+                self.feed_forward(cpu, stripe, index);
+            }
         }
         self.read_out(cpu, rows.wanted, rows.likeliest, on_logits);
     }
@@ -204,10 +208,10 @@ impl Decoder {
     }
 
     /// x += norm(down(gated(gate(norm(x))) * up(norm(x)))), where the outer norm is there where the model has it.
-    fn feed_forward(&mut self, cpu: &Cpu, count: usize, index: usize) {
+    fn feed_forward(&mut self, cpu: &Cpu, rows: Range<usize>, index: usize) {
         let Decoder { shape, layers, buffers, .. } = self;
-        let layer = &layers[index];
-        let x = &mut buffers.x[..count * shape.hidden];
+        let (layer, count) = (&layers[index], rows.len());
+        let x = &mut buffers.x[rows.start * shape.hidden..rows.end * shape.hidden];
         let normed = &mut buffers.normed[..count * shape.hidden];
         let gate = &mut buffers.gate[..count * shape.ffn];
         let up = &mut buffers.up[..count * shape.ffn];
@@ -227,6 +231,16 @@ impl Decoder {
         }
         cpu.add(x, delta);
     }
+}
+
+/// Rows that go through a layer's inner width before others do: what they leave there is wide, and stays in the threads'
+/// second-level caches until the next operation reads it. A rest of a few rows goes along with others.
+fn stripes(threads: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    const ROWS_A_THREAD: usize = 64;
+    let usual = ROWS_A_THREAD * threads.max(2);
+    let count = ((rows + usual / 2) / usual).max(1);
+    let rows_each = rows.div_ceil(count).next_multiple_of(16);
+    (0..rows).step_by(rows_each).map(move |first| first..rows.min(first + rows_each))
 }
 
 impl Buffers {

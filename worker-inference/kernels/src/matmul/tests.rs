@@ -59,7 +59,7 @@ fn every_path_gives_the_bits_of_the_scalar_one() {
             let cols = (units * 32usize).next_multiple_of(format.block_len());
             let matrix =
                 Matrix::from_gguf(format, rows, cols, &tensor(format, rows, cols, &mut numbers)).unwrap();
-            for m in [1, 2, 3, 5, 8, 17, 31, 32, 130] {
+            for m in [1, 2, 3, 5, 8, 17, 31, 32, 130, 270] {
                 let x: Vec<f32> = (0..m * cols).map(|_| numbers.float() * 3.0).collect();
                 let expected = product_on(&scalar, &[&matrix], &x, m);
                 for cpu in &cpus {
