@@ -5,8 +5,8 @@
 //! tokens a second of a whole forward pass of that model with made-up weights: 30 layers, Q4_1 body, Q8_0 head.
 
 use kernels::{
-    Activations, Arena, BlockRef, Cpu, Format, Isa, KvLayout, KvPool, Matrix, Place, RopeStyle, RopeTable,
-    Sequence,
+    Activations, Arena, BlockRef, Cpu, Format, Gate, Isa, KvLayout, KvPool, Matrix, Pieces, Place, RopeStyle,
+    RopeTable, Sequence,
 };
 use std::time::{Duration, Instant};
 
@@ -223,10 +223,10 @@ struct Pass {
     k: Vec<f32>,
     v: Vec<f32>,
     mixed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
     logits: Vec<f32>,
     activations: Activations,
+    inner: Activations,
+    pieces: Pieces,
 }
 
 impl Pass {
@@ -238,10 +238,10 @@ impl Pass {
             k: vec![0.0; m * KV],
             v: vec![0.0; m * KV],
             mixed: vec![0.0; m * HIDDEN],
-            gate: vec![0.0; m * FFN],
-            up: vec![0.0; m * FFN],
             logits: vec![0.0; m * VOCAB],
             activations: Activations::new(),
+            inner: Activations::new(),
+            pieces: Pieces::default(),
         }
     }
 
@@ -281,11 +281,10 @@ impl Pass {
             cpu.matmul(&layer.o, acts, &mut self.normed);
             cpu.add(&mut self.x, &self.normed);
             cpu.rmsnorm(&self.x, &norm, 1e-5, &mut self.normed);
-            cpu.prepare(acts, &self.normed, m, &[&layer.gate]);
-            cpu.matmul_many(&mut [(&layer.gate, &mut self.gate), (&layer.up, &mut self.up)], acts);
-            cpu.silu_mul(&mut self.gate, &self.up);
-            cpu.prepare(acts, &self.gate, m, &[&layer.down]);
-            cpu.matmul(&layer.down, acts, &mut self.normed);
+            cpu.prepare(acts, &self.normed, m, &[&layer.gate, &layer.up]);
+            let matrices = [&layer.gate, &layer.up, &layer.down];
+            cpu.gated(matrices, Gate::Silu, acts, &mut self.inner, &mut self.pieces);
+            cpu.matmul(&layer.down, &self.inner, &mut self.normed);
             cpu.add(&mut self.x, &self.normed);
         }
         let last = if prefill { m - 1..m } else { 0..m };

@@ -11,6 +11,7 @@ use crate::memory::Lines;
 use crate::pool::{Shards, share};
 use crate::quant::BLOCK;
 use crate::simd::{Operation, Sixteen, load16, store16};
+use std::ops::Range;
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -105,37 +106,88 @@ impl Activations {
         &self.floats
     }
 
-    fn quantize(&mut self, cpu: &Cpu, x: &[f32]) {
-        let (m, k, blocks) = (self.m, self.k, self.k / BLOCK);
-        self.bytes.resize(m * k);
-        self.scales.resize(m * blocks, 0.0);
-        self.sums.resize(m * blocks, 0.0);
-        self.offsets.resize(m * blocks, 0);
-        self.halves.resize(m * blocks, [0; 2]);
-        let panels = self.panels();
-        let (bytes, scales) = (Shards::new(&mut self.bytes), Shards::new(&mut self.scales));
-        let (sums, offsets) = (Shards::new(&mut self.sums), Shards::new(&mut self.offsets));
-        let halves = Shards::new(&mut self.halves);
-        cpu.on_threads(m * k, &|thread, threads| {
-            for panel in share(panels, thread, threads) {
-                let rows = panel * PANEL..m.min(panel * PANEL + PANEL);
-                let range = rows.start * blocks..rows.end * blocks;
-                // SAFETY: every panel belongs to one thread, and panels do not overlap.
-                let operation = unsafe {
-                    Quantize {
-                        x: &x[rows.start * k..rows.end * k],
-                        width: rows.len(),
-                        blocks,
-                        bytes: bytes.slice(range.start * BLOCK..range.end * BLOCK),
-                        scales: scales.slice(range.clone()),
-                        sums: sums.slice(range.clone()),
-                        offsets: offsets.slice(range.clone()),
-                        halves: halves.slice(range),
-                    }
-                };
-                cpu.perform(operation);
+    /// Makes room for `m` rows as products with these matrices need them.
+    fn resize(&mut self, m: usize, matrices: &[&Matrix]) {
+        let k = matrices.first().expect("activations are prepared for at least one matrix").cols();
+        assert!(matrices.iter().all(|matrix| matrix.cols() == k), "matrices of different width");
+        self.m = m;
+        self.k = k;
+        self.has_blocks = matrices.iter().any(|matrix| matrix.format().is_quantised());
+        self.has_floats = matrices.iter().any(|matrix| !matrix.format().is_quantised());
+        let blocks = if self.has_blocks { m * (k / BLOCK) } else { 0 };
+        self.bytes.resize(blocks * BLOCK);
+        self.scales.resize(blocks, 0.0);
+        self.sums.resize(blocks, 0.0);
+        self.offsets.resize(blocks, 0);
+        self.halves.resize(blocks, [0; 2]);
+        self.floats.resize(if self.has_floats { m * k } else { 0 }, 0.0);
+    }
+
+    /// To be filled with `m` rows, in the forms that products with these matrices need.
+    pub(crate) fn filling(&mut self, m: usize, matrices: &[&Matrix]) -> Filling<'_> {
+        self.resize(m, matrices);
+        Filling {
+            m,
+            k: self.k,
+            has_blocks: self.has_blocks,
+            has_floats: self.has_floats,
+            bytes: Shards::new(&mut self.bytes),
+            scales: Shards::new(&mut self.scales),
+            sums: Shards::new(&mut self.sums),
+            offsets: Shards::new(&mut self.offsets),
+            halves: Shards::new(&mut self.halves),
+            floats: Shards::new(&mut self.floats),
+        }
+    }
+}
+
+/// Rows that are being prepared, piece by piece.
+pub(crate) struct Filling<'a> {
+    m: usize,
+    k: usize,
+    has_blocks: bool,
+    has_floats: bool,
+    bytes: Shards<'a, i8>,
+    scales: Shards<'a, f32>,
+    sums: Shards<'a, f32>,
+    offsets: Shards<'a, i32>,
+    halves: Shards<'a, [i32; 2]>,
+    floats: Shards<'a, f32>,
+}
+
+impl Filling<'_> {
+    /// Takes some columns of the rows of a panel, whole blocks if blocks are wanted; `x` has them row by row.
+    ///
+    /// # Safety
+    /// Nobody else takes these columns of the panel meanwhile.
+    pub(crate) unsafe fn take(&self, cpu: &Cpu, panel: usize, columns: Range<usize>, x: &[f32]) {
+        let rows = panel * PANEL..self.m.min((panel + 1) * PANEL);
+        assert_eq!(x.len(), rows.len() * columns.len());
+        if self.has_blocks {
+            let (width, first) = (rows.len(), rows.start * (self.k / BLOCK));
+            let items = first + columns.start / BLOCK * width..first + columns.end / BLOCK * width;
+            // SAFETY: the items of a panel's block lie side by side, those of other blocks and panels elsewhere.
+            let operation = unsafe {
+                Quantize {
+                    x,
+                    width,
+                    blocks: columns.len() / BLOCK,
+                    bytes: self.bytes.slice(items.start * BLOCK..items.end * BLOCK),
+                    scales: self.scales.slice(items.clone()),
+                    sums: self.sums.slice(items.clone()),
+                    offsets: self.offsets.slice(items.clone()),
+                    halves: self.halves.slice(items),
+                }
+            };
+            cpu.perform(operation);
+        }
+        if self.has_floats {
+            for (row, x) in rows.zip(x.chunks_exact(columns.len())) {
+                let start = row * self.k + columns.start;
+                // SAFETY: these columns of this row are nobody else's.
+                unsafe { self.floats.slice(start..start + x.len()) }.copy_from_slice(x);
             }
-        });
+        }
     }
 }
 
@@ -146,20 +198,16 @@ impl Cpu {
     /// # Panics
     /// If the shapes do not fit.
     pub fn prepare(&self, activations: &mut Activations, x: &[f32], m: usize, matrices: &[&Matrix]) {
-        let k = matrices.first().expect("activations are prepared for at least one matrix").cols();
-        assert!(matrices.iter().all(|matrix| matrix.cols() == k), "matrices of different width");
+        let filling = activations.filling(m, matrices);
+        let k = filling.k;
         assert_eq!(x.len(), m * k, "{m} rows of {k} values");
-        activations.m = m;
-        activations.k = k;
-        activations.has_blocks = matrices.iter().any(|matrix| matrix.format().is_quantised());
-        activations.has_floats = matrices.iter().any(|matrix| !matrix.format().is_quantised());
-        if activations.has_blocks {
-            activations.quantize(self, x);
-        }
-        if activations.has_floats {
-            activations.floats.clear();
-            activations.floats.extend_from_slice(x);
-        }
+        self.on_threads(m * k, &|thread, threads| {
+            for panel in share(m.div_ceil(PANEL), thread, threads) {
+                let rows = panel * PANEL..m.min((panel + 1) * PANEL);
+                // SAFETY: every panel belongs to one thread.
+                unsafe { filling.take(self, panel, 0..k, &x[rows.start * k..rows.end * k]) };
+            }
+        });
     }
 }
 

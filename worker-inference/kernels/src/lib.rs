@@ -21,7 +21,7 @@
 //!
 //! **Order to read.** `isa` which instructions; `cpu` the handle that everything hangs on; `pool` its
 //! threads; `memory` where weights live; `quant` the formats of GGUF blocks; `matrix` weights repacked;
-//! `activations` their input; `matmul`; `ops` and `rope`; `kv` and `attention`; `sampling`; `sketch` the largest products for less.
+//! `activations` their input; `matmul`; `ops`, `gated` and `rope`; `kv` and `attention`; `sampling`; `sketch` the largest products for less.
 //! Below them: `simd` the vector traits, `math` `exp` and friends, `half` 16-bit floats.
 
 mod isa;
@@ -42,6 +42,7 @@ mod matmul;
 mod matrix;
 mod quant;
 
+mod gated;
 mod ops;
 mod rope;
 
@@ -54,10 +55,12 @@ mod sketch;
 pub use activations::Activations;
 pub use attention::{Sequence, Weight, join_seen};
 pub use cpu::Cpu;
+pub use gated::Pieces;
 pub use isa::{Isa, IsaError};
 pub use kv::{BLOCK_TOKENS, BlockRef, CUT_TOKENS, HEAD_DIM_MAX, KvLayout, KvPool, Place};
 pub use matrix::{Matrix, ShapeError};
 pub use memory::Arena;
+pub use ops::Gate;
 pub use quant::{Format, dequantize};
 pub use rope::{RopeStyle, RopeTable};
 pub use sketch::Sketch;

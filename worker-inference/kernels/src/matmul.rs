@@ -26,10 +26,10 @@ use std::ops::Range;
 
 /// Panels multiplied with a weight group before the next group: 128 rows of input stay in the second-level cache
 /// while the weights pass by once.
-const PANELS_AT_ONCE: usize = 8;
+pub(crate) const PANELS_AT_ONCE: usize = 8;
 
 /// Products that take as long as one number of the operations between matrix products.
-const PRODUCTS_A_NUMBER: usize = 16;
+pub(crate) const PRODUCTS_A_NUMBER: usize = 16;
 
 impl Cpu {
     /// `out[i][j]` = activation row `i` times weight row `j`; `out` has `m` rows of `matrix.rows()`.
@@ -67,6 +67,7 @@ impl Cpu {
                 if !part.is_empty() {
                     let tiles = tiles.as_ref();
                     let panels = panels.clone();
+                    let out = Target::whole(matrix, out);
                     self.perform(Multiply { matrix, groups: part, panels, activations, out, tiles });
                 }
             }
@@ -96,6 +97,7 @@ impl Cpu {
         self.on_threads(groups.len() * GROUP * k * m / PRODUCTS_A_NUMBER, &|thread, threads| {
             for &group in &groups[share(groups.len(), thread, threads)] {
                 let (groups, panels) = (group..group + 1, 0..activations.panels());
+                let out = Target::whole(matrix, out);
                 self.perform(Multiply { matrix, groups, panels, activations, out, tiles: None });
             }
         });
@@ -104,19 +106,35 @@ impl Cpu {
 
 /// Whether threads divide the rows of input between them instead of the weights. Then what a thread reads was for the most
 /// part written by itself, and lies in its own cache; weights are unpacked by every thread.
-fn by_rows(panels: usize, threads: usize) -> bool {
+pub(crate) fn by_rows(panels: usize, threads: usize) -> bool {
     panels.is_multiple_of(threads) && panels >= 4 * threads || panels >= 8 * threads
 }
 
+/// Where outputs go: a rectangle of all rows and columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) numbers: &'a Shards<'a, f32>,
+    /// The row and the column that come first.
+    pub(crate) first: (usize, usize),
+    /// Numbers from one row to the next.
+    pub(crate) apart: usize,
+}
+
+impl<'a> Target<'a> {
+    fn whole(matrix: &Matrix, numbers: &'a Shards<'a, f32>) -> Target<'a> {
+        Target { numbers, first: (0, 0), apart: matrix.rows() }
+    }
+}
+
 /// The outputs of some groups of weight rows for some panels of activation rows. Nobody else writes these.
-struct Multiply<'a> {
-    matrix: &'a Matrix,
-    groups: Range<usize>,
-    panels: Range<usize>,
-    activations: &'a Activations,
-    out: &'a Shards<'a, f32>,
+pub(crate) struct Multiply<'a> {
+    pub(crate) matrix: &'a Matrix,
+    pub(crate) groups: Range<usize>,
+    pub(crate) panels: Range<usize>,
+    pub(crate) activations: &'a Activations,
+    pub(crate) out: Target<'a>,
     /// Tile registers of this thread.
-    tiles: Option<&'a Tiles>,
+    pub(crate) tiles: Option<&'a Tiles>,
 }
 
 impl Multiply<'_> {
@@ -133,10 +151,21 @@ impl Multiply<'_> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     fn outputs(&self, group: usize, panel: usize, row: usize) -> &mut [f32] {
-        let (first, rows) = (group * GROUP, self.matrix.rows());
-        let start = (panel * PANEL + row) * rows + first;
+        let start = self.start(group, panel, row);
         // SAFETY: these weight rows or this panel belong to this thread alone, and the slice is written and dropped at once.
-        unsafe { self.out.slice(start..start + GROUP.min(rows - first)) }
+        unsafe { self.out.numbers.slice(start..start + GROUP.min(self.matrix.rows() - group * GROUP)) }
+    }
+
+    fn start(&self, group: usize, panel: usize, row: usize) -> usize {
+        let (first_row, first_column) = self.out.first;
+        (panel * PANEL + row - first_row) * self.out.apart + group * GROUP - first_column
+    }
+
+    /// Where the outputs of a whole weight group go for the 16 rows of a whole panel, and how far apart these lie.
+    #[inline(always)]
+    fn place(&self, group: usize, panel: usize) -> (*mut f32, usize) {
+        let (start, end) = (self.start(group, panel, 0), self.start(group, panel, PANEL - 1) + GROUP);
+        (self.out.numbers.pointer(start..end), self.out.apart)
     }
 }
 

@@ -5,6 +5,16 @@ use crate::math;
 use crate::matrix::Matrix;
 use crate::simd::{Operation, Sixteen, load16, padded, store16};
 
+/// What the first of the two inner products of a feed-forward network becomes before it is multiplied with the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// SwiGLU: `gate / (1 + exp(-gate)) * up`.
+    Silu,
+    /// GeGLU with the approximation by tanh that Gemma was trained with:
+    /// `gate / 2 * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) * up`.
+    Gelu,
+}
+
 impl Cpu {
     /// Root-mean-square normalisation of rows as long as `weight`: `out = x / sqrt(mean(x^2) + eps) * weight`.
     ///
@@ -31,29 +41,16 @@ impl Cpu {
         self.on_rows(x, len, &|_, x| self.perform(Normalize { from: None, x, weight, eps }));
     }
 
-    /// The gate of a SwiGLU: `gate = gate / (1 + exp(-gate)) * up`.
+    /// `gate = gated(gate) * up`.
     ///
     /// # Panics
     /// If the lengths differ.
-    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+    pub(crate) fn apply(&self, kind: Gate, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len(), "one value of `up` for each of `gate`");
-        self.on_rows(gate, 1, &|first, gate| {
-            let up = &up[first..][..gate.len()];
-            self.perform(SiluMul { gate, up });
-        });
-    }
-
-    /// The gate of a GeGLU, with the approximation by tanh that Gemma was trained with:
-    /// `gate = gate / 2 * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) * up`.
-    ///
-    /// # Panics
-    /// If the lengths differ.
-    pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
-        assert_eq!(gate.len(), up.len(), "one value of `up` for each of `gate`");
-        self.on_rows(gate, 1, &|first, gate| {
-            let up = &up[first..][..gate.len()];
-            self.perform(GeluMul { gate, up });
-        });
+        match kind {
+            Gate::Silu => self.perform(SiluMul { gate, up }),
+            Gate::Gelu => self.perform(GeluMul { gate, up }),
+        }
     }
 
     /// Adds `bias` to each row of `x`, which is as long as `bias`.
@@ -305,7 +302,7 @@ mod tests {
             let (gate, up) = (numbers(len, 3), numbers(len, 4));
             let found = assert_same_everywhere("silu_mul", |cpu| {
                 let mut out = gate.clone();
-                cpu.silu_mul(&mut out, &up);
+                cpu.apply(Gate::Silu, &mut out, &up);
                 out
             });
             for ((found, gate), up) in found.iter().zip(&gate).zip(&up) {
@@ -320,7 +317,7 @@ mod tests {
         let gate = [-1000.0, -89.0, -87.3, -0.0, 0.0, 87.4, 1000.0, f32::NEG_INFINITY, f32::INFINITY];
         let found = assert_same_everywhere("silu_mul", |cpu| {
             let mut out = gate.to_vec();
-            cpu.silu_mul(&mut out, &[1.0; 9]);
+            cpu.apply(Gate::Silu, &mut out, &[1.0; 9]);
             out
         });
         assert!(found[0].abs() < 1e-30 && found[6] == 1000.0);
@@ -351,7 +348,7 @@ mod tests {
             let (gate, up) = (numbers(len, 3), numbers(len, 4));
             let found = assert_same_everywhere("gelu_mul", |cpu| {
                 let mut out = gate.clone();
-                cpu.gelu_mul(&mut out, &up);
+                cpu.apply(Gate::Gelu, &mut out, &up);
                 out
             });
             for ((found, gate), up) in found.iter().zip(&gate).zip(&up) {
@@ -372,7 +369,7 @@ mod tests {
         let gate = [-1e30, -1000.0, -12.0, -0.0, 0.0, 12.0, 1000.0, 1e30, f32::INFINITY];
         let found = assert_same_everywhere("gelu_mul", |cpu| {
             let mut out = gate.to_vec();
-            cpu.gelu_mul(&mut out, &[1.0; 9]);
+            cpu.apply(Gate::Gelu, &mut out, &[1.0; 9]);
             out
         });
         assert!(found[0].abs() < 1e-7 && found[1].abs() < 1e-30 && found[2].abs() < 1e-30, "{found:?}");

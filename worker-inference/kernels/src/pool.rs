@@ -220,6 +220,14 @@ impl<'a, T> Shards<'a, T> {
         Shards { start: items.as_mut_ptr(), len: items.len(), borrowed: std::marker::PhantomData }
     }
 
+    /// Where the items `range` begin, for who writes some of them.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "shard {range:?} of {}", self.len);
+        // SAFETY: inside the borrowed items.
+        unsafe { self.start.add(range.start) }
+    }
+
     /// The items `range`, to be written.
     ///
     /// # Safety
@@ -227,9 +235,8 @@ impl<'a, T> Shards<'a, T> {
     #[allow(clippy::mut_from_ref)]
     #[inline(always)]
     pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "shard {range:?} of {}", self.len);
         // SAFETY: inside the borrowed items, and exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(range.clone()), range.len()) }
     }
 }
 

@@ -12,9 +12,7 @@ mod ropes;
 mod shape;
 mod watched;
 
-use std::ops::Range;
-
-use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Place};
+use kernels::{Activations, Cpu, KvLayout, KvPool, Matrix, Pieces, Place};
 
 pub use architecture::Architecture;
 pub use nearer::Nearer;
@@ -23,7 +21,6 @@ pub use watched::Watched;
 
 use super::gguf::Gguf;
 use super::weights::{ModelError, Weights};
-use architecture::Gate;
 use layer::Layer;
 use nearer::{NearerBuffers, Seen};
 use read_out::{LOGIT_ROWS, Shortcut};
@@ -67,13 +64,14 @@ struct Buffers {
     k: Vec<f32>,
     v: Vec<f32>,
     mixed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
     delta: Vec<f32>,
     chosen: Vec<f32>,
     logits: Vec<f32>,
     nearer: NearerBuffers,
     activations: Activations,
+    /// Of the inner width.
+    inner: Activations,
+    pieces: Pieces,
 }
 
 impl Decoder {
@@ -133,9 +131,7 @@ impl Decoder {
         for index in 0..self.layers.len() {
             self.attend(cpu, kv, rows, index);
             watched.iter_mut().for_each(|watched| self.watch(cpu, kv, rows, index, watched));
-            for stripe in stripes(cpu.threads(), rows.tokens.len()) {
-                self.feed_forward(cpu, stripe, index);
-            }
+            self.feed_forward(cpu, rows.tokens.len(), index);
         }
         self.read_out(cpu, rows.wanted, rows.likeliest, on_logits);
     }
@@ -208,39 +204,23 @@ impl Decoder {
     }
 
     /// x += norm(down(gated(gate(norm(x))) * up(norm(x)))), where the outer norm is there where the model has it.
-    fn feed_forward(&mut self, cpu: &Cpu, rows: Range<usize>, index: usize) {
+    fn feed_forward(&mut self, cpu: &Cpu, count: usize, index: usize) {
         let Decoder { shape, layers, buffers, .. } = self;
-        let (layer, count) = (&layers[index], rows.len());
-        let x = &mut buffers.x[rows.start * shape.hidden..rows.end * shape.hidden];
+        let layer = &layers[index];
+        let x = &mut buffers.x[..count * shape.hidden];
         let normed = &mut buffers.normed[..count * shape.hidden];
-        let gate = &mut buffers.gate[..count * shape.ffn];
-        let up = &mut buffers.up[..count * shape.ffn];
         let delta = &mut buffers.delta[..count * shape.hidden];
 
         cpu.rmsnorm(x, &layer.ffn_norm, shape.epsilon, normed);
         cpu.prepare(&mut buffers.activations, normed, count, &[&layer.gate, &layer.up]);
-        cpu.matmul_many(&mut [(&layer.gate, gate), (&layer.up, up)], &buffers.activations);
-        match shape.gate {
-            Gate::Silu => cpu.silu_mul(gate, up),
-            Gate::Gelu => cpu.gelu_mul(gate, up),
-        }
-        cpu.prepare(&mut buffers.activations, gate, count, &[&layer.down]);
-        cpu.matmul(&layer.down, &buffers.activations, delta);
+        let matrices = [&layer.gate, &layer.up, &layer.down];
+        cpu.gated(matrices, shape.gate, &buffers.activations, &mut buffers.inner, &mut buffers.pieces);
+        cpu.matmul(&layer.down, &buffers.inner, delta);
         if let Some(norm) = &layer.post_ffn_norm {
             cpu.rmsnorm_in_place(delta, norm, shape.epsilon);
         }
         cpu.add(x, delta);
     }
-}
-
-/// Rows that go through a layer's inner width before others do: what they leave there is wide, and stays in the threads'
-/// second-level caches until the next operation reads it. A rest of a few rows goes along with others.
-fn stripes(threads: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
-    const ROWS_A_THREAD: usize = 64;
-    let usual = ROWS_A_THREAD * threads.max(2);
-    let count = ((rows + usual / 2) / usual).max(1);
-    let rows_each = rows.div_ceil(count).next_multiple_of(16);
-    (0..rows).step_by(rows_each).map(move |first| first..rows.min(first + rows_each))
 }
 
 impl Buffers {
@@ -254,13 +234,13 @@ impl Buffers {
             k: vec![0.0; rows * shape.kv_width()],
             v: vec![0.0; rows * shape.kv_width()],
             mixed: vec![0.0; rows * shape.q_width()],
-            gate: vec![0.0; rows * shape.ffn],
-            up: vec![0.0; rows * shape.ffn],
             delta: vec![0.0; rows * shape.hidden],
             chosen: vec![0.0; LOGIT_ROWS * shape.hidden],
             logits: vec![0.0; LOGIT_ROWS * shape.vocabulary],
             nearer: NearerBuffers::default(),
             activations: Activations::new(),
+            inner: Activations::new(),
+            pieces: Pieces::default(),
         }
     }
 }

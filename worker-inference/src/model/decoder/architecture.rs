@@ -1,6 +1,6 @@
 //! The architectures that we know, and what tells them apart. A new one begins here.
 
-use kernels::RopeStyle;
+use kernels::{Gate, RopeStyle};
 
 /// A family of models that share their arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,13 +9,6 @@ pub enum Architecture {
     Qwen2,
     Qwen3,
     Gemma3,
-}
-
-/// What the gate of the feed-forward network goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
-    Silu,
-    Gelu,
 }
 
 /// What every model of an architecture has, whatever its size.

@@ -1,8 +1,8 @@
 //! A model's sizes and constants, read from the file and checked for sense.
 
-use kernels::{KvLayout, RopeStyle};
+use kernels::{Gate, KvLayout, RopeStyle};
 
-use super::architecture::{Architecture, Gate};
+use super::architecture::Architecture;
 use crate::model::gguf::Gguf;
 use crate::model::weights::ModelError;
 

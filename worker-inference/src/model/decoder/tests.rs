@@ -154,16 +154,3 @@ fn sizes_that_cannot_be_are_refused() {
         assert!(error.contains(&format!("qwen3.{part}")), "{error}");
     }
 }
-
-#[test]
-fn stripes_have_every_row_once_and_no_small_rest() {
-    for threads in [1, 2, 3, 16] {
-        for rows in 0..1500 {
-            let parts: Vec<_> = stripes(threads, rows).collect();
-            assert!(parts.iter().flat_map(Clone::clone).eq(0..rows));
-            let usual = 64 * threads.max(2);
-            assert!(parts.iter().all(|part| part.len() <= usual * 3 / 2));
-            assert!(parts.len() < 2 || parts.iter().all(|part| part.len() >= usual / 2), "{rows}: {parts:?}");
-        }
-    }
-}

@@ -52,9 +52,9 @@ pub(super) fn all<V: Vector, B: Blocks>(tiles: &Tiles, product: &Multiply<'_>) {
                 blocks::<V, B>(product, group, panel, &mut sums);
                 continue;
             }
-            let whole = product.outputs(group, panel, 0).len() == GROUP;
+            let whole = (group + 1) * GROUP <= product.matrix.rows();
             let (to, apart) = if whole {
-                (product.outputs(group, panel, 0).as_mut_ptr(), product.matrix.rows())
+                product.place(group, panel)
             } else {
                 (sums.as_flattened_mut().as_mut_ptr(), GROUP)
             };
@@ -226,21 +226,21 @@ impl Run {
                     add_least!("8"), add_least!("9"), add_least!("10"), add_least!("11"),
                     add_least!("12"), add_least!("13"), add_least!("14"), add_least!("15"),
                     r0 = inout(zmm_reg) *r0,
-                r1 = inout(zmm_reg) *r1,
-                r2 = inout(zmm_reg) *r2,
-                r3 = inout(zmm_reg) *r3,
-                r4 = inout(zmm_reg) *r4,
-                r5 = inout(zmm_reg) *r5,
-                r6 = inout(zmm_reg) *r6,
-                r7 = inout(zmm_reg) *r7,
-                r8 = inout(zmm_reg) *r8,
-                r9 = inout(zmm_reg) *r9,
-                r10 = inout(zmm_reg) *r10,
-                r11 = inout(zmm_reg) *r11,
-                r12 = inout(zmm_reg) *r12,
-                r13 = inout(zmm_reg) *r13,
-                r14 = inout(zmm_reg) *r14,
-                r15 = inout(zmm_reg) *r15,
+                    r1 = inout(zmm_reg) *r1,
+                    r2 = inout(zmm_reg) *r2,
+                    r3 = inout(zmm_reg) *r3,
+                    r4 = inout(zmm_reg) *r4,
+                    r5 = inout(zmm_reg) *r5,
+                    r6 = inout(zmm_reg) *r6,
+                    r7 = inout(zmm_reg) *r7,
+                    r8 = inout(zmm_reg) *r8,
+                    r9 = inout(zmm_reg) *r9,
+                    r10 = inout(zmm_reg) *r10,
+                    r11 = inout(zmm_reg) *r11,
+                    r12 = inout(zmm_reg) *r12,
+                    r13 = inout(zmm_reg) *r13,
+                    r14 = inout(zmm_reg) *r14,
+                    r15 = inout(zmm_reg) *r15,
                     w = in(zmm_reg) _mm512_load_ps(self.least.add(unit).cast()),
                     scales = in(reg) self.totals.add(unit * PANEL),
                     options(nostack, preserves_flags, readonly),
